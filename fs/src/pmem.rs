@@ -1,0 +1,56 @@
+//! The seam to persistent memory.
+//!
+//! Every store, flush and fence of the filesystem goes through [`Pmem`], so that a
+//! backend can log, count or fail each of them. It hands out no `&mut [u8]`.
+//!
+//! Persistence model (x86): a store is durable once its 64-byte line was flushed
+//! *and* a fence followed the flush. Aligned 8-byte stores never tear.
+
+/// Bytes in a cache line, the unit of flushing.
+pub const LINE: u64 = 64;
+
+/// A load hit a line that the memory cannot deliver (uncorrectable error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poisoned {
+    /// Byte offset in the region of the first line that could not be read.
+    pub at: u64,
+}
+
+/// A region of byte-addressable persistent memory.
+///
+/// Offsets and lengths are in bytes from the start of the region. An access outside
+/// `0..len()` is a bug of the caller and may panic; the filesystem checks every block
+/// number that it reads from media before it is used here.
+pub trait Pmem {
+    /// Size of the region in bytes; a multiple of 4096.
+    fn len(&self) -> u64;
+
+    /// Whether the region has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Loads the little-endian word at `at` (8-byte aligned) in one access.
+    fn load(&self, at: u64) -> Result<u64, Poisoned>;
+
+    /// Copies bytes out of the region.
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Poisoned>;
+
+    /// Stores a word at `at` (8-byte aligned) in one access that never tears.
+    fn store(&mut self, at: u64, value: u64);
+
+    /// Copies bytes into the region; may tear at any 8-byte boundary.
+    fn write(&mut self, at: u64, bytes: &[u8]);
+
+    /// Fills a range with zero bytes.
+    fn zero(&mut self, at: u64, len: u64);
+
+    /// Copies `len` bytes inside the region; the ranges do not overlap.
+    fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned>;
+
+    /// Starts writing back every line that overlaps the range (clwb or its like).
+    fn flush(&mut self, at: u64, len: u64);
+
+    /// Orders: lines flushed before are durable before any later store is (sfence).
+    fn fence(&mut self);
+}

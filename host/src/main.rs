@@ -1,0 +1,2 @@
+//! The `umbra` program.
+fn main() {}

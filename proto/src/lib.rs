@@ -1,0 +1,3 @@
+//! Wire formats.
+#![no_std]
+#![forbid(unsafe_code)]

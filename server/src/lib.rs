@@ -1,0 +1,3 @@
+//! The servers.
+#![no_std]
+#![forbid(unsafe_code)]

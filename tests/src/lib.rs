@@ -1,0 +1,1 @@
+//! VM harness and end-to-end tests.
