@@ -16,4 +16,4 @@ mod volume;
 pub use error::{Error, Result};
 pub use pmem::Pmem;
 pub use types::*;
-pub use volume::Volume;
+pub use volume::*;
