@@ -1,3 +1,30 @@
 //! The servers.
+//!
+//! One poll loop, no blocking: each connection is a state machine over a byte stream.
+//!
+//! | file | what |
+//! |---|---|
+//! | `stream.rs` | the byte stream, and what a server is |
+//! | `raw.rs` | discard, source and echo: what the transport can do |
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod raw;
+pub mod stream;
+
+pub use stream::{Progress, Service, Stream};
+
+use alloc::boxed::Box;
+use umbra_fs::dax::Machine;
+
+/// Makes the server of a new connection to `port`; `None` if nothing listens there.
+pub fn accept<M: Machine>(port: u32) -> Option<Box<dyn Service<M>>> {
+    match port {
+        raw::ECHO_PORT => Some(Box::new(raw::Echo)),
+        raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),
+        raw::SOURCE_PORT => Some(Box::new(raw::Source::default())),
+        _ => None,
+    }
+}
