@@ -1,3 +1,16 @@
-//! Wire formats.
+//! Wire formats: encode and decode, nothing else.
+//!
+//! No input or output happens here, and nothing is trusted: a decoder takes any bytes and
+//! gives a value or an error, in time and memory bounded by the length of its input.
+//! The formats are described to the byte in `docs/protocols.md`; a test of this crate
+//! compares that page's examples with the code.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`rpc`] | the native protocol: frames, methods, errors |
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod rpc;

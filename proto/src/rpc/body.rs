@@ -1,0 +1,213 @@
+//! Encoding and decoding of bodies.
+//!
+//! A body is one CBOR map (RFC 8949). Decoding skips keys it does not know, and skipping
+//! must not cost more than reading; so before anything is decoded, [`decode`] walks over
+//! the whole body once, without recursion or memory, and refuses what is not one
+//! well-formed map or nests deeper than [`MAX_DEPTH`].
+
+use core::fmt;
+use minicbor::encode::write::EndOfSlice;
+use minicbor::{Decode, Encode};
+
+/// Deepest nesting of maps, arrays and tags in a body, the outermost map included.
+pub const MAX_DEPTH: usize = 16;
+
+/// Why a body is refused.
+#[derive(Debug)]
+pub enum BodyError {
+    /// It ends in the middle of an item.
+    Truncated,
+    /// It nests deeper than [`MAX_DEPTH`].
+    Depth,
+    /// It is no map.
+    NotMap,
+    /// Something follows the map.
+    Trailing,
+    /// It is not well-formed CBOR.
+    Syntax,
+    /// A field is missing, or is of another type than it should be.
+    Field(minicbor::decode::Error),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyError::Truncated => f.write_str("the body ends in the middle of an item"),
+            BodyError::Depth => write!(f, "the body nests deeper than {MAX_DEPTH}"),
+            BodyError::NotMap => f.write_str("the body is not a map"),
+            BodyError::Trailing => f.write_str("the body goes on behind its map"),
+            BodyError::Syntax => f.write_str("the body is not well-formed CBOR"),
+            BodyError::Field(e) => write!(f, "the body does not fit the method: {e}"),
+        }
+    }
+}
+
+impl core::error::Error for BodyError {}
+
+/// Decodes a body.
+pub fn decode<'b, T: Decode<'b, ()>>(body: &'b [u8]) -> Result<T, BodyError> {
+    check(body)?;
+    minicbor::decode(body).map_err(BodyError::Field)
+}
+
+/// Encodes a body at the start of `into`; returns its length, or `None` if it does not fit.
+pub fn encode_into<T: Encode<()>>(body: &T, into: &mut [u8]) -> Option<usize> {
+    let room = into.len();
+    let mut rest = into;
+    let done: Result<(), minicbor::encode::Error<EndOfSlice>> = minicbor::encode(body, &mut rest);
+    done.ok().map(|()| room - rest.len())
+}
+
+/// Encodes a body behind what is in `into`.
+pub fn encode_append<T: Encode<()>>(body: &T, into: &mut alloc::vec::Vec<u8>) {
+    let done = minicbor::encode(body, into);
+    // A vector takes everything, and no body of this crate fails by itself.
+    debug_assert!(done.is_ok());
+}
+
+/// Whether a body is exactly one well-formed CBOR map of bounded depth.
+fn check(body: &[u8]) -> Result<(), BodyError> {
+    match body.first() {
+        None => return Err(BodyError::Truncated),
+        Some(b) if b >> 5 != 5 => return Err(BodyError::NotMap),
+        Some(_) => {}
+    }
+    /// What an open map, array, tag or chunked string still expects.
+    #[derive(Clone, Copy)]
+    enum Open {
+        Items(u64),
+        /// Until a break; whether the number of items so far is even (maps need pairs).
+        Break {
+            map: bool,
+            even: bool,
+        },
+        /// Definite strings of this major type, until a break.
+        Chunks(u8),
+    }
+    let mut stack = [Open::Items(0); MAX_DEPTH];
+    let mut depth = 0usize;
+    let mut at = 0;
+    loop {
+        let first = *body.get(at).ok_or(BodyError::Truncated)?;
+        at += 1;
+        let (major, info) = (first >> 5, first & 31);
+        let top = depth.checked_sub(1).map(|i| stack[i]);
+        // Opens something (Some), or is an item that is complete (None).
+        let opened = if first == 0xff {
+            match top {
+                Some(Open::Break { map, even }) if even || !map => {}
+                Some(Open::Chunks(_)) => {}
+                _ => return Err(BodyError::Syntax),
+            }
+            depth -= 1;
+            None
+        } else {
+            if let Some(Open::Chunks(kind)) = top
+                && (major != kind || info == 31)
+            {
+                return Err(BodyError::Syntax);
+            }
+            let (value, size) = match info {
+                0..=23 => (Some(u64::from(info)), 0),
+                24..=27 => {
+                    let size = 1usize << (info - 24);
+                    let bytes = body.get(at..at + size).ok_or(BodyError::Truncated)?;
+                    (Some(bytes.iter().fold(0, |v, b| v << 8 | u64::from(*b))), size)
+                }
+                31 => (None, 0),
+                _ => return Err(BodyError::Syntax),
+            };
+            at += size;
+            match (major, value) {
+                (0 | 1 | 7, Some(_)) => None,
+                (2 | 3, Some(n)) => {
+                    let left = (body.len() - at) as u64;
+                    if n > left {
+                        return Err(BodyError::Truncated);
+                    }
+                    at += n as usize;
+                    None
+                }
+                (2 | 3, None) => Some(Open::Chunks(major)),
+                (4, Some(n)) => (n > 0).then_some(Open::Items(n)),
+                // Twice more than 2^63 items never fit in a body: cut, and found truncated.
+                (5, Some(n)) => (n > 0).then_some(Open::Items(n.saturating_mul(2))),
+                (4, None) => Some(Open::Break { map: false, even: true }),
+                (5, None) => Some(Open::Break { map: true, even: true }),
+                (6, Some(_)) => Some(Open::Items(1)),
+                _ => return Err(BodyError::Syntax),
+            }
+        };
+        if let Some(open) = opened {
+            *stack.get_mut(depth).ok_or(BodyError::Depth)? = open;
+            depth += 1;
+            continue;
+        }
+        // An item is complete, and with it perhaps what it was the last item of.
+        while depth > 0 {
+            match &mut stack[depth - 1] {
+                Open::Items(1) => depth -= 1,
+                Open::Items(n) => {
+                    *n -= 1;
+                    break;
+                }
+                Open::Break { even, .. } => {
+                    *even = !*even;
+                    break;
+                }
+                Open::Chunks(_) => break,
+            }
+        }
+        if depth == 0 {
+            return if at == body.len() { Ok(()) } else { Err(BodyError::Trailing) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    fn ok(bytes: &[u8]) -> bool {
+        check(bytes).is_ok()
+    }
+
+    #[test]
+    fn well_formed() {
+        assert!(ok(&[0xa0]));
+        assert!(ok(&[0xbf, 0xff]));
+        assert!(ok(&[0xa1, 0x00, 0x01]));
+        assert!(ok(&[0xa1, 0x00, 0x82, 0x01, 0x41, 0xff]));
+        assert!(ok(&[0xa1, 0x00, 0x5f, 0x41, 0x01, 0x42, 0x02, 0x03, 0xff]));
+        assert!(ok(&[0xbf, 0x00, 0x9f, 0x01, 0xa0, 0xff, 0x01, 0xc1, 0x1a, 1, 2, 3, 4, 0xff]));
+    }
+
+    #[test]
+    fn refused() {
+        assert!(matches!(check(&[]), Err(BodyError::Truncated)));
+        assert!(matches!(check(&[0x01]), Err(BodyError::NotMap)));
+        assert!(matches!(check(&[0xa1, 0x00]), Err(BodyError::Truncated)));
+        assert!(matches!(check(&[0xa0, 0x00]), Err(BodyError::Trailing)));
+        assert!(matches!(check(&[0xbf, 0x00, 0xff]), Err(BodyError::Syntax)));
+        assert!(matches!(check(&[0xa1, 0x00, 0xff]), Err(BodyError::Syntax)));
+        assert!(matches!(check(&[0xa1, 0x00, 0x1c]), Err(BodyError::Syntax)));
+        assert!(matches!(check(&[0xa1, 0x00, 0x5f, 0x61, 0x61, 0xff]), Err(BodyError::Syntax)));
+        assert!(matches!(
+            check(&[0xa1, 0x00, 0x5b, 255, 255, 255, 255, 255, 255, 255, 255]),
+            Err(BodyError::Truncated)
+        ));
+        assert!(matches!(
+            check(&[0xbb, 255, 255, 255, 255, 255, 255, 255, 255, 0]),
+            Err(BodyError::Truncated)
+        ));
+        let mut deep: Vec<u8> = vec![0xa1, 0x00];
+        deep.extend([0x81; 100]);
+        deep.push(0x00);
+        assert!(matches!(check(&deep), Err(BodyError::Depth)));
+        let mut deep: Vec<u8> = vec![0xa1, 0x00];
+        deep.extend([0x9f; 100]);
+        assert!(matches!(check(&deep), Err(BodyError::Depth)));
+    }
+}

@@ -1,0 +1,226 @@
+//! Methods about the server itself.
+
+use super::method::request;
+use super::{Done, Items};
+use alloc::string::String;
+use minicbor::{Decode, Encode};
+
+/// The first request of every connection. Others may follow it at once.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello<'a> {
+    /// [`MAGIC`](super::MAGIC).
+    #[b(0)]
+    pub magic: &'a str,
+    /// The newest version that the client speaks.
+    #[n(1)]
+    pub version: u32,
+    /// Features that the client would use, a bit each. None is defined yet.
+    #[n(2)]
+    #[cbor(default)]
+    pub features: u64,
+    /// Name and version of the client, for the log; cut at 64 bytes.
+    #[b(3)]
+    pub client: Option<&'a str>,
+}
+request!(Hello<'_>, HELLO, HelloResponse);
+
+/// What the server is and allows. Limits only ever grow within a version.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct HelloResponse {
+    /// The version that both will speak: at most the one asked for.
+    #[n(0)]
+    pub version: u32,
+    /// Features that both know.
+    #[n(1)]
+    pub features: u64,
+    /// Name and version of the server.
+    #[n(2)]
+    pub server: String,
+    /// Largest body in bytes, either way.
+    #[n(3)]
+    pub max_body: u32,
+    /// Largest payload in bytes, either way.
+    #[n(4)]
+    pub max_payload: u32,
+    /// Longest path in bytes.
+    #[n(5)]
+    pub max_path: u32,
+    /// Longest name in bytes.
+    #[n(6)]
+    pub max_name: u32,
+    /// Handles that a connection may have open at once.
+    #[n(7)]
+    pub max_handles: u32,
+    /// Bytes in a block.
+    #[n(8)]
+    pub block_size: u32,
+    /// Largest file in bytes.
+    #[n(9)]
+    pub max_file_size: u64,
+}
+
+/// Does nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ping {}
+request!(Ping, PING, Done);
+
+/// Asks how the server is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Status {}
+request!(Status, STATUS, StatusResponse);
+
+/// How the server is. Counts are since boot.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StatusResponse {
+    /// Name and version of the server.
+    #[n(0)]
+    pub server: String,
+    /// Nanoseconds since boot.
+    #[n(1)]
+    pub uptime_ns: u64,
+    /// Nanoseconds from the first instruction of the loader until the server was ready.
+    #[n(2)]
+    pub boot_ns: u64,
+    /// The server's idea of the time, in nanoseconds since 1970-01-01 UTC.
+    #[n(3)]
+    pub now: i64,
+    /// DRAM.
+    #[n(4)]
+    pub memory: Memory,
+    /// Flushes that were issued to the NVDIMM, by line.
+    #[n(5)]
+    pub flushes: u64,
+    /// Fences that were issued.
+    #[n(6)]
+    pub fences: u64,
+    /// Connections of this protocol that are open now.
+    #[n(7)]
+    pub connections: u32,
+    /// Connections of this protocol so far.
+    #[n(8)]
+    pub connections_total: u64,
+    /// Requests so far.
+    #[n(9)]
+    pub requests: u64,
+    /// Requests so far that failed.
+    #[n(10)]
+    pub errors: u64,
+    /// Handles that are open now.
+    #[n(11)]
+    pub handles: u32,
+    /// Whether deleted files are still being reclaimed.
+    #[n(12)]
+    pub reclaiming: bool,
+    /// Built with debug assertions.
+    #[n(13)]
+    pub debug: bool,
+}
+
+/// Use of DRAM, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Memory {
+    /// All DRAM that the machine has.
+    #[n(0)]
+    pub total: u64,
+    /// Heap in use.
+    #[n(1)]
+    pub heap_used: u64,
+    /// Size of the heap.
+    #[n(2)]
+    pub heap_total: u64,
+    /// Page frames in use, times their size (page tables, pools, buffers; the heap too).
+    #[n(3)]
+    pub frames_used: u64,
+    /// Page frames, times their size.
+    #[n(4)]
+    pub frames_total: u64,
+}
+
+/// Lists the NVDIMMs of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Nvdimms {}
+request!(Nvdimms, NVDIMMS, Items<Nvdimm>);
+
+/// One NVDIMM region.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Nvdimm {
+    /// Physical address of its first byte.
+    #[n(0)]
+    pub address: u64,
+    /// Its size in bytes.
+    #[n(1)]
+    pub size: u64,
+    /// Whether the volume that is served is on it.
+    #[n(2)]
+    pub served: bool,
+    /// How a line is written back: `clwb`, `clflushopt`, `clflush`, or `none` where the
+    /// platform flushes caches on power loss.
+    #[n(3)]
+    pub flush: String,
+    /// Why it is not served, if it could not be.
+    #[n(4)]
+    pub problem: Option<String>,
+}
+
+/// Unmounts the volume cleanly and switches the machine off. The response comes
+/// before that; the connection ends when it is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PowerOff {}
+request!(PowerOff, POWER_OFF, Done);
+
+/// Verifies the volume and the invariants of windows. The answer is one or more frames;
+/// together they hold all lines, and the counts are in the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Check {}
+request!(Check, CHECK, CheckResponse);
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CheckResponse {
+    /// One line for each finding; the first 100 only.
+    #[n(0)]
+    pub issues: alloc::vec::Vec<String>,
+    /// All findings. Only in the last frame.
+    #[n(1)]
+    pub issues_total: Option<u64>,
+    /// Blocks that were looked at. Only in the last frame.
+    #[n(2)]
+    pub blocks: Option<u64>,
+    /// Inodes that were looked at. Only in the last frame.
+    #[n(3)]
+    pub inodes: Option<u64>,
+}
+
+/// Asks about, or waits for, the reclaiming of deleted files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Reclaim {
+    /// Answer only when nothing is left to reclaim.
+    #[n(0)]
+    #[cbor(default)]
+    pub wait: bool,
+}
+request!(Reclaim, RECLAIM, ReclaimResponse);
+
+/// How far reclaiming is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ReclaimResponse {
+    /// Whether something is left to do.
+    #[n(0)]
+    pub pending: bool,
+    /// Steps that were done since boot.
+    #[n(1)]
+    pub steps: u64,
+}
