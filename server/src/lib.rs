@@ -5,22 +5,24 @@
 //! | file | what |
 //! |---|---|
 //! | `stream.rs` | the byte stream, and what a server is |
+//! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `raw.rs` | discard, source and echo: what the transport can do |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod platform;
 pub mod raw;
 pub mod stream;
 
+pub use platform::{Platform, background};
 pub use stream::{Progress, Service, Stream};
 
 use alloc::boxed::Box;
-use umbra_fs::dax::Machine;
 
 /// Makes the server of a new connection to `port`; `None` if nothing listens there.
-pub fn accept<M: Machine>(port: u32) -> Option<Box<dyn Service<M>>> {
+pub fn accept<M: Platform>(port: u32) -> Option<Box<dyn Service<M>>> {
     match port {
         raw::ECHO_PORT => Some(Box::new(raw::Echo)),
         raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),

@@ -1,0 +1,116 @@
+//! What servers need to know of the machine they run on.
+//!
+//! [`Machine`] is the volume and its windows; [`Platform`] adds the clock, some facts, and the
+//! counters that outlive a connection. The kernel implements it with the real thing,
+//! tests with numbers of their choice.
+
+use umbra_fs::Time;
+use umbra_fs::dax::Machine;
+
+/// A machine that servers run on.
+pub trait Platform: Machine {
+    /// The time of day; what a change is stamped with.
+    fn now(&self) -> Time;
+
+    /// Nanoseconds since boot; never goes back.
+    fn uptime_ns(&self) -> u64;
+
+    /// Nanoseconds that it took from the first instruction of the loader until clients were served.
+    fn boot_ns(&self) -> u64;
+
+    /// The use of DRAM.
+    fn memory(&self) -> Memory;
+
+    /// What was written back to the NVDIMM so far.
+    fn persisted(&mut self) -> Persisted;
+
+    /// The NVDIMM regions of the machine.
+    fn nvdimms(&self) -> &[Nvdimm];
+
+    /// Asks for the machine to be switched off: soon after this returns, and after what is
+    /// queued on connections was sent, the volume is unmounted and the power goes.
+    fn power_off(&mut self);
+
+    /// The counters of the servers. They start as `Counters::default()`.
+    fn counters(&mut self) -> &mut Counters;
+}
+
+/// Use of DRAM, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All DRAM that the machine has.
+    pub total: u64,
+    /// Heap in use.
+    pub heap_used: u64,
+    /// Size of the heap.
+    pub heap_total: u64,
+    /// Page frames in use, times their size.
+    pub frames_used: u64,
+    /// Page frames, times their size.
+    pub frames_total: u64,
+}
+
+/// What was written back to the NVDIMM since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Persisted {
+    /// Lines that were flushed.
+    pub flushes: u64,
+    /// Fences.
+    pub fences: u64,
+}
+
+/// One NVDIMM region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nvdimm {
+    /// Physical address of its first byte.
+    pub address: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether the volume that is served is on it.
+    pub served: bool,
+    /// How a line is written back: `clwb`, `clflushopt`, `clflush` or `none`.
+    pub flush: &'static str,
+    /// Why it could not be served.
+    pub problem: Option<alloc::string::String>,
+}
+
+/// Counts of what the servers do, since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections to the native protocol that are open now.
+    pub connections: u32,
+    /// Connections to it so far.
+    pub connections_total: u64,
+    /// Requests so far.
+    pub requests: u64,
+    /// Requests that failed so far.
+    pub errors: u64,
+    /// Handles open now.
+    pub handles: u32,
+    /// Steps of background reclaiming so far.
+    pub reclaim_steps: u64,
+    /// Whether the last of them left something to do.
+    pub reclaiming: bool,
+}
+
+/// Does one bounded step of the work that no client waits for: reclaiming what was deleted.
+///
+/// To be called when the connections have nothing to do, until it returns
+/// [`Progress::Wait`](crate::Progress::Wait), and again after connections did something.
+pub fn background<M: Platform>(machine: &mut M) -> crate::Progress {
+    match reclaim_step(machine) {
+        Ok(true) => crate::Progress::Again,
+        // What could not be reclaimed is found again by the next check or rebuild; whoever
+        // needs the space is told by "no space".
+        Ok(false) | Err(_) => crate::Progress::Wait,
+    }
+}
+
+/// One step of reclaiming; false if nothing is left.
+pub(crate) fn reclaim_step<M: Platform>(machine: &mut M) -> umbra_fs::Result<bool> {
+    let result = machine.volume(|v| v.reclaim_step());
+    let counters = machine.counters();
+    counters.reclaiming = matches!(result, Ok(true));
+    counters.reclaim_steps += u64::from(counters.reclaiming);
+    result
+}
