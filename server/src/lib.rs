@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `stream.rs` | the byte stream, and what a server is |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
+//! | `rpc/` | the native protocol |
 //! | `raw.rs` | discard, source and echo: what the transport can do |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ extern crate alloc;
 
 pub mod platform;
 pub mod raw;
+pub mod rpc;
 pub mod stream;
 
 pub use platform::{Platform, background};
@@ -24,6 +26,7 @@ use alloc::boxed::Box;
 /// Makes the server of a new connection to `port`; `None` if nothing listens there.
 pub fn accept<M: Platform>(port: u32) -> Option<Box<dyn Service<M>>> {
     match port {
+        rpc::RPC_PORT => Some(Box::new(rpc::Rpc::default())),
         raw::ECHO_PORT => Some(Box::new(raw::Echo)),
         raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),
         raw::SOURCE_PORT => Some(Box::new(raw::Source::default())),

@@ -48,6 +48,11 @@ impl<'b> ItemsWriter<'b> {
         true
     }
 
+    /// Whether nothing was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == START.len()
+    }
+
     /// Ends the body; returns its length.
     pub fn finish(self) -> usize {
         self.into[self.len] = BREAK;

@@ -1,0 +1,208 @@
+//! What each method does first. Most are done then; the others go on as [`Work`].
+
+use super::connection::{Session, Work};
+use super::failure::{During, Failure};
+use super::listing::Listing;
+use super::transfer::{Direction, Transfer};
+use super::{MAX_HANDLES, content, names};
+use crate::platform::Platform;
+use alloc::string::String;
+use umbra_fs::{BLOCK_SIZE, MAX_FILE_SIZE, MAX_NAME};
+use umbra_proto::rpc::{self, ErrorCode, Method};
+
+/// Name and version of the server.
+const SERVER: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
+
+/// Starts the request of `session` with this body. Either it is answered, or it goes on as
+/// work, or it failed.
+pub(super) fn begin<M: Platform>(
+    session: &mut Session,
+    body: &[u8],
+    machine: &mut M,
+) -> Result<Option<Work>, Failure> {
+    let s = session;
+    match Method(s.request.header.method) {
+        Method::HELLO => hello(s, rpc::decode(body)?)?,
+        Method::PING => {
+            let rpc::Ping {} = rpc::decode(body)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::STATUS => {
+            let rpc::Status {} = rpc::decode(body)?;
+            s.reply(0, &status(machine));
+        }
+        Method::NVDIMMS => {
+            let rpc::Nvdimms {} = rpc::decode(body)?;
+            return Ok(Some(Work::Listing(Listing::nvdimms())));
+        }
+        Method::POWER_OFF => {
+            let rpc::PowerOff {} = rpc::decode(body)?;
+            s.reply(0, &rpc::Done {});
+            machine.power_off();
+        }
+        Method::CHECK => {
+            let rpc::Check {} = rpc::decode(body)?;
+            let report = machine.volume(|v| v.check()).during(format_args!("check the volume"))?;
+            return Ok(Some(Work::Listing(Listing::issues(report))));
+        }
+        Method::RECLAIM => {
+            let rpc::Reclaim { wait } = rpc::decode(body)?;
+            return Ok(Some(Work::Listing(Listing::reclaim(wait))));
+        }
+        Method::SPACE => {
+            let rpc::Space {} = rpc::decode(body)?;
+            s.reply(0, &names::space(machine));
+        }
+        Method::STAT => {
+            let attributes = names::stat(s, machine, rpc::decode(body)?)?;
+            s.reply(0, &attributes);
+        }
+        Method::LIST => return names::list(machine, rpc::decode(body)?).map(|l| Some(Work::Listing(l))),
+        Method::CREATE => {
+            let created = names::create(machine, rpc::decode(body)?)?;
+            s.reply(0, &created);
+        }
+        Method::MAKE_DIRECTORY => {
+            let created = names::make_directory(machine, rpc::decode(body)?)?;
+            s.reply(0, &created);
+        }
+        Method::UNLINK => {
+            names::unlink(machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::REMOVE_DIRECTORY => {
+            names::remove_directory(machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::RENAME => {
+            names::rename(machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::TRUNCATE => {
+            names::truncate(s, machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::SET_ATTRIBUTES => {
+            names::set_attributes(s, machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::OPEN => {
+            let opened = content::open(s, machine, rpc::decode(body)?)?;
+            s.reply(0, &opened);
+        }
+        Method::CLOSE => {
+            let rpc::Close { handle } = rpc::decode(body)?;
+            content::close(s, machine, handle)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::SYNC => {
+            let rpc::Sync { handle } = rpc::decode(body)?;
+            content::sync(s, machine, handle)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::MSYNC => {
+            let rpc::Msync { handle } = rpc::decode(body)?;
+            content::sync(s, machine, handle)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::EXTENTS => {
+            let extents: rpc::Extents = rpc::decode(body)?;
+            let file = s.file(extents.handle)?;
+            return Ok(Some(Work::Listing(Listing::extents(file.ino, extents))));
+        }
+        Method::CLONE => {
+            let cloned = content::clone(machine, rpc::decode(body)?)?;
+            s.reply(0, &cloned);
+        }
+        Method::CLONE_RANGE => {
+            let cloned = content::clone_range(machine, rpc::decode(body)?)?;
+            s.reply(0, &cloned);
+        }
+        Method::READ => {
+            let rpc::Read { handle, offset, len } = rpc::decode(body)?;
+            let file = s.file(handle)?;
+            return Ok(Some(Work::Transfer(Transfer::new(Direction::Read, file, offset, len, false))));
+        }
+        Method::LOAD => {
+            let rpc::Load { handle, offset, len } = rpc::decode(body)?;
+            let file = s.file(handle)?;
+            return Ok(Some(Work::Transfer(Transfer::new(Direction::Load, file, offset, len, false))));
+        }
+        Method::WRITE => {
+            let rpc::Write { handle, offset, sync } = rpc::decode(body)?;
+            let (file, len) = (s.file(handle)?, s.request.payload_left.into());
+            return Ok(Some(Work::Transfer(Transfer::new(Direction::Write, file, offset, len, sync))));
+        }
+        Method::STORE => {
+            let rpc::Store { handle, offset, sync } = rpc::decode(body)?;
+            let (file, len) = (s.file(handle)?, s.request.payload_left.into());
+            return Ok(Some(Work::Transfer(Transfer::new(Direction::Store, file, offset, len, sync))));
+        }
+        Method::PAGES => {
+            let pages = content::pages(s, machine, rpc::decode(body)?)?;
+            s.reply(0, &pages);
+        }
+        Method(other) => {
+            return Err(Failure::new(
+                ErrorCode::UNSUPPORTED,
+                format_args!("this server knows no method {other:#06x}"),
+            ));
+        }
+    }
+    Ok(None)
+}
+
+fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
+    if hello.magic != rpc::MAGIC {
+        return Err(Failure::new(ErrorCode::NO_HELLO, format_args!("the hello is of another protocol")));
+    }
+    if hello.version == 0 {
+        return Err(Failure::new(
+            ErrorCode::VERSION,
+            format_args!("version 0 is not served here, only 1 to {}", rpc::VERSION),
+        ));
+    }
+    s.greeted = true;
+    s.reply(
+        0,
+        &rpc::HelloResponse {
+            version: hello.version.min(rpc::VERSION),
+            features: 0,
+            server: String::from(SERVER),
+            max_body: rpc::MAX_BODY,
+            max_payload: rpc::MAX_PAYLOAD,
+            max_path: rpc::MAX_PATH as u32,
+            max_name: MAX_NAME as u32,
+            max_handles: MAX_HANDLES,
+            block_size: BLOCK_SIZE as u32,
+            max_file_size: MAX_FILE_SIZE,
+        },
+    );
+    Ok(())
+}
+
+fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
+    let (memory, persisted, counters) = (machine.memory(), machine.persisted(), *machine.counters());
+    rpc::StatusResponse {
+        server: String::from(SERVER),
+        uptime_ns: machine.uptime_ns(),
+        boot_ns: machine.boot_ns(),
+        now: machine.now().0,
+        memory: rpc::Memory {
+            total: memory.total,
+            heap_used: memory.heap_used,
+            heap_total: memory.heap_total,
+            frames_used: memory.frames_used,
+            frames_total: memory.frames_total,
+        },
+        flushes: persisted.flushes,
+        fences: persisted.fences,
+        connections: counters.connections,
+        connections_total: counters.connections_total,
+        requests: counters.requests,
+        errors: counters.errors,
+        handles: counters.handles,
+        reclaiming: counters.reclaiming,
+        debug: cfg!(debug_assertions),
+    }
+}

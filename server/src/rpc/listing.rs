@@ -1,0 +1,276 @@
+//! Answers of many items, frame by frame: a frame a step.
+
+use super::connection::{Session, Step};
+use super::failure::{During, Failure};
+use super::names;
+use crate::platform::{Platform, reclaim_step};
+use alloc::string::String;
+use core::ops::ControlFlow;
+use umbra_fs::{BLOCK_SIZE, CheckReport, Error, FileBlock, Ino};
+use umbra_proto::rpc::{self, ItemsWriter, MORE};
+
+/// What a step costs: about that of moving this many bytes.
+const STEP_COST: usize = 32 << 10;
+/// Runs of a file that are looked at in one step.
+const EXTENTS_A_STEP: usize = 32;
+/// Longest line of a finding.
+const MAX_LINE: usize = 1024;
+
+/// A listing under way.
+pub enum Listing {
+    /// Entries of a directory.
+    Directory {
+        /// The directory.
+        dir: Ino,
+        /// Behind this entry.
+        cookie: u64,
+        /// Entries to list at most.
+        left: u64,
+        /// With attributes.
+        attributes: bool,
+    },
+    /// Runs of a file.
+    Extents {
+        /// The file.
+        ino: Ino,
+        /// The next block to look at.
+        from: u64,
+        /// The first block not to look at.
+        end: u64,
+        /// Runs to list at most.
+        left: u64,
+    },
+    /// Findings of a check.
+    Issues {
+        /// What it found.
+        report: CheckReport,
+        /// The next finding.
+        next: usize,
+    },
+    /// NVDIMM regions.
+    Nvdimms {
+        /// The next one.
+        next: usize,
+    },
+    /// No list, but work in steps too: reclaiming.
+    Reclaim {
+        /// Until nothing is left.
+        wait: bool,
+    },
+}
+
+impl Listing {
+    /// Lists a directory.
+    pub fn directory(dir: Ino, cookie: u64, left: u64, attributes: bool) -> Self {
+        Listing::Directory { dir, cookie, left, attributes }
+    }
+
+    /// Lists the runs of a file.
+    pub fn extents(ino: Ino, r: rpc::Extents) -> Self {
+        let end = r.len.map_or(u64::MAX, |len| r.offset.saturating_add(len).div_ceil(BLOCK_SIZE));
+        Listing::Extents { ino, from: r.offset / BLOCK_SIZE, end, left: r.max.unwrap_or(u64::MAX) }
+    }
+
+    /// Lists what a check found.
+    pub fn issues(report: CheckReport) -> Self {
+        Listing::Issues { report, next: 0 }
+    }
+
+    /// Lists the NVDIMMs.
+    pub fn nvdimms() -> Self {
+        Listing::Nvdimms { next: 0 }
+    }
+
+    /// Says how far reclaiming is.
+    pub fn reclaim(wait: bool) -> Self {
+        Listing::Reclaim { wait }
+    }
+
+    /// Sends the next frame.
+    pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
+        let Some(mut frame) = ItemsWriter::new(s.out.room()) else {
+            return Ok(Step::Wait);
+        };
+        let end = match self {
+            Listing::Directory { dir, cookie, left, attributes } => {
+                entries(machine, *dir, cookie, left, *attributes, &mut frame)?
+            }
+            Listing::Extents { ino, from, end, left } => {
+                extents(machine, *ino, from, *end, left, &mut frame)?
+            }
+            Listing::Issues { report, next } => {
+                while let Some(line) = report.issues.get(*next)
+                    && frame.push(&&line[..line.floor_char_boundary(MAX_LINE)])
+                {
+                    *next += 1;
+                }
+                if *next == report.issues.len() && frame.is_empty() {
+                    s.reply(
+                        0,
+                        &rpc::CheckResponse {
+                            issues: alloc::vec::Vec::new(),
+                            issues_total: Some(report.issues_total),
+                            blocks: Some(report.blocks),
+                            inodes: Some(report.inodes),
+                        },
+                    );
+                    return Ok(Step::Done);
+                }
+                false
+            }
+            Listing::Nvdimms { next } => {
+                let all = machine.nvdimms();
+                while let Some(n) = all.get(*next) {
+                    let item = rpc::Nvdimm {
+                        address: n.address,
+                        size: n.size,
+                        served: n.served,
+                        flush: String::from(n.flush),
+                        problem: n.problem.as_ref().map(|p| p[..p.floor_char_boundary(MAX_LINE)].into()),
+                    };
+                    if !frame.push(&item) {
+                        break;
+                    }
+                    *next += 1;
+                }
+                *next == all.len()
+            }
+            Listing::Reclaim { wait } => {
+                if *wait && reclaim_step(machine).during(format_args!("reclaim deleted files"))? {
+                    return Ok(Step::Went(STEP_COST));
+                }
+                let counters = *machine.counters();
+                s.reply(
+                    0,
+                    &rpc::ReclaimResponse { pending: counters.reclaiming, steps: counters.reclaim_steps },
+                );
+                return Ok(Step::Done);
+            }
+        };
+        let len = frame.finish() as u32;
+        let flags = if end { 0 } else { MORE };
+        s.out.start(s.request.header.response(flags, len, 0));
+        Ok(if end { Step::Done } else { Step::Went(STEP_COST) })
+    }
+}
+
+/// Fills a frame with entries of a directory; true if these are the last.
+fn entries<M: Platform>(
+    machine: &mut M,
+    dir: Ino,
+    cookie: &mut u64,
+    left: &mut u64,
+    attributes: bool,
+    frame: &mut ItemsWriter<'_>,
+) -> Result<bool, Failure> {
+    if *left == 0 {
+        return Ok(true);
+    }
+    let mut stopped = false;
+    let start = *cookie;
+    machine
+        .volume(|v| {
+            let mut failed = None;
+            v.read_dir(dir, start, &mut |entry| {
+                let attributes = match attributes.then(|| v.attributes(entry.ino)) {
+                    Some(Ok(a)) => Some(names::attributes(a, None)),
+                    // One inode that cannot be read must not hide the rest of the directory.
+                    None | Some(Err(Error::Damaged { .. } | Error::Poisoned(_))) => None,
+                    Some(Err(e)) => {
+                        failed = Some(e);
+                        return ControlFlow::Break(());
+                    }
+                };
+                let item = rpc::EntryRef {
+                    name: entry.name,
+                    ino: entry.ino.0,
+                    kind: names::kind(entry.kind),
+                    cookie: entry.cookie,
+                    attributes,
+                };
+                if !frame.push(&item) {
+                    stopped = true;
+                    return ControlFlow::Break(());
+                }
+                *cookie = entry.cookie;
+                *left -= 1;
+                if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            failed.map_or(Ok(()), Err)
+        })
+        .during(format_args!("list the directory with inode {}", dir.0))?;
+    Ok(!stopped)
+}
+
+/// Fills a frame with runs of a file; true if these are the last.
+fn extents<M: Platform>(
+    machine: &mut M,
+    ino: Ino,
+    from: &mut u64,
+    end: u64,
+    left: &mut u64,
+    frame: &mut ItemsWriter<'_>,
+) -> Result<bool, Failure> {
+    let mut pending: Option<rpc::Extent> = None;
+    let mut looked = 0;
+    while *left > 0 && *from < end && looked < EXTENTS_A_STEP {
+        looked += 1;
+        let block = FileBlock(*from);
+        let run = machine
+            .volume(|v| v.extent(ino, block))
+            .during(format_args!("list the extents of inode {} at block {}", ino.0, *from))?;
+        let Some(run) = run else {
+            // Beyond the end of the file.
+            *from = end;
+            break;
+        };
+        // A run that starts later leaves a hole before it; one that is empty would never end.
+        let stop = run.start.0.saturating_add(run.blocks).min(end);
+        let (stop, run) =
+            if run.start.0 > *from { (run.start.0.min(end), None) } else { (stop.max(*from + 1), Some(run)) };
+        let skipped = run.map_or(0, |r| *from - r.start.0);
+        let next = rpc::Extent {
+            offset: from.saturating_mul(BLOCK_SIZE),
+            len: (stop - *from).saturating_mul(BLOCK_SIZE),
+            block: run.and_then(|r| r.at).map(|b| b.0 + skipped),
+            unwritten: run.is_some_and(|r| r.unwritten),
+            shared: run.is_some_and(|r| r.shared),
+        };
+        match &mut pending {
+            Some(before) if goes_on(before, &next) => before.len += next.len,
+            Some(before) => {
+                if !frame.push(before) {
+                    // It comes again with the next frame.
+                    *from = before.offset / BLOCK_SIZE;
+                    return Ok(false);
+                }
+                *left -= 1;
+                pending = (*left > 0).then_some(next);
+            }
+            None => pending = Some(next),
+        }
+        if pending.is_none() {
+            return Ok(true);
+        }
+        *from = stop;
+    }
+    if let Some(last) = pending {
+        if !frame.push(&last) {
+            *from = last.offset / BLOCK_SIZE;
+            return Ok(false);
+        }
+        *left = left.saturating_sub(1);
+    }
+    Ok(*left == 0 || *from >= end)
+}
+
+/// Whether a run is the continuation of another on media too.
+fn goes_on(before: &rpc::Extent, next: &rpc::Extent) -> bool {
+    before.unwritten == next.unwritten
+        && before.shared == next.shared
+        && match (before.block, next.block) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a + before.len / BLOCK_SIZE == b,
+            _ => false,
+        }
+}

@@ -1,0 +1,48 @@
+//! The native protocol, served.
+//!
+//! One [`Rpc`] per connection. It reads a request, does it, answers it, and only then
+//! looks at the next, so answers come in the order of the requests; requests that
+//! were sent ahead wait in the receive window of the stream. What it leaves out: requests
+//! that overtake others, and events that nobody asked for.
+//!
+//! ```text
+//!            16 bytes          its length            answered at once
+//!   Header ------------> Body ------------> begin ---------------------> Skip --> Header
+//!     |                                       |                           ^
+//!     | hopeless                              `--> Work: step, step, ... -'
+//!     v
+//!   Ending: give back the handles, send what is left, close
+//! ```
+//!
+//! A connection owns a body of at most 16 KiB, one outgoing frame of 4 KiB and 64 handles,
+//! and no queue: it handles nothing while a frame waits for room. Nothing is allocated per
+//! request once the buffers are there, except texts of errors. Content is copied once,
+//! between media and the ring of the stream.
+//!
+//! | file | what |
+//! |---|---|
+//! | `connection.rs` | the state machine of the picture |
+//! | `output.rs` | one frame on its way out |
+//! | `failure.rs` | errors and their texts |
+//! | `handles.rs` | open files |
+//! | `begin.rs` | what each method does first; most of them are done then |
+//! | `names.rs` | methods about names and attributes |
+//! | `content.rs` | methods about content, as far as they are done at once |
+//! | `transfer.rs` | read, load, write, store, in pieces |
+//! | `listing.rs` | answers of many items, frame by frame |
+
+mod begin;
+mod connection;
+mod content;
+mod failure;
+mod handles;
+mod listing;
+mod names;
+mod output;
+mod transfer;
+
+pub use connection::Rpc;
+pub use handles::MAX_HANDLES;
+
+/// The vsock port of this protocol.
+pub const RPC_PORT: u32 = umbra_proto::rpc::PORT;

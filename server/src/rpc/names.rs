@@ -1,0 +1,265 @@
+//! Methods about names, attributes and space.
+
+use super::connection::Session;
+use super::failure::{During, Failure, Shown};
+use super::listing::Listing;
+use crate::platform::Platform;
+use alloc::vec::Vec;
+use umbra_fs::{Attributes, Error, Ino, Kind, SetAttributes, Time};
+use umbra_proto::rpc::{self, ErrorCode};
+
+/// Permission bits that exist.
+const MODE_BITS: u16 = 0o7777;
+
+/// A path within the limits.
+pub fn checked_path(path: &[u8]) -> Result<&[u8], Failure> {
+    if path.len() > rpc::MAX_PATH {
+        let message = format_args!("the path {} has more than {} bytes", Shown(path), rpc::MAX_PATH);
+        return Err(Failure::new(ErrorCode::TOO_LONG, message));
+    }
+    if path.is_empty() {
+        return Err(Failure::new(ErrorCode::INVALID_NAME, format_args!("the path is empty")));
+    }
+    Ok(path)
+}
+
+/// Permission bits within the limits.
+pub fn checked_mode(mode: Option<u16>, default: u16) -> Result<u16, Failure> {
+    match mode {
+        Some(mode) if mode & !MODE_BITS != 0 => Err(Failure::new(
+            ErrorCode::INVALID,
+            format_args!("the mode {mode:#o} has bits beyond {MODE_BITS:#o}"),
+        )),
+        Some(mode) => Ok(mode),
+        None => Ok(default),
+    }
+}
+
+/// The inode that exactly one of path and handle names.
+fn target<M: Platform>(
+    s: &Session,
+    machine: &mut M,
+    path: Option<&[u8]>,
+    handle: Option<u32>,
+    what: &str,
+) -> Result<Ino, Failure> {
+    match (path, handle) {
+        (Some(path), None) => {
+            checked_path(path)?;
+            machine.volume(|v| v.resolve(path)).during(format_args!("{what} {}", Shown(path)))
+        }
+        (None, Some(handle)) => Ok(s.file(handle)?.ino),
+        _ => {
+            let message = format_args!("either a path or a handle is needed, not none and not both");
+            Err(Failure::new(ErrorCode::INVALID, message))
+        }
+    }
+}
+
+/// The inode that a path or a handle names, or `None` if both are absent.
+pub fn optional_target<M: Platform>(
+    s: &Session,
+    machine: &mut M,
+    path: Option<&[u8]>,
+    handle: Option<u32>,
+    what: &str,
+) -> Result<Option<Ino>, Failure> {
+    match (path, handle) {
+        (None, None) => Ok(None),
+        _ => target(s, machine, path, handle, what).map(Some),
+    }
+}
+
+/// The number of a kind on the wire.
+pub fn kind(kind: Kind) -> rpc::Kind {
+    match kind {
+        Kind::File => rpc::kind::FILE,
+        Kind::Directory => rpc::kind::DIRECTORY,
+        Kind::Symlink => rpc::kind::SYMLINK,
+    }
+}
+
+/// Attributes on the wire.
+pub fn attributes(a: Attributes, blocks: Option<u64>) -> rpc::Attributes {
+    rpc::Attributes {
+        ino: a.ino.0,
+        kind: kind(a.kind),
+        mode: a.mode,
+        nlink: a.nlink,
+        uid: a.uid,
+        gid: a.gid,
+        size: a.size,
+        mtime: a.mtime.0,
+        ctime: a.ctime.0,
+        atime: a.atime.0,
+        btime: a.btime.0,
+        blocks,
+    }
+}
+
+/// Space of the volume.
+pub fn space<M: Platform>(machine: &mut M) -> rpc::SpaceResponse {
+    let space = machine.volume(|v| v.space());
+    rpc::SpaceResponse {
+        block_size: umbra_fs::BLOCK_SIZE as u32,
+        blocks_total: space.total,
+        blocks_free: space.free,
+        blocks_shared: space.shared,
+        inodes: space.inodes,
+    }
+}
+
+/// Attributes of a path or handle.
+pub fn stat<M: Platform>(s: &Session, machine: &mut M, r: rpc::Stat) -> Result<rpc::Attributes, Failure> {
+    let ino = target(s, machine, r.path, r.handle, "stat")?;
+    machine
+        .volume(|v| {
+            let blocks = if r.blocks { Some(v.blocks(ino)?) } else { None };
+            Ok(attributes(v.attributes(ino)?, blocks))
+        })
+        .during(format_args!("stat {}", Named(r.path, ino)))
+}
+
+/// Starts to list a directory.
+pub fn list<M: Platform>(machine: &mut M, r: rpc::List) -> Result<Listing, Failure> {
+    checked_path(r.path)?;
+    let dir = machine
+        .volume(|v| {
+            let ino = v.resolve(r.path)?;
+            match v.attributes(ino)?.kind {
+                Kind::Directory => Ok(ino),
+                _ => Err(Error::NotDirectory),
+            }
+        })
+        .during(format_args!("list {}", Shown(r.path)))?;
+    Ok(Listing::directory(dir, r.cookie, r.max.unwrap_or(u64::MAX), r.attributes))
+}
+
+/// Creates an empty file.
+pub fn create<M: Platform>(machine: &mut M, r: rpc::Create) -> Result<rpc::Created, Failure> {
+    checked_path(r.path)?;
+    let mode = checked_mode(r.mode, 0o644)?;
+    let now = machine.now();
+    let ino = machine
+        .volume(|v| {
+            let (dir, name) = v.resolve_parent(r.path)?;
+            v.create(dir, name, mode, now)
+        })
+        .during(format_args!("create {}", Shown(r.path)))?;
+    Ok(rpc::Created { ino: ino.0 })
+}
+
+/// Creates a directory.
+pub fn make_directory<M: Platform>(machine: &mut M, r: rpc::MakeDirectory) -> Result<rpc::Created, Failure> {
+    checked_path(r.path)?;
+    let mode = checked_mode(r.mode, 0o755)?;
+    let now = machine.now();
+    let ino = machine
+        .volume(|v| {
+            if !r.parents {
+                let (dir, name) = v.resolve_parent(r.path)?;
+                return v.mkdir(dir, name, mode, now);
+            }
+            // The directories from the root to here; walked with memory, so that a long path
+            // with many `..` costs no more than its length.
+            let mut way: Vec<Ino> = Vec::new();
+            for name in r.path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+                if name == b".." {
+                    way.pop();
+                    continue;
+                }
+                let dir = way.last().copied().unwrap_or(v.root());
+                way.push(match v.lookup(dir, name) {
+                    Ok(ino) if v.attributes(ino)?.kind == Kind::Directory => ino,
+                    Ok(_) => return Err(Error::NotDirectory),
+                    Err(Error::NotFound) => v.mkdir(dir, name, mode, now)?,
+                    Err(e) => return Err(e),
+                });
+            }
+            Ok(way.last().copied().unwrap_or(v.root()))
+        })
+        .during(format_args!("make the directory {}", Shown(r.path)))?;
+    Ok(rpc::Created { ino: ino.0 })
+}
+
+/// Removes the name of a file.
+pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failure> {
+    checked_path(r.path)?;
+    let now = machine.now();
+    machine
+        .volume(|v| {
+            let (dir, name) = v.resolve_parent(r.path)?;
+            v.unlink(dir, name, now)
+        })
+        .during(format_args!("remove {}", Shown(r.path)))
+}
+
+/// Removes an empty directory.
+pub fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -> Result<(), Failure> {
+    checked_path(r.path)?;
+    let now = machine.now();
+    machine
+        .volume(|v| {
+            let (dir, name) = v.resolve_parent(r.path)?;
+            v.rmdir(dir, name, now)
+        })
+        .during(format_args!("remove the directory {}", Shown(r.path)))
+}
+
+/// Renames.
+pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
+    checked_path(r.from)?;
+    checked_path(r.to)?;
+    let now = machine.now();
+    machine
+        .volume(|v| {
+            let (dir, name) = v.resolve_parent(r.from)?;
+            let (to_dir, to_name) = v.resolve_parent(r.to)?;
+            v.rename(dir, name, to_dir, to_name, now)
+        })
+        .during(format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))
+}
+
+/// Sets the size of a file.
+pub fn truncate<M: Platform>(s: &Session, machine: &mut M, r: rpc::Truncate) -> Result<(), Failure> {
+    let ino = target(s, machine, r.path, r.handle, "truncate")?;
+    let now = machine.now();
+    machine.volume(|v| v.truncate(ino, r.size, now)).during(format_args!(
+        "truncate {} to {} bytes",
+        Named(r.path, ino),
+        r.size
+    ))
+}
+
+/// Sets attributes.
+pub fn set_attributes<M: Platform>(
+    s: &Session,
+    machine: &mut M,
+    r: rpc::SetAttributes,
+) -> Result<(), Failure> {
+    let ino = target(s, machine, r.path, r.handle, "set attributes of")?;
+    checked_mode(r.mode, 0)?;
+    let set = SetAttributes {
+        mode: r.mode,
+        uid: r.uid,
+        gid: r.gid,
+        atime: r.atime.map(Time),
+        mtime: r.mtime.map(Time),
+    };
+    let now = machine.now();
+    machine
+        .volume(|v| v.set_attributes(ino, set, now))
+        .during(format_args!("set attributes of {}", Named(r.path, ino)))
+}
+
+/// A file in a message: by its path if the client gave one, else by its number.
+pub struct Named<'p>(pub Option<&'p [u8]>, pub Ino);
+
+impl core::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(path) => Shown(path).fmt(f),
+            None => write!(f, "inode {}", self.1.0),
+        }
+    }
+}

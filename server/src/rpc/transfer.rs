@@ -1,0 +1,264 @@
+//! Bytes between a file and the stream, in pieces.
+//!
+//! Reading loads from the window of the file straight into the buffer of the stream, and each
+//! piece is a frame: so a read of any length needs no more room than there happens to be, and
+//! if it fails midway what came before is whole. Writing hands the received bytes to the
+//! volume where they lie. The one exception both ways is a place where the ring of
+//! the stream wraps: at most a block goes through the connection's own frame there.
+
+use super::connection::{Session, Step};
+use super::content::sync_file;
+use super::failure::Failure;
+use super::handles::OpenFile;
+use crate::platform::Platform;
+use crate::stream::{Stream, take};
+use umbra_fs::{BLOCK_SIZE, Error, MAX_FILE_SIZE, dax};
+use umbra_proto::rpc::{self, ErrorCode, HEADER_LEN, MAX_PAYLOAD, MORE};
+
+/// Most bytes of one step.
+const PIECE: usize = 128 << 10;
+/// Least bytes that are worth a frame of their own in place.
+const LEAST: usize = BLOCK_SIZE as usize;
+/// The body of a response that carries content: an empty map.
+const EMPTY_BODY: [u8; 1] = [0xa0];
+/// Bytes before the content in such a response.
+const FRONT: usize = HEADER_LEN + EMPTY_BODY.len();
+
+/// Which way, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the client, as far as the file goes.
+    Read,
+    /// To the client; beyond the end of the file is an error.
+    Load,
+    /// From the client, through the write path; extends the file.
+    Write,
+    /// From the client, through the window; beyond the end of the file is an error.
+    Store,
+}
+
+/// A transfer under way.
+#[derive(Debug)]
+pub struct Transfer {
+    direction: Direction,
+    file: OpenFile,
+    /// Where it started in the file.
+    offset: u64,
+    /// Bytes in all.
+    len: u64,
+    /// Bytes done.
+    done: u64,
+    /// Sync before answering.
+    sync: bool,
+}
+
+impl Transfer {
+    /// A transfer of `len` bytes at `offset`.
+    pub fn new(direction: Direction, file: OpenFile, offset: u64, len: u64, sync: bool) -> Self {
+        Transfer { direction, file, offset, len, done: 0, sync }
+    }
+
+    /// Does the next piece.
+    pub fn step<M: Platform>(
+        &mut self,
+        s: &mut Session,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+    ) -> Result<Step, Failure> {
+        let step = match self.direction {
+            Direction::Read | Direction::Load => self.send(s, stream, machine),
+            Direction::Write | Direction::Store => self.receive(s, stream, machine),
+        };
+        step.map_err(|failure| failure.after(self.done))
+    }
+
+    /// Where the next byte is in the file.
+    fn at(&self) -> Result<u64, Failure> {
+        let at = self.offset.checked_add(self.done);
+        at.ok_or_else(|| self.failed(Error::TooLarge))
+    }
+
+    fn left(&self) -> u64 {
+        self.len - self.done
+    }
+
+    fn failed(&self, error: Error) -> Failure {
+        let verb = match self.direction {
+            Direction::Read => "read",
+            Direction::Load => "load",
+            Direction::Write => "write",
+            Direction::Store => "store",
+        };
+        let (len, offset, ino) = (self.len, self.offset, self.file.ino.0);
+        Failure::during(error, format_args!("{verb} {len} bytes at {offset} of inode {ino}"))
+    }
+
+    /// How many of the bytes that are left the file has; mappings must have them all.
+    fn within<M: Platform>(&self, machine: &mut M) -> Result<u64, Failure> {
+        let ino = self.file.ino;
+        let size = machine.volume(|v| v.attributes(ino)).map_err(|e| self.failed(e))?.size;
+        let at = self.offset.saturating_add(self.done);
+        let within = size.saturating_sub(at).min(self.left());
+        if within < self.left() && self.direction != Direction::Read {
+            let verb = if self.direction == Direction::Load { "load" } else { "store" };
+            return Err(Failure::new(
+                ErrorCode::OUT_OF_RANGE,
+                format_args!(
+                    "cannot {verb} {} bytes at {} of inode {}: the file has {size} bytes",
+                    self.len, self.offset, ino.0
+                ),
+            ));
+        }
+        Ok(within)
+    }
+
+    fn send<M: Platform>(
+        &mut self,
+        s: &mut Session,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+    ) -> Result<Step, Failure> {
+        let within = self.within(machine)?;
+        if within == 0 {
+            s.reply(0, &rpc::Done {});
+            return Ok(Step::Done);
+        }
+        let at = self.at()?;
+        let room = stream.buffer();
+        if room.is_empty() {
+            return Ok(Step::Wait);
+        }
+        let least = within.min(LEAST as u64) as usize;
+        let in_place = room.len() >= FRONT + least;
+        let into = if in_place {
+            let most = (room.len() - FRONT).min(PIECE).min(MAX_PAYLOAD as usize);
+            &mut room[FRONT..FRONT + piece(at, within, most)]
+        } else {
+            &mut s.out.room()[EMPTY_BODY.len()..][..least]
+        };
+        let mut loaded = into.len();
+        if let Err(e) = dax::load(machine, self.file.window, at, into) {
+            if e.done == 0 {
+                return Err(self.failed(e.error));
+            }
+            // What came before it goes out; the next step meets the error at its start.
+            loaded = e.done.min(loaded);
+        }
+        self.done += loaded as u64;
+        let last = loaded as u64 == within;
+        let flags = if last { 0 } else { MORE };
+        let header = s.request.header.response(flags, EMPTY_BODY.len() as u32, loaded as u32);
+        if in_place {
+            let room = stream.buffer();
+            room[..HEADER_LEN].copy_from_slice(&header.encode());
+            room[HEADER_LEN..FRONT].copy_from_slice(&EMPTY_BODY);
+            stream.commit(FRONT + loaded);
+        } else {
+            s.out.room()[..EMPTY_BODY.len()].copy_from_slice(&EMPTY_BODY);
+            s.out.start(header);
+        }
+        Ok(if last { Step::Done } else { Step::Went(loaded) })
+    }
+
+    fn receive<M: Platform>(
+        &mut self,
+        s: &mut Session,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+    ) -> Result<Step, Failure> {
+        match self.direction {
+            Direction::Store => {
+                self.within(machine)?;
+            }
+            // Before anything is written, not when the limit is met.
+            _ if self.offset.saturating_add(self.len) > MAX_FILE_SIZE => {
+                return Err(self.failed(Error::TooLarge));
+            }
+            _ => {}
+        }
+        if self.left() == 0 {
+            if self.sync {
+                sync_file(machine, self.file.ino)?;
+            }
+            s.reply(0, &rpc::Written { done: self.done });
+            return Ok(Step::Done);
+        }
+        let at = self.at()?;
+        let received = stream.received();
+        let most = received.len().min(PIECE);
+        let n = piece(at, self.left(), most);
+        if n > 0 && (self.direction == Direction::Store || ends_well(at, n, self.left())) {
+            let (stored, failure) = self.put(machine, at, &received[..n]);
+            stream.consume(stored);
+            return self.account(s, stored, failure);
+        }
+        // A block is cut by the end of the contiguous part: put it together, so that
+        // it is written once. It is never more than the smallest receive window.
+        let block = (BLOCK_SIZE - at % BLOCK_SIZE).min(self.left()) as usize;
+        if stream.available() < block {
+            return Ok(Step::Wait);
+        }
+        let bytes = &mut s.out.room()[..block];
+        take(stream, bytes);
+        let (stored, failure) = self.put(machine, at, bytes);
+        // All of the block was consumed, whatever was stored of it.
+        s.request.payload_left -= (block - stored) as u32;
+        self.account(s, stored, failure)
+    }
+
+    /// Gives bytes to the file; returns how many it took, and why not all.
+    fn put<M: Platform>(&self, machine: &mut M, at: u64, bytes: &[u8]) -> (usize, Option<Failure>) {
+        let (stored, error) = if self.direction == Direction::Store {
+            match dax::store(machine, self.file.window, at, bytes) {
+                Ok(()) => (bytes.len(), None),
+                Err(e) => (e.done, Some(e.error)),
+            }
+        } else {
+            let (ino, now) = (self.file.ino, machine.now());
+            match machine.volume(|v| v.write(ino, at, bytes, now)) {
+                Ok(n) => (n, (n < bytes.len()).then_some(Error::NoSpace)),
+                Err(e) => (0, Some(e)),
+            }
+        };
+        (stored.min(bytes.len()), error.map(|e| self.failed(e)))
+    }
+
+    fn account(&mut self, s: &mut Session, stored: usize, failure: Option<Failure>) -> Result<Step, Failure> {
+        s.request.payload_left -= stored as u32;
+        self.done += stored as u64;
+        failure.map_or(Ok(Step::Went(stored)), Err)
+    }
+}
+
+/// How many bytes the next piece has: at most `most`, and if that is not all that is left, then
+/// to the end of a block where there is one in reach.
+fn piece(at: u64, left: u64, most: usize) -> usize {
+    if left <= most as u64 {
+        return left as usize;
+    }
+    let over = (at.saturating_add(most as u64) % BLOCK_SIZE) as usize;
+    if over < most { most - over } else { most }
+}
+
+/// Whether a piece ends where the transfer or a block does.
+fn ends_well(at: u64, n: usize, left: u64) -> bool {
+    n as u64 == left || at.saturating_add(n as u64).is_multiple_of(BLOCK_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_with_blocks() {
+        assert_eq!(piece(0, 10_000, 20_000), 10_000);
+        assert_eq!(piece(0, 10_000, 10_000), 10_000);
+        assert_eq!(piece(0, 10_000, 9_999), 8192);
+        assert_eq!(piece(100, 10_000, 9_999), 8092);
+        assert_eq!(piece(100, 10_000, 4000), 3996);
+        assert_eq!(piece(100, 10_000, 3000), 3000);
+        assert_eq!(piece(100, 10_000, 0), 0);
+        assert!(ends_well(100, 3996, 10_000) && !ends_well(100, 3000, 10_000) && ends_well(100, 3000, 3000));
+        assert_eq!(piece(u64::MAX - 5, u64::MAX, 100), 100);
+    }
+}
