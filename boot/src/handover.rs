@@ -85,10 +85,12 @@ pub fn run(start_info: u64) -> Result<Infallible, Error> {
     ];
     let regions = Regions::new(info.memmap(), &kept);
 
-    // The image; the stack; direct mapping (a table for each GiB); tables above these, GDT, BootInfo.
-    let stack_pages = kernel.config.kernel_stack_size.div_ceil(PAGE).saturating_add(2);
-    let need =
-        (image_pages + regions.end().div_ceil(1 << 30) + 64).saturating_add(stack_pages.saturating_mul(2));
+    // The image; the stack with a table for each 512 pages; a table for each GiB of the direct mapping; what is
+    // above those tables, GDT, BootInfo: 64 is generous.
+    let stack_pages = kernel.config.kernel_stack_size.div_ceil(PAGE);
+    let need = (image_pages + regions.end().div_ceil(1 << 30) + 64)
+        .saturating_add(stack_pages)
+        .saturating_add(stack_pages.div_ceil(512));
     let have = regions.usable_below(REACH) / PAGE;
     if need > have {
         let kib = |pages: u64| pages.saturating_mul(PAGE / 1024);

@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Umbra's one command: sets up what is missing, builds, boots and serves. See --help.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'END'
+Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; shows the guest's console
+       ./run-qemu.sh test          set up what is missing, then run all tests
+       ./run-qemu.sh setup         only set up what is missing
+       ./run-qemu.sh --help
+
+OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
+Ctrl-C shuts the guest down cleanly.
+
+Set-up installs Debian packages (as root or with sudo) and builds the program vhost-device-vsock into
+target/tools where this machine has no /dev/vhost-vsock. It changes nothing else. Where it may not
+install, it says what is missing and exits with status 1.
+END
+}
+
+# What this needs of a compiler; `rust-version` in Cargo.toml.
+readonly oldest_rust=95
+readonly vsock_version=0.3.0
+readonly target=x86_64-unknown-none
+
+have() { command -v "$1" >/dev/null 2>&1; }
+say() { printf '%s\n' "$*" >&2; }
+
+# The minor version of a rustc 1.x that runs; 0 if there is none.
+rust_minor() {
+    local version
+    version=$("$1" --version 2>/dev/null) && [[ $version =~ ^rustc\ 1\.([0-9]+)\. ]] && echo "${BASH_REMATCH[1]}" || echo 0
+}
+
+# Whether a compiler and its cargo can build for the host.
+builds_host() { have "$1" && have "$2" && (($(rust_minor "$1") >= oldest_rust)); }
+
+linker() {
+    have ld.lld || compgen -G '/usr/lib/llvm-*/bin/ld.lld' >/dev/null ||
+        compgen -G "$1/*/bin/rust-lld" >/dev/null
+}
+
+# Whether it can build for the bare machine too; host/src/toolchain.rs looks for the same.
+builds_bare() {
+    builds_host "$1" "$2" || return
+    local rustlib
+    rustlib=$("$1" --print sysroot)/lib/rustlib
+    [[ -d $rustlib/$target/lib || -d $rustlib/src/rust/library/core ]] && linker "$rustlib"
+}
+
+packages=()
+find_missing_packages() {
+    packages=()
+    have qemu-system-x86_64 || packages+=(qemu-system-x86)
+    have cc || packages+=(gcc libc6-dev)
+    if ! builds_bare rustc cargo && ! builds_bare /usr/bin/rustc /usr/bin/cargo; then
+        packages+=(rustc-web cargo-web rust-web-src lld-19)
+    elif ! builds_host rustc cargo && ! builds_host /usr/bin/rustc /usr/bin/cargo; then
+        packages+=(rustc-web cargo-web)
+    fi
+    # Cargo fetches the crates over https.
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
+    if [[ $1 == test ]]; then
+        have mke2fs && have e2fsck || packages+=(e2fsprogs)
+    fi
+}
+
+refuse() {
+    say "run-qemu.sh: $1."
+    say "Missing here, by the names of Debian's packages: ${packages[*]}"
+    say "On Debian 12, as root:  apt-get install --no-install-recommends ${packages[*]}"
+    if [[ " ${packages[*]} " == *" rustc-web "* ]]; then
+        say "Elsewhere, instead of the Rust packages: rustup with Rust 1.$oldest_rust or later, and rustup target add $target"
+    fi
+    exit 1
+}
+
+install_packages() {
+    local as_root=()
+    [[ -e /etc/debian_version ]] && have apt-get || refuse "this is not Debian, so nothing can be installed from here"
+    if ((EUID != 0)); then
+        have sudo || refuse "packages are missing, and this is neither root nor is there sudo"
+        as_root=(sudo)
+        # Without a terminal nobody could type a password.
+        [[ -t 0 ]] || as_root=(sudo -n)
+        "${as_root[@]}" true || refuse "packages are missing, and sudo does not let this user install them"
+    fi
+    say "run-qemu.sh: installing ${packages[*]}"
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
+    # One source that cannot be reached need not be the one that has these packages.
+    "${apt[@]}" update </dev/null >&2 || say "run-qemu.sh: apt-get update failed; going on with the lists that are there"
+    # --no-remove: whatever of the machine is in the way stays, and is named.
+    "${apt[@]}" install --no-remove --no-install-recommends "${packages[@]}" </dev/null >&2 ||
+        refuse "apt-get could not install everything (its reason is above)"
+    hash -r
+}
+
+# Cargo for the host's programs: the active one, else Debian's.
+cargo=()
+choose_cargo() {
+    if builds_host rustc cargo; then
+        cargo=(cargo)
+    else
+        cargo=(env -u RUSTUP_TOOLCHAIN RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo)
+    fi
+}
+
+# The host's end of vsock, where the kernel has none. `umbra` looks into this folder too.
+set_up_vsock() {
+    export PATH="$PATH:$PWD/target/tools/bin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+    [[ -r /dev/vhost-vsock && -w /dev/vhost-vsock ]] && return
+    have vhost-device-vsock && return
+    say "run-qemu.sh: building vhost-device-vsock $vsock_version into target/tools"
+    "${cargo[@]}" install --quiet --locked --root target/tools --version "$vsock_version" vhost-device-vsock ||
+        { say "run-qemu.sh: cannot build vhost-device-vsock (the reason is above); it is needed because /dev/vhost-vsock does not open"; exit 1; }
+}
+
+set_up() {
+    find_missing_packages "$1"
+    if ((${#packages[@]})); then
+        install_packages
+        find_missing_packages "$1"
+        ((${#packages[@]} == 0)) || refuse "apt-get has installed what it has, but that is too old (are bookworm-security's packages in apt's sources?)"
+    fi
+    choose_cargo
+    set_up_vsock
+}
+
+case ${1-} in
+-h | --help)
+    usage
+    ;;
+setup)
+    set_up test
+    ;;
+test)
+    shift
+    set_up test
+    "${cargo[@]}" test --package umbra-boot --lib
+    "${cargo[@]}" test "$@"
+    ;;
+*)
+    set_up up
+    exec "${cargo[@]}" run --release --package umbra -- up "$@"
+    ;;
+esac
