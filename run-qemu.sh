@@ -2,6 +2,8 @@
 # Umbra's one command: sets up what is missing, builds, boots and serves. See --help.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# mke2fs and its kind, which are not on every user's path.
+export PATH="$PATH:/usr/sbin:/sbin"
 
 usage() {
     cat <<'END'
@@ -121,27 +123,34 @@ set_up() {
     if ((${#packages[@]})); then
         install_packages
         find_missing_packages "$1"
-        ((${#packages[@]} == 0)) || refuse "apt-get has installed what it has, but that is too old (are bookworm-security's packages in apt's sources?)"
+        ((${#packages[@]} == 0)) || refuse "what apt-get installed is not enough (for Rust, are bookworm-security's packages in apt's sources?)"
     fi
     choose_cargo
     set_up_vsock
 }
 
-case ${1-} in
--h | --help)
-    usage
-    ;;
-setup)
-    set_up test
-    ;;
-test)
-    shift
-    set_up test
-    "${cargo[@]}" test --package umbra-boot --lib
-    "${cargo[@]}" test "$@"
-    ;;
-*)
-    set_up up
-    exec "${cargo[@]}" run --release --package umbra -- up "$@"
-    ;;
-esac
+main() {
+    case ${1-} in
+    -h | --help)
+        usage
+        ;;
+    setup)
+        set_up test
+        ;;
+    test)
+        shift
+        set_up test
+        "${cargo[@]}" test --package umbra-boot --lib
+        "${cargo[@]}" test "$@"
+        ;;
+    *)
+        set_up up
+        exec "${cargo[@]}" run --release --package umbra -- up "$@"
+        ;;
+    esac
+}
+
+# .ci/run takes the functions and calls them itself.
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    main "$@"
+fi

@@ -136,7 +136,7 @@ impl Regions {
 /// The whole pages of an entry: those that it fills if it is RAM, those that it touches if not.
 fn pages(entry: &Entry) -> (u64, u64) {
     // The last page of the address space is nobody's RAM; leaving it out keeps `end` representable.
-    let last = u64::MAX & !(PAGE - 1);
+    let last = !(PAGE - 1);
     let end = entry.start.saturating_add(entry.length);
     if entry.kind == E820_RAM {
         let start = entry.start.checked_next_multiple_of(PAGE).unwrap_or(last);
@@ -248,7 +248,7 @@ mod tests {
         );
         assert!(Regions::new(&[], &[]).as_slice().is_empty());
         let many = [entry(0, u64::MAX, 1); 200];
-        let end = u64::MAX & !(PAGE - 1);
+        let end = !(PAGE - 1);
         check(&many, &[], &[(0, MIB, Owner::Loader), (MIB, end, Owner::Nobody)]);
     }
 

@@ -44,10 +44,10 @@ pub fn loader() -> (u64, u64) {
 
 /// Gives every page of the loader's mapping the rights that it needs. Called once.
 pub fn restrict() {
+    let (directories, table) = (&raw mut page_directories, &raw mut first_page_table);
     // SAFETY: the two tables belong to the loader and are reached by nothing else in Rust; the CPU reads
     // them, and sees the change when CR3 is loaded below.
-    let (directories, table) =
-        unsafe { (&mut *(&raw mut page_directories), &mut *(&raw mut first_page_table)) };
+    let (directories, table) = unsafe { (&mut *directories, &mut *table) };
 
     for (page, entry) in table.iter_mut().enumerate() {
         let address = page as u64 * PAGE;
