@@ -1,4 +1,19 @@
-//! Builds and launches the VM; client library.
+//! Everything about Umbra that runs on the host: building the guest, running it, talking to it.
+//!
+//! | module        | what                                                      |
+//! |---------------|-----------------------------------------------------------|
+//! | [`build`]     | the loader and the kernel, from this source tree          |
+//! | [`client`]    | the client library, usable on its own                     |
+//! | [`launch`]    | the virtual machine: start, supervise, shut down          |
+//! | [`state`]     | the state directory                                       |
+//! | [`toolchain`] | a toolchain for the bare machine                          |
+//! | [`units`]     | sizes as people write and read them                       |
+//!
+//! The program `umbra` is a thin layer of commands over these.
 
 pub mod build;
+pub mod client;
+pub mod launch;
+pub mod state;
 pub mod toolchain;
+pub mod units;

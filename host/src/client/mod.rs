@@ -1,0 +1,280 @@
+//! A client of the native protocol, blocking, over a connection to the guest.
+//!
+//! ```no_run
+//! use umbra::{client::{Client, Msync}, state::StateDir};
+//!
+//! let state = StateDir::locate(None)?;
+//! let mut client = Client::connect(&state)?;
+//! client.clone_file(b"/golden.img", b"/vm1.img")?;
+//! let file = client.open(b"/vm1.img", 0)?;
+//! client.store(&file, 4096, b"hello", Msync::Now)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Responses come in the order of the requests, so several requests may be on their way:
+//! [`Client::send`] queues one, and [`Client::receive`] takes the next answer. A client that
+//! keeps sending without receiving must bound what it has in flight: the guest stops reading
+//! when its answers are not taken. [`put`] and [`get`] do that for whole files.
+//!
+//! | file          | what                                            |
+//! |---------------|-------------------------------------------------|
+//! | `connect.rs`  | connections to ports of the guest               |
+//! | `error.rs`    | what can go wrong                               |
+//! | `files.rs`    | a method for each request                       |
+//! | `transfer.rs` | whole files, with their holes, in both directions |
+//!
+//! The format is `docs/protocols.md`; the code of it is the crate `umbra-proto`.
+//! Left out: NBD and 9P, for which every system has clients.
+
+mod connect;
+mod error;
+mod files;
+mod transfer;
+
+pub use connect::{Stream, connect, handshake};
+pub use error::{Error, Result};
+pub use files::{Blocks, File, Fill, Msync, Parents, Poked};
+pub use transfer::{Progress, Transferred, get, put};
+pub use umbra_proto::rpc;
+
+use crate::state::StateDir;
+use rpc::{ErrorBody, HEADER_LEN, Header, Hello, HelloResponse, Request};
+use std::collections::VecDeque;
+use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::time::Duration;
+
+/// How long the server may say nothing, in an answer or in taking a request.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Read ahead of what is asked for: many small answers in one call.
+const READ_BUFFER: usize = 32 << 10;
+const CLIENT_NAME: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
+
+/// A connection to the server. After an error that is not [`Error::Server`] it is of no
+/// further use.
+pub struct Client {
+    stream: BufReader<Stream>,
+    next_id: u32,
+    /// Requests that are not answered yet: id and method.
+    in_flight: VecDeque<(u32, u16)>,
+    limits: HelloResponse,
+    /// Of frames, so that they are not allocated each time.
+    body: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("limits", &self.limits).field("in_flight", &self.in_flight).finish()
+    }
+}
+
+/// One frame of an answer.
+pub struct Response<'c> {
+    /// The method of the request.
+    pub method: u16,
+    /// Whether more frames answer the same request.
+    pub more: bool,
+    body: &'c [u8],
+    /// The bytes that the frame carries, if it carries some.
+    pub payload: &'c [u8],
+}
+
+impl Response<'_> {
+    /// Its body, as what a request of type `R` is answered with.
+    pub fn decode<R: Request>(&self) -> Result<R::Response> {
+        if self.method != R::METHOD.0 {
+            return Err(Error::Protocol(format!("an answer to method {:#x}", self.method)));
+        }
+        rpc::decode(self.body).map_err(|error| Error::Protocol(error.to_string()))
+    }
+}
+
+impl Client {
+    /// Connects to the server of a state directory.
+    pub fn connect(state: &StateDir) -> Result<Client> {
+        Client::over(connect(state, rpc::PORT)?)
+    }
+
+    /// Speaks the protocol over a connection that is there.
+    pub fn over(stream: Stream) -> Result<Client> {
+        stream.set_timeout(Some(DEFAULT_TIMEOUT)).map_err(Error::Io)?;
+        // What the server allows is not known before its answer: the first request is small.
+        let limits = HelloResponse {
+            version: rpc::VERSION,
+            features: 0,
+            server: String::new(),
+            max_body: rpc::MAX_BODY,
+            max_payload: rpc::MAX_PAYLOAD,
+            max_path: rpc::MAX_PATH as u32,
+            max_name: 255,
+            max_handles: 1,
+            block_size: 4096,
+            max_file_size: 0,
+        };
+        let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let in_flight = VecDeque::new();
+        let mut client =
+            Client { stream, next_id: 1, in_flight, limits, body: Vec::new(), payload: Vec::new() };
+        let hello =
+            Hello { magic: rpc::MAGIC, version: rpc::VERSION, features: 0, client: Some(CLIENT_NAME) };
+        let limits = client.call(&hello)?;
+        if limits.version != rpc::VERSION {
+            return Err(Error::Protocol(format!("the server speaks version {}", limits.version)));
+        }
+        client.limits = limits;
+        Ok(client)
+    }
+
+    /// What the server is and allows.
+    pub fn server(&self) -> &HelloResponse {
+        &self.limits
+    }
+
+    /// How long the server may say nothing; `None` for ever.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.stream.get_ref().set_timeout(timeout).map_err(Error::Io)
+    }
+
+    /// Requests that are not answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Sends a request, and does not wait for its answer.
+    pub fn send<R: Request>(&mut self, request: &R, payload: &[u8]) -> Result<()> {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        let mut frame = std::mem::take(&mut self.body);
+        frame.clear();
+        frame.resize(HEADER_LEN, 0);
+        rpc::encode_append(request, &mut frame);
+        let body = frame.len() - HEADER_LEN;
+        if body > self.limits.max_body as usize || payload.len() > self.limits.max_payload as usize {
+            self.body = frame;
+            return Err(Error::TooLong);
+        }
+        let header = Header::request(id, R::METHOD.0, body as u32, payload.len() as u32);
+        frame[..HEADER_LEN].copy_from_slice(&header.encode());
+        let sent = write_both(self.stream.get_mut(), &frame, payload);
+        self.body = frame;
+        sent.map_err(|error| Error::from_io(error, "to take a request"))?;
+        self.in_flight.push_back((id, R::METHOD.0));
+        Ok(())
+    }
+
+    /// Takes the next frame of the answers. An error of the server is the answer to the first
+    /// request in flight, and those behind it are answered too.
+    pub fn receive(&mut self) -> Result<Response<'_>> {
+        let &(id, method) = self
+            .in_flight
+            .front()
+            .ok_or_else(|| Error::Protocol("no request is waiting for an answer".into()))?;
+        let lost = |error| Error::from_io(error, "to answer");
+        let mut header = [0; HEADER_LEN];
+        self.stream.read_exact(&mut header).map_err(lost)?;
+        let header = Header::decode(&header);
+        header.check_response().map_err(|error| Error::Protocol(error.to_string()))?;
+        if (header.id, header.method) != (id, method) {
+            // A server that cannot read a request answers it and ends the connection; what it
+            // could not read may be the id.
+            if !header.is_error() {
+                return Err(Error::Protocol(format!(
+                    "the answer to request {} came where that to {id} was due",
+                    header.id
+                )));
+            }
+        }
+        read_into(&mut self.stream, &mut self.body, header.body()).map_err(lost)?;
+        read_into(&mut self.stream, &mut self.payload, header.payload).map_err(lost)?;
+        if !header.has_more() {
+            self.in_flight.pop_front();
+        }
+        if header.is_error() {
+            let error: ErrorBody =
+                rpc::decode(&self.body).map_err(|error| Error::Protocol(error.to_string()))?;
+            return Err(Error::Server(error));
+        }
+        Ok(Response { method, more: header.has_more(), body: &self.body, payload: &self.payload })
+    }
+
+    /// Sends a request and waits for its answer of one frame.
+    pub fn call<R: Request>(&mut self, request: &R) -> Result<R::Response> {
+        self.call_with(request, &[])
+    }
+
+    /// As [`Client::call`], with a payload.
+    pub fn call_with<R: Request>(&mut self, request: &R, payload: &[u8]) -> Result<R::Response> {
+        self.settle()?;
+        self.send(request, payload)?;
+        let response = self.receive()?;
+        if response.more {
+            return Err(Error::Protocol("more answers than one".into()));
+        }
+        response.decode::<R>()
+    }
+
+    /// Sends a request and hands each frame of its answer to `each`. If `each` fails, the
+    /// rest is still taken.
+    pub fn call_each<R: Request>(
+        &mut self,
+        request: &R,
+        mut each: impl FnMut(R::Response, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.settle()?;
+        self.send(request, &[])?;
+        let mut outcome = Ok(());
+        loop {
+            let response = self.receive()?;
+            let more = response.more;
+            if outcome.is_ok() {
+                let body = response.decode::<R>()?;
+                outcome = each(body, response.payload);
+            }
+            if !more {
+                return outcome;
+            }
+        }
+    }
+
+    /// Takes and drops the answers that are due from requests that were given up.
+    fn settle(&mut self) -> Result<()> {
+        while !self.in_flight.is_empty() {
+            match self.receive() {
+                Ok(_) | Err(Error::Server(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes two buffers as one stream, in as few calls as it takes.
+fn write_both(stream: &mut impl Write, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let total = first.len() + second.len();
+    let mut done = 0;
+    while done < total {
+        let head = &first[done.min(first.len())..];
+        let tail = &second[done.saturating_sub(first.len())..];
+        match stream.write_vectored(&[IoSlice::new(head), IoSlice::new(tail)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    stream.flush()
+}
+
+/// Reads exactly `len` bytes (which the header's check has bounded) in place of what is there.
+fn read_into(stream: &mut impl Read, into: &mut Vec<u8>, len: u32) -> io::Result<()> {
+    let len = len as usize;
+    // Without zeroing what is there already: payloads are many and large.
+    if into.len() < len {
+        into.resize(len, 0);
+    }
+    into.truncate(len);
+    stream.read_exact(into)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Tests of the client against a guest that is a thread here and keeps one file in memory.
+
+use super::rpc::*;
+use super::*;
+use std::collections::BTreeMap;
+use std::io::{Read as _, Seek, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+/// Blocks of this size are kept; what is not kept is a hole.
+const BLOCK: u64 = 4096;
+
+/// A guest with one file. It answers in the order of the requests, like the real one.
+#[derive(Default)]
+struct Guest {
+    blocks: BTreeMap<u64, Vec<u8>>,
+    size: u64,
+    names: Vec<Vec<u8>>,
+    /// Fail the write with this number (counted from 0).
+    full_at: Option<u64>,
+    writes: u64,
+}
+
+impl Guest {
+    fn serve(mut self, mut stream: UnixStream) -> thread::JoinHandle<Guest> {
+        thread::spawn(move || {
+            let mut header = [0; HEADER_LEN];
+            while stream.read_exact(&mut header).is_ok() {
+                let header = Header::decode(&header);
+                header.check_request().unwrap();
+                let mut body = vec![0; header.body() as usize];
+                stream.read_exact(&mut body).unwrap();
+                let mut payload = vec![0; header.payload as usize];
+                stream.read_exact(&mut payload).unwrap();
+                for (flags, body, payload) in self.answer(Method(header.method), &body, &payload) {
+                    let frame = header.response(flags, body.len() as u32, payload.len() as u32);
+                    if stream.write_all(&[&frame.encode()[..], &body, &payload].concat()).is_err() {
+                        return self;
+                    }
+                }
+            }
+            self
+        })
+    }
+
+    fn answer(&mut self, method: Method, body: &[u8], payload: &[u8]) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+        fn one<T: minicbor_encode::Encode>(body: T) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+            vec![(0, body.bytes(), vec![])]
+        }
+        match method {
+            Method::HELLO => one(HelloResponse {
+                version: VERSION,
+                features: 0,
+                server: "test".into(),
+                max_body: MAX_BODY,
+                max_payload: 100_000,
+                max_path: 4096,
+                max_name: 255,
+                max_handles: 8,
+                block_size: BLOCK as u32,
+                max_file_size: 1 << 39,
+            }),
+            Method::STAT => error(ErrorCode::NOT_FOUND, "no such file"),
+            Method::OPEN => {
+                let open: Open = decode(body).unwrap();
+                self.names.push(open.path.to_vec());
+                one(Opened { handle: 1, ino: 2, size: self.size })
+            }
+            Method::TRUNCATE => {
+                self.size = decode::<Truncate>(body).unwrap().size;
+                one(Done {})
+            }
+            Method::WRITE => {
+                let at = decode::<rpc::Write>(body).unwrap().offset;
+                self.writes += 1;
+                if self.full_at == Some(self.writes - 1) {
+                    return error(
+                        ErrorCode::NO_SPACE,
+                        &format!("write {}: no space left", shown(&self.names[0])),
+                    );
+                }
+                for (index, piece) in payload.chunks(BLOCK as usize).enumerate() {
+                    self.blocks.insert(at + index as u64 * BLOCK, piece.to_vec());
+                }
+                self.size = self.size.max(at + payload.len() as u64);
+                one(Written { done: payload.len() as u64 })
+            }
+            Method::EXTENTS => {
+                let wanted: Extents = decode(body).unwrap();
+                let end = self.size.min(wanted.offset + wanted.len.unwrap());
+                // One frame for each block: what an answer of many frames looks like.
+                let runs: Vec<Extent> = (wanted.offset..end)
+                    .step_by(BLOCK as usize)
+                    .map(|offset| {
+                        let block = self.blocks.contains_key(&offset).then_some(7);
+                        Extent { offset, len: BLOCK, block, unwritten: false, shared: false }
+                    })
+                    .collect();
+                let last = runs.len().saturating_sub(1);
+                let frame = |(index, run): (usize, &Extent)| {
+                    (if index < last { MORE } else { 0 }, Items { items: vec![*run] }.bytes(), vec![])
+                };
+                match runs.is_empty() {
+                    true => one(Items::<Extent> { items: vec![] }),
+                    false => runs.iter().enumerate().map(frame).collect(),
+                }
+            }
+            Method::READ => {
+                let wanted: rpc::Read = decode(body).unwrap();
+                let content = self.content();
+                let end = (wanted.offset + wanted.len).min(self.size) as usize;
+                let mut frames: Vec<_> = content[wanted.offset as usize..end]
+                    .chunks(70_001)
+                    .map(|piece| (MORE, Done {}.bytes(), piece.to_vec()))
+                    .collect();
+                frames.push((0, Done {}.bytes(), vec![]));
+                frames
+            }
+            _ => one(Done {}),
+        }
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let mut all = vec![0; self.size as usize];
+        for (&at, block) in &self.blocks {
+            all[at as usize..at as usize + block.len()].copy_from_slice(block);
+        }
+        all
+    }
+}
+
+/// Encoding, by type.
+mod minicbor_encode {
+    use super::super::rpc;
+
+    pub trait Encode {
+        fn bytes(&self) -> Vec<u8>;
+    }
+
+    macro_rules! encode {
+        ($($type:ty),*) => {
+            $(impl Encode for $type {
+                fn bytes(&self) -> Vec<u8> {
+                    let mut bytes = Vec::new();
+                    rpc::encode_append(self, &mut bytes);
+                    bytes
+                }
+            })*
+        };
+    }
+    encode!(
+        rpc::HelloResponse,
+        rpc::Opened,
+        rpc::Done,
+        rpc::Written,
+        rpc::Items<rpc::Extent>,
+        rpc::ErrorBody
+    );
+}
+use minicbor_encode::Encode as _;
+
+fn error(code: ErrorCode, message: &str) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+    vec![(ERROR, ErrorBody { code, message: message.into(), done: None }.bytes(), vec![])]
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+fn connect_to(guest: Guest) -> (Client, thread::JoinHandle<Guest>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let guest = guest.serve(theirs);
+    (Client::over(Stream::Unix(ours)).unwrap(), guest)
+}
+
+/// Bytes that do not repeat with any block or frame.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+#[test]
+fn a_file_with_holes_goes_in_and_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = std::fs::File::create_new(folder.path().join("in")).unwrap();
+    // Data, a hole of 8 MiB, data, and a hole at the end.
+    let data = pattern(700_000);
+    source.write_all(&data).unwrap();
+    source.seek(SeekFrom::Start(8 << 20)).unwrap();
+    source.write_all(&data[..100_000]).unwrap();
+    source.set_len((9 << 20) + 5).unwrap();
+    let mut source = std::fs::File::open(folder.path().join("in")).unwrap();
+
+    let (mut client, guest) = connect_to(Guest::default());
+    let mut last = 0;
+    let done = put(&mut client, &mut source, b"/f", &mut |at, size| {
+        assert!(at >= last && size == Some((9 << 20) + 5));
+        last = at;
+    });
+    let done = done.unwrap();
+    assert_eq!(done.size, (9 << 20) + 5);
+    assert_eq!(last, done.size);
+    assert!((800_000..1 << 20).contains(&done.data), "{done:?}");
+
+    let out = folder.path().join("out");
+    let got = get(&mut client, b"/f", Some(&out), &mut io::sink(), &mut |_, _| {}).unwrap();
+    assert_eq!(got.size, done.size);
+    let expected = std::fs::read(folder.path().join("in")).unwrap();
+    assert!(std::fs::read(&out).unwrap() == expected);
+    assert!(std::fs::metadata(&out).unwrap().blocks() * 512 < 2 << 20, "holes were written");
+
+    let mut stream = Vec::new();
+    get(&mut client, b"/f", None, &mut stream, &mut |_, _| {}).unwrap();
+    assert!(stream == expected);
+    drop(client);
+    let guest = guest.join().unwrap();
+    assert!(shown(&guest.names[0]).starts_with("/.umbra-put-"), "it comes under another name");
+}
+
+#[test]
+fn an_error_midway_names_the_file_and_leaves_the_connection_usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in");
+    std::fs::write(&path, pattern(2_000_000)).unwrap();
+    let (mut client, _guest) = connect_to(Guest { full_at: Some(3), ..Guest::default() });
+    let mut source = std::fs::File::open(&path).unwrap();
+    let error = put(&mut client, &mut source, b"/big", &mut |_, _| {}).unwrap_err();
+    assert!(error.is(ErrorCode::NO_SPACE));
+    assert_eq!(error.to_string(), "write /big: no space left");
+    client.ping().unwrap();
+    assert_eq!(client.in_flight(), 0);
+}
+
+#[test]
+fn an_empty_file_is_a_file() {
+    let (mut client, _guest) = connect_to(Guest::default());
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let done = get(&mut client, b"/empty", Some(&out), &mut io::sink(), &mut |_, _| {}).unwrap();
+    assert_eq!(done, Transferred { size: 0, data: 0 });
+    assert_eq!(std::fs::metadata(&out).unwrap().len(), 0);
+}
+
+#[test]
+fn nobody_there_is_said_clearly() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::new(folder.path());
+    let error = Client::connect(&state).unwrap_err().to_string();
+    assert!(error.contains("no server is running") && error.contains("umbra up"), "{error}");
+    // What a killed supervisor leaves.
+    state.write("endpoint", "vsock.sock").unwrap();
+    drop(state.listen("vsock.sock").unwrap());
+    assert!(matches!(Client::connect(&state), Err(Error::NotRunning { .. })));
+}
+
+#[test]
+fn bytes_that_follow_the_handshake_at_once_are_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::new(folder.path());
+    state.write("endpoint", "vsock.sock").unwrap();
+    let listener = state.listen("vsock.sock").unwrap();
+    let daemon = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 11];
+        stream.read_exact(&mut request).unwrap();
+        assert_eq!(&request, b"CONNECT 19\n");
+        stream.write_all(b"OK 1024\nhello").unwrap();
+    });
+    let mut text = String::new();
+    connect(&state, 19).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    daemon.join().unwrap();
+}
+
+#[test]
+fn refused_garbled_and_foreign_answers_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::new(folder.path());
+    let _lock = state.lock().unwrap();
+    state.write("endpoint", "vsock.sock").unwrap();
+    let listener = state.listen("vsock.sock").unwrap();
+    let daemon = thread::spawn(move || {
+        let mut request = [0; 10];
+        for answer in [&b""[..], b"NO\n", b"OK 1\nHTTP/1.1 400 Bad Request\r\n\r\n"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut request).unwrap();
+            stream.write_all(answer).unwrap();
+        }
+    });
+    assert!(matches!(Client::connect(&state), Err(Error::Refused { port: 1 })));
+    assert!(matches!(Client::connect(&state), Err(Error::Connect { .. })));
+    assert!(matches!(Client::connect(&state), Err(Error::Protocol(_) | Error::Disconnected)));
+    daemon.join().unwrap();
+}
+
+#[test]
+fn a_guest_that_goes_away_is_noticed() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let guest = Guest::default().serve(theirs.try_clone().unwrap());
+    let mut client = Client::over(Stream::Unix(ours)).unwrap();
+    theirs.shutdown(std::net::Shutdown::Both).unwrap();
+    guest.join().unwrap();
+    assert!(matches!(client.ping(), Err(Error::Disconnected)));
+}

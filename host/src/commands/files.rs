@@ -1,0 +1,219 @@
+//! Names, attributes, space, clones.
+
+use super::{Context, destination, server_path, shown};
+use crate::cli::{Clone, Ls, Mkdir, Mv, OnePath, Rm, Truncate};
+use crate::output::{Failure, Outcome};
+use serde_json::{Value, json};
+use std::time::Instant;
+use umbra::client::rpc::{Attributes, Entry, ErrorCode, kind};
+use umbra::client::{Blocks, Client, Error, Parents};
+use umbra::units::{show_bytes, show_mode, show_time};
+
+/// `umbra ls`
+pub fn ls(context: &Context, options: Ls) -> Outcome {
+    let path = server_path(&options.path);
+    let mut client = context.connect()?;
+    let mut entries = match client.list(&path) {
+        Ok(entries) => entries,
+        // As everywhere: the listing of a file is that file.
+        Err(error) if error.is(ErrorCode::NOT_DIRECTORY) => vec![entry_of(&mut client, &path)?],
+        Err(error) => return Err(error.into()),
+    };
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let fields = json!({ "entries": entries.iter().map(entry_json).collect::<Vec<_>>() });
+    context.format.report(fields, || entries.iter().map(|entry| line(entry, options.long)).collect())
+}
+
+fn entry_of(client: &mut Client, path: &[u8]) -> Outcome<Entry> {
+    let attributes = client.stat(path, Blocks::Skip)?;
+    let name = path.to_vec();
+    Ok(Entry { name, ino: attributes.ino, kind: attributes.kind, cookie: 0, attributes: Some(attributes) })
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    let attributes = entry.attributes.as_ref();
+    json!({
+        "name": shown(&entry.name),
+        // For names that are not UTF-8, which JSON cannot hold.
+        "name_hex": std::str::from_utf8(&entry.name).is_err().then(|| hex(&entry.name)),
+        "ino": entry.ino,
+        "kind": kind_name(entry.kind),
+        "size": attributes.map(|a| a.size),
+        "mode": attributes.map(|a| a.mode),
+        "mtime": attributes.map(|a| a.mtime),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn line(entry: &Entry, long: bool) -> String {
+    let mark = if entry.kind == kind::DIRECTORY { "/" } else { "" };
+    let name = shown(&entry.name);
+    match &entry.attributes {
+        Some(a) if long => format!(
+            "{} {:>14} {} {name}{mark}\n",
+            show_mode(a.kind == kind::DIRECTORY, a.mode),
+            a.size,
+            show_time(a.mtime)
+        ),
+        _ => format!("{name}{mark}\n"),
+    }
+}
+
+fn kind_name(number: u8) -> &'static str {
+    match number {
+        kind::FILE => "file",
+        kind::DIRECTORY => "directory",
+        kind::SYMLINK => "symlink",
+        _ => "unknown",
+    }
+}
+
+/// `umbra stat`
+pub fn stat(context: &Context, options: OnePath) -> Outcome {
+    let path = server_path(&options.path);
+    let a: Attributes = context.connect()?.stat(&path, Blocks::Count)?;
+    let fields = json!({
+        "ino": a.ino, "kind": kind_name(a.kind), "size": a.size, "blocks": a.blocks, "mode": a.mode,
+        "mtime": a.mtime, "ctime": a.ctime, "btime": a.btime, "nlink": a.nlink, "uid": a.uid, "gid": a.gid,
+    });
+    context.format.report(fields, || {
+        format!(
+            "path:   {}\nkind:   {}\nino:    {}\nsize:   {} ({})\nblocks: {}\nmode:   {} ({:04o})\nmtime:  {} UTC\nctime:  {} UTC\n",
+            shown(&path),
+            kind_name(a.kind),
+            a.ino,
+            a.size,
+            show_bytes(a.size),
+            a.blocks.map_or("-".into(), |blocks| blocks.to_string()),
+            show_mode(a.kind == kind::DIRECTORY, a.mode),
+            a.mode,
+            show_time(a.mtime),
+            show_time(a.ctime),
+        )
+    })
+}
+
+/// `umbra rm`
+pub fn rm(context: &Context, options: Rm) -> Outcome {
+    let mut client = context.connect()?;
+    for path in &options.paths {
+        let path = server_path(path);
+        match client.unlink(&path) {
+            Ok(()) => {}
+            Err(error) if error.is(ErrorCode::IS_DIRECTORY) && options.recursive => {
+                remove_tree(&mut client, &path)?;
+            }
+            Err(error) if error.is(ErrorCode::IS_DIRECTORY) => {
+                return Err(Failure::new(format!("{error}; -r removes directories")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory and what is in it, leaves first. (A loop, not a recursion: the depth of
+/// a tree is bounded only by its paths.)
+fn remove_tree(client: &mut Client, root: &[u8]) -> Outcome {
+    let mut pending = vec![(root.to_vec(), false)];
+    while let Some((path, emptied)) = pending.pop() {
+        if emptied {
+            // The root directory itself stays.
+            if path.iter().any(|&byte| byte != b'/') {
+                client.rmdir(&path)?;
+            }
+            continue;
+        }
+        let entries = client.list(&path)?;
+        pending.push((path.clone(), true));
+        for entry in entries {
+            let mut below = path.clone();
+            below.push(b'/');
+            below.extend_from_slice(&entry.name);
+            match entry.kind {
+                kind::DIRECTORY => pending.push((below, false)),
+                _ => client.unlink(&below)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `umbra mv`
+pub fn mv(context: &Context, options: Mv) -> Outcome {
+    let from = server_path(&options.from);
+    let to = destination(&options.to, &from)?;
+    Ok(context.connect()?.rename(&from, &to)?)
+}
+
+/// `umbra mkdir`
+pub fn mkdir(context: &Context, options: Mkdir) -> Outcome {
+    let mut client = context.connect()?;
+    let parents = if options.parents { Parents::Make } else { Parents::Need };
+    for path in &options.paths {
+        client.mkdir(&server_path(path), parents)?;
+    }
+    Ok(())
+}
+
+/// `umbra truncate`
+pub fn truncate(context: &Context, options: Truncate) -> Outcome {
+    let path = server_path(&options.path);
+    let mut client = context.connect()?;
+    match client.truncate(&path, options.size) {
+        Err(error) if error.is(ErrorCode::NOT_FOUND) => {
+            client.open_or_create(&path)?;
+            Ok(client.truncate(&path, options.size)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// `umbra df`
+pub fn df(context: &Context) -> Outcome {
+    let space = context.connect()?.space()?;
+    let used = space.blocks_total.saturating_sub(space.blocks_free);
+    let size = u64::from(space.block_size);
+    let fields = json!({
+        "block_size": space.block_size, "blocks_total": space.blocks_total, "blocks_free": space.blocks_free,
+        "blocks_shared": space.blocks_shared, "blocks_used": used, "inodes": space.inodes,
+    });
+    context.format.report(fields, || {
+        format!(
+            "total:  {}\nused:   {}\nfree:   {}\nshared: {}\ninodes: {}\n",
+            show_bytes(space.blocks_total * size),
+            show_bytes(used * size),
+            show_bytes(space.blocks_free * size),
+            show_bytes(space.blocks_shared * size),
+            space.inodes,
+        )
+    })
+}
+
+/// `umbra clone`
+pub fn clone(context: &Context, options: Clone) -> Outcome {
+    let from = server_path(&options.from);
+    let to = destination(&options.to, &from)?;
+    let mut client = context.connect()?;
+    let range = options
+        .length
+        .map(|length| (options.src_offset.unwrap_or(0), options.dst_offset.unwrap_or(0), length));
+    if range.is_some()
+        && matches!(client.stat(&to, Blocks::Skip), Err(Error::Server(e)) if e.code == ErrorCode::NOT_FOUND)
+    {
+        client.open_or_create(&to)?;
+    }
+    let start = Instant::now();
+    let cloned = match range {
+        None => client.clone_file(&from, &to)?,
+        Some((src, dst, length)) => client.clone_range((&from, src), (&to, dst), Some(length))?,
+    };
+    let elapsed_us = start.elapsed().as_secs_f64() * 1e6;
+    let fields = json!({
+        "elapsed_us": elapsed_us, "server_us": cloned.elapsed_ns as f64 / 1e3, "ino": cloned.ino,
+    });
+    context.format.report(fields, || format!("cloned in {elapsed_us:.0} us\n"))
+}

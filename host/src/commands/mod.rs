@@ -1,0 +1,124 @@
+//! One function for each command.
+//!
+//! | file            | commands                                                |
+//! |-----------------|---------------------------------------------------------|
+//! | `vm.rs`         | up, down, status, console                               |
+//! | `files.rs`      | ls, stat, rm, mv, mkdir, truncate, df, clone            |
+//! | `transfer.rs`   | put, get                                                |
+//! | `mapping.rs`    | poke, peek, pages, check                                |
+//! | `relay.rs`      | relay                                                   |
+//! | `generate.rs`   | completions, man                                        |
+
+mod files;
+mod generate;
+mod mapping;
+mod relay;
+mod transfer;
+mod vm;
+
+use crate::cli::{Cli, Command};
+use crate::output::{Failure, Format, Outcome};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use umbra::client::Client;
+use umbra::launch::{detach, leash};
+use umbra::state::StateDir;
+
+/// What every command needs.
+struct Context {
+    state: StateDir,
+    format: Format,
+}
+
+impl Context {
+    fn connect(&self) -> Outcome<Client> {
+        Ok(Client::connect(&self.state)?)
+    }
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> Outcome {
+    // These two are this program in another role; they have no state of their own.
+    match &cli.command {
+        Some(Command::Leash(it)) => {
+            return Err(Failure::new(leash::run(it.parent, &it.program, &it.arguments)));
+        }
+        Some(Command::Supervise { options }) => return Ok(detach::run(options)?),
+        Some(Command::Completions(it)) => return generate::completions(it),
+        Some(Command::Man(it)) => return generate::man(it),
+        _ => {}
+    }
+    let context = Context {
+        state: StateDir::locate(cli.state.as_deref())?,
+        format: if cli.json { Format::Json } else { Format::Text },
+    };
+    match cli.command {
+        None => vm::up(&context, vm::default_up()),
+        Some(Command::Up(it)) => vm::up(&context, it),
+        Some(Command::Down) => vm::down(&context),
+        Some(Command::Status) => vm::status(&context),
+        Some(Command::Console(it)) => vm::console(&context, it),
+        Some(Command::Put(it)) => transfer::put(&context, it),
+        Some(Command::Get(it)) => transfer::get(&context, it),
+        Some(Command::Ls(it)) => files::ls(&context, it),
+        Some(Command::Stat(it)) => files::stat(&context, it),
+        Some(Command::Rm(it)) => files::rm(&context, it),
+        Some(Command::Mv(it)) => files::mv(&context, it),
+        Some(Command::Mkdir(it)) => files::mkdir(&context, it),
+        Some(Command::Truncate(it)) => files::truncate(&context, it),
+        Some(Command::Df) => files::df(&context),
+        Some(Command::Clone(it)) => files::clone(&context, it),
+        Some(Command::Poke(it)) => mapping::poke(&context, it),
+        Some(Command::Peek(it)) => mapping::peek(&context, it),
+        Some(Command::Pages(it)) => mapping::pages(&context, it),
+        Some(Command::Check) => mapping::check(&context),
+        Some(Command::Relay(it)) => relay::relay(&context, it),
+        Some(Command::Leash(_) | Command::Supervise { .. } | Command::Completions(_) | Command::Man(_)) => {
+            unreachable!("handled above")
+        }
+    }
+}
+
+/// A path on the server: bytes from the root, whether it was typed with a first `/` or not.
+fn server_path(typed: &OsStr) -> Vec<u8> {
+    let bytes = typed.as_bytes();
+    let mut path = Vec::with_capacity(bytes.len() + 1);
+    if bytes.first() != Some(&b'/') {
+        path.push(b'/');
+    }
+    path.extend_from_slice(bytes);
+    path
+}
+
+/// A destination: one that ends in `/` is a directory, and gets the last name of the source.
+fn destination(typed: &OsStr, source: &[u8]) -> Outcome<Vec<u8>> {
+    let mut path = server_path(typed);
+    if path.last() == Some(&b'/') {
+        let name = source.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty());
+        let name = name.ok_or_else(|| {
+            Failure::new(format!("{} is a directory: give the file in it a name", shown(&path)))
+        })?;
+        path.extend_from_slice(name);
+    }
+    Ok(path)
+}
+
+/// A path in a message.
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_take_the_name_of_the_source() {
+        let at = |to: &str, from: &str| destination(OsStr::new(to), from.as_bytes()).map(|p| shown(&p));
+        assert_eq!(at("/a", "/b/c").unwrap(), "/a");
+        assert_eq!(at("a", "c").unwrap(), "/a");
+        assert_eq!(at("/a/", "/b/c").unwrap(), "/a/c");
+        assert_eq!(at("/", "x/").unwrap(), "/x");
+        assert!(at("/a/", "/").is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! The guest's serial line, shared by its log, the terminal and any number of clients.
+//!
+//! QEMU has the line on its stdin and stdout. One thread reads the output, logs it, looks for
+//! the lines that mean something to the supervisor, and hands it to all listeners. A listener
+//! that does not keep up is dropped: the guest never waits for one.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::process::{ChildStdin, ChildStdout};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Pieces of output that a listener may lag behind.
+const LISTENER_DEPTH: usize = 1024;
+/// Longer lines are looked at in parts.
+const LINE_MAX: usize = 4096;
+
+/// The serial line of a running guest. Clones are the same line.
+#[derive(Clone)]
+pub struct Console {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    input: Mutex<ChildStdin>,
+    listeners: Mutex<Listeners>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    senders: Vec<SyncSender<Arc<[u8]>>>,
+    /// The line has ended: who comes now hears nothing.
+    ended: bool,
+}
+
+/// A poisoned lock only means that a thread panicked between two complete states.
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Console {
+    /// Takes over the two pipes. `on_line` is called with each line, without its ending, on
+    /// the reading thread; `on_end` when the line is closed.
+    pub(super) fn start(
+        input: ChildStdin,
+        output: ChildStdout,
+        log: File,
+        on_line: impl FnMut(&str) + Send + 'static,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Console {
+        let listeners = Mutex::new(Listeners::default());
+        let console = Console { shared: Arc::new(Shared { input: Mutex::new(input), listeners }) };
+        let reader = console.clone();
+        thread::spawn(move || {
+            reader.pump(output, log, on_line);
+            let mut listeners = held(&reader.shared.listeners);
+            listeners.ended = true;
+            listeners.senders.clear();
+            drop(listeners);
+            on_end();
+        });
+        console
+    }
+
+    /// Types into the line. Waits while the guest does not read.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut input = held(&self.shared.input);
+        input.write_all(bytes)?;
+        input.flush()
+    }
+
+    /// What the guest says from now on; ends with the line, or if it is not read in time.
+    pub fn listen(&self) -> Receiver<Arc<[u8]>> {
+        let (sender, receiver) = sync_channel(LISTENER_DEPTH);
+        let mut listeners = held(&self.shared.listeners);
+        if !listeners.ended {
+            listeners.senders.push(sender);
+        }
+        receiver
+    }
+
+    fn pump(&self, mut output: impl Read, mut log: File, mut on_line: impl FnMut(&str)) {
+        let mut lines = Lines::default();
+        let mut buffer = [0; 4096];
+        loop {
+            let bytes = match output.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => &buffer[..count],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            // A full disk must not stop the guest.
+            let _ = log.write_all(bytes);
+            let piece: Arc<[u8]> = bytes.into();
+            held(&self.shared.listeners).senders.retain(|listener| {
+                !matches!(
+                    listener.try_send(piece.clone()),
+                    Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
+                )
+            });
+            lines.feed(bytes, &mut on_line);
+        }
+    }
+}
+
+/// Cuts a stream into lines.
+#[derive(Default)]
+struct Lines {
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn feed(&mut self, bytes: &[u8], on_line: &mut impl FnMut(&str)) {
+        for &byte in bytes {
+            if byte == b'\n' || self.pending.len() >= LINE_MAX {
+                on_line(String::from_utf8_lossy(&self.pending).trim_end_matches('\r'));
+                self.pending.clear();
+            }
+            if byte != b'\n' {
+                self.pending.push(byte);
+            }
+        }
+    }
+}
+
+/// What a line of the guest means to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// It serves from now on.
+    Ready,
+    /// It will not: why.
+    Fatal(String),
+}
+
+/// Reads a line of the guest. The contract with the kernel: a line that is `ready` or starts
+/// with `ready:` once all is served; a line that starts with `fatal:` or `panic` when it will stop.
+pub(super) fn meaning(line: &str) -> Option<Meaning> {
+    let line = line.trim();
+    if line == "ready" || line.starts_with("ready:") || line.starts_with("ready ") {
+        return Some(Meaning::Ready);
+    }
+    if let Some(why) = line.strip_prefix("fatal:") {
+        return Some(Meaning::Fatal(why.trim().into()));
+    }
+    line.starts_with("panic").then(|| Meaning::Fatal(line.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_where_they_end() {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for part in ["rea", "dy\r\nab", "c\n\nrest"] {
+            lines.feed(part.as_bytes(), &mut |line: &str| seen.push(line.to_string()));
+        }
+        assert_eq!(seen, ["ready", "abc", ""]);
+        lines.feed(&[b'x'; LINE_MAX * 2], &mut |line: &str| assert!(line.len() <= LINE_MAX));
+        assert!(lines.pending.len() <= LINE_MAX);
+    }
+
+    #[test]
+    fn lines_have_meanings() {
+        assert_eq!(meaning("ready"), Some(Meaning::Ready));
+        assert_eq!(meaning("ready: rpc on port 1"), Some(Meaning::Ready));
+        assert_eq!(meaning("fatal: no NVDIMM"), Some(Meaning::Fatal("no NVDIMM".into())));
+        assert_eq!(meaning("already"), None);
+        assert_eq!(meaning("readyish"), None);
+    }
+}

@@ -1,0 +1,217 @@
+//! Requests to the supervisor: a line of JSON each way over `control.sock`.
+//!
+//! `{"request":"status"}`, `{"request":"down"}`, `{"request":"console"}`; the answer is
+//! `{"status":{..}}`, `{"stopped":{"clean":bool,"message":".."}}`, `"attached"` (after which the
+//! connection is the serial line, both ways), or `{"failed":".."}`.
+
+use super::Status;
+use super::console::Console;
+use crate::state::StateDir;
+use serde::{Deserialize, Serialize};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The socket's name in the state directory.
+pub const SOCKET: &str = "control.sock";
+/// A request fits in this many bytes; so does an answer.
+const LINE_MAX: usize = 16 << 10;
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the terminal of a console client may take to accept output.
+const CONSOLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command may take to say its first word.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+/// A silence that is the end of a command's output.
+const QUIET: Duration = Duration::from_millis(300);
+/// The longest that a command's output is followed.
+const COMMAND_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase")]
+enum Request {
+    Status,
+    Down,
+    Console,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Status(Status),
+    Stopped(Stopped),
+    Attached,
+    Failed(String),
+}
+
+/// How an instance ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The guest unmounted and powered off by itself.
+    pub clean: bool,
+    /// What happened instead.
+    pub message: Option<String>,
+}
+
+/// What the control socket needs from the supervisor.
+pub(super) trait Instance: Send + Sync + 'static {
+    /// The present status.
+    fn status(&self) -> Status;
+    /// Asks for the end; returns once it has come.
+    fn stop(&self) -> Stopped;
+    /// The serial line.
+    fn console(&self) -> Console;
+}
+
+/// Serves requests, a thread each, until the process ends.
+pub(super) fn serve(listener: UnixListener, instance: Arc<dyn Instance>) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // Out of descriptors, most likely: wait for one to come back.
+                thread::sleep(Duration::from_millis(50));
+                continue;
+            };
+            let instance = instance.clone();
+            // The client's end is its own business.
+            thread::spawn(move || drop(answer(stream, &*instance)));
+        }
+    });
+}
+
+fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    stream.set_write_timeout(Some(CONSOLE_TIMEOUT))?;
+    match serde_json::from_slice(&read_line(&mut stream)?) {
+        Ok(Request::Status) => send(&mut stream, &Answer::Status(instance.status())),
+        Ok(Request::Down) => send(&mut stream, &Answer::Stopped(instance.stop())),
+        Ok(Request::Console) => {
+            // Listen first: what the guest says after the answer must not be missed.
+            let console = instance.console();
+            let output = console.listen();
+            send(&mut stream, &Answer::Attached)?;
+            stream.set_read_timeout(None)?;
+            let mut input = stream.try_clone()?;
+            thread::spawn(move || {
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = input.read(&mut buffer) {
+                    if console.write(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+            });
+            for piece in output {
+                stream.write_all(&piece)?;
+            }
+            // Wakes the thread above, too.
+            stream.shutdown(Shutdown::Both)
+        }
+        Err(error) => send(&mut stream, &Answer::Failed(format!("not understood: {error}"))),
+    }
+}
+
+/// Asks for the status; `None` if no instance runs.
+pub fn status(state: &StateDir) -> io::Result<Option<Status>> {
+    match ask(state, &Request::Status, Some(REQUEST_TIMEOUT))? {
+        Some((_, Answer::Status(status))) => Ok(Some(status)),
+        Some(_) => Err(unexpected()),
+        None => Ok(None),
+    }
+}
+
+/// Asks for a clean shutdown and waits for it; `None` if no instance runs.
+pub fn stop(state: &StateDir) -> io::Result<Option<Stopped>> {
+    match ask(state, &Request::Down, None) {
+        Ok(Some((_, Answer::Stopped(stopped)))) => Ok(Some(stopped)),
+        Ok(Some(_)) => Err(unexpected()),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Attaches to the serial line; `None` if no instance runs.
+pub fn console(state: &StateDir) -> io::Result<Option<UnixStream>> {
+    match ask(state, &Request::Console, Some(REQUEST_TIMEOUT))? {
+        Some((stream, Answer::Attached)) => {
+            stream.set_read_timeout(None)?;
+            Ok(Some(stream))
+        }
+        Some(_) => Err(unexpected()),
+        None => Ok(None),
+    }
+}
+
+/// Runs one command on an attached console and returns what the guest says to it: all until
+/// it has been quiet for a while, since the serial line knows no end of an answer.
+pub fn run_command(mut stream: UnixStream, command: &str) -> io::Result<String> {
+    stream.write_all(format!("{command}\n").as_bytes())?;
+    let mut output = Vec::new();
+    let mut buffer = [0; 4096];
+    let start = Instant::now();
+    loop {
+        let patience = if output.is_empty() { FIRST_WORD } else { QUIET };
+        stream.set_read_timeout(Some(patience))?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => output.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => return Err(error),
+        }
+        if start.elapsed() > COMMAND_MAX {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&output).replace('\r', ""))
+}
+
+fn ask(
+    state: &StateDir,
+    request: &Request,
+    timeout: Option<Duration>,
+) -> io::Result<Option<(UnixStream, Answer)>> {
+    let mut stream = match state.connect(SOCKET) {
+        Ok(stream) => stream,
+        // A socket that nobody listens on is what a killed supervisor leaves.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(timeout)?;
+    send(&mut stream, request)?;
+    let answer = serde_json::from_slice(&read_line(&mut stream)?)?;
+    match answer {
+        Answer::Failed(why) => Err(io::Error::other(why)),
+        answer => Ok(Some((stream, answer))),
+    }
+}
+
+fn unexpected() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the supervisor gave an answer to another request")
+}
+
+fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads up to a newline and not a byte further: what follows may be the serial line.
+fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LINE_MAX {
+        match stream.read(&mut byte) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) if byte[0] == b'\n' => return Ok(line),
+            Ok(_) => line.push(byte[0]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(ErrorKind::InvalidData, "a line too long"))
+}

@@ -1,0 +1,155 @@
+//! Runs the virtual machine: from two ELF files to a guest that serves.
+//!
+//! ```text
+//!  umbra up ──────────────── supervisor (this program: in the foreground, or detached)
+//!                              │  holds `lock`, listens on control.sock, writes the logs
+//!                              ├── vhost-device-vsock   where /dev/vhost-vsock does not open
+//!                              └── qemu-system-x86_64
+//!  umbra down|status|console ──control.sock──▶ supervisor ──stdin/stdout──▶ the guest's serial line
+//! ```
+//!
+//! One supervisor owns one state directory. None of the three processes outlives another,
+//! whichever is killed and however:
+//!
+//! - The supervisor waits for QEMU and for the daemon; when one ends it ends the other, and itself.
+//! - The kernel kills QEMU and the daemon when the supervisor dies: they are started through
+//!   [`leash`], which asks for that signal (`PR_SET_PDEATHSIG`) before it executes them.
+//!
+//! What is left after that, sockets and pid files, is removed by the next start, which knows
+//! from the lock that nobody uses them.
+//!
+//! | file            | what                                                     |
+//! |-----------------|----------------------------------------------------------|
+//! | `accel`         | KVM or emulation                                         |
+//! | `console`       | the serial line, shared by log, terminal and clients     |
+//! | `control`       | requests to the supervisor, and the client side of them  |
+//! | `detach`        | a supervisor in the background                           |
+//! | `leash`         | children that die with their parent                      |
+//! | `nvdimm`        | the image file                                           |
+//! | `qemu`          | QEMU's command line                                      |
+//! | `supervisor`    | start, wait, shut down                                   |
+//! | `vsockd`        | how the host reaches the guest's vsock                   |
+//!
+//! Left out: more than one NVDIMM, hot plug, and resizing an image.
+
+pub mod accel;
+pub mod console;
+pub mod control;
+pub mod detach;
+pub mod leash;
+mod nvdimm;
+mod qemu;
+mod supervisor;
+mod vsockd;
+
+pub use accel::Accel;
+pub use supervisor::{Reporter, supervise};
+
+use crate::state::{StateDir, StateError};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::{env, fmt, io};
+
+/// Size of a new NVDIMM where none is asked for.
+pub const DEFAULT_NVDIMM_SIZE: u64 = 1 << 30;
+/// Memory of the guest where none is asked for.
+pub const DEFAULT_MEMORY: u64 = 64 << 20;
+
+/// What to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// The state directory.
+    pub state: PathBuf,
+    /// Size of the NVDIMM in bytes: what a new image gets, and what an existing one must
+    /// have. `None` takes an existing one as it is. `Some(0)` runs without an NVDIMM.
+    pub nvdimm_size: Option<u64>,
+    /// Memory of the guest in bytes.
+    pub memory: u64,
+    /// Which accelerator.
+    pub accel: accel::Choice,
+    /// Whether the guest formats the NVDIMM, whatever it holds.
+    pub format: bool,
+    /// Further lines of the guest's configuration, `key=value` each.
+    pub guest_config: Vec<String>,
+    /// The loader, an ELF file with a PVH entry.
+    pub loader: PathBuf,
+    /// The kernel that the loader loads.
+    pub kernel: PathBuf,
+}
+
+/// Why the machine does not run.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// The state directory.
+    State(StateError),
+    /// A condition that the user can change; the text says which and how.
+    Unusable(String),
+    /// The system refused something.
+    Io(String, io::Error),
+    /// A program of the three ended, or the guest stopped, when it should not have.
+    Stopped(String),
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaunchError::State(error) => error.fmt(f),
+            LaunchError::Unusable(why) | LaunchError::Stopped(why) => f.write_str(why),
+            LaunchError::Io(doing, error) => write!(f, "cannot {doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+impl From<StateError> for LaunchError {
+    fn from(error: StateError) -> Self {
+        LaunchError::State(error)
+    }
+}
+
+/// What a running instance says about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether the guest has said that it serves.
+    pub ready: bool,
+    /// From the start of QEMU to `ready`, in milliseconds.
+    pub boot_ms: Option<f64>,
+    /// Process id of QEMU.
+    pub qemu_pid: u32,
+    /// Process id of the vsock daemon, where there is one.
+    pub vsock_pid: Option<u32>,
+    /// Process id of the supervisor.
+    pub supervisor_pid: u32,
+    /// The accelerator that was chosen.
+    pub accel: Accel,
+    /// Why it was chosen.
+    pub accel_reason: String,
+    /// Memory of the guest in bytes.
+    pub memory: u64,
+    /// Size of the NVDIMM in bytes.
+    pub nvdimm_size: u64,
+    /// How the host reaches the guest: `vsock.sock`, or `vsock:CID`.
+    pub endpoint: String,
+    /// Seconds since the start of QEMU.
+    pub uptime_s: f64,
+}
+
+/// Finds a program in `PATH`, and then in the folders where installers put it.
+fn find_program(name: &str, more: &[PathBuf]) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(more.iter().cloned())
+        .map(|folder| folder.join(name))
+        .find(|candidate| is_executable(candidate))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+impl Options {
+    fn state_dir(&self) -> StateDir {
+        StateDir::new(&self.state)
+    }
+}

@@ -1,0 +1,466 @@
+//! Start, wait, shut down: the life of one instance.
+//!
+//! Everything that happens arrives as an [`Event`] at one loop on the calling thread, which is
+//! also the thread that starts the children (see [`leash`](super::leash)).
+//!
+//! ```text
+//!   booting ──ready──▶ running ──signal, `down`──▶ stopping ──QEMU ends──▶ over
+//!      │                  └───────── QEMU or the daemon ends ────────────────▶│
+//!      └── the guest says why it cannot, or says nothing for too long ────────▶│
+//! ```
+//!
+//! Stopping asks the guest over RPC, then over its console, and kills QEMU only when neither
+//! helped in time. A second signal kills at once.
+
+use super::console::{self, Console, Meaning};
+use super::control::{self, Instance, Stopped};
+use super::qemu::{self, Machine};
+use super::vsockd::{Transport, last_line};
+use super::{Accel, LaunchError, Options, Status, accel, nvdimm};
+use crate::client::Client;
+use crate::state::{Lock, StateDir};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io;
+use std::process::{self, Child, ExitStatus};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take to say `ready`. Rebuilding a large volume under emulation is slow.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a guest that was asked over RPC may take to power off.
+const RPC_GRACE: Duration = Duration::from_secs(30);
+/// The same, asked over its console.
+const CONSOLE_GRACE: Duration = Duration::from_secs(15);
+/// How long a guest that gave a reason to stop may take to do so.
+const FATAL_GRACE: Duration = Duration::from_secs(2);
+/// How long the rest of the console is waited for after QEMU has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Hears what happens, for whoever started the instance.
+pub trait Reporter {
+    /// The serial line is there; the guest is about to start.
+    fn console(&mut self, console: &Console);
+    /// The guest serves. An error means that nobody wants to know: the instance ends.
+    fn ready(&mut self, status: &Status) -> io::Result<()>;
+    /// A line for people.
+    fn note(&mut self, text: &str);
+}
+
+enum Event {
+    Ready(Instant),
+    Fatal(String),
+    ConsoleEnded,
+    QemuEnded(io::Result<ExitStatus>),
+    DaemonEnded(io::Result<ExitStatus>),
+    Signal,
+    /// `down`: whoever sent it waits for the outcome.
+    Stop(Sender<Stopped>),
+    /// The guest was asked to power off, one way or the other.
+    Asked(Asked),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    OverRpc,
+    OverConsole,
+    Nowhere,
+}
+
+/// Runs an instance until it ends. `Ok` is a clean end: somebody asked for it, or the guest
+/// powered off by itself. Call it on the main thread.
+pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
+    let mut state = options.state_dir();
+    state.create()?;
+    let lock = state.lock()?;
+    state.clear(&lock)?;
+    let result = Supervisor::start(&state, options, reporter).and_then(|it| it.run(reporter));
+    end(&state, lock);
+    result
+}
+
+/// Removes what would point at processes that are gone; then others may start.
+fn end(state: &StateDir, lock: Lock) {
+    // What cannot be removed now, the next start removes, or says why not.
+    let _ = state.clear(&lock);
+}
+
+struct Supervisor {
+    state: StateDir,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    shared: Arc<SharedState>,
+    console: Console,
+    /// Killed, where they still run, when this goes.
+    _children: (Process, Option<Process>),
+    started: Instant,
+    /// Clients of `down`.
+    waiting: Vec<Sender<Stopped>>,
+}
+
+/// What the control socket's threads see.
+struct SharedState {
+    status: Mutex<Status>,
+    started: Instant,
+    console: Console,
+    sender: Mutex<Sender<Event>>,
+}
+
+/// A child whose end a thread waits for.
+struct Process {
+    pid: u32,
+    handle: OwnedFd,
+}
+
+impl Process {
+    fn watch(
+        mut child: Child,
+        sender: &Sender<Event>,
+        event: fn(io::Result<ExitStatus>) -> Event,
+    ) -> io::Result<Process> {
+        let pid = child.id();
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        // A descriptor, not the number: it never means a later process.
+        let handle = pidfd_open(raw, PidfdFlags::empty())?;
+        let sender = sender.clone();
+        // The receiver is gone only when the supervisor is.
+        thread::spawn(move || drop(sender.send(event(child.wait()))));
+        Ok(Process { pid, handle })
+    }
+}
+
+/// A supervisor that gives up takes its children with it.
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It fails only if the process has ended.
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+}
+
+impl Supervisor {
+    fn start(
+        state: &StateDir,
+        options: &Options,
+        reporter: &mut dyn Reporter,
+    ) -> Result<Supervisor, LaunchError> {
+        let nvdimm_size = nvdimm::prepare(state, options.nvdimm_size)?;
+        let (accel, accel_reason) = accel::choose(options.accel)?;
+        let transport = Transport::choose(state)?;
+        let endpoint = transport.endpoint();
+        state.write("guest.conf", &qemu::guest_config(options))?;
+        state.write("endpoint", &endpoint)?;
+        state.write("supervisor.pid", &format!("{}\n", process::id()))?;
+
+        let (sender, events) = channel();
+        watch_signals(sender.clone())?;
+        let watch = |child, event| {
+            Process::watch(child, &sender, event)
+                .map_err(|error| LaunchError::Io("watch a child process".into(), error))
+        };
+        let daemon = transport.start(state, state.log("vsock.log")?)?;
+        let daemon = daemon.map(|child| watch(child, Event::DaemonEnded)).transpose()?;
+        if let Some(daemon) = &daemon {
+            state.write("vsock.pid", &format!("{}\n", daemon.pid))?;
+        }
+
+        let machine = Machine { accel, transport, nvdimm_size };
+        let console_log = state.log("console.log")?;
+        let started = Instant::now();
+        let mut child = qemu::start(state, options, &machine, state.log("qemu.log")?)?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let qemu = watch(child, Event::QemuEnded)?;
+        state.write("qemu.pid", &format!("{}\n", qemu.pid))?;
+        let Some((input, output)) = pipes else {
+            return Err(LaunchError::Stopped("QEMU has no pipes".into()));
+        };
+        let console = start_console(input, output, console_log, &sender);
+        reporter.console(&console);
+
+        let status = Status {
+            ready: false,
+            boot_ms: None,
+            qemu_pid: qemu.pid,
+            vsock_pid: daemon.as_ref().map(|daemon| daemon.pid),
+            supervisor_pid: process::id(),
+            accel,
+            accel_reason,
+            memory: options.memory,
+            nvdimm_size,
+            endpoint,
+            uptime_s: 0.0,
+        };
+        let shared = Arc::new(SharedState {
+            status: Mutex::new(status),
+            started,
+            console: console.clone(),
+            sender: Mutex::new(sender.clone()),
+        });
+        let listener = state
+            .listen(control::SOCKET)
+            .map_err(|error| LaunchError::Io("listen on the control socket".into(), error))?;
+        control::serve(listener, shared.clone());
+        let state = state.clone();
+        Ok(Supervisor {
+            state,
+            events,
+            sender,
+            shared,
+            console,
+            _children: (qemu, daemon),
+            started,
+            waiting: Vec::new(),
+        })
+    }
+
+    fn run(mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
+        let result = self.wait(reporter);
+        let stopped =
+            Stopped { clean: result.is_ok(), message: result.as_ref().err().map(|e| e.to_string()) };
+        for waiting in self.waiting.drain(..) {
+            // A client that did not wait has nothing to hear.
+            let _ = waiting.send(stopped.clone());
+        }
+        result
+    }
+
+    /// The loop. Its result is that of the instance.
+    fn wait(&mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
+        let mut deadline = Some(self.started + BOOT_TIMEOUT);
+        let mut fatal: Option<String> = None;
+        let mut stopping = false;
+        let mut console_ended = false;
+        loop {
+            let event = match deadline {
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::Ready(_)) if stopping || self.is_ready() => {}
+                Ok(Event::Ready(at)) => {
+                    deadline = None;
+                    let status = self.set_ready(at);
+                    if reporter.ready(&status).is_err() {
+                        stopping = true;
+                        self.ask();
+                    }
+                }
+                Ok(Event::Fatal(why)) => {
+                    if fatal.is_none() {
+                        fatal = Some(why);
+                        deadline = Some(Instant::now() + FATAL_GRACE);
+                    }
+                }
+                Ok(Event::QemuEnded(status)) => {
+                    if !console_ended {
+                        self.hear_last_words(&mut fatal);
+                    }
+                    return self.outcome(status, fatal);
+                }
+                Ok(Event::ConsoleEnded) => console_ended = true,
+                Ok(Event::DaemonEnded(_)) if stopping => {}
+                Ok(Event::DaemonEnded(status)) => {
+                    return Err(LaunchError::Stopped(format!(
+                        "the vsock daemon {}; its log ends: {}",
+                        describe(&status),
+                        last_line(&self.state.file("vsock.log"))
+                    )));
+                }
+                Ok(Event::Signal) if stopping => {
+                    return Err(LaunchError::Stopped("killed before the guest had shut down".into()));
+                }
+                Ok(Event::Signal) => {
+                    reporter.note("shutting down (again to kill)");
+                    stopping = true;
+                    self.ask();
+                }
+                Ok(Event::Stop(client)) => {
+                    self.waiting.push(client);
+                    if !stopping {
+                        stopping = true;
+                        self.ask();
+                    }
+                }
+                Ok(Event::Asked(Asked::OverRpc)) => deadline = Some(Instant::now() + RPC_GRACE),
+                Ok(Event::Asked(Asked::OverConsole)) => deadline = Some(Instant::now() + CONSOLE_GRACE),
+                Ok(Event::Asked(Asked::Nowhere)) => deadline = Some(Instant::now()),
+                Err(_) => return Err(self.overdue(fatal, stopping)),
+            }
+        }
+    }
+
+    /// Waits until the console is read to its end: the reason may be in there.
+    fn hear_last_words(&self, fatal: &mut Option<String>) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match event {
+                Event::ConsoleEnded => return,
+                Event::Fatal(why) if fatal.is_none() => *fatal = Some(why),
+                Event::Ready(at) if !self.is_ready() => drop(self.set_ready(at)),
+                _ => {}
+            }
+        }
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.shared.status()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.status().ready
+    }
+
+    fn set_ready(&self, at: Instant) -> Status {
+        let mut status = self.status();
+        status.ready = true;
+        status.boot_ms = Some(at.duration_since(self.started).as_secs_f64() * 1000.0);
+        status.clone()
+    }
+
+    /// Asks the guest to power off, on a thread: a guest that hangs must not stop this loop.
+    fn ask(&self) {
+        let (ready, state) = (self.is_ready(), self.state.clone());
+        let (console, sender) = (self.console.clone(), self.sender.clone());
+        thread::spawn(move || {
+            let asked = if ready && ask_over_rpc(&state) {
+                Asked::OverRpc
+            } else if console.write(b"\npoweroff\n").is_ok() {
+                Asked::OverConsole
+            } else {
+                Asked::Nowhere
+            };
+            drop(sender.send(Event::Asked(asked)));
+        });
+    }
+
+    /// What the end of QEMU means.
+    fn outcome(&self, status: io::Result<ExitStatus>, fatal: Option<String>) -> Result<(), LaunchError> {
+        let log = self.state.console_log();
+        if let Some(why) = fatal {
+            return Err(LaunchError::Stopped(format!(
+                "the guest stopped: {why} (console: {})",
+                log.display()
+            )));
+        }
+        match &status {
+            Ok(status) if status.success() && self.is_ready() => Ok(()),
+            // It never got as far as the guest.
+            _ if last_line(&log) == "nothing" => Err(LaunchError::Stopped(format!(
+                "QEMU {}; it says: {}",
+                describe(&status),
+                last_line(&self.state.file("qemu.log"))
+            ))),
+            Ok(status) if status.success() => Err(LaunchError::Stopped(format!(
+                "the guest powered off before it was ready; its console ({}) ends: {}",
+                log.display(),
+                last_line(&log)
+            ))),
+            _ => Err(LaunchError::Stopped(format!(
+                "QEMU {}; the guest's console ({}) ends: {}",
+                describe(&status),
+                log.display(),
+                last_line(&log)
+            ))),
+        }
+    }
+
+    /// What it means that nothing happened in time.
+    fn overdue(&self, fatal: Option<String>, stopping: bool) -> LaunchError {
+        let log = self.state.console_log();
+        LaunchError::Stopped(match fatal {
+            Some(why) => format!("the guest stopped: {why} (console: {})", log.display()),
+            None if stopping => "the guest did not power off in time and was killed".into(),
+            None => format!(
+                "the guest was not ready after {} s; its console ({}) ends: {}",
+                BOOT_TIMEOUT.as_secs(),
+                log.display(),
+                last_line(&log)
+            ),
+        })
+    }
+}
+
+impl SharedState {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        // Every state of it is complete.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Instance for SharedState {
+    fn status(&self) -> Status {
+        Status { uptime_s: self.started.elapsed().as_secs_f64(), ..SharedState::status(self).clone() }
+    }
+
+    fn stop(&self) -> Stopped {
+        let (sender, outcome) = channel();
+        // If the loop is over, the receiver below says so.
+        let _ = self.sender.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Stop(sender));
+        let gone = Stopped { clean: false, message: Some("the supervisor ended meanwhile".into()) };
+        outcome.recv().unwrap_or(gone)
+    }
+
+    fn console(&self) -> Console {
+        self.console.clone()
+    }
+}
+
+fn start_console(
+    input: process::ChildStdin,
+    output: process::ChildStdout,
+    log: std::fs::File,
+    sender: &Sender<Event>,
+) -> Console {
+    let (sender, end_sender) = (sender.clone(), sender.clone());
+    let on_line = move |line: &str| {
+        let event = match console::meaning(line) {
+            Some(Meaning::Ready) => Event::Ready(Instant::now()),
+            Some(Meaning::Fatal(why)) => Event::Fatal(why),
+            None => return,
+        };
+        drop(sender.send(event));
+    };
+    Console::start(input, output, log, on_line, move || drop(end_sender.send(Event::ConsoleEnded)))
+}
+
+fn watch_signals(sender: Sender<Event>) -> Result<(), LaunchError> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| LaunchError::Io("handle signals".into(), error))?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if sender.send(Event::Signal).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn ask_over_rpc(state: &StateDir) -> bool {
+    Client::connect(state).and_then(|mut client| client.shutdown()).is_ok()
+}
+
+fn describe(status: &io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => format!("ended with {status}"),
+        Err(error) => format!("ended ({error})"),
+    }
+}
+
+impl Status {
+    /// A line for people.
+    pub fn summary(&self) -> String {
+        let boot = match self.boot_ms {
+            Some(ms) => format!("ready in {:.2} s", ms / 1000.0),
+            None => "not ready yet".into(),
+        };
+        let accel = match self.accel {
+            Accel::Kvm => "KVM".to_string(),
+            Accel::Tcg => format!("emulation ({})", self.accel_reason),
+        };
+        format!("{boot}, {accel}")
+    }
+}
