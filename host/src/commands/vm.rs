@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use umbra::build;
 use umbra::launch::console::Console as SerialLine;
@@ -49,9 +49,13 @@ pub fn up(context: &Context, options: Up) -> Outcome {
             format!("{}; state {}\n", status.summary(), state.path().display())
         });
     }
-    let mut foreground = Foreground { context };
-    supervise(&launch, &mut foreground)?;
-    Ok(())
+    let mut foreground = Foreground { context, printer: None };
+    let result = supervise(&launch, &mut foreground);
+    // The guest's last words; QEMU is gone, so they have an end.
+    if let Some(printer) = foreground.printer.take() {
+        let _ = printer.join();
+    }
+    Ok(result?)
 }
 
 /// The two ELF files of the guest: those that were named, or built now.
@@ -76,6 +80,8 @@ fn existing(path: &Path) -> Outcome<PathBuf> {
 /// The instance in the foreground, with the terminal as its console.
 struct Foreground<'c> {
     context: &'c Context,
+    /// Shows what the guest says.
+    printer: Option<JoinHandle<()>>,
 }
 
 impl Reporter for Foreground<'_> {
@@ -83,13 +89,13 @@ impl Reporter for Foreground<'_> {
         // A JSON report and a console do not go into one stream.
         if self.context.format == Format::Text {
             let output = console.listen();
-            thread::spawn(move || {
+            self.printer = Some(thread::spawn(move || {
                 for piece in output {
                     if print(&piece).is_err() {
                         break;
                     }
                 }
-            });
+            }));
         }
         let input = console.clone();
         thread::spawn(move || {

@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,11 +61,15 @@ pub struct Stopped {
 pub(super) trait Instance: Send + Sync + 'static {
     /// The present status.
     fn status(&self) -> Status;
-    /// Asks for the end; returns once it has come.
-    fn stop(&self) -> Stopped;
+    /// Asks for the end; returns once it has come. The process waits (for a moment) with its
+    /// own end until the guard is dropped: the answer must be on its way by then.
+    fn stop(&self) -> (Stopped, EndGuard);
     /// The serial line.
     fn console(&self) -> Console;
 }
+
+/// Holds up the end of the process.
+pub(super) type EndGuard = Sender<()>;
 
 /// Serves requests, a thread each, until the process ends.
 pub(super) fn serve(listener: UnixListener, instance: Arc<dyn Instance>) {
@@ -87,7 +92,10 @@ fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
     stream.set_write_timeout(Some(CONSOLE_TIMEOUT))?;
     match serde_json::from_slice(&read_line(&mut stream)?) {
         Ok(Request::Status) => send(&mut stream, &Answer::Status(instance.status())),
-        Ok(Request::Down) => send(&mut stream, &Answer::Stopped(instance.stop())),
+        Ok(Request::Down) => {
+            let (stopped, _guard) = instance.stop();
+            send(&mut stream, &Answer::Stopped(stopped))
+        }
         Ok(Request::Console) => {
             // Listen first: what the guest says after the answer must not be missed.
             let console = instance.console();

@@ -13,7 +13,7 @@
 //! helped in time. A second signal kills at once.
 
 use super::console::{self, Console, Meaning};
-use super::control::{self, Instance, Stopped};
+use super::control::{self, EndGuard, Instance, Stopped};
 use super::qemu::{self, Machine};
 use super::vsockd::{Transport, last_line};
 use super::{Accel, LaunchError, Options, Status, accel, nvdimm};
@@ -38,7 +38,7 @@ const RPC_GRACE: Duration = Duration::from_secs(30);
 const CONSOLE_GRACE: Duration = Duration::from_secs(15);
 /// How long a guest that gave a reason to stop may take to do so.
 const FATAL_GRACE: Duration = Duration::from_secs(2);
-/// How long the rest of the console is waited for after QEMU has ended.
+/// How long the rest of the console, or of an answer, is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Hears what happens, for whoever started the instance.
@@ -59,9 +59,16 @@ enum Event {
     DaemonEnded(io::Result<ExitStatus>),
     Signal,
     /// `down`: whoever sent it waits for the outcome.
-    Stop(Sender<Stopped>),
+    Stop(Waiting),
     /// The guest was asked to power off, one way or the other.
     Asked(Asked),
+}
+
+/// Somebody who waits for the end.
+struct Waiting {
+    outcome: Sender<Stopped>,
+    /// Disconnected when the outcome has been passed on.
+    passed_on: Receiver<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +106,7 @@ struct Supervisor {
     _children: (Process, Option<Process>),
     started: Instant,
     /// Clients of `down`.
-    waiting: Vec<Sender<Stopped>>,
+    waiting: Vec<Waiting>,
 }
 
 /// What the control socket's threads see.
@@ -221,8 +228,11 @@ impl Supervisor {
         let stopped =
             Stopped { clean: result.is_ok(), message: result.as_ref().err().map(|e| e.to_string()) };
         for waiting in self.waiting.drain(..) {
-            // A client that did not wait has nothing to hear.
-            let _ = waiting.send(stopped.clone());
+            // A client that did not wait has nothing to hear; one that does not read is not
+            // waited for.
+            if waiting.outcome.send(stopped.clone()).is_ok() {
+                let _ = waiting.passed_on.recv_timeout(LAST_WORDS);
+            }
         }
         result
     }
@@ -395,12 +405,14 @@ impl Instance for SharedState {
         Status { uptime_s: self.started.elapsed().as_secs_f64(), ..SharedState::status(self).clone() }
     }
 
-    fn stop(&self) -> Stopped {
+    fn stop(&self) -> (Stopped, EndGuard) {
         let (sender, outcome) = channel();
+        let (guard, passed_on) = channel();
+        let event = Event::Stop(Waiting { outcome: sender, passed_on });
         // If the loop is over, the receiver below says so.
-        let _ = self.sender.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Stop(sender));
+        let _ = self.sender.lock().unwrap_or_else(PoisonError::into_inner).send(event);
         let gone = Stopped { clean: false, message: Some("the supervisor ended meanwhile".into()) };
-        outcome.recv().unwrap_or(gone)
+        (outcome.recv().unwrap_or(gone), guard)
     }
 
     fn console(&self) -> Console {
