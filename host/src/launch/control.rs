@@ -123,20 +123,31 @@ fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
 
 /// Asks for the status; `None` if no instance runs.
 pub fn status(state: &StateDir) -> io::Result<Option<Status>> {
-    match ask(state, &Request::Status, Some(REQUEST_TIMEOUT))? {
-        Some((_, Answer::Status(status))) => Ok(Some(status)),
-        Some(_) => Err(unexpected()),
-        None => Ok(None),
+    // One that is just ending accepts and hangs up: asked again, it is gone.
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        match ask(state, &Request::Status, Some(REQUEST_TIMEOUT)) {
+            Ok(Some((_, Answer::Status(status)))) => return Ok(Some(status)),
+            Ok(Some(_)) => return Err(unexpected()),
+            Ok(None) => return Ok(None),
+            Err(error) if hung_up(&error) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error),
+        }
     }
+}
+
+fn hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
 }
 
 /// Asks for a clean shutdown and waits for it; `None` if no instance runs.
 pub fn stop(state: &StateDir) -> io::Result<Option<Stopped>> {
-    match ask(state, &Request::Down, None) {
-        Ok(Some((_, Answer::Stopped(stopped)))) => Ok(Some(stopped)),
-        Ok(Some(_)) => Err(unexpected()),
-        Ok(None) => Ok(None),
-        Err(error) => Err(error),
+    match ask(state, &Request::Down, None)? {
+        Some((_, Answer::Stopped(stopped))) => Ok(Some(stopped)),
+        Some(_) => Err(unexpected()),
+        None => Ok(None),
     }
 }
 
