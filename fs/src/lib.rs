@@ -1,18 +1,37 @@
 //! The filesystem: block numbers, never addresses.
 //!
-//! Everything here runs over the [`Pmem`] seam, so all of it is tested on the host.
-//! What the filesystem shows through page tables is in [`dax`].
+//! | module | what |
+//! |---|---|
+//! | [`pmem`] | the seam to persistent memory: every store, flush and fence |
+//! | `format` | what the bytes on media mean |
+//! | `blocks` | references to blocks, free blocks, reclaiming: derived state |
+//! | `stage` | the order of a commit, as types |
+//! | `path` | the way from the top of the volume to a block |
+//! | `commit` | one change of any number of words, published by one store |
+//! | `volume` | the operations ([`Volume`]) |
+//! | [`dax`] | what is shown through page tables: windows, masters, shadows, faults |
+//! | `testing` | memory that logs, a software MMU (feature `testing`) |
+//!
+//! Everything runs over the seams [`Pmem`] and [`dax::Mmu`], so all of it is tested on the host.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod blocks;
+mod commit;
 pub mod dax;
 mod error;
+mod format;
+mod path;
 pub mod pmem;
+mod stage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod types;
 mod volume;
 
+pub use dax::Window;
 pub use error::{Error, Result};
 pub use pmem::Pmem;
 pub use types::*;

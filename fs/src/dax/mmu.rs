@@ -68,7 +68,8 @@ pub enum Access {
 ///
 /// Changing a translation does not reach accesses until [`Mmu::invalidate`] was called
 /// for the page: until then the old translation may still be used (a stale TLB entry).
-/// The one exception is a page that was not present: that is never cached.
+/// Two exceptions: a page that was not present is never cached, and a fault drops what is
+/// cached of its own page.
 pub trait Mmu {
     /// Number of slots. The page tables of all of them exist from the start.
     fn slots(&self) -> u32;

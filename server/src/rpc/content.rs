@@ -144,7 +144,7 @@ pub fn pages<M: Platform>(
             .volume(|v| v.attributes(ino))
             .during(format_args!("list the pages of {}", Named(r.path, ino)))?;
     }
-    let report = machine.volume(|v| v.pages(ino));
+    let report = machine.volume(|v| v.pages(ino)).during(format_args!("list pages"))?;
     let persisted = machine.persisted();
     let faults = report.faults;
     Ok(rpc::PagesResponse {

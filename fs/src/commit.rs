@@ -1,0 +1,323 @@
+//! One change: any words of any blocks, published by one store.
+//!
+//! The blocks that a change touches are copied up to the lowest exclusive block that all
+//! of them hang below, and the change is published there:
+//!
+//! ```text
+//!   inode block  [ root ]            exclusive: the word is stored here
+//!                   |
+//!                 node  (shared)     copied; its other children gain a reference
+//!                /     \
+//!            leaf A    leaf B        both copied: two words change at once
+//! ```
+//!
+//! A change of one word, or of words that may appear one by one, in an exclusive block
+//! needs no copy. The order is write, fence, publish, fence in any case.
+
+use crate::blocks::{Content, Purpose};
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::word::Pointer;
+use crate::path::{Path, word_at};
+use crate::pmem::Pmem;
+use crate::stage::{Durable, Exclusive, Published, Retire, Stage, Written};
+use crate::types::{BLOCK_SIZE, Block};
+use crate::volume::Volume;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+
+/// New content for one block: the last one of `path`.
+pub(crate) struct Edit<'a> {
+    pub path: &'a Path,
+    /// Words to change: index, and value with its check.
+    pub words: &'a [(u16, u64)],
+    /// Bytes that have to be there before the words are: offset, and the bytes. No word
+    /// in use refers to the place yet.
+    pub payload: Option<(u16, &'a [u8])>,
+    /// Replaces all of the block, before words and payload.
+    pub content: Option<&'a [u8]>,
+    /// Each word is a change of its own: they may appear one by one.
+    pub each: bool,
+}
+
+impl<'a> Edit<'a> {
+    /// Words that change at once.
+    pub fn words(path: &'a Path, words: &'a [(u16, u64)]) -> Self {
+        Edit { path, words, payload: None, content: None, each: false }
+    }
+
+    /// Words that may change one by one.
+    pub fn each(path: &'a Path, words: &'a [(u16, u64)]) -> Self {
+        Edit { each: true, ..Self::words(path, words) }
+    }
+
+    /// A block that is new, or new as a whole.
+    pub fn content(path: &'a Path, content: &'a [u8]) -> Self {
+        Edit { content: Some(content), ..Self::words(path, &[]) }
+    }
+}
+
+/// A copy that the change made.
+struct Copied {
+    old: Option<Block>,
+    new: Block,
+    content: Content,
+    /// The original is gone with this change: the copy took over its references.
+    moved: bool,
+}
+
+/// Edits of one change have at most this many blocks on their paths below the top.
+const MOST_COPIES: usize = 36;
+
+type Copies = ArrayVec<Copied, MOST_COPIES>;
+
+/// Where a change is published.
+struct Plan {
+    /// Depth in the path of every edit.
+    depth: usize,
+    /// The word, unless the words of the only edit are stored in place.
+    word: Option<(u16, u64)>,
+}
+
+fn common_steps(a: &Path, b: &Path) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x.block.is_some() && x.block == y.block).count()
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// An empty stage.
+    pub(crate) fn stage(&mut self) -> Stage<Written> {
+        Stage::new(core::mem::take(&mut self.fresh))
+    }
+
+    /// Gives up a stage.
+    pub(crate) fn abandon(&mut self, stage: Stage<Written>) {
+        self.fresh = stage.abandon(&mut self.blocks);
+    }
+
+    /// Commits edits, with what was staged for them. On failure nothing has changed. The
+    /// caller updates what shows the changed positions, then calls [`Volume::release`].
+    pub(crate) fn commit(
+        &mut self,
+        mut stage: Stage<Written>,
+        edits: &[Edit<'_>],
+        purpose: Purpose,
+    ) -> Result<Published<Durable>> {
+        let mut copies = Copies::new();
+        let mut retired = core::mem::take(&mut self.retired);
+        let plan = match self.build(&mut stage, edits, purpose, &mut copies, &mut retired) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.abandon(stage);
+                retired.clear();
+                self.retired = retired;
+                return Err(error);
+            }
+        };
+        self.count_children(&copies)?;
+        let restructured = !copies.is_empty();
+        if restructured || retired.iter().any(|r| !matches!(r, Retire::Drop(_, Content::Data))) {
+            self.blocks.epoch += 1;
+        }
+
+        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
+        let way = edits[0].path[..=plan.depth].iter().filter_map(|step| step.block);
+        let Some(place) = Exclusive::new(&mut self.blocks, way)? else {
+            return Err(Error::Damaged {
+                block: self.system,
+                what: "a reference count changed under a commit",
+            });
+        };
+        let single = plan.word.map(|word| [word]);
+        let words = single.as_ref().map_or(edits[0].words, |word| word.as_slice());
+        let published = place.publish(words, &stage, retired);
+        self.fresh = stage.finish();
+        Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
+    }
+
+    /// Reuses what a change dropped.
+    pub(crate) fn release(&mut self, done: Published<Durable>) -> Result<()> {
+        self.retired = self.blocks.release(done)?;
+        Ok(())
+    }
+
+    /// Commits edits that move nothing that a window could show.
+    pub(crate) fn commit_and_release(
+        &mut self,
+        stage: Stage<Written>,
+        edits: &[Edit<'_>],
+        purpose: Purpose,
+    ) -> Result<()> {
+        let done = self.commit(stage, edits, purpose)?;
+        self.release(done)
+    }
+
+    /// Depth at which the edits can be published.
+    fn publish_depth(&self, edits: &[Edit<'_>]) -> Result<usize> {
+        let mut depth = usize::MAX;
+        for edit in edits {
+            let exclusive = self.exclusive_steps(edit.path)?;
+            let last = edit.path.len() - 1;
+            let in_place = edits.len() == 1
+                && edit.content.is_none()
+                && exclusive == edit.path.len()
+                && (edit.each || edit.words.len() <= 1);
+            depth = depth.min(if in_place { last } else { exclusive.min(last).saturating_sub(1) });
+        }
+        for (i, a) in edits.iter().enumerate() {
+            for b in &edits[i + 1..] {
+                depth = depth.min(common_steps(a.path, b.path).saturating_sub(2));
+            }
+        }
+        Ok(depth)
+    }
+
+    /// Writes all copies, and finds what the change drops. Changes no counts.
+    fn build(
+        &mut self,
+        stage: &mut Stage<Written>,
+        edits: &[Edit<'_>],
+        purpose: Purpose,
+        copies: &mut Copies,
+        retired: &mut Vec<Retire>,
+    ) -> Result<Plan> {
+        let depth = self.publish_depth(edits)?;
+        let mut plan = Plan { depth, word: None };
+        for edit in edits {
+            let last = edit.path.len() - 1;
+            let mut parent: Option<usize> = None;
+            for at in depth + 1..=last {
+                let step = &edit.path[at];
+                let known = copies.iter().position(|c| c.old.is_some() && c.old == step.block);
+                let this = match known {
+                    Some(this) => this,
+                    None => {
+                        let parent_gone = parent.is_none_or(|p| copies[p].moved);
+                        let content = edit.content.filter(|_| at == last);
+                        let copied =
+                            self.copy(stage, edit.path, at, content, purpose, parent_gone, retired)?;
+                        copies.push(copied);
+                        copies.len() - 1
+                    }
+                };
+                let above = &edit.path[at - 1];
+                let link = above.link(copies[this].new);
+                match parent {
+                    Some(p) => {
+                        let parent = copies[p].new;
+                        stage.store(&mut self.blocks.pmem, parent, above.index, link);
+                    }
+                    None => plan.word = Some((above.index, link)),
+                }
+                parent = Some(this);
+            }
+            self.apply(stage, edit, parent.map(|p| &copies[p]), retired)?;
+        }
+        Ok(plan)
+    }
+
+    /// Copies one block of a path, or makes it, if it does not exist yet.
+    #[allow(clippy::too_many_arguments)]
+    fn copy(
+        &mut self,
+        stage: &mut Stage<Written>,
+        path: &Path,
+        at: usize,
+        content: Option<&[u8]>,
+        purpose: Purpose,
+        parent_gone: bool,
+        retired: &mut Vec<Retire>,
+    ) -> Result<Copied> {
+        let step = &path[at];
+        let new = stage.allocate(&mut self.blocks, purpose)?;
+        match (content, step.block) {
+            (Some(bytes), _) => stage.write(&mut self.blocks.pmem, word_at(new, 0), bytes),
+            (None, Some(old)) => stage.copy_block(&mut self.blocks.pmem, old, new)?,
+            (None, None) => {
+                stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE);
+                self.attach_spine(stage, new, step, purpose)?;
+            }
+        }
+        let mut moved = false;
+        if let Some(old) = step.block.filter(|_| parent_gone) {
+            moved = self.blocks.count(old)? == 1;
+            retired.push(if moved { Retire::Moved(old) } else { Retire::Drop(old, step.content) });
+        }
+        Ok(Copied { old: step.block, new, content: step.content, moved })
+    }
+
+    /// Hangs the old top of a tree that grows below its new top.
+    fn attach_spine(
+        &mut self,
+        stage: &mut Stage<Written>,
+        top: Block,
+        step: &crate::path::Step,
+        purpose: Purpose,
+    ) -> Result<()> {
+        let Some((mut pointer, height)) = step.spine else { return Ok(()) };
+        let (Content::Node(top_level) | Content::InodeNode(top_level)) = step.content else { return Ok(()) };
+        for level in height + 1..top_level {
+            let node = stage.allocate(&mut self.blocks, purpose)?;
+            stage.zero(&mut self.blocks.pmem, word_at(node, 0), BLOCK_SIZE);
+            stage.store(&mut self.blocks.pmem, node, 0, pointer.encode(level, 0));
+            pointer = Pointer::to(node);
+        }
+        stage.store(&mut self.blocks.pmem, top, 0, pointer.encode(top_level, 0));
+        Ok(())
+    }
+
+    /// Writes words and payload of an edit into the copy of its block, or prepares to
+    /// store them in place.
+    fn apply(
+        &mut self,
+        stage: &mut Stage<Written>,
+        edit: &Edit<'_>,
+        copy: Option<&Copied>,
+        retired: &mut Vec<Retire>,
+    ) -> Result<()> {
+        let step = &edit.path[edit.path.len() - 1];
+        let target = match copy {
+            Some(copy) => copy.new,
+            None => step.block.ok_or(Error::Invalid("an edit in place of a block that does not exist"))?,
+        };
+        if let Some((offset, bytes)) = edit.payload {
+            stage.write(&mut self.blocks.pmem, word_at(target, 0) + offset as u64, bytes);
+        }
+        // References in words that are replaced go, unless the original stays for others.
+        let gone = copy.is_none_or(|c| c.moved);
+        for &(index, value) in edit.words {
+            let old = match (step.block, step.spine) {
+                (Some(block), _) if gone => self.follow(block, step.content, index)?,
+                (None, Some((pointer, height))) if index == 0 => Some((pointer, Content::file_top(height))),
+                _ => None,
+            };
+            if let Some((pointer, content)) = old
+                && step.content.reference(index, value).ok().flatten().map(|(p, _)| p.block)
+                    != Some(pointer.block)
+            {
+                retired.push(Retire::Drop(pointer.block, content));
+            }
+            if copy.is_some() {
+                stage.store(&mut self.blocks.pmem, target, index, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The children that a copy and its original both refer to gain a reference.
+    fn count_children(&mut self, copies: &Copies) -> Result<()> {
+        for copy in copies.iter().filter(|c| !c.moved && c.content != Content::Data) {
+            let Some(old) = copy.old else { continue };
+            for index in 0..512 {
+                let word = self.blocks.word(old, index)?;
+                if word == 0 || self.blocks.word(copy.new, index)? != word {
+                    continue;
+                }
+                // A word that fails its check refers to nothing that anyone could follow.
+                if let Ok(Some((pointer, _))) = self.reference(old, copy.content, index, word) {
+                    self.blocks.add_reference(pointer.block)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! The page-fault handler.
+//!
+//! ```text
+//! store to page 3 of a window            (its leaf node is exclusive already)
+//!   -> what does the leaf say?           block 812, two references: shared
+//!   -> allocate 990, copy 812 to it      flush, FENCE
+//!   -> leaf[3] = 990                     flush, FENCE
+//!   -> other windows of this position    show 990, read-only
+//!   -> this page shows 990, writable     and is on the dirty list
+//!   -> block 812 loses a reference
+//! ```
+//!
+//! If a step fails, nothing has changed: the old translation stays, and the access fails.
+
+use super::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
+use super::windows::{LeafCache, Window};
+use crate::blocks::{Content, Purpose};
+use crate::commit::Edit;
+use crate::error::{Error, Result};
+use crate::format::inode::{self, slot_of, word_index};
+use crate::format::word::{Pointer, Root};
+use crate::path::word_at;
+use crate::pmem::Pmem;
+use crate::stage::Exclusive;
+use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
+use crate::volume::Volume;
+
+/// Blocks that one fault may need: the page, and copies of all nodes above it.
+const FAULT_BLOCKS: u64 = 10;
+/// Pages that the first read fault in a slot fills, and those that follow it.
+const FIRST_AROUND: u32 = 16;
+const NEXT_AROUND: u32 = 128;
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Opens a shared window on a file. The file's content lives until it is closed,
+    /// even if the last name goes.
+    pub fn open_window(&mut self, ino: Ino) -> Result<Window> {
+        match self.attributes(ino)?.kind {
+            Kind::Directory => Err(Error::IsDirectory),
+            Kind::File | Kind::Symlink => Ok(self.dax.open(ino)),
+        }
+    }
+
+    /// Closes a window; what was stored through it is durable at return.
+    pub fn close_window(&mut self, window: Window) -> Result<()> {
+        let ino = self.dax.file_of(window)?;
+        if self.dax.close(&mut self.blocks, window)? {
+            self.drop_inode(ino)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the window a slot for the 2 MiB leaf `leaf` of its file (it may have one
+    /// already), taking one from another window if none is free. The slot stays attached
+    /// at least until the next call of `attach` or `close_window`.
+    pub fn attach(&mut self, window: Window, leaf: u32) -> Result<Slot> {
+        self.dax.attach(&mut self.blocks, window, leaf)
+    }
+
+    /// Resolves a page fault: after `Ok` the access can be tried again.
+    pub fn fault(&mut self, page: Page, access: Access) -> Result<()> {
+        let result = self.handle_fault(page, access);
+        if result.is_err() {
+            self.faults.failed += 1;
+        }
+        result
+    }
+
+    fn handle_fault(&mut self, page: Page, access: Access) -> Result<()> {
+        let slot = page.slot();
+        let state =
+            self.dax.slots.get(slot.0 as usize).ok_or(Error::Invalid("no window is at this address"))?;
+        if state.window == u32::MAX {
+            return Err(Error::Invalid("no window is at this address"));
+        }
+        let (ino, leaf) = (state.ino, state.leaf);
+        let cache = self.leaf_cache(slot)?;
+        let end = self.size_in(Block(cache.inodes), ino)?.div_ceil(BLOCK_SIZE);
+        let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
+        if block.0 >= end {
+            return Err(Error::Invalid("beyond the end of the file"));
+        }
+        match access {
+            Access::Load => {
+                self.faults.read += 1;
+                self.show_around(slot, page.index(), cache, ino, end)
+            }
+            Access::Store => self.store_fault(page, block, cache, ino),
+        }
+    }
+
+    /// What the slot knows of its leaf, found out anew if anything may have moved.
+    fn leaf_cache(&mut self, slot: Slot) -> Result<LeafCache> {
+        let state = &self.dax.slots[slot.0 as usize];
+        if state.cache.epoch == self.blocks.epoch {
+            return Ok(state.cache);
+        }
+        let first = FileBlock(state.leaf as u64 * PAGES_PER_SLOT as u64);
+        let (path, root) = self.inode_path(state.ino)?;
+        let inodes = path.last().and_then(|s| s.block).ok_or(Error::NotFound)?;
+        let leaf = self.leaf(root, first)?;
+        let exclusive = match leaf {
+            Some(_) => {
+                let path = self.node_path(self.dax.slots[slot.0 as usize].ino, first, 1)?;
+                self.exclusive_steps(&path)? == path.len()
+            }
+            // The pointer is in the inode itself.
+            None => self.exclusive_steps(&path)? == path.len(),
+        };
+        let cache = LeafCache { epoch: self.blocks.epoch, leaf, exclusive, inodes: inodes.0 };
+        self.dax.slots[slot.0 as usize].cache = cache;
+        Ok(cache)
+    }
+
+    /// The entry of a block, from what the slot knows.
+    fn cached_entry(&self, cache: LeafCache, ino: Ino, block: FileBlock) -> Result<Option<Pointer>> {
+        if let Some(leaf) = cache.leaf {
+            let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
+            return Ok(self.follow(leaf, Content::Node(1), index)?.map(|(pointer, _)| pointer));
+        }
+        if block.0 != 0 {
+            return Ok(None);
+        }
+        let (_, root) = self.inode_path(ino)?;
+        Ok(root.top.filter(|_| root.height == 0))
+    }
+
+    /// Shows the page, and neighbours of it that are not shown yet, read-only.
+    fn show_around(&mut self, slot: Slot, index: u32, cache: LeafCache, ino: Ino, end: u64) -> Result<()> {
+        let state = &self.dax.slots[slot.0 as usize];
+        let first = state.leaf as u64 * PAGES_PER_SLOT as u64;
+        let around = if state.present == 0 { FIRST_AROUND } else { NEXT_AROUND };
+        let low = index / around * around;
+        let high = (low + around).min((end - first).min(PAGES_PER_SLOT as u64) as u32);
+        for at in low..high {
+            let page = slot.page(at);
+            if at != index && self.dax.mmu.get(page).is_some() {
+                continue;
+            }
+            let frame = match self.cached_entry(cache, ino, FileBlock(first + at as u64)) {
+                Ok(Some(pointer)) if !pointer.unwritten => Frame::Block(pointer.block),
+                Ok(_) => Frame::Zero,
+                Err(error) if at == index => return Err(error),
+                Err(_) => continue,
+            };
+            // A translation that is there already was there before the fault: the
+            // processor had not seen it, and needs it no more than once.
+            if self.dax.mmu.get(page).is_none() {
+                self.dax.translate(&mut self.blocks, page, frame, Rights::Read)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a page writable, by a grant if the block is this position's own, else by a copy.
+    fn store_fault(&mut self, page: Page, block: FileBlock, cache: LeafCache, ino: Ino) -> Result<()> {
+        let entry = self.cached_entry(cache, ino, block)?;
+        if let Some(Pointer { block: own, unwritten: false }) = entry
+            && cache.exclusive
+            && self.blocks.count(own)? == 1
+        {
+            self.faults.write += 1;
+            self.toss(page);
+            self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
+            return Ok(());
+        }
+        self.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
+        let (new, done) = match cache.leaf {
+            Some(leaf) if cache.exclusive => self.copy_in_place(leaf, block, entry)?,
+            _ => self.copy_with_path(ino, block, entry)?,
+        };
+        self.faults.cow += 1;
+        self.retarget_others(page, ino, new)?;
+        self.toss(page);
+        self.dax.translate(&mut self.blocks, page, Frame::Block(new), Rights::Write)?;
+        self.release(done)
+    }
+
+    fn toss(&mut self, page: Page) {
+        if let Some((Frame::Block(_), Rights::Read)) = self.dax.mmu.get(page) {
+            self.faults.tossed += 1;
+        }
+    }
+
+    /// Fills a new block with what the position shows.
+    fn fill(
+        &mut self,
+        stage: &mut crate::stage::Stage<crate::stage::Written>,
+        new: Block,
+        entry: Option<Pointer>,
+    ) -> Result<()> {
+        match entry {
+            Some(old) if !old.unwritten => stage.copy_block(&mut self.blocks.pmem, old.block, new)?,
+            _ => stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE),
+        }
+        Ok(())
+    }
+
+    /// Copy on write below a leaf that is exclusive already: the fast path.
+    fn copy_in_place(
+        &mut self,
+        leaf: Block,
+        block: FileBlock,
+        entry: Option<Pointer>,
+    ) -> Result<(Block, crate::stage::Published<crate::stage::Durable>)> {
+        let mut stage = self.stage();
+        let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
+            Ok(new) => new,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.fill(&mut stage, new, entry) {
+            self.abandon(stage);
+            return Err(error);
+        }
+        let mut retired = core::mem::take(&mut self.retired);
+        retired.extend(entry.map(|old| crate::stage::Retire::Drop(old.block, Content::Data)));
+        let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
+        let word = [(index, Pointer::to(new).encode(1, index))];
+        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
+        // The path above was found exclusive in this epoch, and nothing has moved since.
+        let place = Exclusive::new(&mut self.blocks, core::iter::once(leaf))?;
+        let place =
+            place.ok_or(Error::Damaged { block: leaf, what: "a reference count changed under a fault" })?;
+        let published = place.publish(&word, &stage, retired);
+        self.fresh = stage.finish();
+        Ok((new, published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem)))
+    }
+
+    /// Copy on write where nodes above have to be copied, or made, first.
+    fn copy_with_path(
+        &mut self,
+        ino: Ino,
+        block: FileBlock,
+        entry: Option<Pointer>,
+    ) -> Result<(Block, crate::stage::Published<crate::stage::Durable>)> {
+        let (path, _) = self.leaf_path(ino, block)?;
+        let mut stage = self.stage();
+        let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
+            Ok(new) => new,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.fill(&mut stage, new, entry) {
+            self.abandon(stage);
+            return Err(error);
+        }
+        let word = self.data_word(&path, ino, block, Some(Pointer::to(new)));
+        let done = self.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?;
+        Ok((new, done))
+    }
+
+    /// All other windows of this position show the new block too; windows of other files
+    /// that share the old one are not touched.
+    fn retarget_others(&mut self, page: Page, ino: Ino, new: Block) -> Result<()> {
+        let leaf = self.dax.slots[page.slot().0 as usize].leaf;
+        let mut at = None;
+        while let Some(slot) = self.dax.next_slot_of_leaf(ino, leaf, at) {
+            at = Some(slot);
+            let other = slot.page(page.index());
+            if slot != page.slot() && self.dax.mmu.get(other).is_some() {
+                self.dax.translate(&mut self.blocks, other, Frame::Block(new), Rights::Read)?;
+                self.dax.mmu.invalidate(other);
+            }
+        }
+        Ok(())
+    }
+
+    /// The word that makes a file block refer to `pointer`: in the leaf node at the end
+    /// of `path`, or in the inode.
+    pub(crate) fn data_word(
+        &self,
+        path: &crate::path::Path,
+        ino: Ino,
+        block: FileBlock,
+        pointer: Option<Pointer>,
+    ) -> (u16, u64) {
+        let leaf = path.last().is_some_and(|step| step.content == Content::Node(1));
+        if leaf {
+            let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
+            (index, pointer.map_or(0, |p| p.encode(1, index)))
+        } else {
+            let slot = slot_of(ino);
+            (word_index(slot, inode::ROOT), Root { height: 0, top: pointer }.encode(slot))
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Windows, the slots that they have attached, and what is translated in them.
+//!
+//! Slots are a cache: any slot may be taken away from its window between two accesses.
+//! All memory is taken when the volume is mounted; nothing here grows with files.
+
+use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
+use super::shadows::Shadows;
+use crate::blocks::Blocks;
+use crate::error::{Error, Result};
+use crate::pmem::{Pmem, Poisoned};
+use crate::types::{BLOCK_SIZE, Block, Ino};
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// No slot, no window.
+const NONE: u32 = u32::MAX;
+
+/// An open window: a view of one file that plain loads and stores go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window(pub u32);
+
+/// What a slot knows about the leaf of the tree that it shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LeafCache {
+    /// The epoch in which all this was found out; another epoch makes it void.
+    pub epoch: u64,
+    /// The leaf node of the tree.
+    pub leaf: Option<Block>,
+    /// The path down to the leaf is exclusive.
+    pub exclusive: bool,
+    /// The block that holds the inode.
+    pub inodes: Block0,
+}
+
+/// A block number that is 0 until it is known.
+pub(crate) type Block0 = u64;
+
+#[derive(Clone, Debug)]
+pub(crate) struct SlotState {
+    pub window: u32,
+    pub ino: Ino,
+    pub leaf: u32,
+    next_in_file: u32,
+    prev_in_file: u32,
+    next_in_bucket: u32,
+    /// It was used since the hand of the clock passed.
+    used: bool,
+    /// Translations that are present.
+    pub present: u32,
+    /// Pages that are writable.
+    dirty: [u64; 8],
+    pub cache: LeafCache,
+}
+
+impl SlotState {
+    const UNUSED: SlotState = SlotState {
+        window: NONE,
+        ino: Ino(0),
+        leaf: 0,
+        next_in_file: NONE,
+        prev_in_file: NONE,
+        next_in_bucket: NONE,
+        used: false,
+        present: 0,
+        dirty: [0; 8],
+        cache: LeafCache { epoch: u64::MAX, leaf: None, exclusive: false, inodes: 0 },
+    };
+
+    fn set_dirty(&mut self, index: u32, dirty: bool) {
+        let (word, bit) = ((index / 64) as usize, index % 64);
+        self.dirty[word] = self.dirty[word] & !(1 << bit) | (dirty as u64) << bit;
+    }
+
+    /// Whether the page is on the list of dirty pages.
+    pub fn is_dirty(&self, index: u32) -> bool {
+        self.dirty[(index / 64) as usize] >> (index % 64) & 1 != 0
+    }
+}
+
+/// A file that windows are open on.
+#[derive(Debug)]
+struct OpenFile {
+    windows: u32,
+    first_slot: u32,
+    /// Its last name is gone: the content goes with the last window.
+    orphan: bool,
+}
+
+/// All windows of a volume.
+pub(crate) struct Windows<M> {
+    pub mmu: M,
+    pub slots: Vec<SlotState>,
+    pub shadows: Shadows,
+    windows: Vec<Option<Ino>>,
+    open: u64,
+    files: BTreeMap<Ino, OpenFile>,
+    /// First slot of each bucket of the hash of (window, leaf).
+    buckets: Vec<u32>,
+    hand: u32,
+    /// Present translations: of the zero page, and writable ones.
+    pub zero: u64,
+    pub writable: u64,
+}
+
+impl<M: Mmu> Windows<M> {
+    /// No windows, over these page tables.
+    pub fn new(mmu: M) -> Self {
+        let slots = mmu.slots();
+        Windows {
+            slots: vec![SlotState::UNUSED; slots as usize],
+            shadows: Shadows::new(slots),
+            windows: Vec::new(),
+            open: 0,
+            files: BTreeMap::new(),
+            buckets: vec![NONE; slots.next_power_of_two() as usize],
+            hand: 0,
+            zero: 0,
+            writable: 0,
+            mmu,
+        }
+    }
+
+    /// Windows that are open.
+    pub fn open_windows(&self) -> u64 {
+        self.open
+    }
+
+    /// Slots that are attached.
+    pub fn attached(&self) -> impl Iterator<Item = (Slot, &SlotState)> {
+        self.slots.iter().enumerate().filter(|(_, s)| s.window != NONE).map(|(i, s)| (Slot(i as u32), s))
+    }
+
+    /// Windows that are open on a file.
+    pub fn windows_of(&self, ino: Ino) -> u64 {
+        self.files.get(&ino).map_or(0, |f| f.windows as u64)
+    }
+
+    /// The file that a window shows.
+    pub fn file_of(&self, window: Window) -> Result<Ino> {
+        let ino = self.windows.get(window.0 as usize).copied().flatten();
+        ino.ok_or(Error::Invalid("there is no such window"))
+    }
+
+    /// Whether any window is open on the file.
+    pub fn is_open(&self, ino: Ino) -> bool {
+        self.files.contains_key(&ino)
+    }
+
+    /// Notes that the last name of an open file is gone.
+    pub fn set_orphan(&mut self, ino: Ino) {
+        if let Some(file) = self.files.get_mut(&ino) {
+            file.orphan = true;
+        }
+    }
+
+    /// Whether the file is open and has no name.
+    pub fn is_orphan(&self, ino: Ino) -> bool {
+        self.files.get(&ino).is_some_and(|f| f.orphan)
+    }
+
+    /// Open files without a name.
+    pub fn orphans(&self) -> Vec<Ino> {
+        self.files.iter().filter(|(_, f)| f.orphan).map(|(&ino, _)| ino).collect()
+    }
+
+    /// Opens a window on a file.
+    pub fn open(&mut self, ino: Ino) -> Window {
+        let free = self.windows.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.windows.push(None);
+            self.windows.len() - 1
+        });
+        self.windows[index] = Some(ino);
+        self.open += 1;
+        self.files.entry(ino).or_insert(OpenFile { windows: 0, first_slot: NONE, orphan: false }).windows +=
+            1;
+        Window(index as u32)
+    }
+
+    /// Closes a window: what was stored through it is durable. Tells whether that was
+    /// the last window of a file without a name.
+    pub fn close<P: Pmem>(&mut self, blocks: &mut Blocks<P>, window: Window) -> Result<bool> {
+        let ino = self.file_of(window)?;
+        let mut at = self.files.get(&ino).map_or(NONE, |f| f.first_slot);
+        while at != NONE {
+            let next = self.slots[at as usize].next_in_file;
+            if self.slots[at as usize].window == window.0 {
+                self.detach(blocks, Slot(at))?;
+            }
+            at = next;
+        }
+        self.windows[window.0 as usize] = None;
+        self.open -= 1;
+        let Some(file) = self.files.get_mut(&ino) else { return Ok(false) };
+        file.windows -= 1;
+        let (last, orphan) = (file.windows == 0, file.orphan);
+        if last {
+            self.files.remove(&ino);
+        }
+        Ok(last && orphan)
+    }
+
+    fn bucket(&self, window: Window, leaf: u32) -> usize {
+        let key = (window.0 as u64) << 32 | leaf as u64;
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.buckets.len() - 1)
+    }
+
+    /// Gives a window a slot for one of its leaves, if need be by taking it from another.
+    pub fn attach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, window: Window, leaf: u32) -> Result<Slot> {
+        let bucket = self.bucket(window, leaf);
+        let mut at = self.buckets[bucket];
+        while at != NONE {
+            let slot = &mut self.slots[at as usize];
+            if slot.window == window.0 && slot.leaf == leaf {
+                slot.used = true;
+                return Ok(Slot(at));
+            }
+            at = slot.next_in_bucket;
+        }
+        let ino = self.file_of(window)?;
+        let slot = self.take_slot(blocks)?;
+        let first = self.files.get_mut(&ino).map(|f| core::mem::replace(&mut f.first_slot, slot.0));
+        let next_in_file = first.unwrap_or(NONE);
+        if next_in_file != NONE {
+            self.slots[next_in_file as usize].prev_in_file = slot.0;
+        }
+        self.slots[slot.0 as usize] = SlotState {
+            window: window.0,
+            ino,
+            leaf,
+            next_in_file,
+            next_in_bucket: self.buckets[bucket],
+            used: true,
+            ..SlotState::UNUSED
+        };
+        self.buckets[bucket] = slot.0;
+        Ok(slot)
+    }
+
+    /// A slot that is attached to nothing; the least recently used one, roughly.
+    fn take_slot<P: Pmem>(&mut self, blocks: &mut Blocks<P>) -> Result<Slot> {
+        let count = self.slots.len() as u32;
+        for _ in 0..2 * count {
+            let at = self.hand;
+            self.hand = (self.hand + 1) % count;
+            let slot = &mut self.slots[at as usize];
+            if slot.window == NONE {
+                return Ok(Slot(at));
+            }
+            if !core::mem::take(&mut slot.used) {
+                self.detach(blocks, Slot(at))?;
+                return Ok(Slot(at));
+            }
+        }
+        Err(Error::NoMemory)
+    }
+
+    /// Takes a slot away from its window. What was stored through it is durable.
+    fn detach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, slot: Slot) -> Result<()> {
+        let state = self.slots[slot.0 as usize].clone();
+        let mut dirty = false;
+        for index in 0..PAGES_PER_SLOT {
+            if self.slots[slot.0 as usize].present == 0 {
+                break;
+            }
+            let page = slot.page(index);
+            if let Some((frame, rights)) = self.mmu.get(page) {
+                self.forget(blocks, page, frame, rights)?;
+                self.mmu.clear(page);
+                if let (Frame::Block(block), Rights::Write) = (frame, rights) {
+                    // The page is invalidated first, so that nothing is stored behind the flush.
+                    self.mmu.invalidate(page);
+                    blocks.pmem.flush(block.0 * BLOCK_SIZE, BLOCK_SIZE);
+                    dirty = true;
+                }
+            }
+        }
+        self.mmu.invalidate_slot(slot);
+        if dirty {
+            blocks.pmem.fence();
+        }
+        let bucket = self.bucket(Window(state.window), state.leaf);
+        if self.buckets[bucket] == slot.0 {
+            self.buckets[bucket] = state.next_in_bucket;
+        } else {
+            let mut at = self.buckets[bucket];
+            while at != NONE {
+                let next = self.slots[at as usize].next_in_bucket;
+                if next == slot.0 {
+                    self.slots[at as usize].next_in_bucket = state.next_in_bucket;
+                }
+                at = next;
+            }
+        }
+        match state.prev_in_file {
+            NONE => {
+                if let Some(file) = self.files.get_mut(&state.ino) {
+                    file.first_slot = state.next_in_file;
+                }
+            }
+            prev => self.slots[prev as usize].next_in_file = state.next_in_file,
+        }
+        if state.next_in_file != NONE {
+            self.slots[state.next_in_file as usize].prev_in_file = state.prev_in_file;
+        }
+        self.slots[slot.0 as usize] = SlotState::UNUSED;
+        Ok(())
+    }
+
+    /// Slots of a file, one after another: pass `None` first.
+    fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
+        let next = match after {
+            None => self.files.get(&ino)?.first_slot,
+            Some(slot) => self.slots[slot as usize].next_in_file,
+        };
+        (next != NONE).then_some(next)
+    }
+
+    /// Slots that show a leaf of a file.
+    pub fn next_slot_of_leaf(&self, ino: Ino, leaf: u32, after: Option<Slot>) -> Option<Slot> {
+        let mut at = self.next_slot(ino, after.map(|s| s.0))?;
+        while self.slots[at as usize].leaf != leaf {
+            at = self.next_slot(ino, Some(at))?;
+        }
+        Some(Slot(at))
+    }
+
+    /// All slots of a file.
+    pub fn slots_of(&self, ino: Ino) -> impl Iterator<Item = Slot> {
+        let mut at = None;
+        core::iter::from_fn(move || {
+            at = self.next_slot(ino, at);
+            at.map(Slot)
+        })
+    }
+
+    /// Undoes the accounts of a translation that is about to go.
+    fn forget<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        page: Page,
+        frame: Frame,
+        rights: Rights,
+    ) -> Result<(), Poisoned> {
+        let slot = &mut self.slots[page.slot().0 as usize];
+        match (frame, rights) {
+            (Frame::Zero, _) => self.zero -= 1,
+            (Frame::Block(block), Rights::Read) => self.shadows.remove(blocks, page, block)?,
+            (Frame::Block(_), Rights::Write) => {
+                slot.set_dirty(page.index(), false);
+                self.writable -= 1;
+            }
+        }
+        slot.present -= 1;
+        Ok(())
+    }
+
+    /// Makes a page show a frame: as a shadow, or as a dirty page. What was translated
+    /// before is not invalidated.
+    pub fn translate<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        page: Page,
+        frame: Frame,
+        rights: Rights,
+    ) -> Result<(), Poisoned> {
+        if let Some((old, old_rights)) = self.mmu.get(page) {
+            self.forget(blocks, page, old, old_rights)?;
+        }
+        match (frame, rights) {
+            (Frame::Zero, _) => self.zero += 1,
+            (Frame::Block(block), Rights::Read) => self.shadows.add(blocks, page, block)?,
+            (Frame::Block(_), Rights::Write) => {
+                self.slots[page.slot().0 as usize].set_dirty(page.index(), true);
+                self.writable += 1;
+            }
+        }
+        self.slots[page.slot().0 as usize].present += 1;
+        self.mmu.set(page, frame, rights);
+        Ok(())
+    }
+
+    /// Removes the translations of a range of file blocks in all windows of a file.
+    pub fn unmap<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        ino: Ino,
+        from: u64,
+        end: u64,
+    ) -> Result<(), Poisoned> {
+        let mut at = None;
+        while let Some(slot) = self.next_slot(ino, at) {
+            at = Some(slot);
+            let first = self.slots[slot as usize].leaf as u64 * PAGES_PER_SLOT as u64;
+            let low = from.max(first);
+            let high = end.min(first + PAGES_PER_SLOT as u64);
+            for block in low..high {
+                if self.slots[slot as usize].present == 0 {
+                    break;
+                }
+                let page = Slot(slot).page((block - first) as u32);
+                if let Some((frame, rights)) = self.mmu.get(page) {
+                    self.forget(blocks, page, frame, rights)?;
+                    self.mmu.clear(page);
+                    self.mmu.invalidate(page);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the dirty pages of a file durable, and read-only in all windows.
+    pub fn sync<P: Pmem>(&mut self, blocks: &mut Blocks<P>, ino: Ino) -> Result<bool, Poisoned> {
+        let mut any = false;
+        let mut at = None;
+        while let Some(slot) = self.next_slot(ino, at) {
+            at = Some(slot);
+            for word in 0..8 {
+                while self.slots[slot as usize].dirty[word] != 0 {
+                    let bit = self.slots[slot as usize].dirty[word].trailing_zeros();
+                    let page = Slot(slot).page(word as u32 * 64 + bit);
+                    if let Some((Frame::Block(block), Rights::Write)) = self.mmu.get(page) {
+                        self.translate(blocks, page, Frame::Block(block), Rights::Read)?;
+                        self.mmu.invalidate(page);
+                        blocks.pmem.flush(block.0 * BLOCK_SIZE, BLOCK_SIZE);
+                        any = true;
+                    } else {
+                        debug_assert!(false, "a page on the dirty list is not writable");
+                        self.slots[slot as usize].set_dirty(page.index(), false);
+                    }
+                }
+            }
+        }
+        if any {
+            blocks.pmem.fence();
+        }
+        Ok(any)
+    }
+
+    /// Detaches everything, makes all stores durable, and hands back the page tables.
+    pub fn dissolve<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Result<M> {
+        for slot in 0..self.slots.len() as u32 {
+            if self.slots[slot as usize].window != NONE {
+                self.detach(blocks, Slot(slot))?;
+            }
+        }
+        Ok(self.mmu)
+    }
+}

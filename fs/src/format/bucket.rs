@@ -1,0 +1,333 @@
+//! A bucket: one block of directory entries.
+//!
+//! ```text
+//! 0           1024                                   4096
+//! | 128 slots | payloads, in units of 8 bytes          |
+//! ```
+//!
+//! A slot is one word, so an entry appears, changes and goes with one store:
+//! bits 0 to 38 are the low bits of the name's hash, bits 39 to 47 the unit where the
+//! payload starts, then the check. A payload is a header word (inode number, length of
+//! the name, kind, check of these and of the name) and the name.
+//!
+//! Bucket `b` holds hashes that end in the bits of `b`. When it is full, those whose next
+//! bit is 1 move to a new bucket `b + 2^depth`; the old copies stay behind as *stale*
+//! slots, which count as free space: which entries a bucket owns follows from which
+//! buckets exist.
+
+use super::inode::kind_from;
+use super::word::{BadWord, Salt, open, seal};
+use crate::types::{Ino, Kind};
+use arrayvec::ArrayVec;
+
+/// Bytes of a bucket.
+pub(crate) const BUCKET_SIZE: usize = 4096;
+/// Entries that a bucket can hold.
+pub(crate) const SLOTS: u16 = 128;
+/// Units of 8 bytes for payloads.
+const UNITS: usize = (BUCKET_SIZE - SLOTS as usize * 8) / 8;
+const PAYLOADS: usize = SLOTS as usize * 8;
+const HASH_BITS: u32 = 39;
+/// A directory has at most 2^27 buckets.
+pub(crate) const MAX_DEPTH: u32 = 27;
+/// Most bytes that one entry's payload takes.
+pub(crate) const MAX_PAYLOAD: usize = 8 + 256;
+
+/// The hash of a name, as far as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NameHash(u64);
+
+impl NameHash {
+    /// Keeps the low bits of a full hash.
+    pub fn new(hash: u64) -> Self {
+        NameHash(hash & ((1 << HASH_BITS) - 1))
+    }
+    /// The bits from which the bucket is found, lowest first.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+    /// Position in the order of listing, which no split changes: the bits reversed.
+    pub fn position(self) -> u64 {
+        self.0.reverse_bits() >> (64 - HASH_BITS)
+    }
+    /// The hash at a position.
+    pub fn at_position(position: u64) -> Self {
+        NameHash(position.reverse_bits() >> (64 - HASH_BITS))
+    }
+    /// Positions end here.
+    pub const POSITIONS: u64 = 1 << HASH_BITS;
+}
+
+/// Which hashes a bucket owns: those whose low `depth` bits are `number`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// Number of the bucket, its block in the directory.
+    pub number: u64,
+    /// Bits that its hashes share.
+    pub depth: u32,
+}
+
+impl Range {
+    /// Whether a hash belongs to the bucket.
+    pub fn owns(self, hash: NameHash) -> bool {
+        hash.0 & ((1 << self.depth) - 1) == self.number
+    }
+}
+
+/// What the slot word of an entry says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotWord {
+    pub hash: NameHash,
+    pub unit: u16,
+}
+
+impl SlotWord {
+    pub fn encode(self, slot: u16) -> u64 {
+        seal(self.hash.0 | (self.unit as u64) << HASH_BITS, Salt::slot(slot))
+    }
+
+    /// `Ok(None)`: the slot is empty.
+    pub fn decode(word: u64, slot: u16) -> Result<Option<Self>, BadWord> {
+        if word == 0 {
+            return Ok(None);
+        }
+        let value = open(word, Salt::slot(slot)).ok_or(BadWord)?;
+        let unit = (value >> HASH_BITS) as u16;
+        if unit as usize >= UNITS {
+            return Err(BadWord);
+        }
+        Ok(Some(SlotWord { hash: NameHash::new(value), unit }))
+    }
+
+    /// Byte in the bucket where the payload starts.
+    pub fn payload(self) -> u16 {
+        (PAYLOADS + self.unit as usize * 8) as u16
+    }
+}
+
+/// The header of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub ino: Ino,
+    pub kind: Kind,
+    pub len: u8,
+}
+
+/// Folds a name into 16 bits, so that the header's check covers it.
+fn fold(name: &[u8]) -> u64 {
+    let mut h = 0u64;
+    for &byte in name {
+        h = (h ^ byte as u64).wrapping_mul(0x100_0000_01b3).rotate_left(23);
+    }
+    (h ^ h >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48
+}
+
+impl Header {
+    fn value(self) -> u64 {
+        let kind = match self.kind {
+            Kind::File => 1u64,
+            Kind::Directory => 2,
+            Kind::Symlink => 3,
+        };
+        self.ino.0 | (self.len as u64) << 32 | kind << 40
+    }
+
+    /// Header without verifying the name: for scanning.
+    pub fn peek(word: u64) -> Result<Self, BadWord> {
+        let kind = kind_from(word >> 40 & 0xff).ok_or(BadWord)?;
+        Ok(Header { ino: Ino(word & 0xffff_ffff), kind, len: (word >> 32) as u8 })
+    }
+
+    /// Verifies a header word with its name.
+    pub fn decode(word: u64, name: &[u8]) -> Result<Self, BadWord> {
+        open(word ^ fold(name) << 48, Salt::payload()).ok_or(BadWord)?;
+        let header = Self::peek(word)?;
+        if header.len as usize != name.len() || name.is_empty() {
+            return Err(BadWord);
+        }
+        Ok(header)
+    }
+
+    /// The header word for this name.
+    pub fn encode(self, name: &[u8]) -> u64 {
+        seal(self.value(), Salt::payload()) ^ fold(name) << 48
+    }
+}
+
+fn units(name_len: usize) -> usize {
+    1 + name_len.div_ceil(8)
+}
+
+/// The bytes of a payload.
+pub(crate) fn payload(ino: Ino, kind: Kind, name: &[u8]) -> ArrayVec<u8, MAX_PAYLOAD> {
+    let header = Header { ino, kind, len: name.len() as u8 };
+    let mut bytes = ArrayVec::new();
+    bytes.extend(header.encode(name).to_le_bytes());
+    bytes.extend(name.iter().copied());
+    while bytes.len() % 8 != 0 {
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// An entry of a bucket that is held in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub slot: u16,
+    pub word: SlotWord,
+    pub ino: Ino,
+    pub kind: Kind,
+    pub name: &'a [u8],
+}
+
+/// A copy of a bucket's bytes.
+pub(crate) struct Bucket {
+    pub bytes: [u8; BUCKET_SIZE],
+}
+
+/// Where a new entry goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A free slot, and a free run of units.
+    At { slot: u16, unit: u16 },
+    /// There is room once the entries are written anew, side by side.
+    Compact,
+    /// There is none: split.
+    Full,
+}
+
+impl Bucket {
+    /// An empty bucket.
+    pub fn new() -> Self {
+        Bucket { bytes: [0; BUCKET_SIZE] }
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(&self.bytes[at..at + 8]);
+        u64::from_le_bytes(raw)
+    }
+
+    fn put(&mut self, at: usize, value: u64) {
+        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// The entries that the bucket owns; stale ones are left out.
+    pub fn entries(&self, range: Range) -> impl Iterator<Item = Result<Entry<'_>, BadWord>> {
+        (0..SLOTS).filter_map(move |slot| match SlotWord::decode(self.word(slot as usize * 8), slot) {
+            Ok(Some(word)) if range.owns(word.hash) => Some(self.entry(slot, word)),
+            Ok(_) => None,
+            Err(bad) => Some(Err(bad)),
+        })
+    }
+
+    fn entry(&self, slot: u16, word: SlotWord) -> Result<Entry<'_>, BadWord> {
+        let at = word.payload() as usize;
+        let raw = self.word(at);
+        let len = Header::peek(raw)?.len as usize;
+        let name = self.bytes.get(at + 8..at + 8 + len).ok_or(BadWord)?;
+        let header = Header::decode(raw, name)?;
+        Ok(Entry { slot, word, ino: header.ino, kind: header.kind, name })
+    }
+
+    /// Finds room for a name.
+    pub fn place(&self, range: Range, name_len: usize) -> Result<Place, BadWord> {
+        let mut used = [false; UNITS];
+        let mut owned = [false; SLOTS as usize];
+        let mut total = 0;
+        for entry in self.entries(range) {
+            let entry = entry?;
+            let count = units(entry.name.len());
+            used[entry.word.unit as usize..entry.word.unit as usize + count].fill(true);
+            owned[entry.slot as usize] = true;
+            total += count;
+        }
+        let need = units(name_len);
+        let Some(slot) = owned.iter().position(|&o| !o) else { return Ok(Place::Full) };
+        if total + need > UNITS {
+            return Ok(Place::Full);
+        }
+        let mut free = 0;
+        for (unit, &taken) in used.iter().enumerate() {
+            free = if taken { 0 } else { free + 1 };
+            if free == need {
+                return Ok(Place::At { slot: slot as u16, unit: (unit + 1 - need) as u16 });
+            }
+        }
+        Ok(Place::Compact)
+    }
+
+    /// A new bucket with those owned entries that `keep` wants, side by side.
+    pub fn rebuilt(&self, range: Range, keep: impl Fn(&Entry<'_>) -> bool) -> Result<Bucket, BadWord> {
+        let mut new = Bucket::new();
+        let (mut slot, mut unit) = (0u16, 0usize);
+        for entry in self.entries(range) {
+            let entry = entry?;
+            if keep(&entry) {
+                new.insert(slot, unit as u16, entry.word.hash, entry.ino, entry.kind, entry.name);
+                slot += 1;
+                unit += units(entry.name.len());
+            }
+        }
+        Ok(new)
+    }
+
+    /// Writes an entry at a place that is free.
+    pub fn insert(&mut self, slot: u16, unit: u16, hash: NameHash, ino: Ino, kind: Kind, name: &[u8]) {
+        let word = SlotWord { hash, unit };
+        let bytes = payload(ino, kind, name);
+        let at = word.payload() as usize;
+        self.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
+        self.put(slot as usize * 8, word.encode(slot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const ALL: Range = Range { number: 0, depth: 0 };
+
+    #[test]
+    fn positions_reverse_hashes() {
+        for bits in [0, 1, 2, 0x12_3456_789a, (1 << HASH_BITS) - 1] {
+            let h = NameHash::new(bits);
+            assert_eq!(NameHash::at_position(h.position()), h);
+            assert!(h.position() < NameHash::POSITIONS);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_inserted_is_found(names in prop::collection::vec(prop::collection::vec(1u8..255, 1..40), 1..200)) {
+            let mut bucket = Bucket::new();
+            let mut model: Vec<(u64, Vec<u8>)> = Vec::new();
+            for (i, name) in names.iter().enumerate() {
+                let hash = NameHash::new(i as u64 * 7);
+                match bucket.place(ALL, name.len()).unwrap() {
+                    Place::At { slot, unit } => bucket.insert(slot, unit, hash, Ino(i as u64 + 1), Kind::File, name),
+                    Place::Compact => prop_assert!(false, "nothing was removed"),
+                    Place::Full => break,
+                }
+                model.push((hash.bits(), name.clone()));
+            }
+            let half = Range { number: 1, depth: 1 };
+            let odd = bucket.rebuilt(ALL, |e| half.owns(e.word.hash)).unwrap();
+            let found: Vec<_> = bucket.entries(ALL).map(|e| { let e = e.unwrap(); (e.word.hash.bits(), e.name.to_vec()) }).collect();
+            prop_assert_eq!(&found, &model);
+            prop_assert_eq!(odd.entries(half).count(), model.iter().filter(|m| m.0 & 1 == 1).count());
+        }
+
+        #[test]
+        fn any_bytes_are_listed_without_a_panic(seed: u64) {
+            let mut bucket = Bucket::new();
+            let mut x = seed | 1;
+            for byte in &mut bucket.bytes { x = x.wrapping_mul(6364136223846793005).wrapping_add(99); *byte = (x >> 56) as u8; }
+            let _ = bucket.entries(ALL).count();
+            let _ = bucket.place(ALL, 10);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The way from the top of the volume to a place in it.
+//!
+//! The volume is one tree: system inode block -> nodes of the live inode file -> inode
+//! block -> nodes of a file -> data. A [`Path`] lists the blocks on the way, those that do
+//! not exist yet included, and which word of each leads on.
+
+use crate::blocks::Content;
+use crate::error::{Error, Result};
+use crate::format::inode::{self, INODES_PER_BLOCK, slot_of, system, word_index};
+use crate::format::word::{Pointer, Root};
+use crate::pmem::Pmem;
+use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
+use crate::volume::Volume;
+use arrayvec::ArrayVec;
+
+/// Longest path: system inode block, 3 nodes, inode block, 3 nodes, data.
+const LONGEST: usize = 9;
+
+/// The blocks from the system inode block down to some block.
+pub(crate) type Path = ArrayVec<Step, LONGEST>;
+
+/// One block of a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// `None`: it does not exist yet.
+    pub block: Option<Block>,
+    /// What it holds.
+    pub content: Content,
+    /// The word of it that leads on.
+    pub index: u16,
+    /// In a block of inodes: height of the tree below, as it has to be.
+    pub height: u8,
+    /// In the top node of a tree that grows: the old top and its height.
+    pub spine: Option<(Pointer, u8)>,
+}
+
+impl Step {
+    fn new(block: Option<Block>, content: Content, index: u16) -> Self {
+        Step { block, content, index, height: 0, spine: None }
+    }
+
+    /// The word that refers from here to the next block of the path.
+    pub fn link(&self, child: Block) -> u64 {
+        let pointer = Pointer::to(child);
+        match self.content {
+            Content::Node(level) | Content::InodeNode(level) => pointer.encode(level, self.index),
+            Content::Inodes | Content::Data => {
+                let slot = self.index / inode::INODE_WORDS;
+                Root { height: self.height, top: Some(pointer) }.encode(slot)
+            }
+        }
+    }
+}
+
+/// Index in a node of `level` of the entry that leads to a file block.
+pub(crate) fn index_at(block: FileBlock, level: u8) -> u16 {
+    (block.0 >> (9 * (level as u32 - 1)) & 511) as u16
+}
+
+/// Smallest height of a tree that maps a file block.
+pub(crate) fn height_for(block: FileBlock) -> u8 {
+    match block.0 {
+        0 => 0,
+        1..512 => 1,
+        512..0x4_0000 => 2,
+        _ => 3,
+    }
+}
+
+impl<P: Pmem, M> Volume<P, M> {
+    /// Follows word `index` of a block; bounds and checks are verified.
+    pub(crate) fn follow(
+        &self,
+        block: Block,
+        content: Content,
+        index: u16,
+    ) -> Result<Option<(Pointer, Content)>> {
+        let word = self.blocks.word(block, index)?;
+        self.reference(block, content, index, word)
+    }
+
+    /// What a word of a block refers to, verified.
+    pub(crate) fn reference(
+        &self,
+        block: Block,
+        content: Content,
+        index: u16,
+        word: u64,
+    ) -> Result<Option<(Pointer, Content)>> {
+        let found = content.reference(index, word).map_err(|what| Error::Damaged { block, what })?;
+        match found {
+            Some((pointer, _)) if !self.blocks.geometry.holds(pointer.block) => {
+                Err(Error::Damaged { block, what: "a pointer leads out of the volume" })
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn verified_root(&self, block: Block, slot: u16) -> Result<Option<Root>> {
+        let word = self.blocks.word(block, word_index(slot, inode::ROOT))?;
+        let root =
+            Root::decode(word, slot).map_err(|_| Error::Damaged { block, what: "a root fails its check" })?;
+        match root.and_then(|r| r.top) {
+            Some(top) if !self.blocks.geometry.holds(top.block) => {
+                Err(Error::Damaged { block, what: "a root leads out of the volume" })
+            }
+            _ => Ok(root),
+        }
+    }
+
+    /// Root of the live inode file.
+    pub(crate) fn live_root(&self) -> Result<Root> {
+        let damaged = Error::Damaged { block: self.system, what: "there is no live volume" };
+        self.verified_root(self.system, system::LIVE)?.ok_or(damaged)
+    }
+
+    /// Continues a path, whose last step is a block of inodes, into the tree of that
+    /// inode: down to the node of level `target`, or at 0 to the block itself.
+    fn descend(
+        &self,
+        path: &mut Path,
+        root: Root,
+        to: FileBlock,
+        target: u8,
+        inode_file: bool,
+    ) -> Result<()> {
+        let node = |level| if inode_file { Content::InodeNode(level) } else { Content::Node(level) };
+        let height = if root.top.is_some() { root.height.max(height_for(to)) } else { height_for(to) };
+        let grows = root.top.filter(|_| height > root.height);
+        let mut current = root.top.filter(|_| height == root.height).map(|top| top.block);
+        if let Some(last) = path.last_mut() {
+            last.height = height;
+        }
+        for level in (target.max(1)..=height).rev() {
+            let index = index_at(to, level);
+            let mut step = Step::new(current, node(level), index);
+            if level == height {
+                step.spine = grows.map(|top| (top, root.height));
+            }
+            path.push(step);
+            current = match current {
+                Some(block) => self.follow(block, node(level), index)?.map(|(pointer, _)| pointer.block),
+                None => None,
+            };
+        }
+        if target == 0 {
+            let content = if inode_file { Content::Inodes } else { Content::Data };
+            path.push(Step::new(current, content, 0));
+        }
+        Ok(())
+    }
+
+    /// The path to the block that holds an inode, which may not exist yet.
+    pub(crate) fn inode_block_path(&self, ino: Ino) -> Result<Path> {
+        let mut path = Path::new();
+        path.push(Step::new(Some(self.system), Content::Inodes, word_index(system::LIVE, inode::ROOT)));
+        let block = FileBlock(ino.0 / INODES_PER_BLOCK as u64);
+        self.descend(&mut path, self.live_root()?, block, 0, true)?;
+        if let Some(last) = path.last_mut() {
+            last.index = word_index(slot_of(ino), inode::ROOT);
+        }
+        Ok(path)
+    }
+
+    /// The path to a live inode, and its root.
+    pub(crate) fn inode_path(&self, ino: Ino) -> Result<(Path, Root)> {
+        if ino.0 == 0 || ino.0 >= inode::MAX_INO {
+            return Err(Error::NotFound);
+        }
+        let path = self.inode_block_path(ino)?;
+        let block = path.last().and_then(|step| step.block).ok_or(Error::NotFound)?;
+        let root = self.verified_root(block, slot_of(ino))?.ok_or(Error::NotFound)?;
+        Ok((path, root))
+    }
+
+    /// The path to the leaf node that maps a block of a file, or to its inode if the
+    /// tree has no nodes; and the root.
+    pub(crate) fn leaf_path(&self, ino: Ino, to: FileBlock) -> Result<(Path, Root)> {
+        let (mut path, root) = self.inode_path(ino)?;
+        self.descend(&mut path, root, to, 1, false)?;
+        Ok((path, root))
+    }
+
+    /// The path to the node of `level` above a block of a file; `level` is at most the
+    /// height of the tree.
+    pub(crate) fn node_path(&self, ino: Ino, to: FileBlock, level: u8) -> Result<Path> {
+        let (mut path, root) = self.inode_path(ino)?;
+        self.descend(&mut path, root, to, level, false)?;
+        Ok(path)
+    }
+
+    /// The path to a block of a directory.
+    pub(crate) fn bucket_path(&self, dir: Ino, bucket: FileBlock) -> Result<Path> {
+        self.node_path(dir, bucket, 0)
+    }
+
+    /// How many blocks from the top of the path are exclusive: each exists, and has one
+    /// reference.
+    pub(crate) fn exclusive_steps(&self, path: &Path) -> Result<usize> {
+        for (depth, step) in path.iter().enumerate() {
+            match step.block {
+                Some(block) if self.blocks.count(block)? == 1 => {}
+                _ => return Ok(depth),
+            }
+        }
+        Ok(path.len())
+    }
+
+    /// The entry of a file block.
+    pub(crate) fn entry(&self, root: Root, to: FileBlock) -> Result<Option<Pointer>> {
+        let Some(top) = root.top else { return Ok(None) };
+        if to.0 >= root.capacity() {
+            return Ok(None);
+        }
+        let mut pointer = top;
+        for level in (1..=root.height).rev() {
+            match self.follow(pointer.block, Content::Node(level), index_at(to, level))? {
+                Some((next, _)) => pointer = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(pointer))
+    }
+
+    /// The leaf node above a file block, if there is one.
+    pub(crate) fn leaf(&self, root: Root, to: FileBlock) -> Result<Option<Block>> {
+        let Some(top) = root.top else { return Ok(None) };
+        if root.height == 0 || to.0 >= root.capacity() {
+            return Ok(None);
+        }
+        let mut block = top.block;
+        for level in (2..=root.height).rev() {
+            match self.follow(block, Content::Node(level), index_at(to, level))? {
+                Some((next, _)) => block = next.block,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(block))
+    }
+}
+
+/// Byte offset in the region of word `index` of a block.
+pub(crate) fn word_at(block: Block, index: u16) -> u64 {
+    block.0 * BLOCK_SIZE + index as u64 * 8
+}

@@ -1,0 +1,253 @@
+//! Directories: a file whose blocks are buckets of entries.
+//!
+//! The hash of a name, taken bit by bit from the lowest, leads from bucket 0 to the bucket
+//! of the name: bucket `b` (of `depth` bits) was split at `depth` if bucket `b + 2^depth`
+//! exists, which then has the hashes whose next bit is 1. A split publishes the new bucket
+//! with one word; what it moved stays behind in the old one as stale slots.
+
+use super::Volume;
+use crate::blocks::Purpose;
+use crate::commit::Edit;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::bucket::{
+    BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NameHash, Place, Range, SLOTS, SlotWord, payload,
+};
+use crate::format::word::Root;
+use crate::path::{Path, word_at};
+use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
+use crate::types::*;
+use core::hash::Hasher;
+use core::ops::ControlFlow;
+use siphasher::sip::SipHasher13;
+
+/// An open directory: what its lookups need.
+#[derive(Clone, Copy)]
+pub(super) struct Dir {
+    seed: u64,
+    root: Root,
+}
+
+/// A name that was found.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub ino: Ino,
+    pub kind: Kind,
+    pub range: Range,
+    pub slot: u16,
+}
+
+fn damaged(block: Block) -> Error {
+    Error::Damaged { block, what: "a directory entry fails its check" }
+}
+
+/// Verifies a name that a caller gave.
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    if name.len() > MAX_NAME {
+        return Err(Error::NameTooLong);
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0) {
+        return Err(Error::InvalidName);
+    }
+    Ok(())
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Opens an inode as a directory.
+    pub(super) fn dir(&self, ino: Ino) -> Result<Dir> {
+        let block = self.inode_block(ino)?;
+        if self.kind_in(block, ino)?.0 != Kind::Directory {
+            return Err(Error::NotDirectory);
+        }
+        let (_, root) = self.inode_path(ino)?;
+        Ok(Dir { seed: self.seed_of(block, ino)?, root })
+    }
+
+    pub(super) fn hash(&self, dir: Dir, name: &[u8]) -> NameHash {
+        let mut hasher = SipHasher13::new_with_keys(dir.seed, self.hash_seed());
+        hasher.write(name);
+        NameHash::new(hasher.finish())
+    }
+
+    /// The bucket that owns a hash: its range and, unless the directory has none, its block.
+    pub(super) fn bucket_of(&self, dir: Dir, hash: NameHash) -> Result<(Range, Option<Block>)> {
+        let mut range = Range { number: 0, depth: 0 };
+        let Some(first) = self.entry(dir.root, FileBlock(0))? else { return Ok((range, None)) };
+        let mut block = first.block;
+        while range.depth < MAX_DEPTH {
+            let split = range.number + (1 << range.depth);
+            let Some(other) = self.entry(dir.root, FileBlock(split))? else { break };
+            if hash.bits() >> range.depth & 1 != 0 {
+                range.number = split;
+                block = other.block;
+            }
+            range.depth += 1;
+        }
+        Ok((range, Some(block)))
+    }
+
+    /// Looks for a name, without verifying it.
+    pub(super) fn find(&self, dir: Dir, name: &[u8]) -> Result<Option<Found>> {
+        let hash = self.hash(dir, name);
+        let (range, block) = self.bucket_of(dir, hash)?;
+        let Some(block) = block else { return Ok(None) };
+        for slot in 0..SLOTS {
+            let word = self.blocks.word(block, slot)?;
+            // The hash is in the low bits; most slots are passed over by it.
+            if word == 0 || NameHash::new(word) != hash {
+                continue;
+            }
+            let Some(word) = SlotWord::decode(word, slot).map_err(|_| damaged(block))? else { continue };
+            let at = word_at(block, 0) + word.payload() as u64;
+            let raw = self.blocks.pmem.load(at)?;
+            let len = Header::peek(raw).map_err(|_| damaged(block))?.len as usize;
+            if word.payload() as usize + 8 + len > BUCKET_SIZE {
+                return Err(damaged(block));
+            }
+            let mut buffer = [0; MAX_NAME + 1];
+            self.blocks.pmem.read(at + 8, &mut buffer[..len])?;
+            let header = Header::decode(raw, &buffer[..len]).map_err(|_| damaged(block))?;
+            if &buffer[..len] == name {
+                return Ok(Some(Found { ino: header.ino, kind: header.kind, range, slot }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_bucket(&self, block: Block) -> Result<Bucket> {
+        let mut bucket = Bucket::new();
+        self.blocks.pmem.read(word_at(block, 0), &mut bucket.bytes)?;
+        Ok(bucket)
+    }
+
+    /// Makes sure that a name of this length and hash can be inserted with one word: the
+    /// place for it, and the path to its bucket. May split and rewrite buckets.
+    pub(super) fn make_room(&mut self, other: &Stage<Written>, ino: Ino, name: &[u8]) -> Result<Room> {
+        loop {
+            let dir = self.dir(ino)?;
+            let hash = self.hash(dir, name);
+            let (range, block) = self.bucket_of(dir, hash)?;
+            let path = self.bucket_path(ino, FileBlock(range.number))?;
+            let Some(block) = block else {
+                self.commit_beside(other, &[Edit::content(&path, &Bucket::new().bytes)])?;
+                continue;
+            };
+            let bucket = self.read_bucket(block)?;
+            match bucket.place(range, name.len()).map_err(|_| damaged(block))? {
+                Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
+                Place::Compact => {
+                    let new = bucket.rebuilt(range, |_| true).map_err(|_| damaged(block))?;
+                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)])?;
+                }
+                Place::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
+                Place::Full => {
+                    let number = range.number + (1 << range.depth);
+                    let moved = Range { number, depth: range.depth + 1 };
+                    let new =
+                        bucket.rebuilt(range, |e| moved.owns(e.word.hash)).map_err(|_| damaged(block))?;
+                    let path = self.bucket_path(ino, FileBlock(number))?;
+                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)])?;
+                }
+            }
+        }
+    }
+
+    /// Commits a new entry together with what is staged for it.
+    pub(super) fn insert_entry(
+        &mut self,
+        stage: Stage<Written>,
+        room: &Room,
+        ino: Ino,
+        kind: Kind,
+        name: &[u8],
+    ) -> Result<()> {
+        let bytes = payload(ino, kind, name);
+        let words = [room.word()];
+        let edit = Edit { payload: Some((room.offset(), &bytes)), ..Edit::words(&room.path, &words) };
+        self.commit_and_release(stage, &[edit], Purpose::Grow)
+    }
+
+    /// Whether a directory has no entries.
+    pub(super) fn is_empty_dir(&self, ino: Ino) -> Result<bool> {
+        let mut empty = true;
+        self.read_dir(ino, 0, &mut |_| {
+            empty = false;
+            ControlFlow::Break(())
+        })?;
+        Ok(empty)
+    }
+
+    /// Lists a directory behind `cookie` (0: from the start) until `each` breaks.
+    ///
+    /// Entries come in the order of the reversed bits of their hashes, which no split
+    /// changes: an entry that is there from first call to last is listed exactly once.
+    pub fn read_dir(
+        &self,
+        dir: Ino,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let dir = self.dir(dir)?;
+        // A cookie is a position, and the rank among names of the same position, plus 1.
+        let mut position = cookie >> 8;
+        let mut seen = cookie & 0xff;
+        while position < NameHash::POSITIONS {
+            let (range, block) = self.bucket_of(dir, NameHash::at_position(position))?;
+            let Some(block) = block else { return Ok(()) };
+            let bucket = self.read_bucket(block)?;
+            let mut order = arrayvec::ArrayVec::<(u64, u16), { SLOTS as usize }>::new();
+            for entry in bucket.entries(range) {
+                let entry = entry.map_err(|_| damaged(block))?;
+                order.push((entry.word.hash.position(), entry.slot));
+            }
+            order.sort_unstable();
+            let mut rank = 0;
+            let mut last = None;
+            for &(at, slot) in &order {
+                rank = if last == Some(at) { rank + 1 } else { 1 };
+                last = Some(at);
+                if at < position || (at == position && rank <= seen) {
+                    continue;
+                }
+                let entry = bucket.entries(range).flatten().find(|e| e.slot == slot);
+                let Some(entry) = entry else { continue };
+                let item =
+                    DirEntry { name: entry.name, ino: entry.ino, kind: entry.kind, cookie: at << 8 | rank };
+                if each(item).is_break() {
+                    return Ok(());
+                }
+            }
+            // The bucket owns one run of positions; go on behind it.
+            let run = NameHash::POSITIONS >> range.depth;
+            position = (position / run + 1) * run;
+            seen = 0;
+        }
+        Ok(())
+    }
+
+    /// Whether the last step of a path is this bucket; used when entries are removed.
+    pub(super) fn slot_path(&self, dir: Ino, found: &Found) -> Result<Path> {
+        self.bucket_path(dir, FileBlock(found.range.number))
+    }
+}
+
+/// A place for a new entry.
+pub(super) struct Room {
+    pub path: Path,
+    hash: NameHash,
+    slot: u16,
+    unit: u16,
+}
+
+impl Room {
+    /// The slot word of the entry, by its index in the bucket.
+    pub fn word(&self) -> (u16, u64) {
+        (self.slot, SlotWord { hash: self.hash, unit: self.unit }.encode(self.slot))
+    }
+
+    /// Byte in the bucket where the payload goes.
+    pub fn offset(&self) -> u16 {
+        SlotWord { hash: self.hash, unit: self.unit }.payload()
+    }
+}

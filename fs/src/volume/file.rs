@@ -1,0 +1,401 @@
+//! Content of files: read, write, truncate.
+//!
+//! Beyond the end of a file nothing is defined, neither the rest of its last block nor
+//! entries behind it. Whoever raises the size cleans up first; what is known to be clean
+//! is remembered.
+
+use super::Volume;
+use crate::blocks::{Content, Purpose};
+use crate::commit::Edit;
+use crate::dax::{Mmu, PAGES_PER_SLOT};
+use crate::error::{Error, Result};
+use crate::format::inode;
+use crate::format::word::{Pointer, Root};
+use crate::path::{Path, height_for, index_at, word_at};
+use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
+use crate::types::*;
+
+/// Bytes that one leaf node maps.
+const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
+/// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
+const NODE_BLOCKS: u64 = 12;
+
+/// What is written.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Bytes(&'a [u8]),
+    Zeros(u64),
+}
+
+impl Source<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::Zeros(len) => *len,
+        }
+    }
+
+    fn write<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, at: u64, from: u64, len: u64) {
+        match self {
+            Source::Bytes(bytes) => stage.write(pmem, at, &bytes[from as usize..(from + len) as usize]),
+            Source::Zeros(_) => stage.zero(pmem, at, len),
+        }
+    }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// The inode must be a file (or a link, whose target is content as well).
+    fn file_size(&self, ino: Ino) -> Result<u64> {
+        let block = self.inode_block(ino)?;
+        match self.kind_in(block, ino)?.0 {
+            Kind::Directory => Err(Error::IsDirectory),
+            Kind::File | Kind::Symlink => self.size_in(block, ino),
+        }
+    }
+
+    /// Reads from media, not through a window. Returns fewer bytes only at end of file.
+    pub fn read(&self, ino: Ino, offset: u64, into: &mut [u8]) -> Result<usize> {
+        let size = self.file_size(ino)?;
+        let (_, root) = self.inode_path(ino)?;
+        let len = (into.len() as u64).min(size.saturating_sub(offset));
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let (block, within) = (FileBlock(at / BLOCK_SIZE), at % BLOCK_SIZE);
+            let piece = (BLOCK_SIZE - within).min(len - done);
+            let target = &mut into[done as usize..(done + piece) as usize];
+            match self.entry(root, block)? {
+                Some(pointer) if !pointer.unwritten => {
+                    self.blocks.pmem.read(word_at(pointer.block, 0) + within, target)?;
+                }
+                _ => target.fill(0),
+            }
+            done += piece;
+        }
+        Ok(len as usize)
+    }
+
+    /// Writes; extends the file where needed. What had to be allocated or copied is
+    /// durable at return, overwrites in place after [`Volume::sync`]. Returns fewer bytes
+    /// than given only if space ran out midway.
+    pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], now: Time) -> Result<usize> {
+        let mut size = self.file_size(ino)?;
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .filter(|&end| end <= MAX_FILE_SIZE)
+            .ok_or(Error::TooLarge)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        if end > size {
+            self.prepare_extension(ino, size, offset)?;
+        }
+        let mut done = 0;
+        let mut most = LEAF_SIZE;
+        while done < bytes.len() as u64 {
+            let at = offset + done;
+            let piece = (LEAF_SIZE - at % LEAF_SIZE).min(most - at % BLOCK_SIZE).min(end - at);
+            let source = Source::Bytes(&bytes[done as usize..(done + piece) as usize]);
+            let raise = (at + piece > size).then_some(at + piece);
+            match self.write_piece(ino, at, source, raise) {
+                Ok(()) => {}
+                // What fits still goes in, block by block.
+                Err(Error::NoSpace) if most > BLOCK_SIZE => {
+                    most = BLOCK_SIZE;
+                    continue;
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+            size = size.max(at + piece);
+            done += piece;
+        }
+        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(done as usize)
+    }
+
+    /// Entry of a block as the path to its leaf, or to its inode, has it.
+    pub(super) fn entry_on(&self, path: &Path, root: Root, block: FileBlock) -> Result<Option<Pointer>> {
+        let Some(last) = path.last() else { return Ok(None) };
+        match (last.content, last.block) {
+            (Content::Node(_), Some(leaf)) => {
+                Ok(self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
+            }
+            // The tree grows: its only block so far is the first one.
+            (Content::Node(_), None) => {
+                Ok(last.spine.filter(|&(_, height)| height == 0 && block.0 == 0).map(|(pointer, _)| pointer))
+            }
+            _ => Ok(root.top.filter(|_| root.height == 0 && block.0 == 0)),
+        }
+    }
+
+    /// Writes a piece that lies below one leaf, and raises the size.
+    fn write_piece(&mut self, ino: Ino, offset: u64, source: Source<'_>, raise: Option<u64>) -> Result<()> {
+        let len = source.len();
+        let first = offset / BLOCK_SIZE;
+        let last = (offset + len - 1) / BLOCK_SIZE;
+        self.blocks.ensure(last - first + 1 + NODE_BLOCKS, Purpose::Grow)?;
+        let (path, root) = self.leaf_path(ino, FileBlock(last))?;
+        // Blocks below a path that is all exclusive may be this file's own.
+        let existing = path.iter().take_while(|step| step.block.is_some()).count();
+        let exclusive = self.exclusive_steps(&path)? == existing;
+
+        let mut stage = self.stage();
+        let mut words = core::mem::take(&mut self.words);
+        words.clear();
+        let mut result = Ok(());
+        for block in first..=last {
+            let begin = offset.max(block * BLOCK_SIZE);
+            let end = (offset + len).min((block + 1) * BLOCK_SIZE);
+            let piece = (begin - offset, begin % BLOCK_SIZE, end - begin);
+            result = self.write_block(
+                &mut stage,
+                &path,
+                root,
+                ino,
+                FileBlock(block),
+                exclusive,
+                source,
+                piece,
+                &mut words,
+            );
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = result {
+            self.abandon(stage);
+            self.words = words;
+            return Err(error);
+        }
+        let result = self.publish_piece(stage, ino, &path, &words, first..last + 1, raise);
+        self.words = words;
+        result
+    }
+
+    /// Writes one block: in place if it is the file's own, else to a new one, whose
+    /// entry is added to `words`. `piece`: where in the source, where in the block, length.
+    #[allow(clippy::too_many_arguments)]
+    fn write_block(
+        &mut self,
+        stage: &mut Stage<Written>,
+        path: &Path,
+        root: Root,
+        ino: Ino,
+        block: FileBlock,
+        exclusive: bool,
+        source: Source<'_>,
+        (from, within, len): (u64, u64, u64),
+        words: &mut alloc::vec::Vec<(u16, u64)>,
+    ) -> Result<()> {
+        let old = self.entry_on(path, root, block)?.filter(|p| !p.unwritten);
+        let own = match old {
+            Some(pointer) if exclusive && self.blocks.count(pointer.block)? == 1 => Some(pointer.block),
+            _ => None,
+        };
+        if let Some(own) = own {
+            source.write(stage, &mut self.blocks.pmem, word_at(own, 0) + within, from, len);
+            return Ok(());
+        }
+        if old.is_none() && matches!(source, Source::Zeros(_)) {
+            return Ok(());
+        }
+        let new = stage.allocate(&mut self.blocks, Purpose::Grow)?;
+        // Whole blocks never read the old ones.
+        match old {
+            _ if len == BLOCK_SIZE => {}
+            Some(pointer) => stage.copy_block(&mut self.blocks.pmem, pointer.block, new)?,
+            None => stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE),
+        }
+        source.write(stage, &mut self.blocks.pmem, word_at(new, 0) + within, from, len);
+        words.push(self.data_word(path, ino, block, Some(Pointer::to(new))));
+        Ok(())
+    }
+
+    fn publish_piece(
+        &mut self,
+        mut stage: Stage<Written>,
+        ino: Ino,
+        path: &Path,
+        words: &[(u16, u64)],
+        range: core::ops::Range<u64>,
+        raise: Option<u64>,
+    ) -> Result<()> {
+        if !words.is_empty() {
+            let done = self.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?;
+            self.dax.unmap(&mut self.blocks, ino, range.start, range.end)?;
+            self.release(done)?;
+            stage = self.stage();
+        }
+        match raise {
+            Some(size) => {
+                self.set_size(stage, ino, size, Purpose::Grow).inspect_err(|_| self.forget_trimmed(ino))
+            }
+            None => {
+                // Overwritten in place: durable with the next fence.
+                let flushed = stage.flush(&mut self.blocks.pmem);
+                self.fresh = flushed.unfenced();
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets the size of a file; durable at return.
+    pub fn truncate(&mut self, ino: Ino, size: u64, now: Time) -> Result<()> {
+        let old = self.file_size(ino)?;
+        if size > MAX_FILE_SIZE {
+            return Err(Error::TooLarge);
+        }
+        if size > old {
+            self.prepare_extension(ino, old, size)?;
+            let stage = self.stage();
+            self.set_size(stage, ino, size, Purpose::Grow)?;
+        } else if size < old {
+            let stage = self.stage();
+            self.set_size(stage, ino, size, Purpose::Release)?;
+            self.forget_trimmed(ino);
+            self.dax.unmap(&mut self.blocks, ino, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
+            self.trim(ino, size)?;
+        }
+        self.touch(ino, &[inode::MTIME, inode::CTIME], now)
+    }
+
+    /// Before the size is raised from `size`: nothing stale may appear below the new end,
+    /// which is at `begin` or behind it. Bytes from `begin` on will be written by the caller.
+    pub(super) fn prepare_extension(&mut self, ino: Ino, size: u64, begin: u64) -> Result<()> {
+        if self.trimmed[(ino.0 % 64) as usize] != ino {
+            self.trim(ino, size)?;
+        }
+        let end = begin.min(size.next_multiple_of(BLOCK_SIZE));
+        if end > size {
+            self.write_piece(ino, size, Source::Zeros(end - size), None)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets that nothing is beyond the end of the file.
+    pub(super) fn forget_trimmed(&mut self, ino: Ino) {
+        let known = &mut self.trimmed[(ino.0 % 64) as usize];
+        if *known == ino {
+            *known = Ino(0);
+        }
+    }
+
+    /// Drops all entries beyond a size. One commit for each level of the tree at most.
+    fn trim(&mut self, ino: Ino, size: u64) -> Result<()> {
+        let keep = size.div_ceil(BLOCK_SIZE);
+        let (path, root) = self.inode_path(ino)?;
+        if keep == 0 && root.top.is_some() {
+            self.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
+            let stage = self.stage();
+            let word = [Self::root_word(ino, Root::EMPTY)];
+            self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+        }
+        if keep > 0 && keep - 1 < root.capacity() && root.top.is_some() {
+            for level in (1..=root.height).rev() {
+                self.trim_node(ino, FileBlock(keep - 1), level)?;
+            }
+        }
+        self.trimmed[(ino.0 % 64) as usize] = ino;
+        Ok(())
+    }
+
+    /// Clears the entries behind the one that leads to `last`, in the node of `level` above it.
+    fn trim_node(&mut self, ino: Ino, last: FileBlock, level: u8) -> Result<()> {
+        let path = self.node_path(ino, last, level)?;
+        let Some(node) = path.last().and_then(|step| step.block) else { return Ok(()) };
+        let mut words = core::mem::take(&mut self.words);
+        words.clear();
+        let mut result = Ok(());
+        for index in index_at(last, level) + 1..512 {
+            match self.blocks.word(node, index) {
+                Ok(0) => {}
+                Ok(_) => words.push((index, 0)),
+                Err(poisoned) => result = Err(poisoned.into()),
+            }
+        }
+        if result.is_ok() && !words.is_empty() {
+            result = self.blocks.ensure(NODE_BLOCKS, Purpose::Release).and_then(|()| {
+                let stage = self.stage();
+                self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
+            });
+        }
+        self.words = words;
+        result
+    }
+
+    /// Makes all stores to a file durable, those through windows included.
+    pub fn sync(&mut self, ino: Ino) -> Result<()> {
+        self.inode_path(ino)?;
+        self.dax.sync(&mut self.blocks, ino)?;
+        self.blocks.pmem.fence();
+        Ok(())
+    }
+
+    /// Blocks that the content of a file refers to (shared ones counted in full).
+    pub fn blocks(&self, ino: Ino) -> Result<u64> {
+        let (_, root) = self.inode_path(ino)?;
+        root.top.map_or(Ok(0), |top| self.data_below(top.block, root.height))
+    }
+
+    fn data_below(&self, block: Block, height: u8) -> Result<u64> {
+        if height == 0 {
+            return Ok(1);
+        }
+        let mut sum = 0;
+        for index in 0..512 {
+            if let Some((pointer, _)) = self.follow(block, Content::Node(height), index)? {
+                sum += self.data_below(pointer.block, height - 1)?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The first run at or behind a file block: data, hole or unwritten. `None` beyond
+    /// the end of the file. A run may be cut short: it ends at latest with its leaf.
+    pub fn extent(&self, ino: Ino, from: FileBlock) -> Result<Option<Extent>> {
+        let end = self.file_size(ino)?.div_ceil(BLOCK_SIZE);
+        if from.0 >= end {
+            return Ok(None);
+        }
+        let (path, root) = self.leaf_path(ino, from)?;
+        let hole = |blocks: u64| {
+            let blocks = blocks.min(end - from.0);
+            Ok(Some(Extent { start: from, blocks, at: None, shared: false, unwritten: false }))
+        };
+        if height_for(from) > root.height && from.0 > 0 && root.height < height_for(from) {
+            return hole(end);
+        }
+        if let Some(missing) = path.iter().position(|step| step.block.is_none()) {
+            let level = path.len() - missing;
+            let span = 512u64.pow(level as u32);
+            return hole(span - from.0 % span);
+        }
+        let exclusive = self.exclusive_steps(&path)? == path.len();
+        let describe = |block: u64| -> Result<Extent> {
+            let pointer = self.entry_on(&path, root, FileBlock(block))?;
+            let shared = match pointer {
+                Some(p) => !exclusive || self.blocks.count(p.block)? != 1,
+                None => false,
+            };
+            let (at, unwritten) = (pointer.map(|p| p.block), pointer.is_some_and(|p| p.unwritten));
+            Ok(Extent { start: from, blocks: 1, at, shared, unwritten })
+        };
+        let mut run = describe(from.0)?;
+        let limit = ((from.0 / 512 + 1) * 512).min(end);
+        while from.0 + run.blocks < limit {
+            let next = describe(from.0 + run.blocks)?;
+            let follows = match (run.at, next.at) {
+                (Some(a), Some(b)) => a.0 + run.blocks == b.0,
+                (None, None) => true,
+                _ => false,
+            };
+            if !follows || (next.shared, next.unwritten) != (run.shared, run.unwritten) {
+                break;
+            }
+            run.blocks += 1;
+        }
+        Ok(Some(run))
+    }
+}

@@ -1,0 +1,290 @@
+//! Inodes: attributes, and who gets which number.
+
+use super::Volume;
+use crate::blocks::Purpose;
+use crate::commit::Edit;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::inode::{
+    self, INODE_WORDS, INODES_PER_BLOCK, MAX_INO, NewInode, ROOT_INO, from_mode_bits, mode_bits, open_number,
+    seal_number, slot_of, word_index,
+};
+use crate::format::word::Root;
+use crate::path::{Path, word_at};
+use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
+use crate::types::*;
+
+/// Which inode numbers are in use, as far as it is remembered.
+#[derive(Debug)]
+pub(super) struct InodeTable {
+    /// Live inodes.
+    pub used: u64,
+    /// Inodes that the inode file has room for.
+    pub room: u64,
+    /// Where the search for a free one goes on.
+    pub cursor: u64,
+}
+
+impl Default for InodeTable {
+    fn default() -> Self {
+        InodeTable { used: 0, room: 0, cursor: ROOT_INO.0 }
+    }
+}
+
+fn damaged(block: Block, what: &'static str) -> Error {
+    Error::Damaged { block, what }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// The block that holds a live inode.
+    pub(crate) fn inode_block(&self, ino: Ino) -> Result<Block> {
+        let (path, _) = self.inode_path(ino)?;
+        path.last().and_then(|step| step.block).ok_or(Error::NotFound)
+    }
+
+    fn raw(&self, block: Block, ino: Ino, word: u16) -> Result<u64> {
+        Ok(self.blocks.word(block, word_index(slot_of(ino), word))?)
+    }
+
+    fn number(&self, block: Block, ino: Ino, word: u16, what: &'static str) -> Result<u64> {
+        open_number(self.raw(block, ino, word)?, word, slot_of(ino)).map_err(|_| damaged(block, what))
+    }
+
+    /// Size of the inode, whose block is known.
+    pub(crate) fn size_in(&self, block: Block, ino: Ino) -> Result<u64> {
+        let size = self.number(block, ino, inode::SIZE, "a size fails its check")?;
+        if size > MAX_FILE_SIZE { Err(damaged(block, "a size is beyond the limit")) } else { Ok(size) }
+    }
+
+    pub(super) fn kind_in(&self, block: Block, ino: Ino) -> Result<(Kind, u16)> {
+        let value = self.number(block, ino, inode::MODE, "a mode fails its check")?;
+        from_mode_bits(value).map_err(|_| damaged(block, "an inode of no known kind"))
+    }
+
+    pub(super) fn nlink_in(&self, block: Block, ino: Ino) -> Result<u32> {
+        Ok(self.number(block, ino, inode::NLINK, "a link count fails its check")? as u32)
+    }
+
+    /// The seed of a directory's name hash.
+    pub(super) fn seed_of(&self, block: Block, ino: Ino) -> Result<u64> {
+        self.number(block, ino, inode::SEED, "a seed fails its check")
+    }
+
+    /// The directory that holds a directory.
+    pub(super) fn parent_of(&self, ino: Ino) -> Result<Ino> {
+        let block = self.inode_block(ino)?;
+        Ok(Ino(self.number(block, ino, inode::PARENT, "a parent fails its check")?))
+    }
+
+    /// Number of the inode that founded the family of clones.
+    pub(super) fn family_of(&self, block: Block, ino: Ino) -> Result<Ino> {
+        Ok(Ino(self.number(block, ino, inode::FAMILY, "a family fails its check")?))
+    }
+
+    /// The attributes of an inode.
+    pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
+        let block = self.inode_block(ino)?;
+        let (kind, mode) = self.kind_in(block, ino)?;
+        let owner = self.raw(block, ino, inode::OWNER)?;
+        let time = |word| self.raw(block, ino, word).map(|raw| Time(raw as i64));
+        Ok(Attributes {
+            ino,
+            kind,
+            mode,
+            nlink: self.nlink_in(block, ino)?,
+            uid: owner as u32,
+            gid: (owner >> 32) as u32,
+            size: self.size_in(block, ino)?,
+            mtime: time(inode::MTIME)?,
+            ctime: time(inode::CTIME)?,
+            atime: time(inode::ATIME)?,
+            btime: time(inode::BTIME)?,
+        })
+    }
+
+    /// Sets attributes; durable at return.
+    pub fn set_attributes(&mut self, ino: Ino, set: SetAttributes, now: Time) -> Result<()> {
+        let (path, _) = self.inode_path(ino)?;
+        let old = self.attributes(ino)?;
+        let slot = slot_of(ino);
+        let mode = seal_number(mode_bits(old.kind, set.mode.unwrap_or(old.mode)), inode::MODE, slot);
+        let owner = set.uid.unwrap_or(old.uid) as u64 | (set.gid.unwrap_or(old.gid) as u64) << 32;
+        let words = [
+            (word_index(slot, inode::MODE), mode),
+            (word_index(slot, inode::OWNER), owner),
+            (word_index(slot, inode::ATIME), set.atime.unwrap_or(old.atime).0 as u64),
+            (word_index(slot, inode::MTIME), set.mtime.unwrap_or(old.mtime).0 as u64),
+            (word_index(slot, inode::CTIME), now.0 as u64),
+        ];
+        let stage = self.stage();
+        self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
+    }
+
+    /// Sets times of an inode after a change: durable with the next fence.
+    pub(super) fn touch(&mut self, ino: Ino, words: &[u16], now: Time) -> Result<()> {
+        let (path, _) = self.inode_path(ino)?;
+        let slot = slot_of(ino);
+        let Some(block) = path.last().and_then(|step| step.block) else { return Ok(()) };
+        if self.exclusive_steps(&path)? < path.len() {
+            let words: arrayvec::ArrayVec<_, 4> =
+                words.iter().map(|&word| (word_index(slot, word), now.0 as u64)).collect();
+            let stage = self.stage();
+            return self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release);
+        }
+        for &word in words {
+            let at = word_at(block, word_index(slot, word));
+            self.blocks.pmem.store(at, now.0 as u64);
+            self.blocks.pmem.flush(at, 8);
+        }
+        Ok(())
+    }
+
+    /// Commits a new size.
+    pub(super) fn set_size(
+        &mut self,
+        stage: Stage<Written>,
+        ino: Ino,
+        size: u64,
+        purpose: Purpose,
+    ) -> Result<()> {
+        let (path, _) = match self.inode_path(ino) {
+            Ok(found) => found,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        let slot = slot_of(ino);
+        let word = [(word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))];
+        self.commit_and_release(stage, &[Edit::words(&path, &word)], purpose)
+    }
+
+    /// Finds an inode number that is free. Its block may have to be made.
+    fn free_ino(&mut self) -> Result<Ino> {
+        // While few are free, looking for one costs more than making room for more.
+        let room = self.inodes.room;
+        if room - self.inodes.used.min(room) > room / 8 {
+            for _ in 0..room {
+                let next = self.inodes.cursor + 1;
+                self.inodes.cursor = if next < room { next } else { ROOT_INO.0 };
+                let ino = Ino(self.inodes.cursor);
+                let path = self.inode_block_path(ino)?;
+                let Some(block) = path.last().and_then(|step| step.block) else {
+                    return Ok(Ino(ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1));
+                };
+                if self.raw(block, ino, inode::ROOT)? == 0 {
+                    return Ok(ino);
+                }
+            }
+        }
+        if room >= MAX_INO { Err(Error::NoSpace) } else { Ok(Ino(room)) }
+    }
+
+    /// Writes a new inode, live but without a name, into the stage. Where its block has to
+    /// be made or copied for that, it is committed by itself.
+    pub(super) fn new_inode(
+        &mut self,
+        stage: &mut Stage<Written>,
+        make: impl FnOnce(Ino) -> NewInode,
+    ) -> Result<Ino> {
+        let ino = self.free_ino()?;
+        let path = self.inode_block_path(ino)?;
+        let new = make(ino);
+        match path.last().and_then(|step| step.block) {
+            Some(block) if self.exclusive_steps(&path)? == path.len() => {
+                let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
+                for (index, value) in (NewInode { generation, ..new }).words(slot_of(ino)) {
+                    stage.store(&mut self.blocks.pmem, block, index, value);
+                }
+            }
+            Some(block) => {
+                let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
+                let words = NewInode { generation, ..new }.words(slot_of(ino));
+                self.commit_beside(stage, &[Edit::words(&path, &words)])?;
+            }
+            None => {
+                let mut bytes = [0; BLOCK_SIZE as usize];
+                for (index, value) in new.words(slot_of(ino)) {
+                    bytes[index as usize * 8..index as usize * 8 + 8].copy_from_slice(&value.to_le_bytes());
+                }
+                self.commit_beside(stage, &[Edit::content(&path, &bytes)])?;
+                self.inodes.room =
+                    self.inodes.room.max((ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64);
+            }
+        }
+        self.inodes.used += 1;
+        self.inodes.cursor = ino.0;
+        Ok(ino)
+    }
+
+    /// Commits edits while another stage is being filled.
+    pub(super) fn commit_beside(&mut self, _other: &Stage<Written>, edits: &[Edit<'_>]) -> Result<()> {
+        let stage = Stage::new(alloc::vec::Vec::new());
+        self.commit_and_release(stage, edits, Purpose::Grow)
+    }
+
+    /// Undoes [`Volume::new_inode`], whose stage was given up.
+    pub(super) fn forget_inode(&mut self, ino: Ino) {
+        let Ok(path) = self.inode_block_path(ino) else { return };
+        let Some(block) = path.last().and_then(|step| step.block) else { return };
+        // Recovery would drop it too: it has no name.
+        let at = word_at(block, word_index(slot_of(ino), inode::ROOT));
+        self.blocks.pmem.store(at, 0);
+        self.blocks.pmem.flush(at, 8);
+        self.blocks.pmem.fence();
+        self.inodes.used -= 1;
+    }
+
+    /// Frees an inode that has no name and no window: its blocks go with the durable
+    /// clearing of its root.
+    pub(crate) fn drop_inode(&mut self, ino: Ino) -> Result<()> {
+        let (path, _) = self.inode_path(ino)?;
+        let word = [(word_index(slot_of(ino), inode::ROOT), 0)];
+        let stage = self.stage();
+        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+        self.inode_dropped(ino);
+        Ok(())
+    }
+
+    /// Notes that an inode is free again.
+    pub(super) fn inode_dropped(&mut self, ino: Ino) {
+        self.inodes.used -= 1;
+        self.forget_trimmed(ino);
+    }
+
+    /// The new root of an inode as an edit of its own.
+    pub(super) fn root_word(ino: Ino, root: Root) -> (u16, u64) {
+        (word_index(slot_of(ino), inode::ROOT), root.encode(slot_of(ino)))
+    }
+
+    /// Calls `each` for every live inode: its number, its block and its root.
+    pub(super) fn each_inode(
+        &mut self,
+        each: &mut dyn FnMut(&mut Self, Ino, Block, Root) -> Result<()>,
+    ) -> Result<()> {
+        let live = self.live_root()?;
+        let end = if live.top.is_none() { 0 } else { live.capacity() };
+        let mut at = 0;
+        while at < end {
+            let ino = Ino(at * INODES_PER_BLOCK as u64);
+            let path: Path = self.inode_block_path(ino)?;
+            let Some(block) = path.last().and_then(|step| step.block) else {
+                // Skip what the missing node would have mapped.
+                let missing = path.iter().position(|step| step.block.is_none()).unwrap_or(0);
+                let level = path.len() - 1 - missing;
+                at = (at / 512u64.pow(level as u32) + 1) * 512u64.pow(level as u32);
+                continue;
+            };
+            for slot in 0..INODES_PER_BLOCK {
+                let word = self.blocks.word(block, slot * INODE_WORDS + inode::ROOT)?;
+                let root = Root::decode(word, slot).map_err(|_| damaged(block, "a root fails its check"))?;
+                if let Some(root) = root {
+                    each(self, Ino(ino.0 + slot as u64), block, root)?;
+                }
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! A mounted volume: the interface that servers and consoles use.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mount.rs` | format, mount, unmount |
+//! | `rebuild.rs` | counting references and free blocks anew after a stop that was not clean |
+//! | `inodes.rs` | attributes, allocation of inodes |
+//! | `file.rs` | read, write, truncate |
+//! | `dir.rs` | directories: lookup, insertion, listing |
+//! | `names.rs` | create, remove, rename, paths |
+//! | `clone.rs` | clones of files |
+//! | `splice.rs` | clones of ranges |
+//! | `check.rs` | verification of everything |
+//!
+//! Names are byte strings; paths are resolved by the caller with [`Volume::resolve`].
+//! Operations are atomic and durable at return unless they say otherwise.
+
+mod check;
+mod clone;
+mod dir;
+mod file;
+mod inodes;
+mod mount;
+mod names;
+mod rebuild;
+mod splice;
+
+pub use check::CheckReport;
+pub use mount::{FormatOptions, MountError};
+
+use crate::blocks::Blocks;
+use crate::dax::{Mmu, Windows};
+use crate::error::Result;
+use crate::format::superblock::Superblock;
+use crate::pmem::Pmem;
+use crate::stage::Retire;
+use crate::types::*;
+use alloc::vec::Vec;
+use inodes::InodeTable;
+
+/// A mounted volume over persistent memory `P`, shown through the page tables `M`.
+pub struct Volume<P, M> {
+    pub(crate) blocks: Blocks<P>,
+    pub(crate) dax: Windows<M>,
+    pub(crate) faults: FaultCounts,
+    /// The block with the inodes of the live volume's inode file and its like.
+    pub(crate) system: Block,
+    superblock: Superblock,
+    inodes: InodeTable,
+    /// Files that are known to have nothing beyond their end, by number modulo the size.
+    trimmed: [Ino; 64],
+    /// Lists whose memory is used again by each commit.
+    pub(crate) fresh: Vec<Block>,
+    pub(crate) retired: Vec<Retire>,
+    words: Vec<(u16, u64)>,
+}
+
+/// Counts of what the fault handler did since mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounts {
+    /// Faults by loads.
+    pub read: u64,
+    /// Faults by stores that only had to grant writing.
+    pub write: u64,
+    /// Faults by stores that copied (or allocated) a block.
+    pub cow: u64,
+    /// Faults that could not be resolved.
+    pub failed: u64,
+    /// Shadows of *other* files unmapped by copies on write: always 0.
+    pub foreign_unmapped: u64,
+    /// Shadows tossed by copies on write and grants.
+    pub tossed: u64,
+}
+
+/// The state of windows, masters and shadows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagesReport {
+    /// Open windows.
+    pub windows: u64,
+    /// Slots attached to windows now.
+    pub slots: u64,
+    /// Blocks that are mapped read-only at least once.
+    pub masters: u64,
+    /// Read-only translations of blocks.
+    pub shadows: u64,
+    /// Translations of the zero page.
+    pub zero: u64,
+    /// Writable translations (dirty pages).
+    pub writable: u64,
+    /// What the fault handler did (not filtered by file).
+    pub faults: FaultCounts,
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// The persistent memory (for its counters).
+    pub fn pmem(&self) -> &P {
+        &self.blocks.pmem
+    }
+
+    /// The persistent memory, for the stores of a software processor.
+    #[cfg(feature = "testing")]
+    pub fn pmem_mut(&mut self) -> &mut P {
+        &mut self.blocks.pmem
+    }
+
+    /// The page tables.
+    pub fn mmu_mut(&mut self) -> &mut M {
+        &mut self.dax.mmu
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> Ino {
+        crate::format::inode::ROOT_INO
+    }
+
+    /// Space of the volume.
+    pub fn space(&self) -> Space {
+        let geometry = self.blocks.geometry;
+        Space {
+            total: geometry.total - geometry.first,
+            free: self.blocks.free(),
+            shared: self.blocks.shared(),
+            inodes: self.inodes.used,
+        }
+    }
+
+    /// Identifies the volume.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.superblock.uuid
+    }
+
+    /// Does one bounded step of background reclaiming; false if there is nothing to do.
+    pub fn reclaim_step(&mut self) -> Result<bool> {
+        self.blocks.reclaim_step()
+    }
+
+    /// Whether there is background reclaiming to do.
+    pub fn has_pending_reclaim(&self) -> bool {
+        self.blocks.has_pending()
+    }
+
+    /// The state of windows, of one file or of all.
+    pub fn pages(&self, ino: Option<Ino>) -> Result<PagesReport> {
+        let mut report = PagesReport { faults: self.faults, ..PagesReport::default() };
+        match ino {
+            None => {
+                report.windows = self.dax.open_windows();
+                report.slots = self.dax.attached().count() as u64;
+                report.masters = self.dax.shadows.masters();
+                report.shadows = self.dax.shadows.count();
+                report.zero = self.dax.zero;
+                report.writable = self.dax.writable;
+            }
+            Some(ino) => self.pages_of(ino, &mut report)?,
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,267 @@
+//! Format, mount, unmount.
+
+use super::inodes::InodeTable;
+use super::{FaultCounts, Volume};
+use crate::blocks::Blocks;
+use crate::dax::{Mmu, Windows};
+use crate::error::Error;
+use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system};
+use crate::format::superblock::{Geometry, MIN_BLOCKS, NoSuperblock, Superblock};
+use crate::format::word::{Pointer, Root};
+use crate::path::word_at;
+use crate::pmem::{Pmem, Poisoned};
+use crate::types::{BLOCK_SIZE, Block, Ino, Kind, Time};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What `format` needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatOptions {
+    /// Identifies the volume; any 16 bytes that no other volume has.
+    pub uuid: [u8; 16],
+    /// Seed of the hash of directory names (random).
+    pub seed: u64,
+    /// Creation time of the root directory.
+    pub now: Time,
+}
+
+/// Why a region cannot be mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountError {
+    /// All zeros: it was never formatted.
+    Blank,
+    /// It holds something, but no Umbra volume.
+    Foreign,
+    /// An Umbra volume of a format version that this program does not know.
+    Version(u32),
+    /// Smaller than the smallest volume, or than the volume says it is.
+    TooSmall,
+    /// Both superblocks are damaged.
+    Superblocks,
+    /// The volume is damaged beyond them.
+    Fs(Error),
+}
+
+impl From<Poisoned> for MountError {
+    fn from(poisoned: Poisoned) -> Self {
+        MountError::Fs(poisoned.into())
+    }
+}
+
+impl From<Error> for MountError {
+    fn from(error: Error) -> Self {
+        MountError::Fs(error)
+    }
+}
+
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MountError::Blank => f.write_str("the NVDIMM is blank"),
+            MountError::Foreign => f.write_str("the NVDIMM holds something that is not an Umbra volume"),
+            MountError::Version(v) => write!(f, "the volume has format version {v}, which is not known here"),
+            MountError::TooSmall => f.write_str("the NVDIMM is smaller than the volume (at least 8 MiB)"),
+            MountError::Superblocks => f.write_str("both superblocks of the volume are damaged"),
+            MountError::Fs(error) => write!(f, "the volume cannot be mounted: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for MountError {}
+
+/// Where leftovers of other formats are looked for, in bytes from the start and the end.
+const PROBE: u64 = 1 << 20;
+
+type Bytes = [u8; BLOCK_SIZE as usize];
+
+fn is_blank<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
+    let mut bytes: Bytes = [0; BLOCK_SIZE as usize];
+    let len = pmem.len();
+    let head = (0..PROBE.min(len)).step_by(BLOCK_SIZE as usize);
+    let tail = (len.saturating_sub(PROBE)..len).step_by(BLOCK_SIZE as usize);
+    for at in head.chain(tail) {
+        pmem.read(at, &mut bytes)?;
+        if bytes.iter().any(|&b| b != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads both superblocks and takes the newer of those that are whole.
+fn read_superblock<P: Pmem>(pmem: &P) -> Result<Superblock, MountError> {
+    if pmem.len() < MIN_BLOCKS * BLOCK_SIZE {
+        return Err(MountError::TooSmall);
+    }
+    let mut best: Option<Superblock> = None;
+    let mut why = [NoSuperblock::Damaged; 2];
+    for (copy, why) in why.iter_mut().enumerate() {
+        let mut bytes: Bytes = [0; BLOCK_SIZE as usize];
+        if pmem.read(copy as u64 * BLOCK_SIZE, &mut bytes).is_err() {
+            continue;
+        }
+        match Superblock::decode(&bytes) {
+            Ok(found) if best.is_none_or(|b| found.mounts > b.mounts) => best = Some(found),
+            // Equal mounts: the copies differ in the clean flag at most; unclean is safe.
+            Ok(found) => best = best.map(|b| Superblock { clean: b.clean && found.clean, ..b }),
+            Err(no) => *why = no,
+        }
+    }
+    if let Some(found) = best {
+        let fits = found.geometry.total * BLOCK_SIZE <= pmem.len();
+        return if fits { Ok(found) } else { Err(MountError::TooSmall) };
+    }
+    for no in why {
+        if let NoSuperblock::Version(version) = no {
+            return Err(MountError::Version(version));
+        }
+    }
+    match why {
+        [NoSuperblock::Magic, NoSuperblock::Magic] if is_blank(pmem)? => Err(MountError::Blank),
+        [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem)? => Err(MountError::Superblocks),
+        [NoSuperblock::Magic, NoSuperblock::Magic] => Err(MountError::Foreign),
+        _ => Err(MountError::Superblocks),
+    }
+}
+
+/// Whether a volume whose superblocks are gone was here: its system inode file's first
+/// pointer stands where the size of the region puts it.
+fn looks_like_ours<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
+    let geometry = Geometry::new(pmem.len() / BLOCK_SIZE);
+    let word = pmem.load(word_at(Block(geometry.first), 0))?;
+    Ok(matches!(Pointer::decode(word, 2, 0), Ok(Some(_))))
+}
+
+fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock) {
+    let bytes = superblock.encode();
+    for copy in 0..2 {
+        pmem.write(copy * BLOCK_SIZE, &bytes);
+        pmem.flush(copy * BLOCK_SIZE, BLOCK_SIZE);
+        // One after the other: a crash leaves at least one copy whole.
+        pmem.fence();
+    }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Writes an empty volume over the whole region. Whatever was there is gone.
+    pub fn format(pmem: &mut P, options: FormatOptions) -> Result<(), MountError> {
+        let total = pmem.len() / BLOCK_SIZE;
+        if total < MIN_BLOCKS {
+            return Err(MountError::TooSmall);
+        }
+        let geometry = Geometry::new(total);
+        let [top, leaf, system, inodes] = core::array::from_fn(|i| Block(geometry.first + i as u64));
+        // Old superblocks go first: a crash in between must not leave them with new content.
+        pmem.zero(0, 2 * BLOCK_SIZE);
+        pmem.flush(0, 2 * BLOCK_SIZE);
+        pmem.fence();
+        pmem.zero(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
+        pmem.flush(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
+        for block in [top, leaf, system, inodes] {
+            pmem.zero(word_at(block, 0), BLOCK_SIZE);
+        }
+        pmem.store(word_at(top, 0), Pointer::to(leaf).encode(2, 0));
+        pmem.store(word_at(leaf, 0), Pointer::to(system).encode(1, 0));
+        let live = Root { height: 0, top: Some(Pointer::to(inodes)) };
+        pmem.store(word_at(system, system::LIVE * INODE_WORDS), live.encode(system::LIVE));
+        pmem.store(word_at(system, system::BAD_BLOCKS * INODE_WORDS), Root::EMPTY.encode(system::BAD_BLOCKS));
+        let slot = slot_of(ROOT_INO);
+        let root = inode::NewInode {
+            kind: Kind::Directory,
+            mode: 0o755,
+            size: 0,
+            nlink: 1,
+            family: ROOT_INO,
+            seed: options.seed,
+            parent: ROOT_INO,
+            owner: 0,
+            now: options.now,
+            generation: 1,
+            root: Root::EMPTY,
+        };
+        for (index, value) in root.words(slot) {
+            pmem.store(word_at(inodes, index), value);
+        }
+        for block in [top, leaf, system, inodes] {
+            pmem.flush(word_at(block, 0), BLOCK_SIZE);
+        }
+        pmem.fence();
+        let superblock = Superblock {
+            uuid: options.uuid,
+            geometry,
+            system: top,
+            mounts: 0,
+            clean: false,
+            seed: options.seed.rotate_left(32) ^ options.now.0 as u64,
+            created: options.now.0,
+        };
+        write_superblocks(pmem, &superblock);
+        Ok(())
+    }
+
+    /// Mounts the volume of a region; rebuilds the derived state.
+    /// On failure the parts are handed back.
+    pub fn mount(pmem: P, mmu: M, now: Time) -> Result<Self, (MountError, P, M)> {
+        let superblock = match read_superblock(&pmem) {
+            Ok(superblock) => superblock,
+            Err(error) => return Err((error, pmem, mmu)),
+        };
+        let mut volume = Volume {
+            blocks: Blocks::new(pmem, superblock.geometry),
+            dax: Windows::new(mmu),
+            faults: FaultCounts::default(),
+            system: superblock.system,
+            superblock,
+            inodes: InodeTable::default(),
+            trimmed: [Ino(0); 64],
+            fresh: Vec::with_capacity(1024),
+            retired: Vec::with_capacity(1024),
+            words: Vec::with_capacity(512),
+        };
+        match volume.start(now) {
+            Ok(()) => Ok(volume),
+            Err(error) => Err((error, volume.blocks.pmem, volume.dax.mmu)),
+        }
+    }
+
+    fn start(&mut self, _now: Time) -> Result<(), MountError> {
+        // Both copies say "not clean" before anything else is written.
+        self.superblock.mounts += 1;
+        self.superblock.clean = false;
+        write_superblocks(&mut self.blocks.pmem, &self.superblock);
+        self.system = self.find_system()?;
+        self.rebuild()?;
+        Ok(())
+    }
+
+    /// The block of system inodes: first block of the system inode file.
+    fn find_system(&self) -> Result<Block, Error> {
+        use crate::blocks::Content;
+        let top = self.superblock.system;
+        let missing = Error::Damaged { block: top, what: "the system inode file has no first block" };
+        let (leaf, _) = self.follow(top, Content::InodeNode(2), 0)?.ok_or(missing)?;
+        let (system, _) = self.follow(leaf.block, Content::InodeNode(1), 0)?.ok_or(missing)?;
+        Ok(system.block)
+    }
+
+    /// Top node of the system inode file.
+    pub(crate) fn system_top(&self) -> Block {
+        self.superblock.system
+    }
+
+    /// Second half of the key of the name hash.
+    pub(crate) fn hash_seed(&self) -> u64 {
+        self.superblock.seed
+    }
+
+    /// Ends all windows and makes everything durable. Files that are open without a name
+    /// go; the parts are handed back.
+    pub fn unmount(mut self) -> Result<(P, M), Error> {
+        for ino in self.dax.orphans() {
+            self.drop_inode(ino)?;
+        }
+        let mmu = self.dax.dissolve(&mut self.blocks)?;
+        self.blocks.pmem.fence();
+        Ok((self.blocks.pmem, mmu))
+    }
+}

@@ -1,0 +1,334 @@
+//! Names: create, remove, rename, and paths.
+
+use super::Volume;
+use super::dir::check_name;
+use crate::blocks::Purpose;
+use crate::commit::Edit;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::bucket::payload;
+use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
+use crate::format::word::Root;
+use crate::path::Path;
+use crate::pmem::Pmem;
+use crate::types::*;
+use arrayvec::ArrayVec;
+
+/// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths.
+const NAME_BLOCKS: u64 = 24;
+/// Deepest directory that is looked at when a directory is moved.
+const MAX_DEPTH: usize = 1 << 16;
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Finds a name in a directory (`.` and `..` are not names here).
+    pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Ino> {
+        let dir = self.dir(dir)?;
+        check_name(name)?;
+        self.find(dir, name)?.map(|found| found.ino).ok_or(Error::NotFound)
+    }
+
+    /// Finds the inode of a path from the root. Empty components and `.` are skipped,
+    /// `..` goes up; symbolic links are not followed.
+    pub fn resolve(&self, path: &[u8]) -> Result<Ino> {
+        let mut at = self.root();
+        let mut must_be_directory = path.ends_with(b"/");
+        for name in path.split(|&b| b == b'/') {
+            at = match name {
+                b"" | b"." => at,
+                b".." => {
+                    self.dir(at)?;
+                    self.parent_of(at)?
+                }
+                name => self.lookup(at, name)?,
+            };
+            must_be_directory |= name == b".";
+        }
+        if must_be_directory {
+            self.dir(at)?;
+        }
+        Ok(at)
+    }
+
+    /// Splits a path into the directory that holds its last component, and that
+    /// component. `/` alone is `Error::InvalidName`.
+    pub fn resolve_parent<'p>(&self, path: &'p [u8]) -> Result<(Ino, &'p [u8])> {
+        let mut end = path.len();
+        while end > 0 && path[end - 1] == b'/' {
+            end -= 1;
+        }
+        let path = &path[..end];
+        let start = path.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+        let name = &path[start..];
+        check_name(name)?;
+        let dir = self.resolve(&path[..start])?;
+        self.dir(dir)?;
+        Ok((dir, name))
+    }
+
+    /// Creates an empty file.
+    pub fn create(&mut self, dir: Ino, name: &[u8], mode: u16, now: Time) -> Result<Ino> {
+        self.make(dir, name, now, |ino| NewInode::of(Kind::File, mode, ino, dir, now))
+    }
+
+    /// Creates an empty directory.
+    pub fn mkdir(&mut self, dir: Ino, name: &[u8], mode: u16, now: Time) -> Result<Ino> {
+        self.make(dir, name, now, |ino| NewInode::of(Kind::Directory, mode, ino, dir, now))
+    }
+
+    /// Makes an inode and a name for it: two fences, if its blocks have room.
+    pub(super) fn make(
+        &mut self,
+        dir: Ino,
+        name: &[u8],
+        now: Time,
+        new: impl FnOnce(Ino) -> NewInode,
+    ) -> Result<Ino> {
+        check_name(name)?;
+        if self.find(self.dir(dir)?, name)?.is_some() {
+            return Err(Error::Exists);
+        }
+        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        let mut stage = self.stage();
+        let mut kind = Kind::File;
+        let mut epoch = 0;
+        let made = self.make_room(&stage, dir, name).and_then(|room| {
+            epoch = self.blocks.epoch;
+            let ino = self.new_inode(&mut stage, |ino| {
+                let new = new(ino);
+                kind = new.kind;
+                new
+            })?;
+            Ok((room, ino))
+        });
+        let (room, ino) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        // Making the inode may have moved blocks of the path: then find it again.
+        let room = if self.blocks.epoch == epoch { Ok(room) } else { self.make_room(&stage, dir, name) };
+        let result = match room {
+            Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
+            Err(error) => {
+                self.abandon(stage);
+                Err(error)
+            }
+        };
+        if let Err(error) = result {
+            self.forget_inode(ino);
+            return Err(error);
+        }
+        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(ino)
+    }
+
+    /// Removes the name of a file; its blocks are reclaimed in the background once no
+    /// window shows it.
+    pub fn unlink(&mut self, dir: Ino, name: &[u8], now: Time) -> Result<()> {
+        self.remove(dir, name, false, now)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&mut self, dir: Ino, name: &[u8], now: Time) -> Result<()> {
+        self.remove(dir, name, true, now)
+    }
+
+    fn remove(&mut self, dir: Ino, name: &[u8], directory: bool, now: Time) -> Result<()> {
+        let opened = self.dir(dir)?;
+        check_name(name)?;
+        let found = self.find(opened, name)?.ok_or(Error::NotFound)?;
+        match (found.kind == Kind::Directory, directory) {
+            (true, false) => return Err(Error::IsDirectory),
+            (false, true) => return Err(Error::NotDirectory),
+            (true, true) if !self.is_empty_dir(found.ino)? => return Err(Error::NotEmpty),
+            _ => {}
+        }
+        self.blocks.ensure(NAME_BLOCKS, Purpose::Release)?;
+        let path = self.slot_path(dir, &found)?;
+        let stage = self.stage();
+        self.commit_and_release(stage, &[Edit::words(&path, &[(found.slot, 0)])], Purpose::Release)?;
+        self.drop_name(found.ino)?;
+        self.touch(dir, &[inode::MTIME, inode::CTIME], now)
+    }
+
+    /// One name of the inode is durably gone.
+    fn drop_name(&mut self, ino: Ino) -> Result<()> {
+        let block = self.inode_block(ino)?;
+        let names = self.nlink_in(block, ino)?;
+        if names <= 1 && !self.dax.is_open(ino) {
+            return self.drop_inode(ino);
+        }
+        let (path, _) = self.inode_path(ino)?;
+        let slot = slot_of(ino);
+        let left = names.saturating_sub(1);
+        let word = [(word_index(slot, inode::NLINK), seal_number(left as u64, inode::NLINK, slot))];
+        let stage = self.stage();
+        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+        if left == 0 {
+            self.dax.set_orphan(ino);
+        }
+        Ok(())
+    }
+
+    /// A directory must not be moved below itself.
+    fn check_not_below(&self, moved: Ino, target: Ino) -> Result<()> {
+        let mut at = target;
+        for _ in 0..MAX_DEPTH {
+            if at == moved {
+                return Err(Error::Invalid("a directory cannot be moved into itself"));
+            }
+            if at == self.root() {
+                return Ok(());
+            }
+            at = self.parent_of(at)?;
+        }
+        Err(Error::Invalid("the directories are nested too deeply"))
+    }
+
+    /// Renames atomically; replaces a file by a file, an empty directory by a directory.
+    pub fn rename(&mut self, dir: Ino, name: &[u8], to_dir: Ino, to_name: &[u8], now: Time) -> Result<()> {
+        let (from, to) = (self.dir(dir)?, self.dir(to_dir)?);
+        check_name(name)?;
+        check_name(to_name)?;
+        let moved = self.find(from, name)?.ok_or(Error::NotFound)?;
+        let replaced = self.find(to, to_name)?;
+        let is_dir = moved.kind == Kind::Directory;
+        match replaced {
+            // Two names of one file: nothing happens, as POSIX has it.
+            Some(old) if old.ino == moved.ino => return Ok(()),
+            Some(old) if old.kind == Kind::Directory && !is_dir => return Err(Error::IsDirectory),
+            Some(old) if old.kind != Kind::Directory && is_dir => return Err(Error::NotDirectory),
+            Some(old) if is_dir && !self.is_empty_dir(old.ino)? => return Err(Error::NotEmpty),
+            _ => {}
+        }
+        if is_dir {
+            self.check_not_below(moved.ino, to_dir)?;
+        }
+        self.blocks.ensure(2 * NAME_BLOCKS, Purpose::Grow)?;
+        let stage = self.stage();
+        let result = self.commit_rename(stage, dir, name, to_dir, to_name, is_dir)?;
+        if let Some(dropped) = result {
+            self.inode_dropped(dropped);
+        } else if let Some(old) = replaced {
+            self.drop_name(old.ino)?;
+        }
+        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        if dir != to_dir {
+            self.touch(to_dir, &[inode::MTIME, inode::CTIME], now)?;
+        }
+        self.touch(moved.ino, &[inode::CTIME], now)
+    }
+
+    /// Everything that a rename changes, published by one word. Returns the inode that
+    /// went with it, if the name that was replaced was its last one and nobody has it open.
+    fn commit_rename(
+        &mut self,
+        stage: crate::stage::Stage<crate::stage::Written>,
+        dir: Ino,
+        name: &[u8],
+        to_dir: Ino,
+        to_name: &[u8],
+        is_dir: bool,
+    ) -> Result<Option<Ino>> {
+        let prepared = self.prepare_rename(&stage, dir, name, to_dir, to_name, is_dir);
+        let plan = match prepared {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        let bytes = payload(plan.moved.0, plan.moved.1, to_name);
+        let mut edits = ArrayVec::<Edit<'_>, 4>::new();
+        edits.push(Edit {
+            payload: Some((plan.offset, &bytes)),
+            ..Edit::words(&plan.target, &plan.target_words)
+        });
+        edits.push(Edit::words(&plan.source, &plan.source_words));
+        for (path, words) in &plan.inodes {
+            edits.push(Edit::words(path, words));
+        }
+        self.commit_and_release(stage, &edits, Purpose::Grow)?;
+        Ok(plan.dropped)
+    }
+
+    fn prepare_rename(
+        &mut self,
+        stage: &crate::stage::Stage<crate::stage::Written>,
+        dir: Ino,
+        name: &[u8],
+        to_dir: Ino,
+        to_name: &[u8],
+        is_dir: bool,
+    ) -> Result<RenamePlan> {
+        let room = self.make_room(stage, to_dir, to_name)?;
+        // Making room may have moved entries: find them again.
+        let moved = self.find(self.dir(dir)?, name)?.ok_or(Error::NotFound)?;
+        let replaced = self.find(self.dir(to_dir)?, to_name)?;
+        let mut plan = RenamePlan {
+            moved: (moved.ino, moved.kind),
+            offset: room.offset(),
+            target_words: ArrayVec::new(),
+            source: self.slot_path(dir, &moved)?,
+            source_words: [(moved.slot, 0)],
+            inodes: ArrayVec::new(),
+            dropped: None,
+            target: room.path.clone(),
+        };
+        plan.target_words.push(room.word());
+        plan.target_words.extend(replaced.map(|old| (old.slot, 0)));
+        if is_dir && dir != to_dir {
+            let (path, _) = self.inode_path(moved.ino)?;
+            let slot = slot_of(moved.ino);
+            let word = (word_index(slot, inode::PARENT), seal_number(to_dir.0, inode::PARENT, slot));
+            plan.inodes.push((path, [word]));
+        }
+        if let Some(old) = replaced {
+            let block = self.inode_block(old.ino)?;
+            if self.nlink_in(block, old.ino)? <= 1 && !self.dax.is_open(old.ino) {
+                let (path, _) = self.inode_path(old.ino)?;
+                plan.inodes.push((path, [(word_index(slot_of(old.ino), inode::ROOT), 0)]));
+                plan.dropped = Some(old.ino);
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// What a rename changes.
+struct RenamePlan {
+    /// The inode that gets the new name, and its kind.
+    moved: (Ino, Kind),
+    /// Bucket of the new name, and where in it the payload goes.
+    target: Path,
+    offset: u16,
+    target_words: ArrayVec<(u16, u64), 2>,
+    /// Bucket of the old name.
+    source: Path,
+    source_words: [(u16, u64); 1],
+    /// Words of inodes: a directory's new parent, the root of what is replaced.
+    inodes: ArrayVec<(Path, [(u16, u64); 1]), 2>,
+    dropped: Option<Ino>,
+}
+
+impl NewInode {
+    fn of(kind: Kind, mode: u16, ino: Ino, parent: Ino, now: Time) -> Self {
+        // The seed only has to differ between directories: the volume's own part is secret.
+        let seed = (now.0 as u64).rotate_left(24) ^ ino.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        NewInode {
+            kind,
+            mode,
+            size: 0,
+            nlink: 1,
+            family: ino,
+            seed,
+            parent,
+            owner: 0,
+            now,
+            generation: 1,
+            root: Root::EMPTY,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Counting anew: after a stop that was not clean, all derived state is rebuilt.
+//!
+//! One pass over the trees counts references, each distinct node once; it grows with
+//! nodes, not with clones. Then the names of the live volume are walked with one bit for
+//! each inode: what has no name goes, and counts of names are set right.
+
+use super::Volume;
+use crate::blocks::Content;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::inode::{
+    self, INODE_WORDS, INODES_PER_BLOCK, ROOT_INO, seal_number, slot_of, system, word_index,
+};
+use crate::format::word::Root;
+use crate::path::word_at;
+use crate::pmem::Pmem;
+use crate::types::*;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+/// How often each inode is named: a bit, and a number where there are more names.
+pub(super) struct Names {
+    named: Vec<u64>,
+    more: BTreeMap<Ino, u32>,
+}
+
+impl Names {
+    fn new(room: u64) -> Result<Self> {
+        let mut named = Vec::new();
+        named.try_reserve_exact(room.div_ceil(64) as usize).map_err(|_| Error::NoMemory)?;
+        named.resize(room.div_ceil(64) as usize, 0);
+        Ok(Names { named, more: BTreeMap::new() })
+    }
+
+    fn add(&mut self, ino: Ino) {
+        let Some(word) = self.named.get_mut((ino.0 / 64) as usize) else { return };
+        let bit = 1 << (ino.0 % 64);
+        if *word & bit != 0 {
+            *self.more.entry(ino).or_insert(1) += 1;
+        }
+        *word |= bit;
+    }
+
+    /// Names of an inode.
+    pub fn of(&self, ino: Ino) -> u32 {
+        let named = self.named.get((ino.0 / 64) as usize).is_some_and(|word| word >> (ino.0 % 64) & 1 != 0);
+        self.more.get(&ino).copied().unwrap_or(named as u32)
+    }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Builds all derived state from the trees.
+    pub(super) fn rebuild(&mut self) -> Result<()> {
+        self.count_all()?;
+        self.count_inodes()?;
+        let names = self.count_names()?;
+        self.correct_names(&names)
+    }
+
+    /// Counts references: from the system inode file down.
+    fn count_all(&mut self) -> Result<()> {
+        self.count(self.system_top(), Content::InodeNode(2), 0)
+    }
+
+    /// Counts one reference to a block, and with the first one what the block refers to.
+    fn count(&mut self, block: Block, content: Content, depth: u32) -> Result<()> {
+        let first = self.blocks.count(block)? == 0;
+        self.blocks.add_reference(block)?;
+        if !first || content == Content::Data {
+            return Ok(());
+        }
+        // Three nodes and a block of inodes, twice, and the data: deeper is a loop.
+        if depth > 9 {
+            return Err(Error::Damaged { block, what: "a tree is deeper than any can be" });
+        }
+        let step = if content == Content::Inodes { INODE_WORDS } else { 1 };
+        for index in (0..512).step_by(step as usize) {
+            let word = self.blocks.word(block, index)?;
+            if word == 0 {
+                continue;
+            }
+            let found = if block == self.system {
+                self.system_reference(index, word)?
+            } else {
+                self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c))
+            };
+            if let Some((child, content)) = found {
+                self.count(child, content, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a root in the block of system inodes refers to.
+    pub(super) fn system_reference(&self, index: u16, word: u64) -> Result<Option<(Block, Content)>> {
+        let slot = index / INODE_WORDS;
+        let what = Error::Damaged { block: self.system, what: "a root of the system fails its check" };
+        let Some(root) = Root::decode(word, slot).map_err(|_| what)? else { return Ok(None) };
+        let Some(top) = root.top else { return Ok(None) };
+        if !self.blocks.geometry.holds(top.block) {
+            return Err(what);
+        }
+        let content = match slot {
+            system::BAD_BLOCKS => Content::file_top(root.height),
+            _ => Content::inode_file_top(root.height),
+        };
+        Ok(Some((top.block, content)))
+    }
+
+    fn count_inodes(&mut self) -> Result<()> {
+        self.inodes.used = 0;
+        self.inodes.room = INODES_PER_BLOCK as u64;
+        self.each_inode(&mut |volume, ino, _, _| {
+            volume.inodes.used += 1;
+            let room = (ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64;
+            volume.inodes.room = volume.inodes.room.max(room);
+            Ok(())
+        })
+    }
+
+    /// Walks the names of all directories.
+    pub(super) fn count_names(&mut self) -> Result<Names> {
+        let mut names = Names::new(self.inodes.room)?;
+        names.add(ROOT_INO);
+        self.each_inode(&mut |volume, ino, block, _| {
+            if volume.kind_in(block, ino)?.0 == Kind::Directory {
+                volume.read_dir(ino, 0, &mut |entry| {
+                    names.add(entry.ino);
+                    ControlFlow::Continue(())
+                })?;
+            }
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    /// Drops inodes without a name, and sets counts of names right.
+    fn correct_names(&mut self, names: &Names) -> Result<()> {
+        loop {
+            let mut nameless = arrayvec::ArrayVec::<Ino, 64>::new();
+            self.each_inode(&mut |volume, ino, block, _| {
+                let is = names.of(ino);
+                if is == 0 {
+                    let _ = nameless.try_push(ino);
+                } else if volume.nlink_in(block, ino).ok() != Some(is) {
+                    let slot = slot_of(ino);
+                    let at = word_at(block, word_index(slot, inode::NLINK));
+                    volume.blocks.pmem.store(at, seal_number(is as u64, inode::NLINK, slot));
+                    volume.blocks.pmem.flush(at, 8);
+                }
+                Ok(())
+            })?;
+            self.blocks.pmem.fence();
+            let more = nameless.is_full();
+            for ino in nameless {
+                self.drop_inode(ino)?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}

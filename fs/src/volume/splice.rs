@@ -1,0 +1,250 @@
+//! Clones of ranges: the target's tree is built anew around subtrees of the source.
+//!
+//! Where source and target are aligned alike, whole subtrees are shared; elsewhere entry by
+//! entry. Everything is built first and published with one word, the target's root (with
+//! the size, if that grows), so a range clone happens whole or not at all.
+
+use super::Volume;
+use crate::blocks::{Content, Purpose};
+use crate::commit::Edit;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::inode::{self, seal_number, slot_of, word_index};
+use crate::format::word::{Pointer, Root};
+use crate::path::{height_for, index_at, word_at};
+use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
+use crate::types::*;
+use arrayvec::ArrayVec;
+use core::ops::Range;
+
+/// What is shared into which place.
+#[derive(Clone, Copy)]
+struct Splice {
+    /// Root of the source.
+    source: Root,
+    /// First block of the range in source and target.
+    from: u64,
+    to: u64,
+    /// Blocks of the range.
+    blocks: u64,
+}
+
+impl Splice {
+    fn covers(&self, range: &Range<u64>) -> bool {
+        range.start >= self.to && range.end <= self.to + self.blocks
+    }
+    fn touches(&self, range: &Range<u64>) -> bool {
+        range.start < self.to + self.blocks && range.end > self.to
+    }
+    /// The source's block for a block of the target.
+    fn source_of(&self, block: u64) -> u64 {
+        block - self.to + self.from
+    }
+}
+
+fn overlap(a: u64, b: u64, len: u64) -> bool {
+    a < b + len && b < a + len
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Shares a range of blocks of `src` into `dst`. Offsets are multiples of 4096;
+    /// so is `len`, unless the range ends at the end of `src` and at or beyond that of
+    /// `dst`. Atomic and durable at return.
+    pub fn clone_range(
+        &mut self,
+        src: Ino,
+        src_offset: u64,
+        dst: Ino,
+        dst_offset: u64,
+        len: u64,
+        now: Time,
+    ) -> Result<()> {
+        let mut sizes = [0; 2];
+        for (size, ino) in sizes.iter_mut().zip([src, dst]) {
+            let attributes = self.attributes(ino)?;
+            match attributes.kind {
+                Kind::File => *size = attributes.size,
+                Kind::Directory => return Err(Error::IsDirectory),
+                Kind::Symlink => return Err(Error::Invalid("not a regular file")),
+            }
+        }
+        let [src_size, dst_size] = sizes;
+        let src_end = src_offset.checked_add(len).ok_or(Error::TooLarge)?;
+        let dst_end =
+            dst_offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
+        if src_offset % BLOCK_SIZE != 0 || dst_offset % BLOCK_SIZE != 0 {
+            return Err(Error::Invalid("offsets of a range clone must be multiples of 4096"));
+        }
+        if src_end > src_size {
+            return Err(Error::Invalid("the range ends beyond the end of the source"));
+        }
+        if len % BLOCK_SIZE != 0 && (src_end != src_size || dst_end < dst_size) {
+            return Err(Error::Invalid(
+                "a length that is no multiple of 4096 must end both files (or grow the target)",
+            ));
+        }
+        if src == dst && overlap(src_offset, dst_offset, len.next_multiple_of(BLOCK_SIZE)) {
+            return Err(Error::Invalid("source and target ranges overlap"));
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        if dst_end > dst_size {
+            self.prepare_extension(dst, dst_size, dst_offset)?;
+        }
+        self.dax.sync(&mut self.blocks, src)?;
+        self.dax.sync(&mut self.blocks, dst)?;
+
+        let (_, source) = self.inode_path(src)?;
+        let blocks = len.div_ceil(BLOCK_SIZE);
+        let splice = Splice { source, from: src_offset / BLOCK_SIZE, to: dst_offset / BLOCK_SIZE, blocks };
+        self.publish_splice(dst, &splice, (dst_end > dst_size).then_some(dst_end))?;
+        // What was replaced goes soon: until then the target's blocks count as shared.
+        for _ in 0..16 {
+            if !self.blocks.reclaim_step()? {
+                break;
+            }
+        }
+        self.touch(dst, &[inode::MTIME, inode::CTIME], now)
+    }
+
+    fn publish_splice(&mut self, dst: Ino, splice: &Splice, raise: Option<u64>) -> Result<()> {
+        let (path, old) = self.inode_path(dst)?;
+        let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
+        let tree = old.top.map(|top| (top, old.height));
+        let mut stage = self.stage();
+        let top = match self.splice_node(&mut stage, splice, height, tree, 0) {
+            Ok(top) => top,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        let slot = slot_of(dst);
+        let root = Root { height: if top.is_some() { height } else { 0 }, top };
+        let mut words = ArrayVec::<(u16, u64), 2>::new();
+        words.push(Self::root_word(dst, root));
+        words.extend(raise.map(|size| (word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))));
+        match self.commit(stage, &[Edit::words(&path, &words)], Purpose::Grow) {
+            Ok(done) => {
+                self.dax.unmap(&mut self.blocks, dst, splice.to, splice.to + splice.blocks)?;
+                self.blocks.epoch += 1;
+                self.release(done)
+            }
+            Err(error) => {
+                if let Some(top) = top {
+                    self.blocks.discard(top.block, Content::file_top(height));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A subtree of `level` that starts at file block `first`: the old one, with the
+    /// splice's part replaced. The result holds a reference to all it refers to.
+    fn splice_node(
+        &mut self,
+        stage: &mut Stage<Written>,
+        splice: &Splice,
+        level: u8,
+        old: Option<(Pointer, u8)>,
+        first: u64,
+    ) -> Result<Option<Pointer>> {
+        let range = first..first + 512u64.pow(level as u32);
+        if !splice.touches(&range) {
+            return self.keep(stage, level, old);
+        }
+        if splice.covers(&range) {
+            let from = splice.source_of(first);
+            // A subtree of the source that lies just so, or a hole, is taken as it is.
+            if from.is_multiple_of(512u64.pow(level as u32))
+                && (level <= splice.source.height || from >= splice.source.capacity())
+            {
+                let shared = self.subtree(splice.source, FileBlock(from), level)?;
+                if let Some(pointer) = shared {
+                    self.blocks.add_reference(pointer.block)?;
+                }
+                return Ok(shared);
+            }
+        }
+        debug_assert!(level > 0, "a block is always aligned");
+        let node = self.blocks.allocate(Purpose::Grow)?;
+        stage.zero(&mut self.blocks.pmem, word_at(node, 0), BLOCK_SIZE);
+        match self.splice_children(stage, splice, level, old, first, node) {
+            Ok(()) => Ok(Some(Pointer::to(node))),
+            Err(error) => {
+                self.blocks.discard(node, Content::Node(level));
+                Err(error)
+            }
+        }
+    }
+
+    fn splice_children(
+        &mut self,
+        stage: &mut Stage<Written>,
+        splice: &Splice,
+        level: u8,
+        old: Option<(Pointer, u8)>,
+        first: u64,
+        node: Block,
+    ) -> Result<()> {
+        let span = 512u64.pow(level as u32 - 1);
+        for index in 0..512u16 {
+            let child = match old {
+                // The old tree was lower: it is all below the first entry.
+                Some((_, height)) if height < level => old.filter(|_| index == 0),
+                Some((pointer, _)) => {
+                    self.follow(pointer.block, Content::Node(level), index)?.map(|(p, _)| (p, level - 1))
+                }
+                None => None,
+            };
+            let new = self.splice_node(stage, splice, level - 1, child, first + index as u64 * span)?;
+            if let Some(pointer) = new {
+                stage.store(&mut self.blocks.pmem, node, index, pointer.encode(level, index));
+            }
+        }
+        Ok(())
+    }
+
+    /// An old subtree that stays, with a new reference, below as many new nodes as it is
+    /// lower than `level`.
+    fn keep(
+        &mut self,
+        stage: &mut Stage<Written>,
+        level: u8,
+        old: Option<(Pointer, u8)>,
+    ) -> Result<Option<Pointer>> {
+        let Some((mut pointer, height)) = old else { return Ok(None) };
+        self.blocks.add_reference(pointer.block)?;
+        for above in height + 1..=level {
+            let node = match self.blocks.allocate(Purpose::Grow) {
+                Ok(node) => node,
+                Err(error) => {
+                    self.blocks.discard(pointer.block, Content::file_top(above - 1));
+                    return Err(error);
+                }
+            };
+            stage.zero(&mut self.blocks.pmem, word_at(node, 0), BLOCK_SIZE);
+            stage.store(&mut self.blocks.pmem, node, 0, pointer.encode(above, 0));
+            pointer = Pointer::to(node);
+        }
+        Ok(Some(pointer))
+    }
+
+    /// The subtree of `level` that starts at a block of a tree.
+    fn subtree(&self, root: Root, first: FileBlock, level: u8) -> Result<Option<Pointer>> {
+        let Some(top) = root.top else { return Ok(None) };
+        if first.0 >= root.capacity() {
+            return Ok(None);
+        }
+        let mut pointer = top;
+        for at in (level + 1..=root.height).rev() {
+            match self.follow(pointer.block, Content::Node(at), index_at(first, at))? {
+                Some((next, _)) => pointer = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(pointer))
+    }
+}
