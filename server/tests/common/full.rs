@@ -1,0 +1,71 @@
+//! A machine with a volume in plain memory and a software MMU.
+
+use umbra_fs::dax::{AccessError, Machine, Page};
+use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, new_volume};
+use umbra_fs::{Time, Volume};
+use umbra_server::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
+
+/// The machine; its clock goes on by a microsecond whenever it is looked at.
+pub struct Full {
+    pub machine: SoftMachine<MemPmem>,
+    pub counters: Counters,
+    clock: core::cell::Cell<u64>,
+}
+
+impl Full {
+    /// A new volume of `mib` MiB, with `slots` slots of 2 MiB for windows.
+    pub fn new(mib: u64, slots: u32) -> Self {
+        Full {
+            machine: SoftMachine { volume: new_volume(mib << 20, slots) },
+            counters: Counters::default(),
+            clock: core::cell::Cell::new(0),
+        }
+    }
+
+    /// Every test ends with this.
+    pub fn check(&mut self) {
+        let report = self.machine.volume.check().expect("the check can be done");
+        assert_eq!(report.issues, Vec::<String>::new());
+    }
+}
+
+impl Machine for Full {
+    type Pmem = MemPmem;
+    type Mmu = SoftMmu;
+    fn volume<R>(&mut self, f: impl FnOnce(&mut Volume<MemPmem, SoftMmu>) -> R) -> R {
+        self.machine.volume(f)
+    }
+    fn load(&mut self, page: Page, offset: usize, into: &mut [u8]) -> Result<(), AccessError> {
+        self.machine.load(page, offset, into)
+    }
+    fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
+        self.machine.store(page, offset, from)
+    }
+}
+
+impl Platform for Full {
+    fn now(&self) -> Time {
+        Time(1_700_000_000_000_000_000 + self.uptime_ns() as i64)
+    }
+    fn uptime_ns(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1000);
+        self.clock.get()
+    }
+    fn boot_ns(&self) -> u64 {
+        1
+    }
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+    fn persisted(&mut self) -> Persisted {
+        let pmem = self.machine.volume.pmem();
+        Persisted { flushes: pmem.flushes, fences: pmem.fences }
+    }
+    fn nvdimms(&self) -> &[Nvdimm] {
+        &[]
+    }
+    fn power_off(&mut self) {}
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+}
