@@ -129,12 +129,12 @@ pub(crate) struct Blocks<P> {
     pub pmem: P,
     pub geometry: Geometry,
     /// A bit for each group: its records are valid. Others are to be read as zeros.
-    initialised: Vec<u64>,
+    pub(crate) initialised: Vec<u64>,
     /// Free blocks of each group.
-    free_in: Vec<u16>,
-    free: u64,
+    pub(crate) free_in: Vec<u16>,
+    pub(crate) free: u64,
     /// Blocks with more than one reference.
-    shared: u64,
+    pub(crate) shared: u64,
     /// Where the search for a free block goes on.
     cursor: u64,
     /// Head and number of the blocks that wait to be reclaimed.
@@ -182,6 +182,13 @@ impl<P: Pmem> Blocks<P> {
         self.geometry.scratch * BLOCK_SIZE + block.0 * RECORD_SIZE
     }
 
+    /// Where the records of a group are: byte offset and length.
+    pub(crate) fn group_records(&self, group: u64) -> (u64, u64) {
+        let first = self.record(Block(group * GROUP));
+        let end = self.record(Block(((group + 1) * GROUP).min(self.geometry.total)));
+        (first, end - first)
+    }
+
     fn is_initialised(&self, block: Block) -> bool {
         let group = block.0 / GROUP;
         self.initialised[(group / 64) as usize] >> (group % 64) & 1 != 0
@@ -194,9 +201,8 @@ impl<P: Pmem> Blocks<P> {
     fn set_state(&mut self, block: Block, state: u64) {
         if !self.is_initialised(block) {
             let group = block.0 / GROUP;
-            let first = self.record(Block(group * GROUP));
-            let end = self.record(Block(((group + 1) * GROUP).min(self.geometry.total)));
-            self.pmem.zero(first, end - first);
+            let (at, len) = self.group_records(group);
+            self.pmem.zero(at, len);
             self.initialised[(group / 64) as usize] |= 1 << (group % 64);
         }
         let at = self.record(block);

@@ -5,6 +5,7 @@
 //! | [`pmem`] | the seam to persistent memory: every store, flush and fence |
 //! | `format` | what the bytes on media mean |
 //! | `blocks` | references to blocks, free blocks, reclaiming: derived state |
+//! | `checkpoint` | the derived state across a clean unmount |
 //! | `stage` | the order of a commit, as types |
 //! | `path` | the way from the top of the volume to a block |
 //! | `commit` | one change of any number of words, published by one store |
@@ -19,6 +20,7 @@
 extern crate alloc;
 
 mod blocks;
+mod checkpoint;
 mod commit;
 pub mod dax;
 mod error;

@@ -93,6 +93,7 @@ struct Pair {
     machine: SoftMachine<MemPmem>,
     model: BTreeMap<String, Node>,
     windows: Vec<(Window, Ino, Option<String>, Vec<u8>)>,
+    remounts: u32,
 }
 
 /// The bytes that a write of this sort leaves: they differ by position.
@@ -111,7 +112,7 @@ fn overlay(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
 impl Pair {
     fn new(slots: u32) -> Self {
         let volume = new_volume(REGION, slots);
-        Pair { machine: SoftMachine { volume }, model: BTreeMap::new(), windows: Vec::new() }
+        Pair { machine: SoftMachine { volume }, model: BTreeMap::new(), windows: Vec::new(), remounts: 0 }
     }
 
     fn volume(&mut self) -> &mut Volume<MemPmem, SoftMmu> {
@@ -343,12 +344,17 @@ impl Pair {
     }
 
     fn remount(&mut self) {
-        // Half of the times as after a crash in which everything had reached the media.
         let slots = 3;
         let fresh = new_volume(8 << 20, 1);
         let volume = std::mem::replace(&mut self.machine.volume, fresh);
-        let pmem = volume.unmount().unwrap().0;
-        self.machine.volume = mount(pmem, slots).unwrap();
+        self.remounts += 1;
+        self.machine.volume = if self.remounts % 2 == 0 {
+            mount(volume.unmount().unwrap().0, slots).unwrap()
+        } else {
+            // A crash in which every store had reached the media.
+            mount(volume.pmem().clone(), slots).unwrap()
+        };
+        assert_eq!(self.machine.volume.was_rebuilt(), self.remounts % 2 == 1);
         self.windows.clear();
     }
 
@@ -410,8 +416,10 @@ proptest! {
             prop_assert_eq!(report.issues, Vec::<String>::new(), "after {:?}", op);
         }
         pair.compare();
-        pair.remount();
-        pair.compare();
+        for _ in 0..3 {
+            pair.remount();
+            pair.compare();
+        }
     }
 }
 

@@ -438,13 +438,13 @@ impl<M: Mmu> Windows<M> {
         Ok(any)
     }
 
-    /// Detaches everything, makes all stores durable, and hands back the page tables.
-    pub fn dissolve<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Result<M> {
+    /// Takes all slots away from their windows: all stores through them are durable.
+    pub fn detach_all<P: Pmem>(&mut self, blocks: &mut Blocks<P>) -> Result<()> {
         for slot in 0..self.slots.len() as u32 {
             if self.slots[slot as usize].window != NONE {
                 self.detach(blocks, Slot(slot))?;
             }
         }
-        Ok(self.mmu)
+        Ok(())
     }
 }

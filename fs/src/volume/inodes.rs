@@ -2,6 +2,7 @@
 
 use super::Volume;
 use crate::blocks::Purpose;
+use crate::checkpoint::Counts;
 use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
@@ -29,6 +30,18 @@ pub(super) struct InodeTable {
 impl Default for InodeTable {
     fn default() -> Self {
         InodeTable { used: 0, room: 0, cursor: ROOT_INO.0 }
+    }
+}
+
+impl InodeTable {
+    /// What a checkpoint keeps of it.
+    pub fn counts(&self) -> Counts {
+        Counts { inodes_used: self.used, inodes_room: self.room }
+    }
+
+    /// Takes over what a checkpoint kept.
+    pub fn restore(&mut self, used: u64, room: u64) {
+        *self = InodeTable { used, room, ..InodeTable::default() };
     }
 }
 

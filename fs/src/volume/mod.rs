@@ -46,6 +46,8 @@ pub struct Volume<P, M> {
     /// The block with the inodes of the live volume's inode file and its like.
     pub(crate) system: Block,
     superblock: Superblock,
+    /// The derived state was counted anew by this mount.
+    rebuilt: bool,
     inodes: InodeTable,
     /// Files that are known to have nothing beyond their end, by number modulo the size.
     trimmed: [Ino; 64],

@@ -199,7 +199,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(())
     }
 
-    /// Mounts the volume of a region; rebuilds the derived state.
+    /// Mounts the volume of a region; rebuilds the derived state unless the last unmount
+    /// was clean.
     /// On failure the parts are handed back.
     pub fn mount(pmem: P, mmu: M, now: Time) -> Result<Self, (MountError, P, M)> {
         let superblock = match read_superblock(&pmem) {
@@ -212,6 +213,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             faults: FaultCounts::default(),
             system: superblock.system,
             superblock,
+            rebuilt: false,
             inodes: InodeTable::default(),
             trimmed: [Ino(0); 64],
             fresh: Vec::with_capacity(1024),
@@ -225,12 +227,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn start(&mut self, _now: Time) -> Result<(), MountError> {
+        // Anything doubtful about the checkpoint, a memory error in it too, means a rebuild.
+        let counts = match self.superblock.clean {
+            true => self.blocks.read_checkpoint(self.superblock.mounts).ok().flatten(),
+            false => None,
+        };
         // Both copies say "not clean" before anything else is written.
         self.superblock.mounts += 1;
         self.superblock.clean = false;
         write_superblocks(&mut self.blocks.pmem, &self.superblock);
         self.system = self.find_system()?;
-        self.rebuild()?;
+        match counts {
+            Some(counts) => self.inodes.restore(counts.inodes_used, counts.inodes_room),
+            None => self.rebuild()?,
+        }
+        self.rebuilt = counts.is_none();
         Ok(())
     }
 
@@ -254,14 +265,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.superblock.seed
     }
 
-    /// Ends all windows and makes everything durable. Files that are open without a name
-    /// go; the parts are handed back.
+    /// Whether this mount had to count everything anew.
+    pub fn was_rebuilt(&self) -> bool {
+        self.rebuilt
+    }
+
+    /// Ends all windows, makes everything durable and marks the volume clean. Files that
+    /// are open without a name go; the parts are handed back.
     pub fn unmount(mut self) -> Result<(P, M), Error> {
+        self.dax.detach_all(&mut self.blocks)?;
         for ino in self.dax.orphans() {
             self.drop_inode(ino)?;
         }
-        let mmu = self.dax.dissolve(&mut self.blocks)?;
+        while self.blocks.reclaim_step()? {}
+        self.blocks.write_checkpoint(self.superblock.mounts, self.inodes.counts());
         self.blocks.pmem.fence();
-        Ok((self.blocks.pmem, mmu))
+        self.superblock.clean = true;
+        write_superblocks(&mut self.blocks.pmem, &self.superblock);
+        Ok((self.blocks.pmem, self.dax.mmu))
     }
 }
