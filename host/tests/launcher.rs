@@ -199,12 +199,20 @@ fn a_signal_shuts_the_foreground_down_cleanly() {
 
 #[test]
 fn a_guest_that_says_why_is_quoted() {
-    let host = Host::with_guest("echo booting; echo 'fatal: no NVDIMM'; exit 3");
-    for up in [&["up", "--detach"][..], &["up"]] {
-        let text = host.failure(up);
-        assert!(text.contains("no NVDIMM"), "{text}");
+    let no_volume = format!("echo '[0.1] error no volume: no NVDIMM'; {GOOD_GUEST}");
+    for (script, reason) in
+        [(no_volume.as_str(), "no NVDIMM"), ("echo 'panic at x.rs:7: broken'; exit 3", "x.rs:7: broken")]
+    {
+        let host = Host::with_guest(script);
+        for up in [&["up", "--detach"][..], &["up"]] {
+            let text = host.failure(up);
+            assert!(text.contains("cannot serve") && text.contains(reason), "{text}");
+        }
+        assert_eq!(host.json(&["status"])["running"], false);
     }
-    assert_eq!(host.json(&["status"])["running"], false);
+    let host = Host::with_guest(&no_volume);
+    host.json(&["up", "--detach", "--guest-config", "volume=no"]);
+    host.json(&["down"]);
 }
 
 #[test]

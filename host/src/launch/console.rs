@@ -129,21 +129,24 @@ impl Lines {
 pub(super) enum Meaning {
     /// It serves from now on.
     Ready,
-    /// It will not: why.
-    Fatal(String),
+    /// It runs, but has nothing to serve: why.
+    NoVolume(String),
+    /// It stops: why.
+    Panic(String),
 }
 
-/// Reads a line of the guest. The contract with the kernel: a line that is `ready` or starts
-/// with `ready:` once all is served; a line that starts with `fatal:` or `panic` when it will stop.
+/// Reads a line of the guest. The contract with the kernel: `no volume: WHY` in a line of its log
+/// if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
+/// with `panic` when it gives up.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
     let line = line.trim();
-    if line == "ready" || line.starts_with("ready:") || line.starts_with("ready ") {
+    if line.strip_prefix("ready").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':'])) {
         return Some(Meaning::Ready);
     }
-    if let Some(why) = line.strip_prefix("fatal:") {
-        return Some(Meaning::Fatal(why.trim().into()));
+    if let Some((_, why)) = line.split_once("no volume: ") {
+        return Some(Meaning::NoVolume(why.into()));
     }
-    line.starts_with("panic").then(|| Meaning::Fatal(line.into()))
+    line.starts_with("panic").then(|| Meaning::Panic(line.into()))
 }
 
 #[cfg(test)]
@@ -165,8 +168,9 @@ mod tests {
     #[test]
     fn lines_have_meanings() {
         assert_eq!(meaning("ready"), Some(Meaning::Ready));
-        assert_eq!(meaning("ready: rpc on port 1"), Some(Meaning::Ready));
-        assert_eq!(meaning("fatal: no NVDIMM"), Some(Meaning::Fatal("no NVDIMM".into())));
+        assert_eq!(meaning("ready 123 ms"), Some(Meaning::Ready));
+        assert_eq!(meaning("error: no volume: no NVDIMM"), Some(Meaning::NoVolume("no NVDIMM".into())));
+        assert_eq!(meaning("panic at x.rs:1"), Some(Meaning::Panic("panic at x.rs:1".into())));
         assert_eq!(meaning("already"), None);
         assert_eq!(meaning("readyish"), None);
     }

@@ -36,8 +36,8 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 const RPC_GRACE: Duration = Duration::from_secs(30);
 /// The same, asked over its console.
 const CONSOLE_GRACE: Duration = Duration::from_secs(15);
-/// How long a guest that gave a reason to stop may take to do so.
-const FATAL_GRACE: Duration = Duration::from_secs(2);
+/// How long a guest that cannot serve may take to stop.
+const USELESS_GRACE: Duration = Duration::from_secs(2);
 /// How long the rest of the console, or of an answer, is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -53,7 +53,8 @@ pub trait Reporter {
 
 enum Event {
     Ready(Instant),
-    Fatal(String),
+    /// The guest says why it will not serve, and whether it goes on running.
+    Useless(String, Runs),
     ConsoleEnded,
     QemuEnded(io::Result<ExitStatus>),
     DaemonEnded(io::Result<ExitStatus>),
@@ -69,6 +70,12 @@ struct Waiting {
     outcome: Sender<Stopped>,
     /// Disconnected when the outcome has been passed on.
     passed_on: Receiver<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runs {
+    On,
+    Out,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +112,8 @@ struct Supervisor {
     /// Killed, where they still run, when this goes.
     _children: (Process, Option<Process>),
     started: Instant,
+    /// The guest was told to mount nothing; then it is no failure that it does not.
+    bare: bool,
     /// Clients of `down`.
     waiting: Vec<Waiting>,
 }
@@ -219,6 +228,7 @@ impl Supervisor {
             console,
             _children: (qemu, daemon),
             started,
+            bare: options.guest_config.iter().any(|line| line == "volume=no"),
             waiting: Vec::new(),
         })
     }
@@ -240,7 +250,7 @@ impl Supervisor {
     /// The loop. Its result is that of the instance.
     fn wait(&mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
         let mut deadline = Some(self.started + BOOT_TIMEOUT);
-        let mut fatal: Option<String> = None;
+        let mut useless: Option<String> = None;
         let mut stopping = false;
         let mut console_ended = false;
         loop {
@@ -249,7 +259,7 @@ impl Supervisor {
                 Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::Ready(_)) if stopping || self.is_ready() => {}
+                Ok(Event::Ready(_)) if stopping || useless.is_some() || self.is_ready() => {}
                 Ok(Event::Ready(at)) => {
                     deadline = None;
                     let status = self.set_ready(at);
@@ -258,17 +268,19 @@ impl Supervisor {
                         self.ask();
                     }
                 }
-                Ok(Event::Fatal(why)) => {
-                    if fatal.is_none() {
-                        fatal = Some(why);
-                        deadline = Some(Instant::now() + FATAL_GRACE);
+                Ok(Event::Useless(..)) if useless.is_some() || self.bare => {}
+                Ok(Event::Useless(why, runs)) => {
+                    useless = Some(why);
+                    deadline = Some(Instant::now() + USELESS_GRACE);
+                    if runs == Runs::On {
+                        self.ask();
                     }
                 }
                 Ok(Event::QemuEnded(status)) => {
                     if !console_ended {
-                        self.hear_last_words(&mut fatal);
+                        self.hear_last_words(&mut useless);
                     }
-                    return self.outcome(status, fatal);
+                    return self.outcome(status, useless);
                 }
                 Ok(Event::ConsoleEnded) => console_ended = true,
                 Ok(Event::DaemonEnded(_)) if stopping => {}
@@ -294,21 +306,23 @@ impl Supervisor {
                         self.ask();
                     }
                 }
+                // It has its deadline already.
+                Ok(Event::Asked(_)) if useless.is_some() => {}
                 Ok(Event::Asked(Asked::OverRpc)) => deadline = Some(Instant::now() + RPC_GRACE),
                 Ok(Event::Asked(Asked::OverConsole)) => deadline = Some(Instant::now() + CONSOLE_GRACE),
                 Ok(Event::Asked(Asked::Nowhere)) => deadline = Some(Instant::now()),
-                Err(_) => return Err(self.overdue(fatal, stopping)),
+                Err(_) => return Err(self.overdue(useless, stopping)),
             }
         }
     }
 
     /// Waits until the console is read to its end: the reason may be in there.
-    fn hear_last_words(&self, fatal: &mut Option<String>) {
+    fn hear_last_words(&self, useless: &mut Option<String>) {
         let deadline = Instant::now() + LAST_WORDS;
         while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             match event {
                 Event::ConsoleEnded => return,
-                Event::Fatal(why) if fatal.is_none() => *fatal = Some(why),
+                Event::Useless(why, _) if useless.is_none() && !self.bare => *useless = Some(why),
                 Event::Ready(at) if !self.is_ready() => drop(self.set_ready(at)),
                 _ => {}
             }
@@ -347,11 +361,11 @@ impl Supervisor {
     }
 
     /// What the end of QEMU means.
-    fn outcome(&self, status: io::Result<ExitStatus>, fatal: Option<String>) -> Result<(), LaunchError> {
+    fn outcome(&self, status: io::Result<ExitStatus>, useless: Option<String>) -> Result<(), LaunchError> {
         let log = self.state.console_log();
-        if let Some(why) = fatal {
+        if let Some(why) = useless {
             return Err(LaunchError::Stopped(format!(
-                "the guest stopped: {why} (console: {})",
+                "the guest cannot serve: {why} (console: {})",
                 log.display()
             )));
         }
@@ -378,10 +392,10 @@ impl Supervisor {
     }
 
     /// What it means that nothing happened in time.
-    fn overdue(&self, fatal: Option<String>, stopping: bool) -> LaunchError {
+    fn overdue(&self, useless: Option<String>, stopping: bool) -> LaunchError {
         let log = self.state.console_log();
-        LaunchError::Stopped(match fatal {
-            Some(why) => format!("the guest stopped: {why} (console: {})", log.display()),
+        LaunchError::Stopped(match useless {
+            Some(why) => format!("the guest cannot serve: {why} (console: {})", log.display()),
             None if stopping => "the guest did not power off in time and was killed".into(),
             None => format!(
                 "the guest was not ready after {} s; its console ({}) ends: {}",
@@ -430,7 +444,8 @@ fn start_console(
     let on_line = move |line: &str| {
         let event = match console::meaning(line) {
             Some(Meaning::Ready) => Event::Ready(Instant::now()),
-            Some(Meaning::Fatal(why)) => Event::Fatal(why),
+            Some(Meaning::NoVolume(why)) => Event::Useless(why, Runs::On),
+            Some(Meaning::Panic(why)) => Event::Useless(why, Runs::Out),
             None => return,
         };
         drop(sender.send(event));
