@@ -1,1 +1,24 @@
-//! VM harness and end-to-end tests.
+//! A harness for tests that boot the real thing, and what they share.
+//!
+//! A test launches a machine on a state directory of its own, waits until it serves, acts, and
+//! asserts. A failed one keeps that directory and says where the logs are.
+//!
+//! | module      | what                                                          |
+//! |-------------|---------------------------------------------------------------|
+//! | [`vm`]      | the machine: launch, restart, kill, and `umbra` run against it |
+//! | [`programs`]| the `umbra` program and the guest's images, built once        |
+//! | [`image`]   | disk images with a real filesystem, and their hashes          |
+//! | [`edits`]   | stores as the host computes them                              |
+//! | [`random`]  | numbers that are the same in every run                        |
+//!
+//! The tests themselves are in `tests/tests/`, one file for each thing that is shown. They
+//! assert contents, counts and ratios within one run, never absolute times: those are printed by
+//! `cargo acceptance`.
+
+pub mod edits;
+pub mod image;
+pub mod programs;
+pub mod random;
+pub mod vm;
+
+pub use vm::{Machine, Vm};
