@@ -11,7 +11,7 @@
 //! | `*.pid`          | supervisor, QEMU, vsock daemon                                |
 //! | `console.log`    | what the guest's serial line said since the last start        |
 //! | `qemu.log`, `vsock.log`, `supervisor.log` | what those programs said             |
-//! | `guest.conf`     | what the guest reads as `opt/umbra/config`                    |
+//! | `guest.conf`, `guest.seed` | what the guest reads: options, and randomness       |
 //!
 //! All but the image belong to one run: the next one removes and rewrites them.
 

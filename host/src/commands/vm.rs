@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use umbra::build;
 use umbra::launch::console::Console as SerialLine;
+use umbra::launch::control::CommandEnd;
 use umbra::launch::{Options, Reporter, Status, control, detach, supervise};
 
 /// After a clean end the supervisor still removes its files; this long.
@@ -191,10 +192,14 @@ pub fn console(context: &Context, options: Console) -> Outcome {
     if options.command.is_empty() {
         return attach(stream);
     }
-    let output = control::run_command(stream, &options.command.join(" "))
+    let (output, end) = control::run_command(stream, &options.command.join(" "))
         .map_err(Failure::while_doing("run a command on the console"))?;
     match context.format {
-        Format::Text => print(output.as_bytes()),
-        Format::Json => context.format.report(json!({ "output": output }), String::new),
+        Format::Text => print(output.as_bytes())?,
+        Format::Json => context.format.report(json!({ "output": output }), String::new)?,
+    }
+    match end {
+        CommandEnd::Done | CommandEnd::Closed => Ok(()),
+        CommandEnd::Failed(why) => Err(Failure::new(why)),
     }
 }

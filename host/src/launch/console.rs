@@ -132,21 +132,21 @@ pub(super) enum Meaning {
     /// It runs, but has nothing to serve: why.
     NoVolume(String),
     /// It stops: why.
-    Panic(String),
+    Failed(String),
 }
 
 /// Reads a line of the guest. The contract with the kernel: `no volume: WHY` in a line of its log
 /// if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
-/// with `panic` when it gives up.
+/// with `PANIC: ` or `EXCEPTION: ` when it gives up.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
     let line = line.trim();
-    if line.strip_prefix("ready").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':'])) {
+    if line.strip_prefix("ready").is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) {
         return Some(Meaning::Ready);
     }
-    if let Some((_, why)) = line.split_once("no volume: ") {
-        return Some(Meaning::NoVolume(why.into()));
+    if line.starts_with("PANIC: ") || line.starts_with("EXCEPTION: ") {
+        return Some(Meaning::Failed(line.into()));
     }
-    line.starts_with("panic").then(|| Meaning::Panic(line.into()))
+    line.split_once("no volume: ").map(|(_, why)| Meaning::NoVolume(why.into()))
 }
 
 #[cfg(test)]
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(meaning("ready"), Some(Meaning::Ready));
         assert_eq!(meaning("ready 123 ms"), Some(Meaning::Ready));
         assert_eq!(meaning("error: no volume: no NVDIMM"), Some(Meaning::NoVolume("no NVDIMM".into())));
-        assert_eq!(meaning("panic at x.rs:1"), Some(Meaning::Panic("panic at x.rs:1".into())));
+        assert_eq!(meaning("PANIC: at x.rs:1"), Some(Meaning::Failed("PANIC: at x.rs:1".into())));
         assert_eq!(meaning("already"), None);
         assert_eq!(meaning("readyish"), None);
     }

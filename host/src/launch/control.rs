@@ -24,12 +24,8 @@ const LINE_MAX: usize = 16 << 10;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the terminal of a console client may take to accept output.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a command may take to say its first word.
-const FIRST_WORD: Duration = Duration::from_secs(10);
-/// A silence that is the end of a command's output.
-const QUIET: Duration = Duration::from_millis(300);
-/// The longest that a command's output is followed.
-const COMMAND_MAX: Duration = Duration::from_secs(60);
+/// How long a command may be silent.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase")]
@@ -163,28 +159,42 @@ pub fn console(state: &StateDir) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Runs one command on an attached console and returns what the guest says to it: all until
-/// it has been quiet for a while, since the serial line knows no end of an answer.
-pub fn run_command(mut stream: UnixStream, command: &str) -> io::Result<String> {
+/// Runs one command on an attached console: what the guest prints, and whether it succeeded.
+/// The guest ends each answer with a line `ok`, or one that starts with `error: `.
+pub fn run_command(mut stream: UnixStream, command: &str) -> io::Result<(String, CommandEnd)> {
+    stream.set_read_timeout(Some(COMMAND_TIMEOUT))?;
     stream.write_all(format!("{command}\n").as_bytes())?;
-    let mut output = Vec::new();
-    let mut buffer = [0; 4096];
-    let start = Instant::now();
+    let mut output = String::new();
     loop {
-        let patience = if output.is_empty() { FIRST_WORD } else { QUIET };
-        stream.set_read_timeout(Some(patience))?;
-        match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => output.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-            Err(error) => return Err(error),
+        let line = match read_line(&mut stream) {
+            // A guest that powers off says no more.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Ok((output, CommandEnd::Closed));
+            }
+            line => line?,
+        };
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches('\r');
+        if line == "ok" {
+            return Ok((output, CommandEnd::Done));
         }
-        if start.elapsed() > COMMAND_MAX {
-            break;
+        if let Some(why) = line.strip_prefix("error: ") {
+            return Ok((output, CommandEnd::Failed(why.into())));
         }
+        output.push_str(line);
+        output.push('\n');
     }
-    Ok(String::from_utf8_lossy(&output).replace('\r', ""))
+}
+
+/// How a command on the console ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandEnd {
+    /// It was done.
+    Done,
+    /// It failed: why.
+    Failed(String),
+    /// The guest ended with it.
+    Closed,
 }
 
 fn ask(

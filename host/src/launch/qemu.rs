@@ -67,6 +67,7 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     }
     add(&["-bios", "qboot.rom"]);
     add(&["-fw_cfg", "name=opt/umbra/config,file=guest.conf"]);
+    add(&["-fw_cfg", "name=opt/umbra/seed,file=guest.seed"]);
     add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
     add(&["-qmp", "unix:qmp.sock,server=on,wait=off"]);
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);

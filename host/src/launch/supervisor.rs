@@ -23,6 +23,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::process::{self, Child, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -168,6 +169,7 @@ impl Supervisor {
         let transport = Transport::choose(state)?;
         let endpoint = transport.endpoint();
         state.write("guest.conf", &qemu::guest_config(options))?;
+        state.write("guest.seed", &seed())?;
         state.write("endpoint", &endpoint)?;
         state.write("supervisor.pid", &format!("{}\n", process::id()))?;
 
@@ -268,7 +270,9 @@ impl Supervisor {
                         self.ask();
                     }
                 }
-                Ok(Event::Useless(..)) if useless.is_some() || self.bare => {}
+                Ok(Event::Useless(..)) if useless.is_some() => {}
+                // Commands on the console may say so later, and all is well.
+                Ok(Event::Useless(_, Runs::On)) if self.bare || self.is_ready() => {}
                 Ok(Event::Useless(why, runs)) => {
                     useless = Some(why);
                     deadline = Some(Instant::now() + USELESS_GRACE);
@@ -322,7 +326,7 @@ impl Supervisor {
         while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             match event {
                 Event::ConsoleEnded => return,
-                Event::Useless(why, _) if useless.is_none() && !self.bare => *useless = Some(why),
+                Event::Useless(why, Runs::Out) if useless.is_none() => *useless = Some(why),
                 Event::Ready(at) if !self.is_ready() => drop(self.set_ready(at)),
                 _ => {}
             }
@@ -364,10 +368,7 @@ impl Supervisor {
     fn outcome(&self, status: io::Result<ExitStatus>, useless: Option<String>) -> Result<(), LaunchError> {
         let log = self.state.console_log();
         if let Some(why) = useless {
-            return Err(LaunchError::Stopped(format!(
-                "the guest cannot serve: {why} (console: {})",
-                log.display()
-            )));
+            return Err(LaunchError::Stopped(format!("{why} (console: {})", log.display())));
         }
         match &status {
             Ok(status) if status.success() && self.is_ready() => Ok(()),
@@ -395,7 +396,7 @@ impl Supervisor {
     fn overdue(&self, useless: Option<String>, stopping: bool) -> LaunchError {
         let log = self.state.console_log();
         LaunchError::Stopped(match useless {
-            Some(why) => format!("the guest cannot serve: {why} (console: {})", log.display()),
+            Some(why) => format!("{why} (console: {})", log.display()),
             None if stopping => "the guest did not power off in time and was killed".into(),
             None => format!(
                 "the guest was not ready after {} s; its console ({}) ends: {}",
@@ -444,8 +445,10 @@ fn start_console(
     let on_line = move |line: &str| {
         let event = match console::meaning(line) {
             Some(Meaning::Ready) => Event::Ready(Instant::now()),
-            Some(Meaning::NoVolume(why)) => Event::Useless(why, Runs::On),
-            Some(Meaning::Panic(why)) => Event::Useless(why, Runs::Out),
+            Some(Meaning::NoVolume(why)) => {
+                Event::Useless(format!("the guest has nothing to serve: {why}"), Runs::On)
+            }
+            Some(Meaning::Failed(why)) => Event::Useless(format!("the guest failed: {why}"), Runs::Out),
             None => return,
         };
         drop(sender.send(event));
@@ -464,6 +467,13 @@ fn watch_signals(sender: Sender<Event>) -> Result<(), LaunchError> {
         }
     });
     Ok(())
+}
+
+/// Randomness for the guest, whose processor may have none: hash maps are seeded with the
+/// system's, and that is good enough for identifiers and hash seeds.
+fn seed() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}{:016x}{:016x}", random(), random(), random(), random())
 }
 
 fn ask_over_rpc(state: &StateDir) -> bool {
