@@ -272,11 +272,9 @@ impl Pair {
                         .for_each(|w| w.3 = content.clone());
                 }
             }
-            Op::Sync(p) => {
-                if self.file(PATHS[p]).is_some() {
-                    let ino = self.ino(PATHS[p]);
-                    self.volume().sync(ino).unwrap();
-                }
+            Op::Sync(p) if self.file(PATHS[p]).is_some() => {
+                let ino = self.ino(PATHS[p]);
+                self.volume().sync(ino).unwrap();
             }
             Op::Reclaim => {
                 self.volume().reclaim_step().unwrap();
@@ -348,7 +346,7 @@ impl Pair {
         let fresh = new_volume(8 << 20, 1);
         let volume = std::mem::replace(&mut self.machine.volume, fresh);
         self.remounts += 1;
-        self.machine.volume = if self.remounts % 2 == 0 {
+        self.machine.volume = if self.remounts.is_multiple_of(2) {
             mount(volume.unmount().unwrap().0, slots).unwrap()
         } else {
             // A crash in which every store had reached the media.

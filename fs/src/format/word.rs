@@ -85,7 +85,7 @@ impl Pointer {
 
     fn from_bits(value: u64) -> Option<Self> {
         (value & PRESENT != 0)
-            .then(|| Pointer { block: Block(value & BLOCK), unwritten: value & UNWRITTEN != 0 })
+            .then_some(Pointer { block: Block(value & BLOCK), unwritten: value & UNWRITTEN != 0 })
     }
 
     /// The word for entry `index` of a node of this level.

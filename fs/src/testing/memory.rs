@@ -24,7 +24,7 @@ impl MemPmem {
 
     /// Memory with this content.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        assert!(bytes.len() % 4096 == 0, "a region is whole blocks");
+        assert!(bytes.len().is_multiple_of(4096), "a region is whole blocks");
         MemPmem { bytes, flushes: 0, fences: 0, poisoned: Vec::new() }
     }
 
@@ -52,7 +52,7 @@ impl Pmem for MemPmem {
     }
 
     fn load(&self, at: u64) -> Result<u64, Poisoned> {
-        assert!(at % 8 == 0, "a word is aligned");
+        assert!(at.is_multiple_of(8), "a word is aligned");
         self.check(at, 8)?;
         let mut raw = [0; 8];
         raw.copy_from_slice(&self.bytes[at as usize..at as usize + 8]);
@@ -66,7 +66,7 @@ impl Pmem for MemPmem {
     }
 
     fn store(&mut self, at: u64, value: u64) {
-        assert!(at % 8 == 0, "a word is aligned");
+        assert!(at.is_multiple_of(8), "a word is aligned");
         self.bytes[at as usize..at as usize + 8].copy_from_slice(&value.to_le_bytes());
     }
 

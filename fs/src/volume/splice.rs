@@ -73,13 +73,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let src_end = src_offset.checked_add(len).ok_or(Error::TooLarge)?;
         let dst_end =
             dst_offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
-        if src_offset % BLOCK_SIZE != 0 || dst_offset % BLOCK_SIZE != 0 {
+        if !src_offset.is_multiple_of(BLOCK_SIZE) || !dst_offset.is_multiple_of(BLOCK_SIZE) {
             return Err(Error::Invalid("offsets of a range clone must be multiples of 4096"));
         }
         if src_end > src_size {
             return Err(Error::Invalid("the range ends beyond the end of the source"));
         }
-        if len % BLOCK_SIZE != 0 && (src_end != src_size || dst_end < dst_size) {
+        if !len.is_multiple_of(BLOCK_SIZE) && (src_end != src_size || dst_end < dst_size) {
             return Err(Error::Invalid(
                 "a length that is no multiple of 4096 must end both files (or grow the target)",
             ));
