@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# The README's two commands on a Debian 12 that has nothing but its base: what run-qemu.sh forgets to install shows here.
+#
+# Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of this checkout, changes
+# and all, into a new chroot and there runs ./run-qemu.sh until it serves, Ctrl-C, and ./run-qemu.sh test. The
+# chroot gets this machine's apt sources, keys and proxies, its own certificate authorities and its cargo registry settings.
+#
+# --keep leaves the chroot behind, for a look.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+die() { printf 'fresh-debian: %s\n' "$*" >&2; exit 1; }
+step() { printf '\n== fresh-debian: %s (%d s)\n' "$*" "$SECONDS" >&2; }
+
+((EUID == 0)) || die "this must be root, to make a chroot"
+command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
+
+# Mounts and processes of its own: they end with this script, however it ends.
+if [[ ${UMBRA_FRESH_DEBIAN-} != inside ]]; then
+    keep=; [[ ${1-} != --keep ]] || keep=yes
+    root=$(mktemp -d "${TMPDIR:-/var/tmp}/umbra-fresh-debian.XXXXXX")
+    chmod 755 "$root"
+    trap '[[ $keep ]] && echo "fresh-debian: kept $root" >&2 || rm -rf --one-file-system "$root"' EXIT
+    UMBRA_FRESH_DEBIAN=inside unshare --mount --mount-proc --pid --fork --kill-child "$0" "$root"
+    exit
+fi
+root=$1
+
+# --- A base system, from where this machine gets its packages.
+
+mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "bookworm" && $1 ~ /\/debian\/?$/ { print $1; exit }')
+mirror=${mirror:-http://deb.debian.org/debian}
+proxy=
+eval "$(apt-config shell proxy Acquire::http::Proxy 2>/dev/null || true)"
+[[ ! $proxy || $proxy == DIRECT ]] || export http_proxy=$proxy
+
+step "a base system from $mirror"
+debootstrap --variant=minbase bookworm "$root" "$mirror" >"$root.log" 2>&1 ||
+    { tail -n 20 "$root.log" >&2; die "debootstrap failed"; }
+rm -f "$root.log"
+
+copy() { # a file or folder of this machine to the same place
+    [[ -e $1 ]] || return 0
+    mkdir -p "$root$(dirname "$1")"
+    cp -aT "$1" "$root$1"
+}
+if apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -qx bookworm-security; then
+    rm -f "$root/etc/apt/sources.list"
+    for file in sources.list sources.list.d trusted.gpg trusted.gpg.d keyrings auth.conf auth.conf.d preferences.d; do
+        copy "/etc/apt/$file"
+    done
+    copy /usr/share/keyrings
+else
+    cat >"$root/etc/apt/sources.list" <<END
+deb $mirror bookworm main
+deb ${mirror%/debian*}/debian-security bookworm-security main
+END
+fi
+# Of its settings only how to fetch: the rest may name programs that a base system has not.
+apt-config dump | grep -E '^Acquire::(https?|ftp|Retries|ForceIPv4)' >"$root/etc/apt/apt.conf.d/01fetch" || true
+for file in /etc/resolv.conf /etc/hosts; do
+    cat "$file" >"$root$file"
+done
+copy /usr/local/share/ca-certificates
+cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
+for file in config.toml config credentials.toml; do
+    if [[ -e $cargo_home/$file ]]; then
+        install -D -m 600 "$cargo_home/$file" "$root/root/.cargo/$file"
+    fi
+done
+
+step "a copy of the checkout"
+mkdir "$root/srv/umbra"
+git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C "$root/srv/umbra"
+
+mount -t proc proc "$root/proc"
+mount --rbind --make-rslave /sys "$root/sys"
+mount --rbind --make-rslave /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+
+# --- The two commands.
+
+environment=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true)
+while IFS= read -r -d '' variable; do
+    case ${variable%%=*} in
+    *_proxy | *_PROXY | CARGO_HTTP_* | CARGO_NET_* | CARGO_REGISTRIES_* | CARGO_REGISTRY_* | CARGO_SOURCE_*)
+        environment+=("$variable")
+        ;;
+    esac
+done < <(env -0)
+# A file that cargo is told to trust must be there too.
+[[ ! ${CARGO_HTTP_CAINFO-} ]] || copy "$CARGO_HTTP_CAINFO"
+inside() { chroot "$root" env -i "${environment[@]}" bash -c "cd /srv/umbra && $1" </dev/null; }
+
+step "who may not install is told what is missing"
+said=$(chroot --userspec=65534:65534 "$root" env -i "${environment[@]}" /srv/umbra/run-qemu.sh </dev/null 2>&1) &&
+    die "run-qemu.sh succeeded as nobody, with nothing installed"
+[[ $said == *"apt-get install"*qemu-system-x86* ]] || die "that is not what is missing: $said"
+
+step "./run-qemu.sh"
+console=$root/root/console.log
+# Not in the background of a shell, which would make it deaf to Ctrl-C.
+inside 'exec setsid env --default-signal=INT ./run-qemu.sh' >"$console" 2>&1 &
+chroot_pid=$!
+serves() { inside 'target/release/umbra status --json' 2>/dev/null | grep -Eq '"running": ?true'; }
+until serves; do
+    kill -0 "$chroot_pid" 2>/dev/null || { tail -n 40 "$console" >&2; die "run-qemu.sh ended before it served"; }
+    ((SECONDS < 1800)) || { tail -n 40 "$console" >&2; die "run-qemu.sh does not serve after half an hour"; }
+    sleep 2
+done
+step "it serves; Ctrl-C"
+inside 'target/release/umbra df'
+kill -INT "$(pgrep -of 'umbra up')"
+wait "$chroot_pid" || { tail -n 20 "$console" >&2; die "run-qemu.sh ended with status $? after Ctrl-C"; }
+! pgrep -l 'qemu-system|vhost-device' >&2 || die "these outlived it"
+
+step "it repeats nothing"
+before=$SECONDS
+inside ./run-qemu.sh\ setup
+((SECONDS - before <= 3)) || die "setting up what is set up took $((SECONDS - before)) s"
+
+step "./run-qemu.sh test"
+inside './run-qemu.sh test'
+
+step "passed"
