@@ -107,7 +107,7 @@ impl Transport {
 
 /// Folders that installers use and that are often not in `PATH`.
 fn install_folders() -> Vec<PathBuf> {
-    let mut folders = Vec::new();
+    let mut folders = vec![crate::build::tools()];
     if let Some(home) = env::var_os("CARGO_HOME") {
         folders.push(PathBuf::from(home).join("bin"));
     }
