@@ -8,6 +8,7 @@
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `rpc/` | the native protocol |
 //! | `raw.rs` | discard, source and echo: what the transport can do |
+//! | `testing/` | a machine and a connection in memory (feature `testing`) |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,8 @@ pub mod platform;
 pub mod raw;
 pub mod rpc;
 pub mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use platform::{Platform, background};
 pub use stream::{Progress, Service, Stream};

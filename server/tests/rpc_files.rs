@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::full::Full;
 use common::{Connection, Random, Response, parse, request};
 use umbra_proto::rpc::{self, ErrorCode, kind, open};
 use umbra_server::rpc::MAX_HANDLES;
+use umbra_server::testing::SoftPlatform as Full;
 
 const CREATE: u32 = open::CREATE;
 

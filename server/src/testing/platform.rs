@@ -1,23 +1,30 @@
 //! A machine with a volume in plain memory and a software MMU.
 
+use crate::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
+use alloc::string::String;
+use alloc::vec::Vec;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, new_volume};
 use umbra_fs::{Time, Volume};
-use umbra_server::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
 
 /// The machine; its clock goes on by a microsecond whenever it is looked at.
-pub struct Full {
+pub struct SoftPlatform {
+    /// Volume and MMU.
     pub machine: SoftMachine<MemPmem>,
+    /// Counters of the servers.
     pub counters: Counters,
+    /// Whether a client asked for it.
+    pub powered_off: bool,
     clock: core::cell::Cell<u64>,
 }
 
-impl Full {
+impl SoftPlatform {
     /// A new volume of `mib` MiB, with `slots` slots of 2 MiB for windows.
     pub fn new(mib: u64, slots: u32) -> Self {
-        Full {
+        SoftPlatform {
             machine: SoftMachine { volume: new_volume(mib << 20, slots) },
             counters: Counters::default(),
+            powered_off: false,
             clock: core::cell::Cell::new(0),
         }
     }
@@ -29,7 +36,7 @@ impl Full {
     }
 }
 
-impl Machine for Full {
+impl Machine for SoftPlatform {
     type Pmem = MemPmem;
     type Mmu = SoftMmu;
     fn volume<R>(&mut self, f: impl FnOnce(&mut Volume<MemPmem, SoftMmu>) -> R) -> R {
@@ -43,7 +50,7 @@ impl Machine for Full {
     }
 }
 
-impl Platform for Full {
+impl Platform for SoftPlatform {
     fn now(&self) -> Time {
         Time(1_700_000_000_000_000_000 + self.uptime_ns() as i64)
     }
@@ -64,7 +71,9 @@ impl Platform for Full {
     fn nvdimms(&self) -> &[Nvdimm] {
         &[]
     }
-    fn power_off(&mut self) {}
+    fn power_off(&mut self) {
+        self.powered_off = true;
+    }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters
     }

@@ -1,0 +1,7 @@
+//! What tests of servers run on: a connection without a network, and a machine without hardware.
+
+mod platform;
+mod wire;
+
+pub use platform::SoftPlatform;
+pub use wire::{Ring, Wire};
