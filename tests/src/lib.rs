@@ -9,6 +9,7 @@
 //! | [`programs`]| the `umbra` program and the guest's images, built once        |
 //! | [`image`]   | disk images with a real filesystem, and their hashes          |
 //! | [`edits`]   | stores as the host computes them                              |
+//! | [`soft`]    | the servers without a machine, over a volume in memory        |
 //! | [`random`]  | numbers that are the same in every run                        |
 //!
 //! The tests themselves are in `tests/tests/`, one file for each thing that is shown. They
@@ -19,6 +20,7 @@ pub mod edits;
 pub mod image;
 pub mod programs;
 pub mod random;
+pub mod soft;
 pub mod vm;
 
 pub use vm::{Machine, Vm};
