@@ -19,7 +19,7 @@ pub struct Hello<'a> {
     #[n(2)]
     #[cbor(default)]
     pub features: u64,
-    /// Name and version of the client, for the log; cut at 64 bytes.
+    /// Name and version of the client, for whoever watches the traffic.
     #[b(3)]
     pub client: Option<&'a str>,
 }

@@ -13,7 +13,7 @@ use minicbor::Encode;
 use umbra_proto::rpc::{self, ERROR, ErrorCode, HEADER_LEN, Header, Method};
 
 /// What one poll may cost, counted in bytes moved.
-const TURN: usize = 256 << 10;
+const TURN: usize = 128 << 10;
 /// What a request costs beside the bytes that it moves.
 const REQUEST_COST: usize = 8 << 10;
 /// A body buffer larger than this is given back after use.

@@ -16,7 +16,7 @@ use umbra_fs::{BLOCK_SIZE, Error, MAX_FILE_SIZE, dax};
 use umbra_proto::rpc::{self, ErrorCode, HEADER_LEN, MAX_PAYLOAD, MORE};
 
 /// Most bytes of one step.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
 /// Least bytes that are worth a frame of their own in place.
 const LEAST: usize = BLOCK_SIZE as usize;
 /// The body of a response that carries content: an empty map.
