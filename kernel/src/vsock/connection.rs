@@ -1,0 +1,291 @@
+//! One connection: its state, and the stream that its server sees.
+
+use super::device::{Buffer, Device, PAYLOAD};
+use super::packet::{Header, Operation, SHUTDOWN_BOTH, TYPE_STREAM};
+use super::pool::{Pool, Queue, chunks_of};
+use super::table::Key;
+use super::window::{ReceiveWindow, SendWindow};
+use super::{BASE_WINDOW, Cid, Millis};
+use umbra_server::Stream;
+
+/// How far closing from this end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Not closed.
+    Open,
+    /// The peer has not yet taken all that was sent.
+    Draining,
+    /// The peer was told; its reset is awaited.
+    Told,
+}
+
+/// Packets without payload that are to be sent once there is room for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pending {
+    pub response: bool,
+    pub credit_update: bool,
+    pub credit_request: bool,
+    pub shutdown: bool,
+}
+
+/// What the server found missing when it wanted to send.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lacking {
+    /// Credit of the peer.
+    pub credit: bool,
+    /// A buffer of the device.
+    pub buffer: bool,
+}
+
+/// The state of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub key: Key,
+    pub send: SendWindow,
+    pub receive: ReceiveWindow,
+    /// What was received and not consumed.
+    pub queue: Queue,
+    /// Chunks that the pool keeps for it.
+    pub reserved: usize,
+    /// Gone: nothing is sent any more.
+    pub gone: bool,
+    /// The peer will send no more.
+    pub peer_finished: bool,
+    /// The peer says that it will receive no more.
+    pub peer_deaf: bool,
+    pub closing: Closing,
+    pub pending: Pending,
+    pub lacking: Lacking,
+    /// In its last turn the server got a buffer.
+    pub took_buffer: bool,
+    /// The peer asked for credit when there was none to give.
+    pub owes_credit: bool,
+    /// Bytes received since the window was made larger.
+    pub since_growth: u32,
+    /// In the list of those whose server has something to do.
+    pub is_ready: bool,
+    /// In the list of those whose server waits for a buffer.
+    pub is_starved: bool,
+    /// In the list of those with pending packets.
+    pub is_pending: bool,
+    /// When something is to be done if nothing happened before: ask again, or give up.
+    pub ask_at: Option<Millis>,
+    pub ask_after_ms: u64,
+    pub give_up_at: Option<Millis>,
+}
+
+impl Connection {
+    /// A connection that was just granted; its base window is reserved by the caller.
+    pub fn new(key: Key) -> Self {
+        Self {
+            key,
+            send: SendWindow::default(),
+            receive: ReceiveWindow::new(BASE_WINDOW),
+            queue: Queue::new(),
+            reserved: chunks_of(BASE_WINDOW),
+            gone: false,
+            peer_finished: false,
+            peer_deaf: false,
+            closing: Closing::Open,
+            pending: Pending { response: true, ..Pending::default() },
+            lacking: Lacking::default(),
+            took_buffer: false,
+            owes_credit: false,
+            since_growth: 0,
+            is_ready: false,
+            is_starved: false,
+            is_pending: false,
+            ask_at: None,
+            ask_after_ms: 0,
+            give_up_at: None,
+        }
+    }
+
+    /// The header of a packet to the peer. It tells the peer of the receive window.
+    pub fn header(&mut self, local: Cid, operation: Operation, len: usize) -> Header {
+        self.receive.told();
+        Header {
+            source: super::Address { cid: local, port: self.key.port },
+            destination: self.key.peer,
+            len: len as u32,
+            kind: TYPE_STREAM,
+            operation: operation as u16,
+            flags: if operation == Operation::Shutdown { SHUTDOWN_BOTH } else { 0 },
+            buf_alloc: self.receive.size(),
+            fwd_cnt: self.receive.consumed(),
+        }
+    }
+
+    /// Makes the receive window larger, up to `wanted`, as far as the pool has chunks
+    /// above `keep`. Half of what is there is left for the next one.
+    pub fn grow_window(&mut self, pool: &mut Pool, wanted: u32, keep: usize) {
+        let spare = pool.unreserved().saturating_sub(keep) / 2;
+        let more = chunks_of(wanted).saturating_sub(self.reserved).min(spare);
+        if more > 0 && pool.reserve(more).is_ok() {
+            self.reserved += more;
+            self.receive.grow((self.reserved as u32 - 1) * super::pool::CHUNK as u32);
+        }
+    }
+
+    /// Gives everything back to the pool.
+    pub fn release(&mut self, pool: &mut Pool) {
+        self.queue.clear(pool);
+        pool.release(self.reserved);
+        self.reserved = 0;
+    }
+
+    /// Whether bytes may be sent.
+    fn can_send(&self) -> bool {
+        !self.gone && self.closing == Closing::Open
+    }
+}
+
+/// The stream of a connection while its server is polled.
+pub(super) struct Polled<'a, D: Device> {
+    connection: &'a mut Connection,
+    pool: &'a mut Pool,
+    device: &'a mut D,
+    local: Cid,
+    /// Bytes of a packet that was just received, behind those in the queue: they are
+    /// looked at where they lie, and only what is left of them is copied.
+    lent: &'a [u8],
+    /// The packet being filled, and how far.
+    open: Option<(Buffer, usize)>,
+    /// Buffers that it may still take in this turn.
+    quota: usize,
+    /// It wanted more than its quota.
+    quota_hit: bool,
+    close: bool,
+}
+
+/// What came of a poll, beside what the server answered.
+pub(super) struct Outcome {
+    /// The server asked to close.
+    pub close: bool,
+    /// It used up its turn and has more to send.
+    pub again: bool,
+    /// What was received found no room, though the peer kept to its window.
+    pub overflow: bool,
+}
+
+impl<'a, D: Device> Polled<'a, D> {
+    pub fn new(
+        connection: &'a mut Connection,
+        pool: &'a mut Pool,
+        device: &'a mut D,
+        local: Cid,
+        lent: &'a [u8],
+    ) -> Self {
+        connection.lacking = Lacking::default();
+        let quota = super::BUFFERS_A_TURN;
+        Self { connection, pool, device, local, lent, open: None, quota, quota_hit: false, close: false }
+    }
+
+    /// Sends what was committed and keeps what was not consumed.
+    pub fn finish(mut self) -> Outcome {
+        self.flush();
+        self.connection.took_buffer = self.quota < super::BUFFERS_A_TURN;
+        // A server that asked to close will not look at it any more.
+        let keep = !self.close && self.connection.closing == Closing::Open;
+        let mut overflow = false;
+        if keep {
+            overflow = self.connection.queue.push(self.pool, self.lent).is_err();
+        } else {
+            self.consume(usize::MAX);
+        }
+        Outcome { close: self.close, again: self.quota_hit, overflow }
+    }
+
+    /// Sends the open packet, or gives its buffer back.
+    fn flush(&mut self) {
+        let Some((buffer, filled)) = self.open.take() else { return };
+        if filled == 0 {
+            self.device.put_back(buffer);
+            return;
+        }
+        let header = self.connection.header(self.local, Operation::Data, filled);
+        self.device.send(&header, buffer);
+    }
+
+    /// Opens a packet with room for at least one byte, if that can be.
+    fn open_packet(&mut self) {
+        if !self.connection.can_send() || self.close {
+            return;
+        }
+        if self.connection.send.free() == 0 {
+            self.connection.lacking.credit = true;
+            return;
+        }
+        if self.open.as_ref().is_some_and(|(_, filled)| *filled == PAYLOAD) {
+            self.flush();
+        }
+        if self.open.is_some() {
+            return;
+        }
+        if self.quota == 0 {
+            self.quota_hit = true;
+            return;
+        }
+        // A response that waits for room must go first.
+        let buffer = if self.connection.pending.response { None } else { self.device.take() };
+        match buffer {
+            Some(buffer) => {
+                self.quota -= 1;
+                self.open = Some((buffer, 0));
+            }
+            None => self.connection.lacking.buffer = true,
+        }
+    }
+}
+
+impl<D: Device> Stream for Polled<'_, D> {
+    fn received(&self) -> &[u8] {
+        if self.connection.queue.is_empty() { self.lent } else { self.connection.queue.front(self.pool) }
+    }
+
+    fn available(&self) -> usize {
+        self.connection.queue.len() + self.lent.len()
+    }
+
+    fn consume(&mut self, n: usize) {
+        let queued = self.connection.queue.drop_front(self.pool, n);
+        let lent = (n - queued).min(self.lent.len());
+        self.lent = &self.lent[lent..];
+        self.connection.receive.consume(queued + lent);
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        self.open_packet();
+        let credit = self.connection.send.free();
+        match &mut self.open {
+            Some((buffer, filled)) if !self.close => {
+                let end = PAYLOAD.min(*filled + credit);
+                &mut buffer.payload[*filled..end]
+            }
+            _ => &mut [],
+        }
+    }
+
+    fn commit(&mut self, n: usize) {
+        let credit = self.connection.send.free();
+        if let Some((_, filled)) = &mut self.open
+            && !self.close
+        {
+            let n = n.min(PAYLOAD - *filled).min(credit);
+            *filled += n;
+            self.connection.send.sent(n);
+        }
+    }
+
+    fn finished(&self) -> bool {
+        self.connection.peer_finished || self.connection.gone
+    }
+
+    fn is_closed(&self) -> bool {
+        self.connection.gone
+    }
+
+    fn close(&mut self) {
+        self.close = true;
+    }
+}

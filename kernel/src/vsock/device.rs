@@ -1,0 +1,65 @@
+//! The seam to a vsock device: packets in, packets out.
+
+use super::packet::{HEADER_LEN, Header};
+
+/// Bytes of payload that a buffer holds, and the largest packet that is sent.
+pub const PAYLOAD: usize = 64 * 1024;
+
+/// Memory of one packet, shared with the device while that has it.
+#[derive(Debug)]
+pub struct Buffer {
+    /// Its header.
+    pub header: &'static mut [u8; HEADER_LEN],
+    /// Its payload.
+    pub payload: &'static mut [u8; PAYLOAD],
+}
+
+/// A packet that the device received.
+#[derive(Debug)]
+pub struct Packet {
+    /// Where it is.
+    pub buffer: Buffer,
+    /// Bytes that the device wrote, the header included.
+    pub written: usize,
+}
+
+/// A device that moves packets. Nothing here waits.
+pub trait Device {
+    /// The next packet received, in order.
+    fn receive(&mut self) -> Option<Packet>;
+
+    /// Gives the buffer of a received packet back to receive into.
+    fn recycle(&mut self, buffer: Buffer);
+
+    /// A buffer to fill and send; `None` while all are under way.
+    fn take(&mut self) -> Option<Buffer>;
+
+    /// Gives back a buffer that was taken and is not sent.
+    fn put_back(&mut self, buffer: Buffer);
+
+    /// Sends a buffer with the first `header.len` bytes of its payload (at least one).
+    /// There is always room for every buffer that was taken.
+    fn send(&mut self, header: &Header, buffer: Buffer);
+
+    /// Sends a packet without payload, if there is room for it now.
+    fn send_control(&mut self, header: &Header) -> Result<(), Busy>;
+
+    /// Collects what was sent; returns whether there is room again that was not before.
+    fn reap(&mut self) -> Room;
+
+    /// Tells the device of what was sent and recycled since the last call.
+    fn notify(&mut self);
+}
+
+/// No room for another packet until some of those under way are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// Whether a call made room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It did.
+    Made,
+    /// It did not.
+    AsBefore,
+}

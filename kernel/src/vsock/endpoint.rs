@@ -1,0 +1,612 @@
+//! What is done with packets: connections made, served in turn, closed, timed out.
+
+use super::connection::{Closing, Connection, Polled};
+use super::device::{Device, PAYLOAD, Packet, Room};
+use super::packet::{HEADER_LEN, Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
+use super::pool::{Pool, chunks_of};
+use super::table::{Key, Slot, Table};
+use super::window::Taken;
+use super::{Address, BASE_WINDOW, Cid, MAX_CONNECTIONS, MAX_WINDOW, Millis, Port};
+use alloc::collections::VecDeque;
+use umbra_server::{Progress, Stream};
+
+/// Packets that are looked at before servers with other work get their turn.
+const PACKETS_A_POLL: usize = 8;
+
+/// Resets that wait for room before no more packets are received.
+const MAX_RESETS: usize = 64;
+
+/// Polls that a server gets when everything ends at once.
+const LAST_POLLS: usize = 1000;
+
+/// How long a peer may leave a shutdown unanswered (what Linux gives it, too).
+const SHUTDOWN_MS: u64 = 8_000;
+
+/// How long a peer may take nothing of what it is still owed when its server closed.
+const DRAIN_MS: u64 = 10_000;
+
+/// The same for a peer that said it will receive no more.
+const DEAF_DRAIN_MS: u64 = 1_000;
+
+/// How long a server may keep a connection whose peer shut both directions down while nothing
+/// happens. (If it waits for the peer to take something: [`DEAF_DRAIN_MS`].)
+const LINGER_MS: u64 = 30_000;
+
+/// A peer that has not taken everything is asked after this long, then after twice as
+/// long, up to the maximum.
+const ASK_MS: u64 = 20;
+const MAX_ASK_MS: u64 = 1_000;
+
+/// The servers.
+pub trait Handler {
+    /// The state of a server for one connection.
+    type Server;
+
+    /// Makes a server for a new connection; `None` refuses it.
+    fn accept(&mut self, port: Port, peer: Address) -> Option<Self::Server>;
+
+    /// Lets a server do what it can do now.
+    fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress;
+}
+
+/// When to poll again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once: there is more to do.
+    Now,
+    /// When the device has something.
+    Event,
+    /// When the device has something, at the latest then.
+    At(Millis),
+}
+
+/// What happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Connections now.
+    pub connections: u64,
+    /// Connections granted.
+    pub accepted: u64,
+    /// Connections refused: nobody listens, or there is no room.
+    pub refused: u64,
+    /// Connections that this end reset: violations and timeouts.
+    pub resets: u64,
+    /// Of these: the peer sent more than its window allows.
+    pub overruns: u64,
+    /// Of these: the peer let a deadline pass.
+    pub timeouts: u64,
+    /// Packets received.
+    pub packets: u64,
+    /// Of these: passed over as malformed, misdirected or meaningless.
+    pub ignored: u64,
+    /// Bytes of data received.
+    pub bytes_in: u64,
+    /// Chunks of the pool that are not reserved.
+    pub chunks_unreserved: u64,
+}
+
+struct Entry<S> {
+    connection: Connection,
+    server: S,
+}
+
+/// This machine's end of all connections.
+pub struct Endpoint<S> {
+    local: Cid,
+    table: Table<Entry<S>>,
+    pool: Pool,
+    /// Servers with something to do, in turn.
+    ready: VecDeque<Slot>,
+    /// Servers that wait for a buffer, in the order in which they began to.
+    starved: VecDeque<Slot>,
+    /// Connections with pending packets.
+    pending: VecDeque<Slot>,
+    /// Resets to be sent.
+    resets: VecDeque<Header>,
+    deadline: Option<Millis>,
+    now: Millis,
+    statistics: Statistics,
+}
+
+impl<S> Endpoint<S> {
+    /// An endpoint without connections.
+    pub fn new(local: Cid, pool: Pool) -> Self {
+        Self {
+            local,
+            table: Table::new(MAX_CONNECTIONS),
+            pool,
+            ready: VecDeque::with_capacity(MAX_CONNECTIONS),
+            starved: VecDeque::with_capacity(MAX_CONNECTIONS),
+            pending: VecDeque::with_capacity(MAX_CONNECTIONS),
+            resets: VecDeque::with_capacity(MAX_CONNECTIONS + MAX_RESETS),
+            deadline: None,
+            now: Millis(0),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// What happened so far.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            connections: self.table.len() as u64,
+            chunks_unreserved: self.pool.unreserved() as u64,
+            ..self.statistics
+        }
+    }
+
+    /// Does what can be done now: a bounded number of packets, and one turn for every server
+    /// that has something to do.
+    pub fn poll<D, H>(&mut self, device: &mut D, handler: &mut H, now: Millis) -> Next
+    where
+        D: Device,
+        H: Handler<Server = S>,
+    {
+        self.now = now;
+        if device.reap() == Room::Made {
+            self.send_pending(device);
+            self.run_starved(device, handler);
+        }
+        let mut more = true;
+        for _ in 0..PACKETS_A_POLL {
+            if self.resets.len() >= MAX_RESETS {
+                more = false;
+                break;
+            }
+            let Some(packet) = device.receive() else {
+                more = false;
+                break;
+            };
+            self.receive(&packet, device, handler);
+            device.recycle(packet.buffer);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { break };
+            if let Some(entry) = self.table.get_mut(slot) {
+                entry.connection.is_ready = false;
+                self.run(slot, &[], device, handler);
+            }
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.expire(device);
+        }
+        self.send_pending(device);
+        device.notify();
+        if more || !self.ready.is_empty() {
+            return Next::Now;
+        }
+        self.deadline.map_or(Next::Event, Next::At)
+    }
+
+    /// All connections are lost, and the machine may have another number: the transport was
+    /// reset (virtio 1.2, 5.10.6.7).
+    pub fn transport_reset(&mut self, local: Cid) {
+        self.local = local;
+        self.resets.clear();
+        for i in 0..self.table.capacity() {
+            if let Some(slot) = self.table.slot(i) {
+                self.vanish(slot);
+            }
+        }
+    }
+
+    /// Ends all connections now: clients are told, and servers polled a last time. For when what
+    /// they serve goes away.
+    pub fn end_all<D, H>(&mut self, device: &mut D, handler: &mut H, now: Millis)
+    where
+        D: Device,
+        H: Handler<Server = S>,
+    {
+        self.now = now;
+        for i in 0..self.table.capacity() {
+            let Some(slot) = self.table.slot(i) else { continue };
+            self.reset_quietly(slot);
+            for _ in 0..LAST_POLLS {
+                self.run(slot, &[], device, handler);
+            }
+            self.remove(slot);
+        }
+        self.send_pending(device);
+        device.notify();
+    }
+
+    /// Looks at one packet.
+    fn receive<D: Device, H: Handler<Server = S>>(
+        &mut self,
+        packet: &Packet,
+        device: &mut D,
+        handler: &mut H,
+    ) {
+        self.statistics.packets += 1;
+        let header = Header::parse(packet.buffer.header);
+        if packet.written < HEADER_LEN || header.destination.cid != self.local {
+            self.statistics.ignored += 1;
+            return;
+        }
+        let operation = Operation::from_number(header.operation);
+        let key = Key { peer: header.source, port: header.destination.port };
+        let connection = if header.kind == TYPE_STREAM { self.table.find(&key) } else { None };
+        let payload = packet.buffer.payload.get(..header.len as usize);
+        let payload = payload.filter(|payload| payload.len() <= packet.written - HEADER_LEN);
+        match (connection, operation, payload) {
+            (None, None | Some(Operation::Invalid | Operation::Reset), _) => self.statistics.ignored += 1,
+            (None, Some(Operation::Request), Some(_)) if header.kind == TYPE_STREAM => {
+                self.accept(key, &header, device, handler);
+            }
+            (None, _, _) => {
+                self.statistics.ignored += 1;
+                self.resets.push_back(header.reset_for());
+            }
+            (Some(slot), _, None) => self.reset(slot),
+            (Some(_), None, _) => self.statistics.ignored += 1,
+            (Some(slot), Some(Operation::Request), Some(_)) => {
+                // The peer lost the old connection, or it would not reuse its port.
+                self.vanish(slot);
+                self.accept(key, &header, device, handler);
+            }
+            (Some(slot), Some(operation), Some(payload)) => {
+                self.packet(slot, operation, &header, payload, device, handler);
+            }
+        }
+    }
+
+    /// Grants a connection, or refuses it.
+    fn accept<D: Device, H: Handler<Server = S>>(
+        &mut self,
+        key: Key,
+        header: &Header,
+        device: &mut D,
+        handler: &mut H,
+    ) {
+        let chunks = chunks_of(BASE_WINDOW);
+        let server = if self.table.is_full() || self.pool.unreserved() < chunks {
+            None
+        } else {
+            handler.accept(key.port, key.peer)
+        };
+        let Some(server) = server else {
+            self.statistics.refused += 1;
+            self.resets.push_back(header.reset_for());
+            return;
+        };
+        let mut connection = Connection::new(key);
+        connection.send.update(header.buf_alloc, header.fwd_cnt);
+        // Both have room: that was looked at before the server was made.
+        let reserved = self.pool.reserve(chunks);
+        debug_assert!(reserved.is_ok());
+        if let Ok(slot) = self.table.insert(key, Entry { connection, server }) {
+            self.statistics.accepted += 1;
+            self.send_controls(slot, device);
+            self.make_ready(slot);
+        }
+    }
+
+    /// Handles a packet of a connection.
+    fn packet<D: Device, H: Handler<Server = S>>(
+        &mut self,
+        slot: Slot,
+        operation: Operation,
+        header: &Header,
+        payload: &[u8],
+        device: &mut D,
+        handler: &mut H,
+    ) {
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        let taken = connection.send.update(header.buf_alloc, header.fwd_cnt);
+        let mut wake = connection.lacking.credit && connection.send.free() > 0;
+        match operation {
+            Operation::Reset => return self.vanish(slot),
+            Operation::Data => {
+                let len = payload.len() as u32;
+                if connection.peer_finished {
+                    return self.reset(slot);
+                }
+                if connection.receive.receive(len).is_err() {
+                    self.statistics.overruns += 1;
+                    return self.reset(slot);
+                }
+                self.statistics.bytes_in += u64::from(len);
+                if connection.closing == Closing::Open {
+                    connection.since_growth = connection.since_growth.saturating_add(len);
+                    return self.run(slot, payload, device, handler);
+                }
+                connection.receive.consume(payload.len());
+            }
+            Operation::Shutdown => {
+                connection.peer_finished |= header.flags & SHUTDOWN_SEND != 0;
+                connection.peer_deaf |= header.flags & SHUTDOWN_RECEIVE != 0;
+                wake |= connection.peer_finished;
+                if connection.peer_finished && connection.peer_deaf && connection.closing == Closing::Told {
+                    // Both ends are done: this is the answer to a shutdown.
+                    return self.reset_quietly(slot);
+                }
+            }
+            Operation::CreditRequest => connection.owes_credit = true,
+            // Some devices do this when they found nothing to read, and wait for credit.
+            Operation::Invalid => {
+                self.statistics.ignored += 1;
+                connection.owes_credit = true;
+            }
+            Operation::Request | Operation::Response => self.statistics.ignored += 1,
+            Operation::CreditUpdate => {}
+        }
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        match connection.closing {
+            Closing::Draining if connection.send.outstanding() == 0 => self.tell(slot),
+            Closing::Draining | Closing::Open if taken == Taken::Some => self.be_patient(slot),
+            Closing::Open if operation == Operation::Shutdown => self.be_patient(slot),
+            _ => {}
+        }
+        if wake {
+            self.make_ready(slot);
+        }
+        self.settle(slot, device);
+    }
+
+    /// Gives servers that waited for a buffer their turn, until there are none left.
+    fn run_starved<D: Device, H: Handler<Server = S>>(&mut self, device: &mut D, handler: &mut H) {
+        for _ in 0..self.starved.len() {
+            let Some(slot) = self.starved.pop_front() else { return };
+            let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { continue };
+            connection.is_starved = false;
+            self.run(slot, &[], device, handler);
+            if let Some(Entry { connection, .. }) = self.table.get_mut(slot)
+                && connection.lacking.buffer
+                && !connection.took_buffer
+            {
+                // It keeps its place.
+                self.starved.pop_back();
+                self.starved.push_front(slot);
+                return;
+            }
+        }
+    }
+
+    /// Gives a server its turn. `lent` are bytes that just came in.
+    fn run<D: Device, H: Handler<Server = S>>(
+        &mut self,
+        slot: Slot,
+        lent: &[u8],
+        device: &mut D,
+        handler: &mut H,
+    ) {
+        let Some(Entry { connection, server }) = self.table.get_mut(slot) else { return };
+        if !connection.gone && connection.closing != Closing::Open {
+            return;
+        }
+        let mut polled = Polled::new(connection, &mut self.pool, device, self.local, lent);
+        let progress = handler.poll(server, &mut polled);
+        let outcome = polled.finish();
+        let again = progress == Progress::Again || outcome.again;
+        if connection.gone {
+            match progress {
+                Progress::Again => self.make_ready(slot),
+                Progress::Wait => self.remove(slot),
+            }
+            return;
+        }
+        if connection.lacking.buffer && !connection.is_starved {
+            connection.is_starved = true;
+            self.starved.push_back(slot);
+        }
+        if again || connection.lacking.credit && connection.took_buffer {
+            self.be_patient(slot);
+        }
+        if outcome.overflow {
+            return self.reset(slot);
+        }
+        if outcome.close {
+            self.close(slot);
+        } else if again {
+            self.make_ready(slot);
+        }
+        self.settle(slot, device);
+    }
+
+    /// Grows the window of a busy connection and lets the peer know of credit.
+    fn settle<D: Device>(&mut self, slot: Slot, device: &mut D) {
+        let keep = (self.table.capacity() - self.table.len()) * chunks_of(BASE_WINDOW);
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        if connection.gone {
+            return;
+        }
+        let size = connection.receive.size();
+        // A server that does not keep up with its client needs no larger window.
+        if connection.since_growth >= size && size < MAX_WINDOW && connection.queue.is_empty() {
+            connection.since_growth = 0;
+            connection.grow_window(&mut self.pool, MAX_WINDOW.min(size * 4), keep);
+        }
+        let open_in = !connection.peer_finished && connection.closing != Closing::Told;
+        let owed = connection.owes_credit && connection.receive.free() > 0;
+        if open_in && (owed || connection.receive.worth_telling()) {
+            connection.owes_credit = false;
+            connection.pending.credit_update = true;
+        }
+        self.send_controls(slot, device);
+    }
+
+    /// The server wants no more of this connection.
+    fn close(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        let unread = connection.queue.len();
+        connection.queue.clear(&mut self.pool);
+        connection.receive.consume(unread);
+        connection.closing = Closing::Draining;
+        if connection.send.outstanding() == 0 {
+            return self.tell(slot);
+        }
+        connection.pending.credit_request = true;
+        connection.ask_after_ms = ASK_MS;
+        connection.ask_at = Some(now.after(ASK_MS));
+        self.due(now.after(ASK_MS));
+        self.be_patient(slot);
+    }
+
+    /// Starts the time anew after which a connection is given up that is about to end.
+    fn be_patient(&mut self, slot: Slot) {
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        let over = connection.peer_finished && connection.peer_deaf;
+        let ms = match connection.closing {
+            Closing::Draining if connection.peer_deaf => DEAF_DRAIN_MS,
+            Closing::Draining => DRAIN_MS,
+            Closing::Open if over && connection.lacking.credit => DEAF_DRAIN_MS,
+            Closing::Open if over => LINGER_MS,
+            Closing::Open | Closing::Told => return,
+        };
+        let at = self.now.after(ms);
+        connection.give_up_at = Some(at);
+        self.due(at);
+    }
+
+    /// Tells the peer that a connection closes, now that it has everything.
+    fn tell(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        if connection.peer_finished && connection.peer_deaf {
+            return self.reset_quietly(slot);
+        }
+        connection.closing = Closing::Told;
+        connection.pending.shutdown = true;
+        connection.ask_at = None;
+        connection.give_up_at = Some(now.after(SHUTDOWN_MS));
+        self.due(now.after(SHUTDOWN_MS));
+    }
+
+    /// Ends a connection because of what its peer did or did not do.
+    fn reset(&mut self, slot: Slot) {
+        self.statistics.resets += 1;
+        self.reset_quietly(slot);
+    }
+
+    /// Ends a connection with a reset.
+    fn reset_quietly(&mut self, slot: Slot) {
+        let local = self.local;
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        if !connection.gone {
+            let header = Header {
+                source: Address { cid: local, port: connection.key.port },
+                destination: connection.key.peer,
+                kind: TYPE_STREAM,
+                operation: Operation::Reset as u16,
+                ..Header::default()
+            };
+            self.resets.push_back(header);
+            self.vanish(slot);
+        }
+    }
+
+    /// A connection is gone; its server is polled a last time.
+    fn vanish(&mut self, slot: Slot) {
+        self.table.hide(slot);
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        connection.gone = true;
+        connection.pending = Default::default();
+        connection.ask_at = None;
+        connection.give_up_at = None;
+        self.make_ready(slot);
+    }
+
+    /// Forgets a connection.
+    fn remove(&mut self, slot: Slot) {
+        if let Some(Entry { mut connection, .. }) = self.table.remove(slot) {
+            connection.release(&mut self.pool);
+            self.ready.retain(|s| *s != slot);
+            self.starved.retain(|s| *s != slot);
+            self.pending.retain(|s| *s != slot);
+        }
+    }
+
+    fn make_ready(&mut self, slot: Slot) {
+        if let Some(Entry { connection, .. }) = self.table.get_mut(slot)
+            && !connection.is_ready
+        {
+            connection.is_ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Something is to be done at this time.
+    fn due(&mut self, at: Millis) {
+        self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+    }
+
+    /// Does what was due, and finds the next deadline.
+    fn expire<D: Device>(&mut self, device: &mut D) {
+        let now = self.now;
+        self.deadline = None;
+        for i in 0..self.table.capacity() {
+            let Some(slot) = self.table.slot(i) else { continue };
+            let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { continue };
+            if connection.give_up_at.is_some_and(|at| at <= now) {
+                self.statistics.timeouts += 1;
+                self.reset(slot);
+                continue;
+            }
+            if connection.ask_at.is_some_and(|at| at <= now) {
+                connection.ask_after_ms = MAX_ASK_MS.min(connection.ask_after_ms * 2);
+                connection.ask_at = Some(now.after(connection.ask_after_ms));
+                connection.pending.credit_request = true;
+            }
+            let next = [connection.ask_at, connection.give_up_at].into_iter().flatten().min();
+            if let Some(at) = next {
+                self.due(at);
+            }
+            self.send_controls(slot, device);
+        }
+    }
+
+    /// Sends packets that waited for room.
+    fn send_pending<D: Device>(&mut self, device: &mut D) {
+        while let Some(header) = self.resets.front() {
+            if device.send_control(header).is_err() {
+                return;
+            }
+            self.resets.pop_front();
+        }
+        for _ in 0..self.pending.len() {
+            let Some(slot) = self.pending.pop_front() else { break };
+            if let Some(Entry { connection, .. }) = self.table.get_mut(slot) {
+                connection.is_pending = false;
+                self.send_controls(slot, device);
+            }
+        }
+    }
+
+    /// Sends the packets without payload that a connection has pending, as far as there is
+    /// room.
+    fn send_controls<D: Device>(&mut self, slot: Slot, device: &mut D) {
+        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
+        loop {
+            let pending = &mut connection.pending;
+            let (flag, operation) = if pending.response {
+                (&mut pending.response, Operation::Response)
+            } else if pending.credit_update {
+                (&mut pending.credit_update, Operation::CreditUpdate)
+            } else if pending.credit_request {
+                (&mut pending.credit_request, Operation::CreditRequest)
+            } else if pending.shutdown {
+                (&mut pending.shutdown, Operation::Shutdown)
+            } else {
+                return;
+            };
+            *flag = false;
+            let header = connection.header(self.local, operation, 0);
+            if device.send_control(&header).is_err() {
+                let pending = &mut connection.pending;
+                match operation {
+                    Operation::Response => pending.response = true,
+                    Operation::CreditUpdate => pending.credit_update = true,
+                    Operation::CreditRequest => pending.credit_request = true,
+                    _ => pending.shutdown = true,
+                }
+                if !connection.is_pending {
+                    connection.is_pending = true;
+                    self.pending.push_back(slot);
+                }
+                return;
+            }
+        }
+    }
+}
+
+const _: () = assert!(PAYLOAD <= u32::MAX as usize && MAX_WINDOW.is_multiple_of(super::CHUNK as u32));

@@ -1,0 +1,95 @@
+//! Reliable streams over virtio-vsock (virtio 1.2, 5.10).
+//!
+//! This is the protocol, without the hardware: it sees packets through the [`Device`]
+//! seam and servers through the [`Handler`] seam, knows no address and no register, and is
+//! tested on the host.
+//!
+//! | file | what |
+//! |---|---|
+//! | `packet.rs` | the header, to the byte |
+//! | `device.rs` | the seam to the device |
+//! | `window.rs` | credit in both directions |
+//! | `pool.rs` | memory for bytes that were received and not consumed |
+//! | `table.rs` | the connections, found by hash |
+//! | `connection.rs` | the state of one, and the stream that its server sees |
+//! | `endpoint.rs` | what is done with packets, turns, timers |
+//! | `tests.rs` | all of it against a simulated peer |
+//!
+//! ```text
+//!   device                     endpoint                            server
+//!     |  packet  .------------------------------------------.         |
+//!     |--------->| find connection, note credit             |         |
+//!     |          | bytes: looked at where they lie ---------|-------->| received(), consume()
+//!     |          |        what is left: copied to the pool  |         |
+//!     |<---------| packet filled in place <-----------------|---------| buffer(), commit()
+//!     |          | credit, if the peer runs low of it       |         |
+//!     |          '------------------------------------------'         |
+//! ```
+//!
+//! Nothing is kept to be sent later: a server gets room to fill only when the peer has given
+//! credit for it and the device has a buffer, so a peer that does not read holds up nobody
+//! else, and no memory. What a peer may send is reserved in the pool before it is told so.
+//!
+//! Servers take turns: those that waited for a buffer come first, in the order in which they
+//! began to wait; nobody takes more than [`BUFFERS_A_TURN`] at once.
+//!
+//! Left out: connections that start here, and sockets of sequenced packets.
+//!
+//! # The host's side
+//!
+//! Linux's vhost-vsock follows the specification. The daemon vhost-device-vsock 0.3 has ways of its
+//! own, and this code is shaped so that both work:
+//!
+//! - It forgets a shutdown that comes while it still holds bytes for a slow client, and
+//!   drops these bytes on a reset. So a connection is shut down only once the peer has
+//!   counted everything as forwarded, for which it may have to be asked.
+//! - It reports the half-close of a client as a shutdown of both directions, though the
+//!   client may still be reading. So a shutdown ends only what comes in; answers are
+//!   still sent, and given up soon if nobody takes them.
+//! - After it found no credit it waits for an explicit credit update, and asks again at
+//!   once if that has none. So requests for credit are answered when there is some.
+//! - It underflows if a window shrinks. So windows only grow.
+//! - It may complete a receive buffer without writing a header, or with operation 0. So
+//!   headers are cleared before they are given to it, and such packets are passed over.
+
+mod connection;
+mod device;
+mod endpoint;
+mod packet;
+mod pool;
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room};
+pub use endpoint::{Endpoint, Handler, Next, Statistics};
+pub use packet::{Address, Cid, HEADER_LEN, Header, Operation, Port};
+pub use pool::{CHUNK, Page, Pool};
+
+/// Milliseconds since some moment in the past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This much later.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// Connections at the same time; more are refused.
+pub const MAX_CONNECTIONS: usize = 256;
+
+/// Receive window of a new connection, in bytes.
+pub const BASE_WINDOW: u32 = 8 * 1024;
+
+/// Receive window of a busy connection, in bytes, if the pool has that much.
+pub const MAX_WINDOW: u32 = 256 * 1024;
+
+/// Chunks that a pool must have so that no connection is refused for lack of memory.
+pub const BASE_CHUNKS: usize = MAX_CONNECTIONS * pool::chunks_of(BASE_WINDOW);
+
+/// Buffers that one server may fill in one turn.
+pub const BUFFERS_A_TURN: usize = 8;
