@@ -1,0 +1,56 @@
+//! Memory and registers for `virtio-drivers`.
+//!
+//! Devices reach all of RAM at its physical addresses, so sharing memory with one is only a
+//! matter of knowing where it is. All shared memory comes from the pool of frames and is
+//! seen through the direct map.
+
+use crate::mm::{DIRECT, PAGE, direct, frames, space};
+use core::ptr::NonNull;
+use virtio_drivers::{BufferDirection, Hal, PhysAddr};
+
+/// The kernel's memory, as `virtio-drivers` wants it.
+#[derive(Debug)]
+pub struct KernelHal;
+
+/// Memory shared with devices for good: `pages` zeroed frames in a row.
+pub fn shared(pages: usize) -> Option<&'static mut [u8]> {
+    let (_, start) = frames::alloc_contiguous(pages)?;
+    let len = pages * PAGE as usize;
+    // SAFETY: the frames are the caller's alone, in the direct map, zeroed, and never given
+    // back.
+    Some(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len) })
+}
+
+// SAFETY: each method says why below.
+unsafe impl Hal for KernelHal {
+    fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        // The frames are zeroed, aligned to pages and given to nobody else. Address 0, which is
+        // never in the pool, says that there are none.
+        match frames::alloc_contiguous(pages) {
+            Some((phys, start)) => (phys.as_u64(), start),
+            None => (0, NonNull::dangling()),
+        }
+    }
+
+    unsafe fn dma_dealloc(paddr: PhysAddr, _vaddr: NonNull<u8>, pages: usize) -> i32 {
+        // SAFETY: the caller gives back what `dma_alloc` gave out.
+        unsafe { frames::free_contiguous(x86_64::PhysAddr::new(paddr), pages) };
+        0
+    }
+
+    unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
+        // SAFETY: the caller says that it is a range of device registers.
+        let mapped = unsafe { space::map_device(x86_64::PhysAddr::new(paddr), size as u64) };
+        let at = mapped.expect("no memory to map registers of a virtio device");
+        // Addresses of the device area are never null.
+        NonNull::new(at.as_mut_ptr()).expect("registers at address 0")
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
+        let at = buffer.cast::<u8>().as_ptr() as u64;
+        debug_assert!(direct(x86_64::PhysAddr::new(at - DIRECT)).as_u64() == at);
+        at - DIRECT
+    }
+
+    unsafe fn unshare(_paddr: PhysAddr, _buffer: NonNull<[u8]>, _direction: BufferDirection) {}
+}
