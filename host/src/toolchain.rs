@@ -31,6 +31,8 @@ pub struct Toolchain {
     cargo: PathBuf,
     /// Given when it is not the one that cargo finds itself.
     rustc: Option<PathBuf>,
+    /// Of the compiler: 1.x.
+    version: (u32, u32),
     /// Given when the toolchain brings no linker of its own.
     linker: Option<PathBuf>,
     build_std: bool,
@@ -124,17 +126,19 @@ fn fit(candidate: &Candidate, workspace: &Path) -> Result<Toolchain, Unfit> {
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let version = ask(&candidate.rustc, &["--version"]).ok_or(Unfit::NoRustc)?;
-    if parse_version(&version).is_none_or(|version| version < OLDEST) {
-        return Err(Unfit::TooOld(version));
-    }
+    let version = match parse_version(&version) {
+        Some(number) if number >= OLDEST => number,
+        _ => return Err(Unfit::TooOld(version)),
+    };
     let sysroot = ask(&candidate.rustc, &["--print", "sysroot"]).ok_or(Unfit::NoRustc)?;
     ask(&candidate.cargo, &["--version"]).ok_or(Unfit::NoCargo)?;
-    fit_sysroot(candidate, Path::new(&sysroot), system_linker)
+    fit_sysroot(candidate, version, Path::new(&sysroot), system_linker)
 }
 
 /// What a toolchain's own folder says: target or source, and a linker.
 fn fit_sysroot(
     candidate: &Candidate,
+    version: (u32, u32),
     sysroot: &Path,
     system_linker: impl Fn() -> Option<PathBuf>,
 ) -> Result<Toolchain, Unfit> {
@@ -149,6 +153,7 @@ fn fit_sysroot(
     Ok(Toolchain {
         cargo: candidate.cargo.clone(),
         rustc: candidate.name_rustc.then(|| candidate.rustc.clone()),
+        version,
         linker,
         build_std: !has_target,
     })
@@ -193,6 +198,11 @@ impl Toolchain {
             command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER", linker);
         }
         command
+    }
+
+    /// The compiler's version, as major and minor number.
+    pub fn version(&self) -> (u32, u32) {
+        self.version
     }
 
     /// What every cargo subcommand for the target needs to be told.
@@ -259,28 +269,28 @@ mod tests {
         let none = || None;
 
         let root = sysroot("target", &["x86_64-unknown-none/lib", "src/rust/library/core"], &[lld]);
-        let toolchain = fit_sysroot(&candidate(false), &root, none).unwrap();
+        let toolchain = fit_sysroot(&candidate(false), OLDEST, &root, none).unwrap();
         assert_eq!((toolchain.build_std, &toolchain.rustc, &toolchain.linker), (false, &None, &None));
         assert_eq!(toolchain.arguments(), ["--target", TARGET]);
         std::fs::remove_dir_all(root).unwrap();
 
         let root = sysroot("source", &["src/rust/library/core"], &[]);
-        assert_eq!(fit_sysroot(&candidate(true), &root, none), Err(Unfit::NoLinker));
-        let toolchain = fit_sysroot(&candidate(true), &root, || Some("/x/ld.lld".into())).unwrap();
+        assert_eq!(fit_sysroot(&candidate(true), OLDEST, &root, none), Err(Unfit::NoLinker));
+        let toolchain = fit_sysroot(&candidate(true), OLDEST, &root, || Some("/x/ld.lld".into())).unwrap();
         assert!(toolchain.build_std && toolchain.arguments().len() == 4);
         assert_eq!(toolchain.rustc.as_deref(), Some(Path::new("/x/rustc")));
         assert_eq!(toolchain.linker.as_deref(), Some(Path::new("/x/ld.lld")));
         std::fs::remove_dir_all(root).unwrap();
 
         let root = sysroot("plain", &["x86_64-unknown-linux-gnu/lib"], &[lld]);
-        assert_eq!(fit_sysroot(&candidate(false), &root, none), Err(Unfit::NoTarget));
+        assert_eq!(fit_sysroot(&candidate(false), OLDEST, &root, none), Err(Unfit::NoTarget));
         std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
     fn the_first_that_fits_is_taken_and_the_error_names_both_ways_out() {
         let fits = |c: &Candidate| match c.cargo.to_str() {
-            Some("/x/cargo") => fit_sysroot(c, Path::new("/nonexistent"), || None),
+            Some("/x/cargo") => fit_sysroot(c, OLDEST, Path::new("/nonexistent"), || None),
             _ => Err(Unfit::NoCargo),
         };
         let other = Candidate { cargo: "/y/cargo".into(), ..candidate(true) };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! target/bare-metal/           this cargo's own target directory: host builds do not evict it
+//!     Cargo.lock               only for compilers that need it: see `lock`
 //!     images/release/          umbra-boot, umbra-kernel
 //!     images/release+FEATURES/ the same with features of the kernel, kept apart
 //! ```
@@ -9,6 +10,8 @@
 //! Cargo decides what is out of date. It puts the results of every feature set at the same place, so each set is copied to
 //! a folder of its own while a lock is held; a file is replaced as a whole, never written into, so that a QEMU
 //! that has it open is not disturbed.
+
+mod lock;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -115,6 +118,11 @@ pub fn build(request: &Request<'_>) -> Result<Images, Error> {
     cargo.current_dir(workspace).args(["build", "--locked", profile_argument]);
     cargo.args(toolchain.arguments()).arg("--target-dir").arg(&target_dir);
     cargo.args(["--package=umbra-boot", "--package=umbra-kernel"]);
+    let other_lock = lock::lock_for(toolchain.version(), workspace, &target_dir)
+        .map_err(|error| Error::Io("write", target_dir.join("Cargo.lock"), error))?;
+    if let Some(path) = other_lock {
+        cargo.arg("--config").arg(format!("resolver.lockfile-path={path:?}"));
+    }
     for feature in request.features {
         cargo.arg(format!("--features=umbra-kernel/{feature}"));
     }
