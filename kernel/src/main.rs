@@ -1,45 +1,29 @@
-//! The kernel: for now, proof that it was started.
-
+//! The kernel's entry point; everything else is in the library.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#![cfg(target_os = "none")]
 
-use bootloader_api::config::Mapping;
-use bootloader_api::{BootInfo, BootloaderConfig};
-use core::fmt::Write;
+#[cfg(target_os = "none")]
+mod entry {
+    use bootloader_api::config::Mapping;
+    use bootloader_api::{BootInfo, BootloaderConfig, entry_point};
 
-static CONFIG: BootloaderConfig = {
-    let mut config = BootloaderConfig::new_default();
-    config.mappings.physical_memory = Some(Mapping::FixedAddress(0xffff_8000_0000_0000));
-    config.kernel_stack_size = 64 * 1024;
-    config
-};
-bootloader_api::entry_point!(main, config = &CONFIG);
+    static CONFIG: BootloaderConfig = {
+        let mut config = BootloaderConfig::new_default();
+        // The same place as in the kernel's own address space, so that pointers into it stay
+        // valid when the loader's page tables are replaced.
+        config.mappings.physical_memory = Some(Mapping::FixedAddress(umbra_kernel::mm::DIRECT));
+        config.kernel_stack_size = 64 << 10;
+        config
+    };
 
-struct Serial;
+    entry_point!(start, config = &CONFIG);
 
-impl Write for Serial {
-    fn write_str(&mut self, s: &str) -> core::fmt::Result {
-        for byte in s.bytes() {
-            out8(0x3f8, byte);
-        }
-        Ok(())
+    fn start(info: &'static mut BootInfo) -> ! {
+        umbra_kernel::start::start(info)
     }
 }
 
-fn out8(port: u16, value: u8) {
-    // SAFETY: the port is that of the first UART's data register.
-    unsafe { core::arch::asm!("out dx, al", in("dx") port, in("al") value) };
-}
-
-fn main(info: &'static mut BootInfo) -> ! {
-    let _ = writeln!(Serial, "umbra-kernel: hello\r\n{info:#x?}\r");
-    // SAFETY: ends QEMU.
-    unsafe { core::arch::asm!("out dx, eax", in("dx") 0xf4u16, in("eax") 1) };
-    loop {}
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let _ = writeln!(Serial, "{info}");
-    loop {}
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("umbra-kernel runs on bare metal only; `cargo run` builds it for that and starts it in QEMU");
+    std::process::exit(2);
 }

@@ -1,0 +1,378 @@
+//! The one copy that everything uses.
+//!
+//! Which way of copying is fastest differs by orders of magnitude: under emulation a loop of
+//! 8-byte moves beats `rep movsb` fifty-fold, on hardware it is the other way round. So
+//! [`choose`] measures them at start, and `memcpy`, `memmove` and `memset` (which the compiler
+//! calls by name) jump through what was chosen. Until then it is the loop. All of it is
+//! assembly, so that no compiler turns the inside of `memcpy` into a call of `memcpy`.
+//!
+//! [`try_copy`] is the same for loads and stores through windows: their page faults are
+//! resolved, and if one cannot be, the copy ends early instead of the kernel.
+
+use super::{clock, cpu};
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+global_asm!(
+    r#"
+    .text
+
+    # Ways to copy rdx bytes from rsi to rdi, upwards. All registers but rbx, rbp, rsp and
+    # r12 to r15 may change.
+
+    .macro copy_by_moves
+    mov rcx, rdx
+    shr rcx, 6
+    jz 32f
+    .balign 16
+31:
+    .irp at, 0, 8, 16, 24, 32, 40, 48, 56
+    mov r8, [rsi + \at]
+    mov [rdi + \at], r8
+    .endr
+    add rsi, 64
+    add rdi, 64
+    dec rcx
+    jnz 31b
+32:
+    mov ecx, edx
+    and ecx, 63
+    shr ecx, 3
+    jz 34f
+33:
+    mov r8, [rsi]
+    mov [rdi], r8
+    add rsi, 8
+    add rdi, 8
+    dec ecx
+    jnz 33b
+34:
+    and edx, 7
+    jz 36f
+35:
+    mov r8b, [rsi]
+    mov [rdi], r8b
+    inc rsi
+    inc rdi
+    dec edx
+    jnz 35b
+36:
+    .endm
+
+    .macro copy_by_movsq
+    mov rcx, rdx
+    shr rcx, 3
+    rep movsq
+    mov ecx, edx
+    and ecx, 7
+    rep movsb
+    .endm
+
+    .macro copy_by_movsb
+    mov rcx, rdx
+    rep movsb
+    .endm
+
+    # Copies bytes until rcx, the place that may fault, is a multiple of 8: no access behind
+    # that crosses a page, so each is done whole or not at all.
+    .macro align_to_rcx
+    neg rcx
+    and rcx, 7
+    cmp rcx, rdx
+    cmova rcx, rdx
+    sub rdx, rcx
+    jrcxz 38f
+37:
+    mov r8b, [rsi]
+    mov [rdi], r8b
+    inc rsi
+    inc rdi
+    dec rcx
+    jnz 37b
+38:
+    .endm
+
+    .balign 16
+umbra_copy_moves:
+    copy_by_moves
+    ret
+    .balign 16
+umbra_copy_movsq:
+    copy_by_movsq
+    ret
+    .balign 16
+umbra_copy_movsb:
+    copy_by_movsb
+    ret
+
+    # The same, for accesses that may fail: rax is 0, or 1 if a fault was not resolved.
+    .balign 16
+umbra_try_start:
+umbra_try_moves:
+    align_to_rcx
+    copy_by_moves
+    xor eax, eax
+    ret
+    .balign 16
+umbra_try_movsq:
+    align_to_rcx
+    copy_by_movsq
+    xor eax, eax
+    ret
+    .balign 16
+umbra_try_movsb:
+    copy_by_movsb
+    xor eax, eax
+    ret
+umbra_try_end:
+umbra_try_fixup:
+    mov eax, 1
+    ret
+
+    # Ways to fill rdx bytes at rdi with the byte in every byte of rax.
+    .balign 16
+umbra_fill_moves:
+    mov rcx, rdx
+    shr rcx, 6
+    jz 22f
+    .balign 16
+21:
+    .irp at, 0, 8, 16, 24, 32, 40, 48, 56
+    mov [rdi + \at], rax
+    .endr
+    add rdi, 64
+    dec rcx
+    jnz 21b
+22:
+    mov ecx, edx
+    and ecx, 63
+    shr ecx, 3
+    jz 24f
+23:
+    mov [rdi], rax
+    add rdi, 8
+    dec ecx
+    jnz 23b
+24:
+    and edx, 7
+    jz 26f
+25:
+    mov [rdi], al
+    inc rdi
+    dec edx
+    jnz 25b
+26:
+    ret
+    .balign 16
+umbra_fill_stosq:
+    mov rcx, rdx
+    shr rcx, 3
+    rep stosq
+    mov ecx, edx
+    and ecx, 7
+    rep stosb
+    ret
+    .balign 16
+umbra_fill_stosb:
+    mov rcx, rdx
+    rep stosb
+    ret
+
+    # void *memcpy(void *to, const void *from, size_t len)
+    .globl memcpy
+    .balign 16
+memcpy:
+    push rdi
+    call [rip + umbra_copy]
+    pop rax
+    ret
+
+    # void *memmove(void *to, const void *from, size_t len): downwards where `to` lies within
+    # the source.
+    .globl memmove
+    .balign 16
+memmove:
+    mov rax, rdi
+    sub rax, rsi
+    cmp rax, rdx
+    jae memcpy
+    mov rax, rdi
+    mov rcx, rdx
+    shr rcx, 3
+    jz 22f
+21:
+    mov r8, [rsi + rdx - 8]
+    mov [rdi + rdx - 8], r8
+    sub rdx, 8
+    dec rcx
+    jnz 21b
+22:
+    test rdx, rdx
+    jz 24f
+23:
+    mov r8b, [rsi + rdx - 1]
+    mov [rdi + rdx - 1], r8b
+    dec rdx
+    jnz 23b
+24:
+    ret
+
+    # void *memset(void *to, int byte, size_t len)
+    .globl memset
+    .balign 16
+memset:
+    push rdi
+    movzx eax, sil
+    mov rcx, 0x0101010101010101
+    imul rax, rcx
+    call [rip + umbra_fill]
+    pop rax
+    ret
+
+    .data
+    .balign 8
+umbra_copy: .quad umbra_copy_moves
+umbra_fill: .quad umbra_fill_moves
+    .text
+"#
+);
+
+type Copy = unsafe extern "C" fn(*mut u8, *const u8, usize);
+type TryCopy = unsafe extern "C" fn(*mut u8, *const u8, usize, *const u8) -> u64;
+type Fill = unsafe extern "C" fn();
+
+unsafe extern "C" {
+    fn umbra_copy_moves(to: *mut u8, from: *const u8, len: usize);
+    fn umbra_copy_movsq(to: *mut u8, from: *const u8, len: usize);
+    fn umbra_copy_movsb(to: *mut u8, from: *const u8, len: usize);
+    fn umbra_try_moves(to: *mut u8, from: *const u8, len: usize, may_fault: *const u8) -> u64;
+    fn umbra_try_movsq(to: *mut u8, from: *const u8, len: usize, may_fault: *const u8) -> u64;
+    fn umbra_try_movsb(to: *mut u8, from: *const u8, len: usize, may_fault: *const u8) -> u64;
+    fn umbra_fill_moves();
+    fn umbra_fill_stosq();
+    fn umbra_fill_stosb();
+    static umbra_try_start: u8;
+    static umbra_try_end: u8;
+    static umbra_try_fixup: u8;
+    static mut umbra_copy: Copy;
+    static mut umbra_fill: Fill;
+}
+
+/// A way to copy.
+pub struct Method {
+    /// Its name.
+    pub name: &'static str,
+    copy: Copy,
+    try_copy: TryCopy,
+    fill: Fill,
+}
+
+/// All ways.
+pub static METHODS: [Method; 3] = [
+    Method {
+        name: "8-byte moves",
+        copy: umbra_copy_moves,
+        try_copy: umbra_try_moves,
+        fill: umbra_fill_moves,
+    },
+    Method { name: "rep movsq", copy: umbra_copy_movsq, try_copy: umbra_try_movsq, fill: umbra_fill_stosq },
+    Method { name: "rep movsb", copy: umbra_copy_movsb, try_copy: umbra_try_movsb, fill: umbra_fill_stosb },
+];
+
+static CHOSEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The way that was chosen.
+pub fn chosen() -> &'static Method {
+    &METHODS[CHOSEN.load(Ordering::Relaxed)]
+}
+
+impl Method {
+    /// Copies this way.
+    ///
+    /// # Safety
+    ///
+    /// As for `memcpy`: both ranges are valid for `len` bytes and do not overlap.
+    pub unsafe fn copy(&self, to: *mut u8, from: *const u8, len: usize) {
+        // SAFETY: the caller's duty.
+        unsafe { (self.copy)(to, from, len) }
+    }
+}
+
+/// Copies that each way is measured by, at most, and how long that may take.
+const RUNS: usize = 50;
+const MOST_NS: u64 = 300_000;
+
+/// Measures all ways on 4 KiB and takes the fastest. `buffer` is two pages of scratch.
+pub fn choose(buffer: &mut [u8; 8192]) {
+    let (to, from) = buffer.split_at_mut(4096);
+    // As often as it takes for an emulator to warm up, but no more than a while each.
+    let time = |method: &Method| {
+        let (mut best, mut total) = (u64::MAX, 0);
+        for _ in 0..RUNS {
+            let start = cpu::tsc();
+            // SAFETY: both halves are 4096 bytes long and do not overlap.
+            unsafe { method.copy(to.as_mut_ptr(), from.as_ptr(), 4096) };
+            let ticks = cpu::tsc() - start;
+            (best, total) = (best.min(ticks), total + ticks);
+            if clock::ticks_to_ns(total) > MOST_NS {
+                break;
+            }
+        }
+        best
+    };
+    let times = METHODS.each_ref().map(time);
+    let best = (0..METHODS.len()).min_by_key(|way| times[*way]).unwrap_or(0);
+    CHOSEN.store(best, Ordering::Relaxed);
+    // SAFETY: aligned words that only this function writes; the functions have the interface
+    // that `memcpy` and `memset` call them by.
+    unsafe {
+        (&raw mut umbra_copy).write_volatile(METHODS[best].copy);
+        (&raw mut umbra_fill).write_volatile(METHODS[best].fill);
+    }
+    let ns = times.map(clock::ticks_to_ns);
+    log::info!(
+        "copies by {}; 4 KiB take {} ns by 8-byte moves, {} by rep movsq, {} by rep movsb",
+        METHODS[best].name,
+        ns[0],
+        ns[1],
+        ns[2]
+    );
+}
+
+/// Which side of a copy may fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayFault {
+    /// What is stored to.
+    To,
+    /// What is loaded from.
+    From,
+}
+
+/// A copy ended at a fault that could not be resolved. All bytes below the faulting address
+/// were copied, none from there on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// Copies like `memcpy`, upwards; a page fault on the given side that cannot be resolved ends
+/// the copy.
+///
+/// # Safety
+///
+/// The side that may not fault is valid for `len` bytes; the other lies in the window area.
+/// No reference into the filesystem is alive: resolving a fault needs it.
+pub unsafe fn try_copy(to: *mut u8, from: *const u8, len: usize, side: MayFault) -> Result<(), Failed> {
+    let may_fault = match side {
+        MayFault::To => to.cast_const(),
+        MayFault::From => from,
+    };
+    // SAFETY: the caller's duty; faults in the window area are handled.
+    let failed = unsafe { (chosen().try_copy)(to, from, len, may_fault) };
+    if failed == 0 { Ok(()) } else { Err(Failed) }
+}
+
+/// Where an instruction of [`try_copy`] goes on if its fault cannot be resolved; `None` for
+/// all other instructions.
+pub fn fixup_of(rip: u64) -> Option<u64> {
+    let inside = (&raw const umbra_try_start as u64..&raw const umbra_try_end as u64).contains(&rip);
+    inside.then_some(&raw const umbra_try_fixup as u64)
+}

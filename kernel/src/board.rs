@@ -1,0 +1,97 @@
+//! What servers see of the machine.
+
+use crate::arch::clock::{self, Instant};
+use crate::dax::{Processor, Volume, WindowTables};
+use crate::mm::{PAGE, frames, heap};
+use crate::nvdimm::{self, Nvdimm};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use umbra_fs::Time;
+use umbra_fs::dax::{AccessError, Machine, Page};
+use umbra_server::Platform;
+use umbra_server::platform::{Counters, Memory, Nvdimm as Region, Persisted};
+
+/// The machine with its counters: one, for all servers.
+pub struct Board {
+    processor: Processor,
+    counters: Counters,
+    regions: Vec<Region>,
+    ready: Instant,
+    power_off: bool,
+}
+
+impl Board {
+    /// The machine, served from now on. `processor` says that a volume is.
+    pub fn new(processor: Processor, ready: Instant) -> Self {
+        let regions = match nvdimm::table() {
+            Ok(nfit) => nfit
+                .persistent()
+                .map(|range| Region {
+                    address: range.base,
+                    size: range.length,
+                    served: nvdimm::is_served(range),
+                    flush: nvdimm::flush_name(),
+                    problem: nfit.usable(range).err().map(|why| why.to_string()),
+                })
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        Board { processor, counters: Counters::default(), regions, ready, power_off: false }
+    }
+
+    /// Whether a client asked for power-off.
+    pub fn wants_power_off(&self) -> bool {
+        self.power_off
+    }
+}
+
+impl Machine for Board {
+    type Pmem = Nvdimm;
+    type Mmu = WindowTables;
+
+    fn volume<R>(&mut self, f: impl FnOnce(&mut Volume) -> R) -> R {
+        self.processor.volume(f)
+    }
+    fn load(&mut self, page: Page, offset: usize, into: &mut [u8]) -> Result<(), AccessError> {
+        self.processor.load(page, offset, into)
+    }
+    fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
+        self.processor.store(page, offset, from)
+    }
+}
+
+impl Platform for Board {
+    fn now(&self) -> Time {
+        clock::wall()
+    }
+    fn uptime_ns(&self) -> u64 {
+        clock::now().0
+    }
+    fn boot_ns(&self) -> u64 {
+        self.ready.0
+    }
+    fn memory(&self) -> Memory {
+        let (heap, frames) = (heap::counts(), frames::counts());
+        let total = frames.total as u64 * PAGE;
+        Memory {
+            total,
+            heap_used: heap.used,
+            heap_total: heap.size,
+            frames_used: total - frames.free as u64 * PAGE,
+            frames_total: total,
+        }
+    }
+    fn persisted(&mut self) -> Persisted {
+        let counts = nvdimm::counts();
+        Persisted { flushes: counts.flushes, fences: counts.fences }
+    }
+    fn nvdimms(&self) -> &[Region] {
+        &self.regions
+    }
+    fn power_off(&mut self) {
+        self.power_off = true;
+    }
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+}

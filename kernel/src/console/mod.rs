@@ -1,0 +1,39 @@
+//! The serial console: log lines out, a small command line in.
+//!
+//! Who types is not trusted to type sense: lines are bounded, and a command that fails says
+//! why. Each command's output ends with a line `ok` or `error: ...`, so that a program can drive
+//! it. Without the option `echo=yes` nothing is echoed: a host's terminal does that.
+//!
+//! Left out: quoting (names with spaces), history, editing beyond backspace.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `line.rs` | lines from bytes |
+//! | `args.rs` | words, numbers, payloads |
+//! | `log_lines.rs` | the logger |
+//! | `shell.rs` | reading lines, finding commands |
+//! | `files.rs` | commands on files |
+//! | `windows.rs` | commands on windows |
+//! | `system.rs` | commands on the machine |
+//! | `breakage.rs` | commands of test builds that do what must be caught |
+
+#[forbid(unsafe_code)]
+pub mod args;
+#[forbid(unsafe_code)]
+pub mod line;
+
+#[cfg(all(target_os = "none", feature = "test-commands"))]
+mod breakage;
+#[cfg(target_os = "none")]
+mod files;
+#[cfg(target_os = "none")]
+pub mod log_lines;
+#[cfg(target_os = "none")]
+mod shell;
+#[cfg(target_os = "none")]
+mod system;
+#[cfg(target_os = "none")]
+mod windows;
+
+#[cfg(target_os = "none")]
+pub use shell::Console;

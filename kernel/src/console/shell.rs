@@ -1,0 +1,184 @@
+//! Reading lines, finding and running commands.
+
+use super::args::{ArgError, Args};
+use super::line::{Edit, LineEditor, MAX_LINE};
+use super::{files, system, windows};
+use crate::arch::serial;
+use crate::config::Config;
+use crate::{print, println};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use umbra_fs::dax::AccessError;
+use umbra_fs::{Error, Ino, Window};
+
+/// Why a command failed.
+pub(super) enum Failure {
+    /// Its arguments.
+    Args(ArgError),
+    /// The filesystem.
+    Fs(Error),
+    /// A load or store through a window.
+    Access(AccessError),
+    /// There is no volume; why.
+    NoVolume(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<ArgError> for Failure {
+    fn from(error: ArgError) -> Self {
+        Failure::Args(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Fs(error)
+    }
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        Failure::Access(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Args(why) => write!(f, "{why}"),
+            Failure::Fs(why) => write!(f, "{why}"),
+            Failure::Access(e) => write!(f, "{} (after {} bytes)", e.error, e.done),
+            Failure::NoVolume(why) => write!(f, "no volume: {why}"),
+            Failure::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What a command gives back.
+pub(super) type Done = Result<(), Failure>;
+
+/// A command.
+pub(super) struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, and what it does.
+    pub help: &'static str,
+    /// Runs it.
+    pub run: fn(&mut Session, Args<'_>) -> Done,
+}
+
+/// What lives from command to command.
+#[derive(Default)]
+pub(super) struct Session {
+    /// Windows that the console opened.
+    pub windows: Vec<(Window, Ino)>,
+}
+
+/// All commands.
+fn commands() -> impl Iterator<Item = &'static Command> {
+    let all = [&HELP[..], files::COMMANDS, windows::COMMANDS, system::COMMANDS];
+    #[cfg(feature = "test-commands")]
+    let all = all.into_iter().chain([super::breakage::COMMANDS]);
+    all.into_iter().flatten()
+}
+
+const HELP: [Command; 1] = [Command { name: "help", help: "              this list", run: help }];
+
+fn help(_: &mut Session, args: Args<'_>) -> Done {
+    args.end()?;
+    for command in commands() {
+        println!("{} {}", command.name, command.help);
+    }
+    println!("numbers: 123, 0x7b, 4K; bytes to store: text, hex:00ff, fill:BYTE:LENGTH");
+    Ok(())
+}
+
+/// The console.
+pub struct Console {
+    editor: LineEditor,
+    session: Session,
+    echo: bool,
+}
+
+impl Console {
+    /// A console that has read nothing yet.
+    pub fn new(config: Config) -> Self {
+        let console = Console { editor: LineEditor::new(), session: Session::default(), echo: config.echo };
+        console.prompt();
+        console
+    }
+
+    fn prompt(&self) {
+        if self.echo {
+            print!("umbra> ");
+        }
+    }
+
+    /// Takes what was typed, up to one line, and runs that; whether there was anything.
+    pub fn poll(&mut self) -> bool {
+        let lost = serial::take_lost();
+        if lost > 0 {
+            log::warn!("{lost} bytes typed at the console were lost");
+        }
+        let mut worked = false;
+        while let Some(byte) = serial::take() {
+            worked = true;
+            let edit = self.editor.byte(byte);
+            if self.echo {
+                match edit {
+                    Edit::Added => serial::write(&[byte]),
+                    Edit::Erased => print!("\x08 \x08"),
+                    Edit::Complete | Edit::TooLong => println!(),
+                    Edit::Ignored => {}
+                }
+            }
+            match edit {
+                Edit::Complete => {
+                    let done = self.run();
+                    if let Some(done) = done {
+                        match done {
+                            Ok(()) => println!("ok"),
+                            Err(why) => println!("error: {why}"),
+                        }
+                    }
+                }
+                Edit::TooLong => println!("error: the line has more than {MAX_LINE} bytes"),
+                _ => continue,
+            }
+            self.editor.clear();
+            self.prompt();
+            break;
+        }
+        worked
+    }
+
+    /// Runs the line; `None` if it is empty.
+    fn run(&mut self) -> Option<Done> {
+        let mut args = Args::new(self.editor.line());
+        let name = args.optional()?;
+        Some(match commands().find(|command| command.name.as_bytes() == name) {
+            Some(command) => (command.run)(&mut self.session, args),
+            None => Err(Failure::Other(alloc::format!(
+                "unknown command {} (try help)",
+                Bytes(&name[..name.len().min(40)])
+            ))),
+        })
+    }
+}
+
+/// Bytes that may be anything, as text.
+pub(super) struct Bytes<'a>(pub &'a [u8]);
+
+impl fmt::Display for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}

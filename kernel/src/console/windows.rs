@@ -1,0 +1,101 @@
+//! Commands on windows: loads and stores that take real page faults.
+
+use super::args::{Args, MAX_PAYLOAD};
+use super::files::volume;
+use super::shell::{Bytes, Command, Done, Failure, Session};
+use crate::dax::Processor;
+use crate::{media, println};
+use alloc::vec;
+use umbra_fs::{Window, dax};
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command { name: "map", help: "PATH           open a window on a file; shows its number", run: map },
+    Command { name: "unmap", help: "WINDOW       close it", run: unmap },
+    Command { name: "load", help: "WINDOW OFFSET LENGTH  load through it (shows hex and text)", run: load },
+    Command { name: "store", help: "WINDOW OFFSET BYTES  store through it", run: store },
+    Command { name: "pages", help: "[PATH]       masters and shadows, of one file or all", run: pages },
+    Command { name: "faults", help: "            what the fault handler did", run: faults },
+];
+
+/// Most bytes that `load` shows; more are loaded, but only summed up.
+const MAX_SHOWN: usize = 256;
+
+fn map(session: &mut Session, mut args: Args<'_>) -> Done {
+    let path = args.word("PATH")?;
+    args.end()?;
+    let (window, ino) = volume(|v| {
+        let ino = v.resolve(path)?;
+        Ok((v.open_window(ino)?, ino))
+    })?;
+    session.windows.push((window, ino));
+    println!("window {}", window.0);
+    Ok(())
+}
+
+fn window(session: &Session, args: &mut Args<'_>) -> Result<Window, Failure> {
+    let number = args.number("WINDOW")?;
+    let found = session.windows.iter().find(|(window, _)| u64::from(window.0) == number);
+    found.map(|(window, _)| *window).ok_or(Failure::Other(alloc::format!("there is no window {number}")))
+}
+
+fn processor() -> Result<Processor, Failure> {
+    Processor::new().ok_or_else(|| Failure::NoVolume(media::why_none()))
+}
+
+fn unmap(session: &mut Session, mut args: Args<'_>) -> Done {
+    let window = window(session, &mut args)?;
+    args.end()?;
+    volume(|v| v.close_window(window))?;
+    session.windows.retain(|(open, _)| *open != window);
+    Ok(())
+}
+
+fn load(session: &mut Session, mut args: Args<'_>) -> Done {
+    let window = window(session, &mut args)?;
+    let (offset, length) = (args.number("OFFSET")?, args.number("LENGTH")?);
+    args.end()?;
+    if length > MAX_PAYLOAD {
+        return Err(Failure::Other("at most 1M at a time".into()));
+    }
+    let mut bytes = vec![0; length as usize];
+    let result = dax::load(&mut processor()?, window, offset, &mut bytes);
+    let loaded = result.map_or_else(|e| e.done, |()| bytes.len());
+    for line in bytes[..loaded.min(MAX_SHOWN)].chunks(16) {
+        for byte in line {
+            crate::print!("{byte:02x} ");
+        }
+        println!(" {}", Bytes(line));
+    }
+    let sum = bytes[..loaded].iter().map(|b| u64::from(*b)).sum::<u64>();
+    println!("{loaded} bytes, sum {sum}");
+    Ok(result?)
+}
+
+fn store(session: &mut Session, mut args: Args<'_>) -> Done {
+    let window = window(session, &mut args)?;
+    let offset = args.number("OFFSET")?;
+    let bytes = args.payload()?;
+    dax::store(&mut processor()?, window, offset, &bytes)?;
+    println!("{} bytes", bytes.len());
+    Ok(())
+}
+
+fn pages(_: &mut Session, mut args: Args<'_>) -> Done {
+    let path = args.optional();
+    args.end()?;
+    let r = volume(|v| {
+        let ino = path.map(|path| v.resolve(path)).transpose()?;
+        v.pages(ino)
+    })?;
+    println!("windows {} slots {} masters {} shadows {}", r.windows, r.slots, r.masters, r.shadows);
+    println!("zero {} writable {}", r.zero, r.writable);
+    Ok(())
+}
+
+fn faults(_: &mut Session, args: Args<'_>) -> Done {
+    args.end()?;
+    let f = volume(|v| v.pages(None))?.faults;
+    println!("read {} write {} cow {} failed {}", f.read, f.write, f.cow, f.failed);
+    println!("tossed {} foreign-unmapped {}", f.tossed, f.foreign_unmapped);
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! The fault path: from the processor's page fault to the filesystem and back.
+//!
+//! ```text
+//!  store to a page            umbra_page_fault saves what Rust may change
+//!        |                            |
+//!        |   not writable             v
+//!        '--------------->   traps::page_fault: in the window area?  -- no --> report
+//!                                     | yes
+//!                                     v
+//!                            resolve: Volume::fault copies, publishes, maps
+//!                                     |
+//!              Ok: the access is tried again     Err: the copy goes on at its fixup
+//! ```
+
+use super::{VOLUME, tables};
+use core::fmt;
+use spin::Mutex;
+use umbra_fs::Error;
+use umbra_fs::dax::Access;
+
+/// What became of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The access can be tried again.
+    Retry,
+    /// It cannot; the copy that it was part of ends (see [`take_failure`]).
+    Failed,
+    /// It is a bug that it happened (see [`why_unresolved`]).
+    Unresolvable,
+}
+
+/// An access that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// The address that could not be accessed.
+    pub address: u64,
+    /// Why.
+    pub error: Error,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Bug {
+    Locked,
+    NoVolume,
+    NoFixup(Error),
+}
+
+static FAILURE: Mutex<Option<Failure>> = Mutex::new(None);
+static BUG: Mutex<Option<Bug>> = Mutex::new(None);
+
+/// Whether an address is in the window area.
+pub fn in_windows(address: u64) -> bool {
+    tables::page_of(address).is_some()
+}
+
+/// Resolves a page fault at an address of the window area. `has_fixup` says whether the
+/// interrupted instruction can be told of a failure.
+pub fn resolve(address: u64, store: bool, has_fixup: bool) -> Outcome {
+    let Some(page) = tables::page_of(address) else { return Outcome::Unresolvable };
+    let access = if store { Access::Store } else { Access::Load };
+    let Some(mut volume) = VOLUME.try_lock() else { return bug(Bug::Locked) };
+    let Some(volume) = volume.as_mut() else { return bug(Bug::NoVolume) };
+    match volume.fault(page, access) {
+        Ok(()) => Outcome::Retry,
+        Err(error) if has_fixup => {
+            *FAILURE.lock() = Some(Failure { address, error });
+            Outcome::Failed
+        }
+        Err(error) => bug(Bug::NoFixup(error)),
+    }
+}
+
+fn bug(bug: Bug) -> Outcome {
+    if let Some(mut last) = BUG.try_lock() {
+        *last = Some(bug);
+    }
+    Outcome::Unresolvable
+}
+
+/// Takes what the last failed access failed by.
+pub fn take_failure() -> Option<Failure> {
+    FAILURE.lock().take()
+}
+
+/// Why the last fault was a bug, for the report.
+pub fn why_unresolved() -> impl fmt::Display {
+    struct Why(Option<Bug>);
+    impl fmt::Display for Why {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.0 {
+                Some(Bug::Locked) => f.write_str("the volume is locked by the code that faulted"),
+                Some(Bug::NoVolume) => f.write_str("no volume is mounted"),
+                Some(Bug::NoFixup(error)) => write!(f, "{error}, and the access cannot be told"),
+                None => f.write_str("no reason is known"),
+            }
+        }
+    }
+    Why(BUG.try_lock().and_then(|bug| *bug))
+}

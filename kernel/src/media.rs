@@ -1,0 +1,164 @@
+//! Mounting the volume of the NVDIMM, formatting it, and letting go of it.
+//!
+//! A blank NVDIMM is formatted; one that holds something else never, unless told so. Without a
+//! volume the kernel goes on, and the console says why there is none.
+
+use crate::arch::{clock, cpu};
+use crate::config::Config;
+use crate::dax::{self, WindowTables};
+use crate::mm::boot::Memory;
+use crate::nvdimm::{self, Nvdimm};
+use crate::{acpi, fw_cfg};
+use alloc::format;
+use alloc::string::{String, ToString};
+use spin::Mutex;
+use umbra_fs::{FormatOptions, MountError, Pmem};
+
+/// Why no volume is served.
+static WHY_NONE: Mutex<String> = Mutex::new(String::new());
+/// The NVDIMM and the page tables of windows, while no volume is served.
+static IDLE: Mutex<Option<(Nvdimm, WindowTables)>> = Mutex::new(None);
+
+/// Why no volume is served, if none is.
+pub fn why_none() -> String {
+    WHY_NONE.lock().clone()
+}
+
+/// Finds the NVDIMM and puts its volume into service, if that is possible.
+pub fn start(memory: &Memory, config: Config) {
+    if let Err(why) = find_and_mount(memory, config) {
+        log::error!("no volume: {why}");
+        *WHY_NONE.lock() = why;
+    }
+}
+
+/// Finds the NVDIMM and mounts its volume; formats a blank one, or any if told so.
+fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
+    let nvdimm = Nvdimm::find().map_err(|why| why.to_string())?;
+    log::info!(
+        "NVDIMM at {:#x}, {} MiB, lines written back by: {}",
+        nvdimm.phys().as_u64(),
+        nvdimm.len() >> 20,
+        nvdimm::flush_name()
+    );
+    let windows =
+        WindowTables::new(memory.usable(), nvdimm.phys()).ok_or("no memory for page tables of windows")?;
+    if config.no_volume {
+        *IDLE.lock() = Some((nvdimm, windows));
+        return Err("not mounted, as told (volume=no)".to_string());
+    }
+    if config.format {
+        log::warn!("formatting, as told (format=yes)");
+        return format_and_serve(nvdimm, windows);
+    }
+    match dax::Volume::mount(nvdimm, windows, clock::wall()) {
+        Ok(volume) => {
+            serve_volume(volume);
+            Ok(())
+        }
+        Err((MountError::Blank, nvdimm, windows)) => {
+            log::info!("the NVDIMM is blank: formatting");
+            format_and_serve(nvdimm, windows)
+        }
+        Err((why, nvdimm, windows)) => {
+            *IDLE.lock() = Some((nvdimm, windows));
+            Err(mount_error(why))
+        }
+    }
+}
+
+fn serve_volume(volume: dax::Volume) {
+    let space = volume.space();
+    log::info!("volume of {} blocks, {} free; {} window slots", space.total, space.free, dax::slots());
+    dax::serve(volume);
+}
+
+/// Overwrites the NVDIMM with an empty volume and serves that.
+fn format_and_serve(mut nvdimm: Nvdimm, windows: WindowTables) -> Result<(), String> {
+    if let Err(why) = dax::Volume::format(&mut nvdimm, format_options()) {
+        *IDLE.lock() = Some((nvdimm, windows));
+        return Err(mount_error(why));
+    }
+    match dax::Volume::mount(nvdimm, windows, clock::wall()) {
+        Ok(volume) => {
+            serve_volume(volume);
+            Ok(())
+        }
+        Err((why, nvdimm, windows)) => {
+            *IDLE.lock() = Some((nvdimm, windows));
+            Err(mount_error(why))
+        }
+    }
+}
+
+fn format_options() -> FormatOptions {
+    let mut uuid = [0; 16];
+    let (high, low) = (random(), random());
+    uuid[..8].copy_from_slice(&high.to_le_bytes());
+    uuid[8..].copy_from_slice(&low.to_le_bytes());
+    // RFC 9562: version 4 (random), variant 1.
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    FormatOptions { uuid, seed: random(), now: clock::wall() }
+}
+
+/// A random word: the launcher's seed and `rdrand`, where there are any, and the moment.
+fn random() -> u64 {
+    static STATE: Mutex<u64> = Mutex::new(0);
+    let mut state = STATE.lock();
+    if *state == 0 {
+        let seed = fw_cfg::file(fw_cfg::SEED).unwrap_or_default();
+        *state = seed.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| mix(hash ^ u64::from(*byte)));
+    }
+    *state = mix(*state ^ cpu::tsc() ^ cpu::random().unwrap_or(0));
+    *state
+}
+
+/// A bijective mix of 64 bits (SplitMix64).
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn mount_error(why: MountError) -> String {
+    match why {
+        MountError::Blank => "the NVDIMM is blank".to_string(),
+        MountError::Foreign => {
+            "the NVDIMM holds something that is no Umbra volume; it is overwritten only with the option format=yes, \
+             or the command \"format yes\""
+                .to_string()
+        }
+        MountError::Version(version) => format!("the volume has format version {version}, which this kernel does not know"),
+        MountError::TooSmall => "the NVDIMM is too small".to_string(),
+        MountError::Superblocks => "both superblocks are damaged".to_string(),
+        MountError::Fs(why) => format!("the volume is damaged: {why}"),
+    }
+}
+
+/// Formats an NVDIMM that is not served, and serves the empty volume. A volume in service is
+/// left alone: its windows and clients would be lost.
+pub fn format_now() -> Result<(), String> {
+    let Some((nvdimm, windows)) = IDLE.lock().take() else {
+        return Err(match dax::is_served() {
+            true => "a volume is served; to overwrite it, start with the option format=yes".to_string(),
+            false => why_none(),
+        });
+    };
+    let done = format_and_serve(nvdimm, windows);
+    *WHY_NONE.lock() = done.as_ref().err().cloned().unwrap_or_default();
+    done
+}
+
+/// Unmounts and powers off. Where the board does not let itself be powered off, QEMU ends with
+/// its failure status.
+pub fn power_off() -> ! {
+    if let Some(volume) = dax::retire()
+        && let Err(why) = volume.unmount()
+    {
+        log::error!("the volume was not unmounted cleanly: {why}; it will be rebuilt");
+    }
+    log::info!("powering off");
+    panic!("{}", acpi::power_off());
+}

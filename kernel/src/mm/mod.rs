@@ -1,0 +1,70 @@
+//! Memory: the address space, physical frames, the heap.
+//!
+//! ```text
+//! ffff_8000_0000_0000  direct map      all of RAM, writable but for the frames of the kernel's
+//!                                      code and constants; the NVDIMM, read-only, at its
+//!                                      physical address
+//! ffff_8080_0000_0000  write alias     the NVDIMM once more, writable: the write path's own
+//! ffff_8100_0000_0000  windows         slots of 2 MiB: what files show (dax)
+//! ffff_8180_0000_0000  devices         registers, uncached
+//! ffff_8200_0000_0000  stacks          each above a guard page that is never mapped
+//! ffff_8280_0000_0000  heap            grows, never shrinks
+//! ffff_ffff_8000_0000  kernel image    code r-x, constants r--, data rw-
+//! ```
+//!
+//! Each of the first six has one entry of the top table (512 GiB). Nothing is writable and
+//! executable, nothing that is executable has a writable alias, and the low half is empty, so
+//! that null pointers fault. CR0.WP is on and stays on.
+//!
+//! Only the direct map and the write alias use pages of 2 MiB and 1 GiB. They share the
+//! aligned terabyte at ffff_8000_0000_0000, and all else is outside: an emulator that keeps
+//! one span for all large pages flushes everything when a page within it is invalidated.
+//!
+//! Left out: processes, swapping, giving frames back to a host.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `boot.rs` | which memory there is, as the loader says |
+//! | `frames.rs` | the pool of physical frames |
+//! | `space.rs` | building the address space, mapping devices and the NVDIMM |
+//! | `image.rs` | the kernel's own segments |
+//! | `stack.rs` | stacks and their guard pages |
+//! | `heap.rs` | the global allocator |
+
+pub mod boot;
+pub mod frames;
+pub mod heap;
+pub mod image;
+pub mod space;
+pub mod stack;
+
+use x86_64::{PhysAddr, VirtAddr};
+
+/// Where physical memory is mapped (see the drawing above).
+pub const DIRECT: u64 = 0xffff_8000_0000_0000;
+/// Where the NVDIMM is mapped for writing, at its physical address.
+pub const WRITE_ALIAS: u64 = 0xffff_8080_0000_0000;
+/// Where windows are.
+pub const WINDOWS: u64 = 0xffff_8100_0000_0000;
+/// Where device registers are mapped.
+pub const DEVICES: u64 = 0xffff_8180_0000_0000;
+/// Where stacks are.
+pub const STACKS: u64 = 0xffff_8200_0000_0000;
+/// Where the heap is.
+pub const HEAP: u64 = 0xffff_8280_0000_0000;
+/// What each of these areas may hold.
+pub const AREA: u64 = 512 << 30;
+
+/// Bytes in a frame and in a small page.
+pub const PAGE: u64 = 4096;
+
+/// Where the direct map has a physical address. Whether anything is mapped there is another
+/// question: RAM and the NVDIMM are.
+pub fn direct(phys: PhysAddr) -> VirtAddr {
+    VirtAddr::new(DIRECT + phys.as_u64())
+}
+
+/// Rounds up to a multiple of `unit`, a power of two.
+pub const fn round_up(value: u64, unit: u64) -> u64 {
+    (value + unit - 1) & !(unit - 1)
+}

@@ -1,0 +1,277 @@
+//! Persistent memory: finding it in the NFIT, mapping it, and making stores durable.
+//!
+//! The NVDIMM is mapped read-only; [`Nvdimm`], the write path, stores through an alias of its
+//! own. A store is durable once its line was written back and a fence followed; where the
+//! platform promises to write the CPU's caches back when power fails, lines need no writing
+//! back, but are counted all the same.
+//!
+//! Left out: labels, NVDIMMs that hold no volume, more than one volume.
+//!
+//! Follows ACPI 6.5, section 5.2.25, and SDM volume 2 (`clwb`, `clflushopt`, `clflush`).
+
+use crate::arch::{copy, cpu};
+use crate::mm::space::{self, MapError};
+use crate::mm::{self, PAGE};
+use crate::nfit::{self, Nfit, NfitError, SpaRange, Unusable};
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::Once;
+use umbra_fs::pmem::{LINE, Poisoned};
+use x86_64::{PhysAddr, VirtAddr};
+
+/// Why there is no persistent memory to serve.
+#[derive(Clone, Debug)]
+pub enum NoNvdimm {
+    /// The board has no NFIT.
+    NoTable,
+    /// The table is malformed.
+    Table(NfitError),
+    /// No range of the table is usable; why the first persistent one is not, if there is one.
+    NoneUsable(Option<Unusable>),
+    /// The range cannot be mapped.
+    Map(MapError),
+}
+
+impl fmt::Display for NoNvdimm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoNvdimm::NoTable => f.write_str("no NVDIMM: the machine has no NFIT table"),
+            NoNvdimm::Table(why) => write!(f, "no NVDIMM: the NFIT table is malformed: {why}"),
+            NoNvdimm::NoneUsable(None) => f.write_str("no NVDIMM: the NFIT table lists no persistent memory"),
+            NoNvdimm::NoneUsable(Some(why)) => write!(f, "no usable NVDIMM: {why}"),
+            NoNvdimm::Map(why) => write!(f, "the NVDIMM cannot be mapped: {why}"),
+        }
+    }
+}
+
+/// How a line is written back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlushBy {
+    /// `clwb`.
+    Clwb,
+    /// `clflushopt`.
+    ClflushOpt,
+    /// `clflush`.
+    Clflush,
+}
+
+impl FlushBy {
+    /// The way that this processor has.
+    fn best() -> FlushBy {
+        match cpu::features() {
+            f if f.clwb => FlushBy::Clwb,
+            f if f.clflushopt => FlushBy::ClflushOpt,
+            _ => FlushBy::Clflush,
+        }
+    }
+}
+
+/// Whether the platform writes the CPU's caches back when power fails.
+fn caches_persist() -> bool {
+    table().as_ref().is_ok_and(|nfit| nfit.capabilities.is_some_and(|c| c.cpu_cache))
+}
+
+/// The instruction that lines are written back by, or `none` where that is not needed.
+pub fn flush_name() -> &'static str {
+    match FlushBy::best() {
+        _ if caches_persist() => "none",
+        FlushBy::Clwb => "clwb",
+        FlushBy::ClflushOpt => "clflushopt",
+        FlushBy::Clflush => "clflush",
+    }
+}
+
+/// What the NFIT said, for listings.
+static TABLE: Once<Result<Nfit, NoNvdimm>> = Once::new();
+/// The range that is served: (physical address, length).
+static SERVED: Once<(u64, u64)> = Once::new();
+
+/// The NFIT, or why there is none.
+pub fn table() -> &'static Result<Nfit, NoNvdimm> {
+    TABLE.call_once(|| {
+        let bytes = crate::acpi::platform().nfit.ok_or(NoNvdimm::NoTable)?;
+        nfit::parse(bytes).map_err(NoNvdimm::Table)
+    })
+}
+
+/// The range that is served.
+pub fn is_served(range: &SpaRange) -> bool {
+    SERVED.get().is_some_and(|(base, _)| *base == range.base)
+}
+
+/// Whether an address is in the read-only view of the NVDIMM.
+pub fn contains_view(address: u64) -> bool {
+    SERVED.get().is_some_and(|(base, len)| (mm::DIRECT + base..mm::DIRECT + base + len).contains(&address))
+}
+
+static FLUSHES: AtomicU64 = AtomicU64::new(0);
+static FENCES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts of the write path since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteCounts {
+    /// Lines that were written back, or would have been.
+    pub flushes: u64,
+    /// Fences.
+    pub fences: u64,
+}
+
+/// The counts.
+pub fn counts() -> WriteCounts {
+    WriteCounts { flushes: FLUSHES.load(Ordering::Relaxed), fences: FENCES.load(Ordering::Relaxed) }
+}
+
+/// A mapped NVDIMM: the write path.
+pub struct Nvdimm {
+    phys: PhysAddr,
+    view: VirtAddr,
+    alias: VirtAddr,
+    len: u64,
+    flush_by: FlushBy,
+    /// The platform writes the caches back when power fails.
+    caches_persist: bool,
+    /// Registers to write to after a fence (NFIT flush hints).
+    hints: Vec<VirtAddr>,
+}
+
+impl Nvdimm {
+    /// Finds the first usable range and maps it. Once.
+    pub fn find() -> Result<Nvdimm, NoNvdimm> {
+        let nfit = table().as_ref().map_err(Clone::clone)?;
+        let mut why = None;
+        let usable = nfit.persistent().find(|range| match nfit.usable(range) {
+            Ok(()) => true,
+            Err(reason) => {
+                log::warn!("the NVDIMM at {:#x} is not usable: {reason}", range.base);
+                why.get_or_insert(reason);
+                false
+            }
+        });
+        let range = usable.ok_or(NoNvdimm::NoneUsable(why))?;
+        let (phys, len) = (PhysAddr::new(range.base), range.length & !(PAGE - 1));
+        let (view, alias) = space::map_nvdimm(phys, len).map_err(NoNvdimm::Map)?;
+        let mut hints = Vec::new();
+        for hint in nfit.hints(range) {
+            // SAFETY: the NFIT says that the address is a flush hint, to be written to at will.
+            hints.push(unsafe { space::map_device(PhysAddr::new(hint), 8) }.map_err(NoNvdimm::Map)?);
+        }
+        let (flush_by, caches_persist) = (FlushBy::best(), caches_persist());
+        SERVED.call_once(|| (range.base, len));
+        Ok(Nvdimm { phys, view, alias, len, flush_by, caches_persist, hints })
+    }
+
+    /// Where the NVDIMM starts in physical memory.
+    pub fn phys(&self) -> PhysAddr {
+        self.phys
+    }
+
+    /// Checks a range; panics beyond the end, which is a bug of the filesystem.
+    fn offset(&self, at: u64, len: u64) -> u64 {
+        assert!(at <= self.len && len <= self.len - at, "access at {at:#x} beyond the NVDIMM's end");
+        at
+    }
+
+    fn from(&self, at: u64, len: u64) -> *const u8 {
+        (self.view + self.offset(at, len)).as_ptr()
+    }
+
+    fn to(&mut self, at: u64, len: u64) -> *mut u8 {
+        (self.alias + self.offset(at, len)).as_mut_ptr()
+    }
+}
+
+impl umbra_fs::Pmem for Nvdimm {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn load(&self, at: u64) -> Result<u64, Poisoned> {
+        assert!(at.is_multiple_of(8), "unaligned word at {at:#x}");
+        // SAFETY: `from` checked the range, which is mapped for good; the word is aligned.
+        Ok(unsafe { self.from(at, 8).cast::<u64>().read_volatile() })
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Poisoned> {
+        let from = self.from(at, into.len() as u64);
+        // SAFETY: `from` checked the range; the kernel's memory and the NVDIMM do not overlap.
+        unsafe { copy::chosen().copy(into.as_mut_ptr(), from, into.len()) };
+        Ok(())
+    }
+
+    fn store(&mut self, at: u64, value: u64) {
+        assert!(at.is_multiple_of(8), "unaligned word at {at:#x}");
+        // SAFETY: `to` checked the range, whose alias is writable; the word is aligned.
+        unsafe { self.to(at, 8).cast::<u64>().write_volatile(value) };
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        let to = self.to(at, bytes.len() as u64);
+        // SAFETY: `to` checked the range; the kernel's memory and the NVDIMM do not overlap.
+        unsafe { copy::chosen().copy(to, bytes.as_ptr(), bytes.len()) };
+    }
+
+    fn zero(&mut self, at: u64, len: u64) {
+        let to = self.to(at, len);
+        // SAFETY: `to` checked the range, whose alias is writable.
+        unsafe { to.write_bytes(0, len as usize) };
+    }
+
+    fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned> {
+        assert!(from + len <= to || to + len <= from || len == 0, "overlapping copy {from:#x} to {to:#x}");
+        let from = self.from(from, len);
+        let to = self.to(to, len);
+        // SAFETY: both ranges were checked and do not overlap.
+        unsafe { copy::chosen().copy(to, from, len as usize) };
+        Ok(())
+    }
+
+    fn flush(&mut self, at: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        self.offset(at, len);
+        let first = at & !(LINE - 1);
+        let lines = (at + len - first).div_ceil(LINE);
+        FLUSHES.fetch_add(lines, Ordering::Relaxed);
+        if self.caches_persist {
+            return;
+        }
+        let start = self.view.as_u64() + first;
+        // SAFETY: the lines are the NVDIMM's, and mapped; writing them back changes no memory.
+        // The processor has the instruction, as CPUID says.
+        unsafe {
+            match self.flush_by {
+                FlushBy::Clwb => {
+                    for line in 0..lines {
+                        core::arch::asm!("clwb [{}]", in(reg) start + line * LINE, options(nostack, preserves_flags));
+                    }
+                }
+                FlushBy::ClflushOpt => {
+                    for line in 0..lines {
+                        core::arch::asm!("clflushopt [{}]", in(reg) start + line * LINE, options(nostack, preserves_flags));
+                    }
+                }
+                FlushBy::Clflush => {
+                    for line in 0..lines {
+                        core::arch::asm!("clflush [{}]", in(reg) start + line * LINE, options(nostack, preserves_flags));
+                    }
+                }
+            }
+        }
+    }
+
+    fn fence(&mut self) {
+        FENCES.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: orders stores, changes nothing.
+        unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
+        for hint in &self.hints {
+            // SAFETY: a flush hint register, mapped for good; any value does. The second fence
+            // orders it before what follows.
+            unsafe {
+                hint.as_mut_ptr::<u64>().write_volatile(0);
+                core::arch::asm!("sfence", options(nostack, preserves_flags));
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The poll loop: everything that the kernel does once it runs.
+
+use crate::arch::{apic, clock, mce};
+use crate::board::Board;
+use crate::config::Config;
+use crate::console::Console;
+use crate::dax::Processor;
+use crate::{media, net, println};
+use umbra_server::Progress;
+
+/// How long a power-off waits for what is queued on connections.
+const FAREWELL_NS: u64 = 200_000_000;
+
+/// Serves for good.
+///
+/// Does whatever there is to do, and sleeps otherwise. Whatever an interrupt brings after a
+/// round began keeps that round from ending in sleep.
+pub fn serve(config: Config) -> ! {
+    net::init();
+    let ready = clock::now();
+    println!("ready {} ms", ready.0 / 1_000_000);
+    let mut console = Console::new(config);
+    let mut board = None;
+    let mut off_at = None;
+    loop {
+        apic::begin_round();
+        let mut worked = machine_checks();
+        worked |= console.poll();
+        // A volume can come into service later: by the console's `format`.
+        if board.is_none() {
+            board = Processor::new().map(|processor| Board::new(processor, ready));
+        }
+        if let Some(board) = &mut board {
+            worked |= net::poll(clock::now());
+            if !worked {
+                worked = umbra_server::background(board) == Progress::Again;
+            }
+            if board.wants_power_off() {
+                let off_at = *off_at.get_or_insert(clock::now().after_ns(FAREWELL_NS));
+                if !worked || clock::now() >= off_at {
+                    media::power_off();
+                }
+            }
+        }
+        if !worked {
+            apic::sleep();
+        }
+    }
+}
+
+/// Logs what the machine-check handler recorded.
+fn machine_checks() -> bool {
+    let mut worked = false;
+    while let Some(record) = mce::take() {
+        worked = true;
+        let sort = if record.uncorrected() { "uncorrected" } else { "corrected" };
+        match record.physical() {
+            Some(address) => log::error!("{sort} memory error at {address:#x} (bank {})", record.bank),
+            None => log::error!(
+                "{sort} machine check without address (bank {}, {:#x})",
+                record.bank,
+                record.status
+            ),
+        }
+    }
+    worked
+}
