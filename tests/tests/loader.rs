@@ -63,8 +63,8 @@ fn expect_failure(kernel: Option<&[u8]>, message: &str) {
 fn data_segment(kernel: &[u8]) -> usize {
     let half = |at: usize| usize::from(u16::from_le_bytes(kernel[at..at + 2].try_into().unwrap()));
     let word = |at: usize| u32::from_le_bytes(kernel[at..at + 4].try_into().unwrap());
-    let headers = (0..half(56)).map(|index| 64 + index * 56);
-    headers.filter(|&at| word(at) == 1 && word(at + 4) & 2 != 0).next_back().expect("a writable segment")
+    let mut headers = (0..half(56)).map(|index| 64 + index * 56);
+    headers.rfind(|&at| word(at) == 1 && word(at + 4) & 2 != 0).expect("a writable segment")
 }
 
 #[test]
