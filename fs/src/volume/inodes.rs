@@ -222,10 +222,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     bytes[index as usize * 8..index as usize * 8 + 8].copy_from_slice(&value.to_le_bytes());
                 }
                 self.commit_beside(stage, &[Edit::content(&path, &bytes)])?;
-                self.inodes.room =
-                    self.inodes.room.max((ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64);
             }
         }
+        // A rebuild counts no room behind the last live inode, even if a block is there.
+        let room = (ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64;
+        self.inodes.room = self.inodes.room.max(room);
         self.inodes.used += 1;
         self.inodes.cursor = ino.0;
         Ok(ino)
