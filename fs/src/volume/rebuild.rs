@@ -23,29 +23,57 @@ use core::ops::ControlFlow;
 pub(super) struct Names {
     named: Vec<u64>,
     more: BTreeMap<Ino, u32>,
+    /// Inodes with a name; those that cannot exist included.
+    distinct: u64,
+    /// A bit for each directory whose entries were counted.
+    walked: Vec<u64>,
+}
+
+/// Directories that wait to be walked, at most; others are found by another pass.
+const WAITING: usize = 4096;
+
+fn bits(room: u64) -> Result<Vec<u64>> {
+    let mut bits = Vec::new();
+    bits.try_reserve_exact(room.div_ceil(64) as usize).map_err(|_| Error::NoMemory)?;
+    bits.resize(room.div_ceil(64) as usize, 0);
+    Ok(bits)
+}
+
+fn is_set(bits: &[u64], ino: Ino) -> bool {
+    bits.get((ino.0 / 64) as usize).is_some_and(|word| word >> (ino.0 % 64) & 1 != 0)
 }
 
 impl Names {
     fn new(room: u64) -> Result<Self> {
-        let mut named = Vec::new();
-        named.try_reserve_exact(room.div_ceil(64) as usize).map_err(|_| Error::NoMemory)?;
-        named.resize(room.div_ceil(64) as usize, 0);
-        Ok(Names { named, more: BTreeMap::new() })
+        Ok(Names { named: bits(room)?, more: BTreeMap::new(), distinct: 0, walked: bits(room)? })
     }
 
     fn add(&mut self, ino: Ino) {
-        let Some(word) = self.named.get_mut((ino.0 / 64) as usize) else { return };
+        let Some(word) = self.named.get_mut((ino.0 / 64) as usize) else {
+            self.distinct += 1;
+            return;
+        };
         let bit = 1 << (ino.0 % 64);
         if *word & bit != 0 {
             *self.more.entry(ino).or_insert(1) += 1;
+        } else {
+            self.distinct += 1;
         }
         *word |= bit;
     }
 
+    /// Notes that a directory is being walked; false if it was before.
+    fn walk(&mut self, dir: Ino) -> bool {
+        let before = is_set(&self.walked, dir);
+        if let Some(word) = self.walked.get_mut((dir.0 / 64) as usize) {
+            *word |= 1 << (dir.0 % 64);
+        }
+        !before
+    }
+
     /// Names of an inode.
     pub fn of(&self, ino: Ino) -> u32 {
-        let named = self.named.get((ino.0 / 64) as usize).is_some_and(|word| word >> (ino.0 % 64) & 1 != 0);
-        self.more.get(&ino).copied().unwrap_or(named as u32)
+        self.more.get(&ino).copied().unwrap_or(is_set(&self.named, ino) as u32)
     }
 }
 
@@ -119,31 +147,71 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         })
     }
 
-    /// Walks the names of all directories.
+    /// Walks the names of all directories that have a name themselves. An inode without
+    /// one is not looked at: a crash may have left it half written.
     pub(super) fn count_names(&mut self) -> Result<Names> {
         let mut names = Names::new(self.inodes.room)?;
         names.add(ROOT_INO);
-        self.each_inode(&mut |volume, ino, block, _| {
-            if volume.kind_in(block, ino)?.0 == Kind::Directory {
-                volume.read_dir(ino, 0, &mut |entry| {
+        let mut waiting = Vec::new();
+        waiting.try_reserve_exact(WAITING).map_err(|_| Error::NoMemory)?;
+        waiting.push(ROOT_INO);
+        loop {
+            let mut missed = false;
+            while let Some(dir) = waiting.pop() {
+                if !names.walk(dir) {
+                    continue;
+                }
+                self.read_dir(dir, 0, &mut |entry| {
                     names.add(entry.ino);
+                    if entry.kind == Kind::Directory {
+                        if waiting.len() < WAITING {
+                            waiting.push(entry.ino);
+                        } else {
+                            missed = true;
+                        }
+                    }
                     ControlFlow::Continue(())
+                })
+                .map_err(|error| match error {
+                    // Its name says that there is a directory.
+                    Error::NotFound | Error::NotDirectory => self.dangling(),
+                    error => error,
                 })?;
             }
-            Ok(())
-        })?;
-        Ok(names)
+            if !missed {
+                return Ok(names);
+            }
+            self.each_inode(&mut |volume, ino, block, _| {
+                let known = names.of(ino) == 0 || is_set(&names.walked, ino) || waiting.len() == WAITING;
+                if !known && volume.kind_in(block, ino)?.0 == Kind::Directory {
+                    waiting.push(ino);
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    fn dangling(&self) -> Error {
+        Error::Damaged { block: self.system, what: "a name leads to no inode, or to one of another kind" }
     }
 
     /// Drops inodes without a name, and sets counts of names right.
     fn correct_names(&mut self, names: &Names) -> Result<()> {
         loop {
             let mut nameless = arrayvec::ArrayVec::<Ino, 64>::new();
+            let mut named = 0;
             self.each_inode(&mut |volume, ino, block, _| {
                 let is = names.of(ino);
+                named += (is > 0) as u64;
                 if is == 0 {
                     let _ = nameless.try_push(ino);
-                } else if volume.nlink_in(block, ino).ok() != Some(is) {
+                    return Ok(());
+                }
+                let directory = volume.kind_in(block, ino)?.0 == Kind::Directory;
+                if directory != is_set(&names.walked, ino) {
+                    return Err(volume.dangling());
+                }
+                if volume.nlink_in(block, ino).ok() != Some(is) {
                     let slot = slot_of(ino);
                     let at = word_at(block, word_index(slot, inode::NLINK));
                     volume.blocks.pmem.store(at, seal_number(is as u64, inode::NLINK, slot));
@@ -151,6 +219,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 Ok(())
             })?;
+            if named != names.distinct {
+                return Err(self.dangling());
+            }
             self.blocks.pmem.fence();
             let more = nameless.is_full();
             for ino in nameless {
