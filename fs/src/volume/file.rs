@@ -236,6 +236,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 // Overwritten in place: durable with the next fence.
                 let flushed = stage.flush(&mut self.blocks.pmem);
                 self.fresh = flushed.unfenced();
+                self.unfenced = true;
                 Ok(())
             }
         }
@@ -249,6 +250,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         if size > old {
             self.prepare_extension(ino, old, size)?;
+            // The zeros behind the old end are durable before the size is.
+            self.fence_overwrites();
             let stage = self.stage();
             self.set_size(stage, ino, size, Purpose::Grow)?;
         } else if size < old {
@@ -272,6 +275,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.write_piece(ino, size, Source::Zeros(end - size), None)?;
         }
         Ok(())
+    }
+
+    /// Makes durable what was overwritten in place, if there is any such thing.
+    pub(super) fn fence_overwrites(&mut self) {
+        if core::mem::take(&mut self.unfenced) {
+            self.blocks.pmem.fence();
+        }
     }
 
     /// Forgets that nothing is beyond the end of the file.
@@ -330,6 +340,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.inode_path(ino)?;
         self.dax.sync(&mut self.blocks, ino)?;
         self.blocks.pmem.fence();
+        self.unfenced = false;
         Ok(())
     }
 

@@ -26,6 +26,8 @@ mod rebuild;
 mod splice;
 
 pub use check::CheckReport;
+#[cfg(feature = "testing")]
+pub(crate) use mount::claims_clean;
 pub use mount::{FormatOptions, MountError};
 
 use crate::blocks::Blocks;
@@ -51,6 +53,8 @@ pub struct Volume<P, M> {
     inodes: InodeTable,
     /// Files that are known to have nothing beyond their end, by number modulo the size.
     trimmed: [Ino; 64],
+    /// Something was overwritten in place, and no fence has followed.
+    pub(crate) unfenced: bool,
     /// Lists whose memory is used again by each commit.
     pub(crate) fresh: Vec<Block>,
     pub(crate) retired: Vec<Retire>,

@@ -124,6 +124,12 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<Superblock, MountError> {
     }
 }
 
+/// Whether the superblocks say that the derived state is valid.
+#[cfg(feature = "testing")]
+pub(crate) fn claims_clean<P: Pmem>(pmem: &P) -> bool {
+    read_superblock(pmem).is_ok_and(|found| found.clean)
+}
+
 /// Whether a volume whose superblocks are gone was here: its system inode file's first
 /// pointer stands where the size of the region puts it.
 fn looks_like_ours<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
@@ -216,6 +222,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             rebuilt: false,
             inodes: InodeTable::default(),
             trimmed: [Ino(0); 64],
+            unfenced: false,
             fresh: Vec::with_capacity(1024),
             retired: Vec::with_capacity(1024),
             words: Vec::with_capacity(512),

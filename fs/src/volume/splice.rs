@@ -95,6 +95,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.dax.sync(&mut self.blocks, src)?;
         self.dax.sync(&mut self.blocks, dst)?;
+        // Publishing a shared subtree may need no fence of its own before it.
+        self.fence_overwrites();
 
         let (_, source) = self.inode_path(src)?;
         let blocks = len.div_ceil(BLOCK_SIZE);
