@@ -1,159 +1,371 @@
-//! Memory that keeps, for each line, every value that a crash could leave.
+//! Memory for crash tests: it can be rolled back, and it records what is done to it.
 //!
-//! A 64-byte line is what is durable, then the stores since then in order, in words of 8
-//! bytes, and how many of them were flushed. A fence makes the flushed ones durable; what
-//! was stored and not flushed stays undecided, across fences. After a crash each line
-//! holds any prefix of its stores (the order of stores to one line is kept by x86).
+//! - Every store, flush and fence, each with its place in the source ([`Event`]), while a
+//!   trace is on. [`super::Undecided`] builds crash states from such a trace.
+//! - Which words were read before anything was stored to them, while reads are tracked:
+//!   what a recovery depends on.
+//! - A stack of marks: the content goes back to the last one in time by what was changed,
+//!   so thousands of crash states share one region.
+//! - One flush, fence or store, chosen by its place or its number, can be left out
+//!   ([`Skip`]): the tests of the tests.
 
 use super::MemPmem;
 use crate::pmem::{LINE, Pmem, Poisoned};
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::panic::Location;
 
-/// A line with stores that may or may not have reached the media.
-#[derive(Clone, Debug)]
-struct Pending {
-    durable: [u8; LINE as usize],
-    /// Offset in the line, and the word.
-    stores: Vec<(u8, u64)>,
-    /// The first so many of them were flushed.
-    flushed: usize,
+/// A place in the source.
+pub type Site = &'static Location<'static>;
+
+const PAGE: usize = 4096;
+
+/// Something that was done to the memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// An aligned word was stored; stores of bytes are logged as the words they change.
+    Store {
+        /// Byte offset of the word.
+        at: u64,
+        /// What it is from now on.
+        value: u64,
+        /// Where from.
+        site: Site,
+    },
+    /// A line was flushed.
+    Flush {
+        /// Byte offset of the line.
+        line: u64,
+        /// Where from.
+        site: Site,
+    },
+    /// What was flushed is durable from here on.
+    Fence {
+        /// Where from.
+        site: Site,
+    },
 }
 
-/// What survives of a line with stores that are not durable.
+/// A sort of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// `store`, `write`, `zero` or `copy`.
+    Store,
+    /// `flush`.
+    Flush,
+    /// `fence`.
+    Fence,
+}
+
+/// A call that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survive {
-    /// None of them.
-    Nothing,
-    /// The first so many (or all, if there are fewer).
-    First(usize),
-    /// All of them.
-    Everything,
+pub enum Skip {
+    /// All calls from one place in the source.
+    Site(Call, Site),
+    /// The n-th call of a sort since the trace began, from 0.
+    Nth(Call, u64),
+    /// From one place, all lines of a flush but the first are forgotten.
+    Tail(Site),
 }
 
-/// Memory that logs.
-#[derive(Clone, Debug)]
-pub struct LogPmem {
+/// A level of the stack of marks.
+#[derive(Default)]
+struct Level {
+    saved: Vec<(usize, Box<[u8; PAGE]>)>,
+    changed: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Trace {
+    events: Vec<Event>,
+    /// Calls so far, by sort, and the places they came from.
+    counts: [u64; 3],
+    skip: Option<Skip>,
+}
+
+/// Words of lines that were read, or stored: a bit for each of the 8 words.
+struct Reads {
+    read: Vec<u8>,
+    stored: Vec<u8>,
+    touched: Vec<u32>,
+}
+
+struct Inner {
     memory: MemPmem,
-    pending: BTreeMap<u64, Pending>,
-    /// Crash states are recorded at each fence: the pending lines, if wanted.
-    recording: Option<Vec<LogPmem>>,
+    levels: Vec<Level>,
+    pool: Vec<Box<[u8; PAGE]>>,
+    trace: Option<Trace>,
+    reads: Option<Reads>,
+}
+
+/// A handle of memory for crash tests; copies of the handle are the same memory.
+#[derive(Clone)]
+pub struct LogPmem {
+    inner: Rc<RefCell<Inner>>,
+}
+
+impl Inner {
+    /// Saves the pages of a range that is about to change.
+    fn touch(&mut self, at: u64, len: u64) {
+        let Some(level) = self.levels.last_mut() else { return };
+        if len == 0 {
+            return;
+        }
+        for page in at as usize / PAGE..=(at + len - 1) as usize / PAGE {
+            let (word, bit) = (page / 64, 1u64 << (page % 64));
+            if level.changed[word] & bit == 0 {
+                level.changed[word] |= bit;
+                let mut copy = self.pool.pop().unwrap_or_else(|| Box::new([0; PAGE]));
+                copy.copy_from_slice(&self.memory.bytes()[page * PAGE..(page + 1) * PAGE]);
+                level.saved.push((page, copy));
+            }
+        }
+    }
+
+    /// Whether a call is to be left out.
+    fn skips(&mut self, call: Call, site: Site) -> bool {
+        let Some(trace) = &mut self.trace else { return false };
+        let number = trace.counts[call as usize];
+        trace.counts[call as usize] += 1;
+        match trace.skip {
+            Some(Skip::Site(what, at)) => what == call && at == site,
+            Some(Skip::Nth(what, n)) => what == call && n == number,
+            _ => false,
+        }
+    }
+
+    fn note_read(&mut self, at: u64, len: u64) {
+        let Some(reads) = &mut self.reads else { return };
+        if len == 0 {
+            return;
+        }
+        for line in at / LINE..=(at + len - 1) / LINE {
+            let mask = words_of(line, at, len) & !reads.stored[line as usize];
+            let known = &mut reads.read[line as usize];
+            if *known & mask != mask {
+                if *known == 0 && reads.stored[line as usize] == 0 {
+                    reads.touched.push(line as u32);
+                }
+                *known |= mask;
+            }
+        }
+    }
+
+    fn note_stored(&mut self, at: u64, len: u64) {
+        let Some(reads) = &mut self.reads else { return };
+        if len == 0 {
+            return;
+        }
+        for line in at / LINE..=(at + len - 1) / LINE {
+            let i = line as usize;
+            if reads.read[i] == 0 && reads.stored[i] == 0 {
+                reads.touched.push(line as u32);
+            }
+            reads.stored[i] |= words_of(line, at, len);
+        }
+    }
+
+    /// Changes a range: everything that storing has in common.
+    fn change(&mut self, at: u64, len: u64, site: Site, change: impl FnOnce(&mut MemPmem)) {
+        if self.skips(Call::Store, site) {
+            return;
+        }
+        self.touch(at, len);
+        self.note_stored(at, len);
+        change(&mut self.memory);
+        if let Some(trace) = &mut self.trace {
+            let bytes = self.memory.bytes();
+            for word in (at / 8 * 8..at + len).step_by(8) {
+                let mut raw = [0; 8];
+                raw.copy_from_slice(&bytes[word as usize..word as usize + 8]);
+                trace.events.push(Event::Store { at: word, value: u64::from_le_bytes(raw), site });
+            }
+        }
+    }
+}
+
+/// The words of a line that a range covers, wholly or in part.
+fn words_of(line: u64, at: u64, len: u64) -> u8 {
+    let start = line * LINE;
+    let first = at.max(start) - start;
+    let last = (at + len).min(start + LINE) - start - 1;
+    let (first, last) = (first / 8, last / 8);
+    ((1u16 << (last + 1)) - (1u16 << first)) as u8
 }
 
 impl LogPmem {
-    /// Memory in which everything is durable.
+    /// Memory with this content, no marks, nothing recorded.
     pub fn new(memory: MemPmem) -> Self {
-        LogPmem { memory, pending: BTreeMap::new(), recording: None }
+        let inner = Inner { memory, levels: Vec::new(), pool: Vec::new(), trace: None, reads: None };
+        LogPmem { inner: Rc::new(RefCell::new(inner)) }
     }
 
-    /// Keeps a copy of the state right before each fence from now on.
-    pub fn record(&mut self) {
-        self.recording = Some(Vec::new());
+    /// Sets a mark to go back to.
+    pub fn mark(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let pages = inner.memory.bytes().len() / PAGE;
+        inner.levels.push(Level { saved: Vec::new(), changed: vec![0; pages.div_ceil(64)] });
     }
 
-    /// The states that were recorded, and stops recording.
-    pub fn recorded(&mut self) -> Vec<LogPmem> {
-        self.recording.take().unwrap_or_default()
+    /// Goes back to the last mark, and removes it.
+    pub fn rollback(&self) {
+        let inner = &mut *self.inner.borrow_mut();
+        let level = inner.levels.pop().expect("there is a mark to go back to");
+        for (page, saved) in level.saved {
+            inner.memory.bytes_mut()[page * PAGE..(page + 1) * PAGE].copy_from_slice(&saved[..]);
+            inner.pool.push(saved);
+        }
     }
 
-    /// Lines with stores that are not durable, and how many each has.
-    pub fn undecided(&self) -> impl Iterator<Item = (u64, usize)> {
-        self.pending.iter().map(|(&line, pending)| (line, pending.stores.len()))
+    /// Records what is done from now on, leaving out what `skip` says.
+    pub fn start_trace(&self, skip: Option<Skip>) {
+        self.inner.borrow_mut().trace = Some(Trace { skip, ..Trace::default() });
     }
 
-    /// The memory as a crash now could leave it.
-    pub fn crash(&self, mut survive: impl FnMut(u64, usize) -> Survive) -> MemPmem {
-        let mut memory = self.memory.clone();
-        for (&line, pending) in &self.pending {
-            let kept = match survive(line, pending.stores.len()) {
-                Survive::Nothing => 0,
-                Survive::First(count) => count.min(pending.stores.len()),
-                Survive::Everything => pending.stores.len(),
-            };
-            let mut content = pending.durable;
-            for &(offset, word) in &pending.stores[..kept] {
-                content[offset as usize..offset as usize + 8].copy_from_slice(&word.to_le_bytes());
+    /// Events recorded so far.
+    pub fn traced(&self) -> usize {
+        self.inner.borrow().trace.as_ref().map_or(0, |t| t.events.len())
+    }
+
+    /// Ends the trace.
+    pub fn stop_trace(&self) -> Vec<Event> {
+        self.inner.borrow_mut().trace.take().map_or(Vec::new(), |t| t.events)
+    }
+
+    /// Notes from now on which words are read before they are stored to.
+    pub fn track_reads(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let lines = inner.memory.bytes().len() / LINE as usize;
+        inner.reads = Some(Reads { read: vec![0; lines], stored: vec![0; lines], touched: Vec::new() });
+    }
+
+    /// Number of a line and the words of it that were read, for all since the last call, in
+    /// no order; tracking goes on.
+    pub fn take_reads(&self) -> Vec<(u32, u8)> {
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(reads) = &mut inner.reads else { return Vec::new() };
+        let mut list = Vec::new();
+        for &line in &reads.touched {
+            let mask = core::mem::take(&mut reads.read[line as usize]);
+            reads.stored[line as usize] = 0;
+            if mask != 0 {
+                list.push((line, mask));
             }
-            memory.write(line, &content);
         }
-        memory
+        reads.touched.clear();
+        list
     }
 
-    /// The counters and the content as the processor sees it.
-    pub fn memory(&self) -> &MemPmem {
-        &self.memory
+    /// Makes lines unreadable (none: all can be read again).
+    pub fn poison(&self, lines: &[u64]) {
+        self.inner.borrow_mut().memory.poisoned = lines.to_vec();
     }
 
-    fn log(&mut self, at: u64, len: u64, change: impl FnOnce(&mut MemPmem)) {
-        let first = at / LINE * LINE;
-        let end = at + len;
-        for line in (first..end).step_by(LINE as usize) {
-            let memory = &self.memory;
-            self.pending.entry(line).or_insert_with(|| {
-                let mut durable = [0; LINE as usize];
-                durable.copy_from_slice(&memory.bytes()[line as usize..(line + LINE) as usize]);
-                Pending { durable, stores: Vec::new(), flushed: 0 }
-            });
-        }
-        change(&mut self.memory);
-        // A store of bytes is logged as the aligned words that it changes.
-        let mut word = at / 8 * 8;
-        while word < end {
-            let mut raw = [0; 8];
-            raw.copy_from_slice(&self.memory.bytes()[word as usize..word as usize + 8]);
-            let line = word / LINE * LINE;
-            if let Some(pending) = self.pending.get_mut(&line) {
-                pending.stores.push(((word - line) as u8, u64::from_le_bytes(raw)));
-            }
-            word += 8;
-        }
+    /// Looks at all content.
+    pub fn with_bytes<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
+        look(self.inner.borrow().memory.bytes())
+    }
+
+    /// Puts bytes in, as if they had always been there: no event, but a rollback undoes it.
+    pub fn put(&self, at: u64, bytes: &[u8]) {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.touch(at, bytes.len() as u64);
+        inner.memory.bytes_mut()[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Fences since the memory was made.
+    pub fn fences(&self) -> u64 {
+        self.inner.borrow().memory.fences
+    }
+
+    /// Lines flushed since the memory was made.
+    pub fn flushes(&self) -> u64 {
+        self.inner.borrow().memory.flushes
+    }
+
+    /// A word, without a note that it was read.
+    pub fn peek(&self, at: u64) -> u64 {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(&self.inner.borrow().memory.bytes()[at as usize..at as usize + 8]);
+        u64::from_le_bytes(raw)
     }
 }
 
 impl Pmem for LogPmem {
     fn len(&self) -> u64 {
-        self.memory.len()
+        self.inner.borrow().memory.len()
     }
+
     fn load(&self, at: u64) -> Result<u64, Poisoned> {
-        self.memory.load(at)
+        let mut inner = self.inner.borrow_mut();
+        inner.note_read(at, 8);
+        inner.memory.load(at)
     }
+
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Poisoned> {
-        self.memory.read(at, into)
+        let mut inner = self.inner.borrow_mut();
+        inner.note_read(at, into.len() as u64);
+        inner.memory.read(at, into)
     }
+
+    #[track_caller]
     fn store(&mut self, at: u64, value: u64) {
-        self.log(at, 8, |memory| memory.store(at, value));
+        let site = Location::caller();
+        self.inner.borrow_mut().change(at, 8, site, |memory| memory.store(at, value));
     }
+
+    #[track_caller]
     fn write(&mut self, at: u64, bytes: &[u8]) {
-        self.log(at, bytes.len() as u64, |memory| memory.write(at, bytes));
+        let site = Location::caller();
+        let len = bytes.len() as u64;
+        self.inner.borrow_mut().change(at, len, site, |memory| memory.write(at, bytes));
     }
+
+    #[track_caller]
     fn zero(&mut self, at: u64, len: u64) {
-        self.log(at, len, |memory| memory.zero(at, len));
+        let site = Location::caller();
+        self.inner.borrow_mut().change(at, len, site, |memory| memory.zero(at, len));
     }
+
+    #[track_caller]
     fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned> {
+        let site = Location::caller();
         let mut result = Ok(());
-        self.log(to, len, |memory| result = memory.copy(from, to, len));
+        let mut inner = self.inner.borrow_mut();
+        inner.note_read(from, len);
+        inner.change(to, len, site, |memory| result = memory.copy(from, to, len));
         result
     }
+
+    #[track_caller]
     fn flush(&mut self, at: u64, len: u64) {
-        self.memory.flush(at, len);
-        for line in (at / LINE * LINE..at + len).step_by(LINE as usize) {
-            if let Some(pending) = self.pending.get_mut(&line) {
-                pending.flushed = pending.stores.len();
-            }
+        let site = Location::caller();
+        let mut inner = self.inner.borrow_mut();
+        if inner.skips(Call::Flush, site) {
+            return;
         }
+        if let Some(trace) = &mut inner.trace {
+            let tail = trace.skip == Some(Skip::Tail(site));
+            let lines = (at / LINE * LINE..at + len).step_by(LINE as usize);
+            let lines = lines.take(if tail { 1 } else { usize::MAX });
+            trace.events.extend(lines.map(|line| Event::Flush { line, site }));
+        }
+        inner.memory.flush(at, len);
     }
+
+    #[track_caller]
     fn fence(&mut self) {
-        if let Some(mut recording) = self.recording.take() {
-            recording.push(self.clone());
-            self.recording = Some(recording);
+        let site = Location::caller();
+        let mut inner = self.inner.borrow_mut();
+        if inner.skips(Call::Fence, site) {
+            return;
         }
-        self.memory.fence();
-        self.pending.retain(|_, pending| {
-            for (offset, word) in pending.stores.drain(..pending.flushed) {
-                pending.durable[offset as usize..offset as usize + 8].copy_from_slice(&word.to_le_bytes());
-            }
-            pending.flushed = 0;
-            !pending.stores.is_empty()
-        });
+        if let Some(trace) = &mut inner.trace {
+            trace.events.push(Event::Fence { site });
+        }
+        inner.memory.fence();
     }
 }

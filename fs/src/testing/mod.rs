@@ -3,16 +3,19 @@
 //! | file | what |
 //! |---|---|
 //! | `memory.rs` | plain memory with counters |
-//! | `log.rs` | memory that keeps, for each line, every value that a crash could leave |
+//! | `log.rs` | memory that records what is done to it, and can be rolled back |
+//! | `undecided.rs` | for each line, every value that a crash could leave |
 //! | `machine.rs` | a software MMU with a TLB, and a processor that runs on it |
 
 mod log;
 mod machine;
 mod memory;
+mod undecided;
 
-pub use log::{LogPmem, Survive};
+pub use log::{Call, Event, LogPmem, Site, Skip};
 pub use machine::{SoftMachine, SoftMmu};
 pub use memory::MemPmem;
+pub use undecided::{Choice, Model, Undecided};
 
 use crate::types::Time;
 use crate::volume::{FormatOptions, Volume};
@@ -32,4 +35,15 @@ pub fn new_volume(len: u64, slots: u32) -> Volume<MemPmem, SoftMmu> {
 /// Mounts what is in a memory.
 pub fn mount<P: Pmem>(pmem: P, slots: u32) -> Result<Volume<P, SoftMmu>, MountError> {
     Volume::mount(pmem, SoftMmu::new(slots), Time(2_000)).map_err(|(error, _, _)| error)
+}
+
+/// Byte range of the areas of a volume that hold derived state: scratch and checkpoint.
+pub fn derived_area(len: u64) -> core::ops::Range<u64> {
+    let geometry = crate::format::superblock::Geometry::new(len / crate::BLOCK_SIZE);
+    geometry.scratch * crate::BLOCK_SIZE..geometry.first * crate::BLOCK_SIZE
+}
+
+/// Whether the superblocks say that the derived state is valid.
+pub fn claims_clean(pmem: &impl Pmem) -> bool {
+    crate::volume::claims_clean(pmem)
 }

@@ -1,0 +1,306 @@
+//! The operations that are explored: what each does to a volume and to the model, and what
+//! a crash in the middle of it may leave.
+
+use super::tree::{Expected, File, Judge, Node};
+use std::collections::BTreeMap;
+use umbra_fs::dax;
+use umbra_fs::testing::{LogPmem, SoftMachine, SoftMmu, mount};
+use umbra_fs::{BLOCK_SIZE, Error, FileBlock, Ino, Kind, Time, Window};
+
+pub const NOW: Time = Time(5_000);
+/// Slots for windows: few, so that mounting stays cheap.
+pub const SLOTS: u32 = 3;
+
+/// An operation. Paths are of the small set of files that a setup makes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    Create(&'static str),
+    Mkdir(&'static str),
+    Unlink(&'static str),
+    Rmdir(&'static str),
+    Rename(&'static str, &'static str),
+    Truncate(&'static str, u64),
+    /// Offset, length.
+    Write(&'static str, u64, u64),
+    Append(&'static str, u64),
+    Clone(&'static str, &'static str),
+    /// Source, its block, target, its block, blocks.
+    CloneRange(&'static str, u64, &'static str, u64, u64),
+    /// Through a window.
+    Store(&'static str, u64, u64),
+    Sync(&'static str),
+    CloseWindow(&'static str),
+    Reclaim,
+    Remount,
+}
+
+/// The volume, and the windows that are open.
+pub struct World {
+    machine: Option<SoftMachine<LogPmem>>,
+    windows: BTreeMap<Ino, Window>,
+    pub expected: Expected,
+}
+
+/// What a crash in the middle of an operation may leave.
+pub enum During {
+    /// All or nothing.
+    Atomic,
+    /// Of this file, each block old or new (and 8 bytes, where it was overwritten in
+    /// place), under any of the sizes.
+    Blocks { file: u32, old: File, new: Vec<u8>, in_place: Vec<u64>, sizes: Vec<usize> },
+}
+
+/// Bytes that differ from place to place and from write to write.
+fn pattern(seed: u64, len: u64) -> Vec<u8> {
+    (0..len)
+        .map(|i| (seed.wrapping_mul(0x9e37_79b9).wrapping_add(i * 0x0101_0107 / 5) >> 3) as u8 | 1)
+        .collect()
+}
+
+impl World {
+    pub fn mount(pmem: &LogPmem, expected: Expected) -> Self {
+        let volume = mount(pmem.clone(), SLOTS).expect("a setup can be mounted");
+        World { machine: Some(SoftMachine { volume }), windows: BTreeMap::new(), expected }
+    }
+
+    fn machine(&mut self) -> &mut SoftMachine<LogPmem> {
+        self.machine.as_mut().expect("the volume is mounted")
+    }
+
+    pub fn volume(&mut self) -> &mut umbra_fs::Volume<LogPmem, SoftMmu> {
+        &mut self.machine().volume
+    }
+
+    fn ino(&mut self, path: &str) -> Result<Ino, Error> {
+        self.volume().resolve(path.as_bytes())
+    }
+
+    /// Blocks that a write would overwrite in place.
+    fn in_place(&mut self, ino: Ino, offset: u64, len: u64) -> Vec<u64> {
+        let blocks = offset / BLOCK_SIZE..=(offset + len - 1) / BLOCK_SIZE;
+        let volume = self.volume();
+        let own = |block: &u64| {
+            let extent = volume.extent(ino, FileBlock(*block)).expect("a file has extents");
+            extent.is_some_and(|e| e.at.is_some() && !e.shared && !e.unwritten)
+        };
+        blocks.filter(own).collect()
+    }
+
+    /// Does an operation, and changes what is expected with it. `Ok(None)`: it makes no
+    /// sense here. An operation that fails must be expected to.
+    pub fn apply(&mut self, op: Op, seed: u64) -> Option<During> {
+        let root = |world: &mut World, path: &'static str| {
+            let (dir, name) = world.volume().resolve_parent(path.as_bytes()).ok()?;
+            Some((dir, name.to_vec()))
+        };
+        let mut new = self.expected.clone();
+        let mut during = During::Atomic;
+        match op {
+            Op::Create(path) | Op::Mkdir(path) => {
+                if new.names.contains_key(path) || !new.parent_exists(path) {
+                    return None;
+                }
+                let (dir, name) = root(self, path)?;
+                if let Op::Create(_) = op {
+                    self.volume().create(dir, &name, 0o640, NOW).expect("create");
+                    new.add_file(path, File::new(0o640, Vec::new()));
+                } else {
+                    self.volume().mkdir(dir, &name, 0o755, NOW).expect("mkdir");
+                    new.names.insert(path.into(), Node::Dir);
+                }
+            }
+            Op::Unlink(path) => {
+                new.file(path)?;
+                let (dir, name) = root(self, path)?;
+                let ino = self.ino(path).expect("a file is found");
+                self.volume().unlink(dir, &name, NOW).expect("unlink");
+                new.names.remove(path);
+                new.prune();
+                let _ = ino;
+            }
+            Op::Rmdir(path) => {
+                if new.names.get(path) != Some(&Node::Dir) || new.has_children(path) {
+                    return None;
+                }
+                let (dir, name) = root(self, path)?;
+                self.volume().rmdir(dir, &name, NOW).expect("rmdir");
+                new.names.remove(path);
+            }
+            Op::Rename(from, to) => {
+                let moved = *new.names.get(from)?;
+                let fits = match (moved, new.names.get(to)) {
+                    _ if !new.parent_exists(to) || to.starts_with(&format!("{from}/")) || from == to => false,
+                    (_, None) | (Node::File(_), Some(Node::File(_))) => true,
+                    (Node::Dir, Some(Node::Dir)) => !new.has_children(to),
+                    _ => false,
+                };
+                if !fits {
+                    return None;
+                }
+                let ((dir, name), (to_dir, to_name)) = (root(self, from)?, root(self, to)?);
+                self.volume().rename(dir, &name, to_dir, &to_name, NOW).expect("rename");
+                let below = format!("{from}/");
+                let moved: Vec<String> =
+                    new.names.keys().filter(|k| *k == from || k.starts_with(&below)).cloned().collect();
+                for old in moved {
+                    let node = new.names.remove(&old).expect("it was listed");
+                    new.names.insert(format!("{to}{}", &old[from.len()..]), node);
+                }
+                new.prune();
+            }
+            Op::Truncate(path, size) => {
+                new.file(path)?;
+                let ino = self.ino(path).expect("a file is found");
+                self.volume().truncate(ino, size, NOW).expect("truncate");
+                new.file_mut(path)?.resize(size as usize);
+            }
+            Op::Append(path, len) => {
+                let offset = new.file(path)?.content.len() as u64;
+                return self.apply(Op::Write(path, offset, len), seed);
+            }
+            Op::Write(path, offset, len) => {
+                let old = new.file(path)?.clone();
+                let Some(Node::File(id)) = new.names.get(path).copied() else { return None };
+                let ino = self.ino(path).expect("a file is found");
+                let in_place = self.in_place(ino, offset, len);
+                let bytes = pattern(seed, len);
+                assert_eq!(self.volume().write(ino, offset, &bytes, NOW), Ok(len as usize));
+                let file = new.file_mut(path)?;
+                file.write(offset, &bytes, &|block| in_place.contains(&block));
+                let mut sizes = vec![old.content.len(), file.content.len()];
+                // A write goes in piece by piece, cut where leaves end.
+                let end = offset + len;
+                let leaf = 512 * BLOCK_SIZE;
+                let borders = (offset / leaf + 1..=end / leaf).map(|b| (b * leaf) as usize);
+                sizes.extend(borders.filter(|b| (old.content.len()..file.content.len()).contains(b)));
+                during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
+            }
+            Op::Clone(from, to) => {
+                if new.file(from)?.kind != Kind::File || new.names.contains_key(to) || !new.parent_exists(to)
+                {
+                    return None;
+                }
+                let (dir, name) = root(self, to)?;
+                let ino = self.ino(from).expect("a file is found");
+                self.volume().clone_file(ino, dir, &name, NOW).expect("clone");
+                new.file_mut(from)?.settle();
+                let copy = new.file(from)?.clone();
+                new.add_file(to, copy);
+            }
+            Op::CloneRange(from, block, to, to_block, blocks) => {
+                let source = new.file(from)?.content.clone();
+                let target = new.file(to)?.content.len() as u64;
+                let (start, at) = (block * BLOCK_SIZE, to_block * BLOCK_SIZE);
+                let len = (blocks * BLOCK_SIZE).min((source.len() as u64).saturating_sub(start));
+                let same = from == to && block < to_block + blocks && to_block < block + blocks;
+                if len == 0 || same || (len % BLOCK_SIZE != 0 && at + len < target) {
+                    return None;
+                }
+                let (src, dst) =
+                    (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
+                self.volume().clone_range(src, start, dst, at, len, NOW).expect("clone of a range");
+                new.file_mut(from)?.settle();
+                let file = new.file_mut(to)?;
+                file.settle();
+                file.write(at, &source[start as usize..(start + len) as usize], &|_| false);
+            }
+            Op::Store(path, offset, len) => {
+                let size = new.file(path)?.content.len() as u64;
+                if offset + len > size {
+                    return None;
+                }
+                let window = self.window(path)?;
+                let bytes = pattern(seed, len);
+                dax::store(self.machine(), window, offset, &bytes).expect("a store");
+                new.file_mut(path)?.write(offset, &bytes, &|_| true);
+            }
+            Op::Sync(path) => {
+                new.file(path)?;
+                let ino = self.ino(path).expect("a file is found");
+                self.volume().sync(ino).expect("sync");
+                new.file_mut(path)?.settle();
+            }
+            Op::CloseWindow(path) => {
+                new.file(path)?;
+                let ino = self.ino(path).expect("a file is found");
+                let window = self.windows.remove(&ino)?;
+                self.volume().close_window(window).expect("close");
+            }
+            Op::Reclaim => while self.volume().reclaim_step().expect("reclaim") {},
+            Op::Remount => {
+                let machine = self.machine.take().expect("the volume is mounted");
+                let (pmem, _) = machine.volume.unmount().expect("unmount");
+                self.windows.clear();
+                let volume = mount(pmem, SLOTS).expect("what was unmounted can be mounted");
+                self.machine = Some(SoftMachine { volume });
+                new.files.values_mut().for_each(File::settle);
+            }
+        }
+        self.expected = new;
+        Some(during)
+    }
+
+    /// The window of a file; it stays open.
+    fn window(&mut self, path: &str) -> Option<Window> {
+        let ino = self.ino(path).ok()?;
+        if let Some(&window) = self.windows.get(&ino) {
+            return Some(window);
+        }
+        let window = self.volume().open_window(ino).ok()?;
+        self.windows.insert(ino, window);
+        Some(window)
+    }
+}
+
+impl During {
+    /// Whether a volume shows what a crash in the middle of the operation may leave.
+    pub fn accepts(
+        &self,
+        before: &Expected,
+        after: &Expected,
+        tree: &super::tree::Tree,
+    ) -> Result<(), String> {
+        let judge = |seen: &[u8]| self.judge_blocks(seen);
+        let special: Option<Judge<'_>> = match self {
+            During::Atomic => None,
+            During::Blocks { file, .. } => Some((*file, &judge)),
+        };
+        let old = before.matches(tree, special);
+        if old.is_ok() {
+            return Ok(());
+        }
+        after.matches(tree, special).map_err(|new| format!("old: {}; new: {new}", old.unwrap_err()))
+    }
+
+    fn judge_blocks(&self, seen: &[u8]) -> Result<(), String> {
+        let During::Blocks { old, new, in_place, sizes, .. } = self else { return Ok(()) };
+        if !sizes.contains(&seen.len()) {
+            return Err(format!("its size is {}, none of {sizes:?}", seen.len()));
+        }
+        let mut before = old.clone();
+        before.content.resize(new.len().max(seen.len()), 0);
+        before.earlier.iter_mut().for_each(|e| e.resize(new.len().max(seen.len()), 0));
+        for start in (0..seen.len()).step_by(BLOCK_SIZE as usize) {
+            let range = start..(start + BLOCK_SIZE as usize).min(seen.len());
+            if seen[range.clone()] == new[range.clone()] {
+                continue;
+            }
+            let tears = in_place.contains(&(start as u64 / BLOCK_SIZE));
+            for at in range.clone().step_by(8) {
+                let word = at..(at + 8).min(range.end);
+                let is = &seen[word.clone()];
+                let was = before.content[word.clone()] == *is
+                    || before.earlier.iter().any(|e| e[word.clone()] == *is);
+                let will = new[word.clone()] == *is;
+                // Bytes behind the old end are there only with the new size.
+                let fresh = word.end > old.content.len();
+                if !((was || tears && will) && (!fresh || will)) {
+                    return Err(format!(
+                        "byte {at} is neither old nor new, or only part of its block is new"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

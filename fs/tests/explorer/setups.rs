@@ -1,0 +1,189 @@
+//! The volumes that exploring starts from, and the operations on each.
+
+use super::ops::{Op, World};
+use super::tree::Expected;
+use umbra_fs::Volume;
+use umbra_fs::testing::{FORMAT, LogPmem, MemPmem, SoftMmu, derived_area};
+
+/// The smallest volume there is: mounting it is cheap.
+pub const REGION: u64 = 8 << 20;
+
+/// A volume with files in it, not unmounted.
+pub struct Setup {
+    pub name: &'static str,
+    bytes: Vec<u8>,
+    pub expected: Expected,
+    pub ops: Vec<Op>,
+}
+
+impl Setup {
+    /// Builds a volume by operations, and stops it when all is durable.
+    pub fn new(name: &'static str, build: &[Op], ops: Vec<Op>) -> Setup {
+        let mut memory = MemPmem::new(REGION);
+        Volume::<MemPmem, SoftMmu>::format(&mut memory, FORMAT).expect("format");
+        let pmem = LogPmem::new(memory);
+        let mut world = World::mount(&pmem, Expected::default());
+        for (i, op) in build.iter().enumerate() {
+            world.apply(*op, 1000 + i as u64).unwrap_or_else(|| panic!("{name}: {op:?} makes no sense"));
+        }
+        let mut expected = world.expected.clone();
+        expected.files.values_mut().for_each(|f| f.settle());
+        drop(world);
+        let mut bytes = pmem.with_bytes(<[u8]>::to_vec);
+        let derived = derived_area(REGION);
+        bytes[derived.start as usize..derived.end as usize].fill(0xa5);
+        Setup { name, bytes, expected, ops }
+    }
+
+    pub fn memory(&self) -> MemPmem {
+        MemPmem::from_bytes(self.bytes.clone())
+    }
+}
+
+const LEAF: u64 = 512 * 4096;
+
+/// A few files and directories, with and without sharing.
+pub fn files() -> Setup {
+    use Op::*;
+    let build = [
+        Mkdir("d"),
+        Mkdir("d/s"),
+        Mkdir("e"),
+        Create("a"),
+        Write("a", 0, 12_388),
+        Clone("a", "b"),
+        Create("c"),
+        Write("c", 0, 50),
+        Create("d/x"),
+        Write("d/x", 0, 4096),
+        Write("d/x", 12_288, 100),
+        Create("d/y"),
+        Create("f"),
+        Write("f", 0, 8000),
+        // Something stale behind the end of a file of its own blocks.
+        Create("g"),
+        Write("g", 0, 4000),
+        Truncate("g", 1000),
+    ];
+    let ops = vec![
+        Create("n"),
+        Create("d/n"),
+        Mkdir("m"),
+        Mkdir("d/m"),
+        Unlink("a"),
+        Unlink("b"),
+        Unlink("c"),
+        Unlink("d/x"),
+        Rmdir("e"),
+        Rmdir("d/s"),
+        Rename("c", "n"),
+        Rename("c", "d/n"),
+        Rename("d/y", "n"),
+        Rename("a", "c"),
+        Rename("f", "d/x"),
+        Rename("d", "m"),
+        Rename("e", "d/m"),
+        Rename("d/s", "e"),
+        Truncate("a", 0),
+        Truncate("b", 5000),
+        Truncate("f", 100),
+        Truncate("g", 3000),
+        Truncate("b", 20_000),
+        Truncate("d/x", 8192),
+        Append("a", 100),
+        Append("c", 5000),
+        Append("f", 300),
+        Append("d/y", 10),
+        Append("g", 600),
+        Write("f", 100, 200),
+        Write("f", 3900, 500),
+        Write("f", 0, 4096),
+        Write("b", 100, 200),
+        Write("b", 4096, 4096),
+        Write("a", 4000, 5000),
+        Write("d/x", 4096, 6000),
+        Write("c", 9000, 100),
+        Write("g", 2000, 100),
+        Clone("a", "n"),
+        Clone("c", "d/n"),
+        Clone("d/y", "n"),
+        Clone("d/x", "m"),
+        CloneRange("a", 0, "c", 0, 1),
+        CloneRange("f", 0, "d/x", 2, 1),
+        CloneRange("d/x", 0, "f", 3, 2),
+        CloneRange("a", 1, "a", 8, 2),
+        CloneRange("f", 0, "b", 1, 1),
+        Store("f", 4000, 300),
+        Store("b", 4000, 300),
+        Store("d/x", 5000, 100),
+        Store("c", 3, 20),
+        Sync("f"),
+        Sync("b"),
+        Reclaim,
+        Remount,
+    ];
+    Setup::new("files", &build, ops)
+}
+
+/// A file across a leaf, so that its tree has two levels of nodes, and a clone of it.
+pub fn tall() -> Setup {
+    use Op::*;
+    let build = [
+        Create("t"),
+        Write("t", 0, 100),
+        Write("t", LEAF - 4096, 4096),
+        Write("t", LEAF + 4096, 100),
+        Create("o"),
+        Write("o", LEAF - 8192, 8192),
+        Clone("o", "p"),
+        Create("s"),
+        Write("s", 0, 5000),
+    ];
+    let ops = vec![
+        Write("t", LEAF - 16, 32),
+        Write("t", 8192, 100),
+        Write("o", LEAF - 100, 200),
+        Write("p", LEAF - 100, 100),
+        Append("o", 4096),
+        Write("s", LEAF - 100, 300),
+        Truncate("t", LEAF),
+        Truncate("t", LEAF - 4000),
+        Truncate("p", 100),
+        Truncate("o", LEAF + 10),
+        Unlink("t"),
+        Unlink("p"),
+        Clone("t", "n"),
+        CloneRange("t", 0, "s", 512, 514),
+        CloneRange("o", 510, "t", 511, 2),
+        Store("t", LEAF + 4000, 40),
+        Store("p", LEAF - 200, 100),
+    ];
+    Setup::new("tall", &build, ops)
+}
+
+/// A bucket and a block of inodes that are full: the next name splits the one, the next
+/// inode needs another one.
+pub fn full() -> Setup {
+    use Op::*;
+    // A bucket has room for 384 units; a name of 240 bytes takes 31.
+    let long = |i: usize| -> &'static str { format!("{i:0240}").leak() };
+    let mut build: Vec<Op> = (0..12).map(|i| Create(long(i))).collect();
+    build.extend([Mkdir("d"), Create("d/c"), Write("d/c", 0, 3000)]);
+    let short = |i: usize| -> &'static str { format!("d/{i}").leak() };
+    // Another block of inodes is made once 4 or fewer of the first 32 are left.
+    build.extend((0..13).map(|i| Create(short(i))));
+    let ops = vec![
+        Create(long(20)),
+        Mkdir(long(20)),
+        Create("d/n"),
+        Mkdir("d/m"),
+        Clone("d/c", long(20)),
+        Clone("d/c", "d/n"),
+        Rename("d/c", long(20)),
+        Rename(long(0), long(20)),
+        Rename(long(1), long(2)),
+        Rename(long(1), "d/n"),
+        Unlink(long(3)),
+    ];
+    Setup::new("full", &build, ops)
+}
