@@ -1,7 +1,7 @@
 //! The NVDIMM Firmware Interface Table (NFIT).
 //!
 //! The table says which physical address ranges are persistent, which NVDIMMs are behind
-//! them, and how stores to them become durable. [`parse`] is a pure function over the
+//! them, and how stores to them become durable. [`parse()`] is a pure function over the
 //! bytes of the table, which firmware and hypervisors write: it trusts nothing, and never
 //! panics.
 //!
