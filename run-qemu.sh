@@ -140,7 +140,7 @@ main() {
     test)
         shift
         set_up test
-        "${cargo[@]}" test --package umbra-boot --lib
+        "${cargo[@]}" test --package umbra-boot --package umbra-kernel --lib
         "${cargo[@]}" test "$@"
         ;;
     *)
