@@ -17,6 +17,9 @@
 //! | `acpi` | tables, power-off |
 //! | `nvdimm` | persistent memory |
 //! | `dax` | windows: page tables, the fault path, loads and stores |
+//! | [`vsock`] | streams over virtio-vsock: the protocol, without the hardware |
+//! | [`pci`], `virtio` | finding devices; the vsock device |
+//! | `net` | clients: connections and their servers |
 //! | `board` | what servers see of the machine |
 //! | `start`, `serve` | start-up, the poll loop |
 //! | `media` | mounting and formatting |
@@ -29,7 +32,9 @@ pub mod config;
 pub mod console;
 pub mod frame_map;
 pub mod nfit;
+pub mod pci;
 pub mod s5;
+pub mod vsock;
 
 #[cfg(target_os = "none")]
 pub mod acpi;
@@ -53,3 +58,5 @@ pub mod nvdimm;
 pub mod serve;
 #[cfg(target_os = "none")]
 pub mod start;
+#[cfg(target_os = "none")]
+pub mod virtio;

@@ -1,11 +1,108 @@
-//! The network: what the poll loop asks for work.
+//! Clients: the connections of the vsock device, each with its server.
+//!
+//! The main loop's one call moves packets, gives every server with something to do its turn,
+//! and says whether there is more. It never waits. Interrupts of the device only wake the
+//! loop.
 
-use crate::arch::clock::Instant;
+use crate::arch::clock;
+use crate::board::Board;
+use crate::mm::frames;
+use crate::virtio::{self, Vsock};
+use crate::vsock::{
+    Address, BASE_CHUNKS, CHUNK, Endpoint, Handler, Millis, Next, Page, Pool, Port, Statistics,
+};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use spin::Mutex;
+use umbra_server::{Progress, Service, Stream};
 
-/// Finds and starts the devices.
-pub fn init() {}
+/// One part in this many of RAM is for bytes that clients sent and servers have not consumed.
+const SHARE: usize = 8;
+/// Chunks for windows above the smallest, at least and at most.
+const LEAST_SPARE: usize = 256;
+const MOST_SPARE: usize = 8192;
 
-/// Handles what arrived; whether there was anything to do.
-pub fn poll(_now: Instant) -> bool {
-    false
+struct Net {
+    device: Vsock,
+    endpoint: Endpoint<Box<dyn Service<Board>>>,
+}
+
+/// The device, if the machine has one. Page faults of servers do not come here.
+static NET: Mutex<Option<Net>> = Mutex::new(None);
+
+/// The servers; without a volume there are none.
+struct Servers<'a>(Option<&'a mut Board>);
+
+impl Handler for Servers<'_> {
+    type Server = Box<dyn Service<Board>>;
+
+    fn accept(&mut self, port: Port, _peer: Address) -> Option<Self::Server> {
+        self.0.as_ref()?;
+        umbra_server::accept(port.0)
+    }
+
+    fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress {
+        match &mut self.0 {
+            Some(board) => server.poll(stream, board),
+            None => Progress::Wait,
+        }
+    }
+}
+
+/// Finds and starts the vsock device.
+pub fn init() {
+    match Vsock::start() {
+        None => log::warn!("vsock: the machine has no such device; only the console is served"),
+        Some(Err(why)) => log::error!("vsock: the device cannot be used: {why}"),
+        Some(Ok(device)) => {
+            let cid = device.cid();
+            log::info!("vsock: this machine is {}", cid.0);
+            *NET.lock() = Some(Net { device, endpoint: Endpoint::new(cid, pool()) });
+        }
+    }
+}
+
+/// Does what can be done now, with the machine that servers run on if a volume is served; returns
+/// whether there is more to do at once. Otherwise an interrupt will come when there is.
+pub fn poll(board: Option<&mut Board>) -> bool {
+    let mut net = NET.lock();
+    let Some(Net { device, endpoint }) = net.as_mut() else { return false };
+    if device.was_reset() {
+        log::warn!("vsock: the transport was reset; all connections are lost");
+        endpoint.transport_reset(device.cid());
+    }
+    match endpoint.poll(device, &mut Servers(board), now()) {
+        Next::Now => true,
+        Next::Event => false,
+        Next::At(at) => {
+            clock::wake_at(clock::Instant(at.0.saturating_mul(1_000_000)));
+            false
+        }
+    }
+}
+
+/// Whether everything that servers sent has left.
+pub fn is_drained() -> bool {
+    NET.lock().as_ref().is_none_or(|net| net.device.is_drained())
+}
+
+/// What happened since the start, if there is a device.
+pub fn statistics() -> Option<Statistics> {
+    NET.lock().as_ref().map(|net| net.endpoint.statistics())
+}
+
+fn now() -> Millis {
+    Millis(clock::now().0 / 1_000_000)
+}
+
+/// The memory for bytes that were received and not consumed.
+fn pool() -> Pool {
+    let spare = (frames::counts().total / SHARE).saturating_sub(BASE_CHUNKS).clamp(LEAST_SPARE, MOST_SPARE);
+    let chunks = BASE_CHUNKS + spare;
+    let mut pages: Vec<Page> = Vec::with_capacity(chunks);
+    pages.extend((0..chunks).map_while(|_| virtio::page()));
+    if pages.len() < BASE_CHUNKS {
+        log::warn!("vsock: {} KiB are too little memory for all connections", pages.len() * CHUNK / 1024);
+    }
+    Pool::new(pages)
 }

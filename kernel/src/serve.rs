@@ -30,16 +30,17 @@ pub fn serve(config: Config) -> ! {
         if board.is_none() {
             board = Processor::new().map(|processor| Board::new(processor, ready));
         }
+        worked |= net::poll(board.as_mut());
         if let Some(board) = &mut board {
-            worked |= net::poll(clock::now());
             if !worked {
                 worked = umbra_server::background(board) == Progress::Again;
             }
             if board.wants_power_off() {
                 let off_at = *off_at.get_or_insert(clock::now().after_ns(FAREWELL_NS));
-                if !worked || clock::now() >= off_at {
+                if !worked && net::is_drained() || clock::now() >= off_at {
                     media::power_off();
                 }
+                clock::wake_at(off_at);
             }
         }
         if !worked {

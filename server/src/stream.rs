@@ -76,7 +76,7 @@ pub enum Progress {
 /// dropped after the stream [is closed](Stream::is_closed): then it is polled a last time,
 /// and on as long as it answers [`Progress::Again`], so that it can give back what
 /// it holds of the machine (windows, for example).
-pub trait Service<M: Machine> {
+pub trait Service<M: Machine>: Send {
     /// Does what can be done now. Must return soon: long work is done in steps, with
     /// [`Progress::Again`] between them.
     fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress;

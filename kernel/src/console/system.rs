@@ -9,6 +9,7 @@ use crate::{dax, media, nvdimm, println};
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "nvdimm", help: "            the NVDIMMs of the machine", run: list_nvdimms },
     Command { name: "mem", help: "               memory in use", run: mem },
+    Command { name: "net", help: "               connections of clients", run: net },
     Command { name: "uptime", help: "            time since start, interrupts", run: uptime },
     Command { name: "version", help: "           version of this kernel", run: version },
     Command { name: "poweroff", help: "          unmount and power off", run: poweroff },
@@ -74,6 +75,18 @@ fn mem(_: &mut Session, args: Args<'_>) -> Done {
     println!("windows: {} slots, {} KiB of page tables", dax::slots(), u64::from(dax::slots()) * 4);
     println!("image: {} KiB", (image::range().end - image::range().start) >> 10);
     println!("write path: {} lines flushed, {} fences", writes.flushes, writes.fences);
+    Ok(())
+}
+
+fn net(_: &mut Session, args: Args<'_>) -> Done {
+    args.end()?;
+    let Some(n) = crate::net::statistics() else {
+        return Err(Failure::Other("the machine has no vsock device that can be used".into()));
+    };
+    println!("connections: {} now, {} so far, {} refused", n.connections, n.accepted, n.refused);
+    println!("reset by this end: {}, {} of them overruns, {} timeouts", n.resets, n.overruns, n.timeouts);
+    println!("received: {} bytes in {} packets, {} packets ignored", n.bytes_in, n.packets, n.ignored);
+    println!("receive windows: {} KiB of memory not promised", n.chunks_unreserved * 4);
     Ok(())
 }
 

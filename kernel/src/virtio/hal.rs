@@ -21,6 +21,15 @@ pub fn shared(pages: usize) -> Option<&'static mut [u8]> {
     Some(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len) })
 }
 
+/// One page for good. What it holds is whatever the frame held: memory that is written before
+/// it is read need not be touched at start.
+pub fn page() -> Option<&'static mut [u8; PAGE as usize]> {
+    let start = direct(frames::take(1, 1)?).as_mut_ptr::<[u8; PAGE as usize]>();
+    // SAFETY: the frame is the caller's alone, in the direct map, and never given back; any bytes
+    // are bytes.
+    Some(unsafe { &mut *start })
+}
+
 // SAFETY: each method says why below.
 unsafe impl Hal for KernelHal {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {

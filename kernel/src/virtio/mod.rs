@@ -15,10 +15,6 @@ mod hal;
 mod pci;
 mod vsock;
 
+pub use hal::page;
 pub use pci::Error;
 pub use vsock::Vsock;
-
-/// One zeroed page for good.
-pub fn page() -> Option<&'static mut [u8; crate::mm::PAGE as usize]> {
-    hal::shared(1)?.as_mut_array()
-}

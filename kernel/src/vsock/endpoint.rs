@@ -16,9 +16,6 @@ const PACKETS_A_POLL: usize = 8;
 /// Resets that wait for room before no more packets are received.
 const MAX_RESETS: usize = 64;
 
-/// Polls that a server gets when everything ends at once.
-const LAST_POLLS: usize = 1000;
-
 /// How long a peer may leave a shutdown unanswered (what Linux gives it, too).
 const SHUTDOWN_MS: u64 = 8_000;
 
@@ -187,26 +184,6 @@ impl<S> Endpoint<S> {
                 self.vanish(slot);
             }
         }
-    }
-
-    /// Ends all connections now: clients are told, and servers polled a last time. For when what
-    /// they serve goes away.
-    pub fn end_all<D, H>(&mut self, device: &mut D, handler: &mut H, now: Millis)
-    where
-        D: Device,
-        H: Handler<Server = S>,
-    {
-        self.now = now;
-        for i in 0..self.table.capacity() {
-            let Some(slot) = self.table.slot(i) else { continue };
-            self.reset_quietly(slot);
-            for _ in 0..LAST_POLLS {
-                self.run(slot, &[], device, handler);
-            }
-            self.remove(slot);
-        }
-        self.send_pending(device);
-        device.notify();
     }
 
     /// Looks at one packet.

@@ -733,15 +733,3 @@ fn a_server_that_cannot_send_to_a_dead_client_is_ended_soon() {
     assert_eq!(operations(&guest.run()), [Operation::Reset]);
     assert_eq!(guest.servers.ended, 1);
 }
-
-#[test]
-fn all_connections_can_be_ended_at_once() {
-    let mut guest = Guest::new(4, 4, BASE_CHUNKS);
-    for port in 0..30 {
-        connect(&mut guest, port, 20);
-    }
-    guest.endpoint.end_all(&mut guest.device, &mut guest.servers, guest.now);
-    assert_eq!(guest.servers.ended, 30);
-    assert_eq!(guest.endpoint.statistics().connections, 0);
-    assert_eq!(operations(&guest.run()), [Operation::Reset; 30]);
-}
