@@ -235,11 +235,16 @@ impl Bucket {
         let mut used = [false; UNITS];
         let mut owned = [false; SLOTS as usize];
         let mut total = 0;
-        for entry in self.entries(range) {
-            let entry = entry?;
-            let count = units(entry.name.len());
-            used[entry.word.unit as usize..entry.word.unit as usize + count].fill(true);
-            owned[entry.slot as usize] = true;
+        for slot in 0..SLOTS {
+            let Some(word) = SlotWord::decode(self.word(slot as usize * 8), slot)? else { continue };
+            if !range.owns(word.hash) {
+                continue;
+            }
+            // The names are not verified: only their lengths matter here.
+            let count = units(Header::peek(self.word(word.payload() as usize))?.len as usize);
+            let start = word.unit as usize;
+            used.get_mut(start..start + count).ok_or(BadWord)?.fill(true);
+            owned[slot as usize] = true;
             total += count;
         }
         let need = units(name_len);

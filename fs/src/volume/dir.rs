@@ -92,8 +92,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let hash = self.hash(dir, name);
         let (range, block) = self.bucket_of(dir, hash)?;
         let Some(block) = block else { return Ok(None) };
-        for slot in 0..SLOTS {
-            let word = self.blocks.word(block, slot)?;
+        let mut slots = [0; SLOTS as usize * 8];
+        self.blocks.pmem.read(word_at(block, 0), &mut slots)?;
+        for (slot, raw) in slots.chunks_exact(8).enumerate() {
+            let slot = slot as u16;
+            let word = u64::from_le_bytes(raw.try_into().unwrap_or_default());
             // The hash is in the low bits; most slots are passed over by it.
             if word == 0 || NameHash::new(word) != hash {
                 continue;
