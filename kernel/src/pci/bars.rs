@@ -82,29 +82,45 @@ pub enum BarError {
     NoRoom(u64),
 }
 
-/// Gives addresses to the memory registers of a function that have none, and lets it answer to them
-/// and reach memory itself.
+/// The registers of a function, by base address register.
+pub type Bars = [Option<Range>; 6];
+
+/// Gives addresses to the memory registers of a function that have none; returns where all of
+/// them are. The function does not answer before [`enable`].
 pub fn assign<C: ConfigurationAccess + Clone>(
     access: &C,
     function: DeviceFunction,
     space: &mut Space,
-) -> Result<(), BarError> {
+) -> Result<Bars, BarError> {
     let mut root = PciRoot::new(access.clone());
-    let bars = root.bars(function).map_err(|_| BarError::Malformed)?;
-    for (index, bar) in bars.iter().enumerate() {
-        let Some(BarInfo::Memory { address_type, address: 0, size, .. }) = bar else { continue };
-        let address = space.take(*size).ok_or(BarError::NoRoom(*size))?;
-        match address_type {
-            MemoryBarType::Width64 => root.set_bar_64(function, index as u8, address),
-            // All of the space is below 4 GiB.
-            MemoryBarType::Width32 => root.set_bar_32(function, index as u8, address as u32),
-            MemoryBarType::Below1MiB => return Err(BarError::NoRoom(*size)),
+    let infos = root.bars(function).map_err(|_| BarError::Malformed)?;
+    let mut bars = [None; 6];
+    for (index, info) in infos.iter().enumerate() {
+        let Some(BarInfo::Memory { address_type, address, size, .. }) = info else { continue };
+        let mut address = *address;
+        if address == 0 {
+            address = space.take(*size).ok_or(BarError::NoRoom(*size))?;
+            match address_type {
+                MemoryBarType::Width64 => root.set_bar_64(function, index as u8, address),
+                // All of the space is below 4 GiB.
+                MemoryBarType::Width32 => root.set_bar_32(function, index as u8, address as u32),
+                MemoryBarType::Below1MiB => return Err(BarError::NoRoom(*size)),
+            }
         }
+        bars[index] = Range::of(address, *size);
     }
+    Ok(bars)
+}
+
+/// Lets a function answer to its addresses and reach memory by itself; its legacy interrupt stays quiet.
+///
+/// To be called last: as long as a function does not answer, an emulator has nothing to
+/// rearrange when its base addresses are written, or sized once more.
+pub fn enable<C: ConfigurationAccess + Clone>(access: &C, function: DeviceFunction) {
+    let mut root = PciRoot::new(access.clone());
     let (_, command) = root.get_status_command(function);
     let wanted = Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE;
     root.set_command(function, command | wanted);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -127,7 +143,10 @@ mod tests {
             .assign(1, 0xFEBF_0000)
             .bar64(4, 0x4000);
         let mut space = Space::new(&HOLES, &[range(0xC000_0000, 0xC000_1000)]);
-        assign(&bus, function, &mut space).unwrap();
+        let assigned = assign(&bus, function, &mut space).unwrap();
+        assert_eq!(assigned[1], Range::of(0xFEBF_0000, 0x1000));
+        assert_eq!(assigned[4], Range::of(0xC000_4000, 0x4000));
+        enable(&bus, function);
         let bars = PciRoot::new(bus.clone()).bars(function).unwrap();
         assert_eq!(bars[1].as_ref().unwrap().memory_address_size(), Some((0xFEBF_0000, 0x1000)));
         assert_eq!(bars[4].as_ref().unwrap().memory_address_size(), Some((0xC000_4000, 0x4000)));

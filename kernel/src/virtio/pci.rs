@@ -4,7 +4,7 @@ use super::hal::KernelHal;
 use crate::acpi;
 use crate::arch::apic;
 use crate::mm::space;
-use crate::pci::bars::{self, BarError, HOLES, Range, Space};
+use crate::pci::bars::{self, BarError, Bars, HOLES, Range, Space};
 use crate::pci::msix::{Capability, ENTRY, Message};
 use crate::pci::ports::Ports;
 use crate::pci::registers::Registers;
@@ -153,20 +153,21 @@ fn configuration_space() -> Option<Range> {
 
 impl Device {
     fn new(mut access: Ports, function: DeviceFunction, mut space: Space) -> Result<Self, Error> {
-        bars::assign(&access, function, &mut space).map_err(Error::Bars)?;
+        let bars = bars::assign(&access, function, &mut space).map_err(Error::Bars)?;
         let transport = PciTransport::new::<KernelHal, _>(&mut PciRoot::new(Modern(access)), function)
             .map_err(Error::Transport)?;
-        let (common, _) = virtio_region(access, function, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_LEN)
+        let (common, _) = virtio_region(access, function, &bars, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_LEN)
             .ok_or(Error::Capability("common configuration"))?;
-        let (notify, offset) = virtio_region(access, function, VIRTIO_PCI_CAP_NOTIFY_CFG, 2)
+        let (notify, offset) = virtio_region(access, function, &bars, VIRTIO_PCI_CAP_NOTIFY_CFG, 2)
             .ok_or(Error::Capability("notification"))?;
         let notify_step =
             access.read_word(function, offset.checked_add(16).ok_or(Error::Capability("notification"))?);
         let capability = Capability::find(&access, function).ok_or(Error::NoInterrupts)?;
-        let messages = region(access, function, capability.bar, capability.table, capability.entries * ENTRY)
+        let messages = region(&bars, capability.bar, capability.table, capability.entries * ENTRY)
             .ok_or(Error::Capability("MSI-X"))?;
         let common = map(common, COMMON_LEN)?;
         let messages = map(messages, capability.entries * ENTRY)?;
+        bars::enable(&access, function);
         capability.enable(&mut access);
         Ok(Self {
             transport,
@@ -226,6 +227,7 @@ impl fmt::Display for Device {
 fn virtio_region(
     access: Ports,
     function: DeviceFunction,
+    bars: &Bars,
     kind: u8,
     least: usize,
 ) -> Option<((PhysAddr, u32), u8)> {
@@ -235,29 +237,18 @@ fn virtio_region(
     })?;
     let word = |at: u8| Some(access.read_word(function, capability.offset.checked_add(at)?));
     let (bar, offset, len) = (word(4)? as u8, word(8)?, word(12)?);
-    let (start, _) = region(access, function, bar, offset, len as usize)?;
-    (len as usize >= least).then_some(((start, len), capability.offset))
+    let start = region(bars, bar, offset, len as usize)?;
+    (len as usize >= least).then_some((start, capability.offset))
 }
 
 /// A range behind a base address register.
-fn region(
-    access: Ports,
-    function: DeviceFunction,
-    bar: u8,
-    offset: u32,
-    len: usize,
-) -> Option<(PhysAddr, u32)> {
-    if bar >= 6 {
+fn region(bars: &Bars, bar: u8, offset: u32, len: usize) -> Option<(PhysAddr, u32)> {
+    let registers = (*bars.get(usize::from(bar))?)?;
+    let start = registers.start.checked_add(u64::from(offset))?;
+    if start.checked_add(len as u64)? > registers.end {
         return None;
     }
-    let info = PciRoot::new(access).bar_info(function, bar).ok()??;
-    let (address, size) = info.memory_address_size()?;
-    let end = u64::from(offset).checked_add(len as u64)?;
-    if address == 0 || end > size {
-        return None;
-    }
-    let start = PhysAddr::try_new(address.checked_add(u64::from(offset))?).ok()?;
-    Some((start, u32::try_from(len).ok()?))
+    Some((PhysAddr::try_new(start).ok()?, u32::try_from(len).ok()?))
 }
 
 /// Maps registers of a device.
