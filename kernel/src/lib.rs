@@ -22,6 +22,7 @@
 //! | `net` | clients: connections and their servers |
 //! | `board` | what servers see of the machine |
 //! | `start`, `serve` | start-up, the poll loop |
+//! | `measure` | what faults, copies and counts cost here |
 //! | `media` | mounting and formatting |
 #![cfg_attr(target_os = "none", no_std)]
 
@@ -46,6 +47,8 @@ pub mod board;
 pub mod dax;
 #[cfg(target_os = "none")]
 pub mod fw_cfg;
+#[cfg(target_os = "none")]
+pub mod measure;
 #[cfg(target_os = "none")]
 pub mod media;
 #[cfg(target_os = "none")]

@@ -105,6 +105,18 @@ pub fn contains_view(address: u64) -> bool {
     SERVED.get().is_some_and(|(base, len)| (mm::DIRECT + base..mm::DIRECT + base + len).contains(&address))
 }
 
+/// Loads the word at `at` of the served NVDIMM and stores it as it was: for measuring, while
+/// nobody else stores there.
+pub fn rewrite_word(at: u64) {
+    let (base, len) = SERVED.get().copied().unwrap_or_default();
+    assert!(at.is_multiple_of(8) && at < len, "word at {at:#x} of {len:#x}");
+    // SAFETY: the word is in the NVDIMM, which is mapped at both places, and aligned.
+    unsafe {
+        let word = ((mm::DIRECT + base + at) as *const u64).read_volatile();
+        ((mm::WRITE_ALIAS + base + at) as *mut u64).write_volatile(word);
+    }
+}
+
 static FLUSHES: AtomicU64 = AtomicU64::new(0);
 static FENCES: AtomicU64 = AtomicU64::new(0);
 

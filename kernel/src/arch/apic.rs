@@ -17,6 +17,8 @@ use x86_64::{PhysAddr, VirtAddr};
 
 const TIMER: u8 = 32;
 const SERIAL: u8 = 33;
+/// Only wakes the processor.
+const WAKE: u8 = 34;
 const FIRST_FREE: u8 = 48;
 const LAST_FREE: u8 = 239;
 const SPURIOUS: u8 = 255;
@@ -27,6 +29,9 @@ const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
 const END_OF_INTERRUPT: u32 = 0xb0;
 const SPURIOUS_VECTOR: u32 = 0xf0;
+const INTERRUPT_COMMAND: u32 = 0x300;
+/// Exists in x2APIC mode only.
+const SELF_INTERRUPT: u32 = 0x3f0;
 const LVT_TIMER: u32 = 0x320;
 const LVT_LINT0: u32 = 0x350;
 const LVT_LINT1: u32 = 0x360;
@@ -216,9 +221,16 @@ pub extern "C" fn interrupt(vector: u32) {
     write(END_OF_INTERRUPT, 0);
 }
 
-/// Marks the poll loop as woken: it goes round once more before it sleeps.
+/// Wakes the poll loop from an exception that no interrupt follows. It may come between the
+/// loop's last look and its sleep, so the processor is sent an interrupt.
 pub fn wake() {
+    const SELF: u32 = 1 << 18;
     WOKEN.store(true, Ordering::Relaxed);
+    match LOCAL.get() {
+        Some(Access::Memory(_)) => write(INTERRUPT_COMMAND, SELF | u32::from(WAKE)),
+        Some(Access::X2) => write(SELF_INTERRUPT, WAKE.into()),
+        None => {}
+    }
 }
 
 /// Interrupts so far.

@@ -17,26 +17,44 @@ global_asm!(
     r#"
     .text
 
-    # Ways to copy rdx bytes from rsi to rdi, upwards. All registers but rbx, rbp, rsp and
-    # r12 to r15 may change.
+    # Ways to copy rdx bytes from rsi to rdi, upwards. They change rax, rcx, rdx, rsi, rdi and r8
+    # to r11; the moves also rbx and r12, which are saved around them.
 
+    # Loads 64 bytes, then stores them. An emulator's TLB is direct-mapped: where source and
+    # target share an entry, each change between them is a miss.
     .macro copy_by_moves
-    mov rcx, rdx
-    shr rcx, 6
-    jz 32f
+    sub rdx, 64
+    jb 32f
     .balign 16
 31:
-    .irp at, 0, 8, 16, 24, 32, 40, 48, 56
-    mov r8, [rsi + \at]
-    mov [rdi + \at], r8
-    .endr
+    mov rax, [rsi]
+    mov rcx, [rsi + 8]
+    mov r8, [rsi + 16]
+    mov r9, [rsi + 24]
+    mov r10, [rsi + 32]
+    mov r11, [rsi + 40]
+    mov rbx, [rsi + 48]
+    mov r12, [rsi + 56]
+    mov [rdi], rax
+    mov [rdi + 8], rcx
+    mov [rdi + 16], r8
+    mov [rdi + 24], r9
+    mov [rdi + 32], r10
+    mov [rdi + 40], r11
+    mov [rdi + 48], rbx
+    mov [rdi + 56], r12
     add rsi, 64
     add rdi, 64
-    dec rcx
-    jnz 31b
+    sub rdx, 64
+    jae 31b
 32:
+    add edx, 64
+    copy_tail
+    .endm
+
+    # Copies the last edx bytes, fewer than 64.
+    .macro copy_tail
     mov ecx, edx
-    and ecx, 63
     shr ecx, 3
     jz 34f
 33:
@@ -73,28 +91,24 @@ global_asm!(
     rep movsb
     .endm
 
-    # Copies bytes until rcx, the place that may fault, is a multiple of 8: no access behind
-    # that crosses a page, so each is done whole or not at all.
+    # Copies bytes until rcx, the place that may fault, is a multiple of 64: no access behind
+    # that, and no 64 bytes, cross a page, so each is done whole or not at all.
     .macro align_to_rcx
     neg rcx
-    and rcx, 7
+    and rcx, 63
     cmp rcx, rdx
     cmova rcx, rdx
     sub rdx, rcx
-    jrcxz 38f
-37:
-    mov r8b, [rsi]
-    mov [rdi], r8b
-    inc rsi
-    inc rdi
-    dec rcx
-    jnz 37b
-38:
+    rep movsb
     .endm
 
     .balign 16
 umbra_copy_moves:
+    push rbx
+    push r12
     copy_by_moves
+    pop r12
+    pop rbx
     ret
     .balign 16
 umbra_copy_movsq:
@@ -107,27 +121,40 @@ umbra_copy_movsb:
 
     # The same, for accesses that may fail: rax is 0, or 1 if a fault was not resolved.
     .balign 16
-umbra_try_start:
 umbra_try_moves:
+    push rbx
+    push r12
+umbra_try_start:
     align_to_rcx
     copy_by_moves
-    xor eax, eax
-    ret
+    jmp umbra_try_done
     .balign 16
-umbra_try_movsq:
+umbra_try_movsq_body:
     align_to_rcx
     copy_by_movsq
-    xor eax, eax
-    ret
+    jmp umbra_try_done
     .balign 16
-umbra_try_movsb:
+umbra_try_movsb_body:
     copy_by_movsb
-    xor eax, eax
-    ret
 umbra_try_end:
+umbra_try_done:
+    xor eax, eax
+    pop r12
+    pop rbx
+    ret
 umbra_try_fixup:
     mov eax, 1
+    pop r12
+    pop rbx
     ret
+umbra_try_movsq:
+    push rbx
+    push r12
+    jmp umbra_try_movsq_body
+umbra_try_movsb:
+    push rbx
+    push r12
+    jmp umbra_try_movsb_body
 
     # Ways to fill rdx bytes at rdi with the byte in every byte of rax.
     .balign 16

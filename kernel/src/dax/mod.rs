@@ -19,7 +19,7 @@ mod processor;
 mod tables;
 
 pub use processor::Processor;
-pub use tables::{WindowTables, slots};
+pub use tables::{SLOT, WindowTables, address_of, slots};
 
 use crate::nvdimm::Nvdimm;
 use spin::Mutex;

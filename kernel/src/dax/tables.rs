@@ -15,8 +15,9 @@ use x86_64::{PhysAddr, VirtAddr};
 /// RAM for each slot that the window area has: its leaf table is a sixteenth of that.
 const RAM_PER_SLOT: u64 = 64 << 10;
 const FEWEST_SLOTS: u64 = 16;
-const MOST_SLOTS: u64 = 16384;
-const SLOT: u64 = PAGE * PAGES_PER_SLOT as u64;
+const MOST_SLOTS: u64 = 4096;
+/// Bytes of address space in a slot.
+pub const SLOT: u64 = PAGE * PAGES_PER_SLOT as u64;
 
 /// Bits 12 to 51 of an entry.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
