@@ -89,11 +89,13 @@ fn is_blank<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
 }
 
 /// Reads both superblocks and takes the newer of those that are whole.
-fn read_superblock<P: Pmem>(pmem: &P) -> Result<Superblock, MountError> {
+/// Tells too which copy to write first: never the one that was taken.
+fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
     if pmem.len() < MIN_BLOCKS * BLOCK_SIZE {
         return Err(MountError::TooSmall);
     }
     let mut best: Option<Superblock> = None;
+    let mut first = 0;
     let mut why = [NoSuperblock::Damaged; 2];
     for (copy, why) in why.iter_mut().enumerate() {
         let mut bytes: Bytes = [0; BLOCK_SIZE as usize];
@@ -101,7 +103,10 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<Superblock, MountError> {
             continue;
         }
         match Superblock::decode(&bytes) {
-            Ok(found) if best.is_none_or(|b| found.mounts > b.mounts) => best = Some(found),
+            Ok(found) if best.is_none_or(|b| found.mounts > b.mounts) => {
+                best = Some(found);
+                first = 1 - copy as u64;
+            }
             // Equal mounts: the copies differ in the clean flag at most; unclean is safe.
             Ok(found) => best = best.map(|b| Superblock { clean: b.clean && found.clean, ..b }),
             Err(no) => *why = no,
@@ -109,7 +114,7 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<Superblock, MountError> {
     }
     if let Some(found) = best {
         let fits = found.geometry.total * BLOCK_SIZE <= pmem.len();
-        return if fits { Ok(found) } else { Err(MountError::TooSmall) };
+        return if fits { Ok((found, first)) } else { Err(MountError::TooSmall) };
     }
     for no in why {
         if let NoSuperblock::Version(version) = no {
@@ -127,7 +132,7 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<Superblock, MountError> {
 /// Whether the superblocks say that the derived state is valid.
 #[cfg(feature = "testing")]
 pub(crate) fn claims_clean<P: Pmem>(pmem: &P) -> bool {
-    read_superblock(pmem).is_ok_and(|found| found.clean)
+    read_superblock(pmem).is_ok_and(|(found, _)| found.clean)
 }
 
 /// Whether a volume whose superblocks are gone was here: its system inode file's first
@@ -138,12 +143,13 @@ fn looks_like_ours<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
     Ok(matches!(Pointer::decode(word, 2, 0), Ok(Some(_))))
 }
 
-fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock) {
+/// Writes both copies, `first` (0 or 1) first.
+fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock, first: u64) {
     let bytes = superblock.encode();
-    for copy in 0..2 {
+    for copy in [first, 1 - first] {
         pmem.write(copy * BLOCK_SIZE, &bytes);
         pmem.flush(copy * BLOCK_SIZE, BLOCK_SIZE);
-        // One after the other: a crash leaves at least one copy whole.
+        // One after the other: a crash leaves at least one copy whole, if the other one was.
         pmem.fence();
     }
 }
@@ -201,7 +207,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             seed: options.seed.rotate_left(32) ^ options.now.0 as u64,
             created: options.now.0,
         };
-        write_superblocks(pmem, &superblock);
+        write_superblocks(pmem, &superblock, 0);
         Ok(())
     }
 
@@ -209,8 +215,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// was clean.
     /// On failure the parts are handed back.
     pub fn mount(pmem: P, mmu: M, now: Time) -> Result<Self, (MountError, P, M)> {
-        let superblock = match read_superblock(&pmem) {
-            Ok(superblock) => superblock,
+        let (superblock, first) = match read_superblock(&pmem) {
+            Ok(found) => found,
             Err(error) => return Err((error, pmem, mmu)),
         };
         let mut volume = Volume {
@@ -227,13 +233,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             retired: Vec::with_capacity(1024),
             words: Vec::with_capacity(512),
         };
-        match volume.start(now) {
+        match volume.start(first, now) {
             Ok(()) => Ok(volume),
             Err(error) => Err((error, volume.blocks.pmem, volume.dax.mmu)),
         }
     }
 
-    fn start(&mut self, _now: Time) -> Result<(), MountError> {
+    fn start(&mut self, first: u64, _now: Time) -> Result<(), MountError> {
         // Anything doubtful about the checkpoint, a memory error in it too, means a rebuild.
         let counts = match self.superblock.clean {
             true => self.blocks.read_checkpoint(self.superblock.mounts).ok().flatten(),
@@ -242,7 +248,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // Both copies say "not clean" before anything else is written.
         self.superblock.mounts += 1;
         self.superblock.clean = false;
-        write_superblocks(&mut self.blocks.pmem, &self.superblock);
+        write_superblocks(&mut self.blocks.pmem, &self.superblock, first);
         self.system = self.find_system()?;
         match counts {
             Some(counts) => self.inodes.restore(counts.inodes_used, counts.inodes_room),
@@ -288,7 +294,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.blocks.write_checkpoint(self.superblock.mounts, self.inodes.counts());
         self.blocks.pmem.fence();
         self.superblock.clean = true;
-        write_superblocks(&mut self.blocks.pmem, &self.superblock);
+        write_superblocks(&mut self.blocks.pmem, &self.superblock, 0);
         Ok((self.blocks.pmem, self.dax.mmu))
     }
 }
