@@ -410,7 +410,8 @@ impl<M: Mmu> Windows<M> {
         Ok(())
     }
 
-    /// Makes the dirty pages of a file durable, and read-only in all windows.
+    /// Makes the dirty pages of a file read-only in all windows, and flushes them: they are
+    /// durable with the next fence. Tells whether there were any.
     pub fn sync<P: Pmem>(&mut self, blocks: &mut Blocks<P>, ino: Ino) -> Result<bool, Poisoned> {
         let mut any = false;
         let mut at = None;
@@ -431,9 +432,6 @@ impl<M: Mmu> Windows<M> {
                     }
                 }
             }
-        }
-        if any {
-            blocks.pmem.fence();
         }
         Ok(any)
     }

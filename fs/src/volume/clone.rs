@@ -29,6 +29,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let size = self.size_in(block, src)?;
         let family = self.family_of(block, src)?;
         // What the clone shows must not go back in time, and nothing may stay writable.
+        // The fence of the new inode is theirs too.
         self.dax.sync(&mut self.blocks, src)?;
         let (_, root) = self.inode_path(src)?;
         // The reference is counted first: from now on no position of the source is exclusive.

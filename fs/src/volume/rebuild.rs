@@ -222,7 +222,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if named != names.distinct {
                 return Err(self.dangling());
             }
-            self.blocks.pmem.fence();
+            // Corrections are durable with the next fence; a crash before it finds them again.
             let more = nameless.is_full();
             for ino in nameless {
                 self.drop_inode(ino)?;

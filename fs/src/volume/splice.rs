@@ -93,8 +93,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if dst_end > dst_size {
             self.prepare_extension(dst, dst_size, dst_offset)?;
         }
-        self.dax.sync(&mut self.blocks, src)?;
-        self.dax.sync(&mut self.blocks, dst)?;
+        self.unfenced |= self.dax.sync(&mut self.blocks, src)?;
+        self.unfenced |= self.dax.sync(&mut self.blocks, dst)?;
         // Publishing a shared subtree may need no fence of its own before it.
         self.fence_overwrites();
 
