@@ -25,6 +25,17 @@ mod commit;
 pub mod dax;
 mod error;
 mod format;
+/// A program that gets the order of a commit wrong: see `tests/order.rs`.
+#[cfg(order_case)]
+#[allow(dead_code, unused_imports)]
+mod order_case {
+    use crate::blocks::Blocks;
+    use crate::pmem::Pmem;
+    use crate::stage::{Durable, Exclusive, Flushed, Published, Stage, Written};
+    use crate::types::Block;
+    use alloc::vec::Vec;
+    include!(env!("UMBRA_ORDER_CASE"));
+}
 mod path;
 pub mod pmem;
 mod stage;
