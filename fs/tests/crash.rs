@@ -1,42 +1,127 @@
-//! The crash explorer on sequences of one and of two operations.
+//! The crash explorer: every crash in sequences of one operation, and in a slice of all
+//! sequences of two.
+//!
+//! `UMBRA_EXPLORE=all` explores all sequences of two, and a sample of three (a long run:
+//! use `--release`). `UMBRA_EXPLORE_SLICE=n` chooses the slice; without it the day does.
 
 mod explorer;
 
-use explorer::{Coverage, Explorer, setups};
+use explorer::ops::Op;
+use explorer::setups::Setup;
+use explorer::{Coverage, Explorer, Violation, setups};
 use std::rc::Rc;
+use std::time::Instant;
 
-#[test]
-fn one_operation() {
-    let mut total = Coverage::default();
-    let mut bad = Vec::new();
-    for setup in [setups::files(), setups::tall(), setups::full()] {
-        let setup = Rc::new(setup);
-        let mut explorer = Explorer::new(setup.clone());
-        for op in &setup.ops {
-            let before = explorer.coverage;
-            let t = std::time::Instant::now();
-            match explorer.explore(&[*op], None) {
-                Ok(Some(fences)) => println!(
-                    "{}: {fences} fences, {} states {:?}",
-                    short(op),
-                    explorer.coverage.states - before.states,
-                    t.elapsed()
-                ),
-                Ok(None) => panic!("{op:?} makes no sense in {}", setup.name),
-                Err(violation) => {
-                    println!("VIOLATION {op:?}: {violation:?}");
-                    bad.push((*op, violation));
-                }
-            }
-        }
-        total.add(&explorer.coverage);
-    }
-    println!("{total:?}");
-    assert!(bad.is_empty(), "{bad:#?}");
-}
+/// Slices that the sequences of two are cut into.
+const SLICES: usize = 40;
 
 /// The operation, with long names cut.
-fn short(op: &explorer::ops::Op) -> String {
-    let text = format!("{op:?}");
-    text.replace(&"0".repeat(200), "..")
+fn short(op: &Op) -> String {
+    format!("{op:?}").replace(&"0".repeat(200), "..")
+}
+
+fn all() -> bool {
+    std::env::var("UMBRA_EXPLORE").is_ok_and(|what| what == "all")
+}
+
+fn slice() -> usize {
+    let day = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs() / 86_400);
+    std::env::var("UMBRA_EXPLORE_SLICE").ok().and_then(|n| n.parse().ok()).unwrap_or(day as usize) % SLICES
+}
+
+fn report(name: &str, coverage: &Coverage, started: Instant) {
+    let Coverage { runs, points, exhaustive, states, distinct, nested_points, nested_states, poisoned } =
+        coverage;
+    println!(
+        "{name}: {runs} sequences, {points} crash points ({exhaustive} exhaustive), {states} states \
+         ({distinct} distinct), during recovery {nested_points} points and {nested_states} states, \
+         {poisoned} mounts with an unreadable line, {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+}
+
+fn finish(name: &str, coverage: &Coverage, started: Instant, bad: Vec<Violation>) {
+    report(name, coverage, started);
+    for violation in bad.iter().take(10) {
+        let at = violation.at.replace(&"0".repeat(200), "..");
+        println!("VIOLATION: {}\n   in {at}", violation.what);
+    }
+    assert!(bad.is_empty(), "{} sequences have violations", bad.len());
+}
+
+fn one(setup: Setup) {
+    let started = Instant::now();
+    let name = format!("one operation on '{}'", setup.name);
+    let setup = Rc::new(setup);
+    let mut explorer = Explorer::new(setup.clone());
+    explorer.poison_every = 16;
+    let mut bad = Vec::new();
+    for op in setup.ops.iter().chain(&setup.large) {
+        match explorer.explore(&[*op]) {
+            Ok(fences) => assert!(fences.is_some(), "{} makes no sense in {}", short(op), setup.name),
+            Err(violation) => bad.push(violation),
+        }
+    }
+    finish(&name, &explorer.coverage, started, bad);
+}
+
+/// Sequences of two: those that `wanted` chooses by their number.
+fn two(setup: Setup, wanted: impl Fn(usize) -> bool, nested: u64) {
+    let started = Instant::now();
+    let name = format!("two operations on '{}'", setup.name);
+    let setup = Rc::new(setup);
+    let mut explorer = Explorer::new(setup.clone());
+    explorer.nested = nested;
+    let mut bad = Vec::new();
+    let mut number = 0;
+    for first in &setup.ops {
+        for second in &setup.ops {
+            number += 1;
+            if wanted(number) {
+                bad.extend(explorer.explore(&[*first, *second]).err());
+            }
+        }
+        if all() {
+            report(&format!("{name}, up to {}", short(first)), &explorer.coverage, started);
+        }
+    }
+    finish(&name, &explorer.coverage, started, bad);
+}
+
+#[test]
+fn one_operation_on_files() {
+    one(setups::files());
+}
+
+#[test]
+fn one_operation_on_tall_trees() {
+    one(setups::tall());
+}
+
+#[test]
+fn one_operation_on_full_buckets() {
+    one(setups::full());
+}
+
+#[test]
+fn two_operations_on_files() {
+    // A step that has no factor in common with the number of operations: each slice has
+    // all of them, first and second.
+    let chosen = slice();
+    println!("slice {chosen} of {SLICES}");
+    two(setups::files(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
+}
+
+#[test]
+fn two_operations_on_tall_trees() {
+    let chosen = slice();
+    two(setups::tall(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
+}
+
+#[test]
+fn two_operations_on_full_buckets() {
+    let chosen = slice();
+    two(setups::full(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
 }

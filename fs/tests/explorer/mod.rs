@@ -24,6 +24,7 @@ use states::{Counts, Picked};
 use std::collections::HashMap;
 use std::rc::Rc;
 use tree::{Expected, Tree};
+use umbra_fs::BLOCK_SIZE;
 use umbra_fs::testing::{Event, LogPmem, Model, Skip, Undecided};
 
 /// Product of choices up to which all states are built.
@@ -86,11 +87,15 @@ pub struct Explorer {
     pub coverage: Coverage,
     pub seed: u64,
     recovery: Recovery,
+    /// A line that no recovery can read.
+    lost: Option<u64>,
     known: HashMap<u128, Known>,
     trees: Vec<Rc<Tree>>,
     read_sets: Vec<Rc<Vec<(u32, u8)>>>,
     /// Print undecided lines and states of each point.
     pub verbose: bool,
+    /// What is left out in operations, and in recoveries that are interrupted.
+    pub skip: Option<Skip>,
 }
 
 /// A crash point: what is durable is in the memory, the rest in `undecided`.
@@ -121,17 +126,19 @@ impl Explorer {
             coverage: Coverage::default(),
             seed: 0x5eed,
             recovery,
+            lost: None,
             known: HashMap::new(),
             trees: Vec::new(),
             read_sets: Vec::new(),
             verbose: false,
+            skip: None,
         }
     }
 
     /// Runs the operations, and looks at every crash in the last one. `None`: the sequence
     /// makes no sense. Otherwise the fences of the last operation.
-    pub fn explore(&mut self, ops: &[Op], skip: Option<Skip>) -> Result<Option<u64>, Violation> {
-        let Some(run) = self.record(ops, skip)? else { return Ok(None) };
+    pub fn explore(&mut self, ops: &[Op]) -> Result<Option<u64>, Violation> {
+        let Some(run) = self.record(ops)? else { return Ok(None) };
         self.coverage.runs += 1;
         self.pmem.mark();
         let result = self.look_at(&run, ops);
@@ -144,9 +151,10 @@ impl Explorer {
     }
 
     /// Runs the operations on the memory, and puts it back as it was.
-    fn record(&mut self, ops: &[Op], skip: Option<Skip>) -> Result<Option<Run>, Violation> {
+    pub fn record(&mut self, ops: &[Op]) -> Result<Option<Run>, Violation> {
         self.pmem.mark();
-        self.pmem.start_trace(skip);
+        self.pmem.start_trace(self.skip);
+        let mut events = Vec::new();
         let result = recovery::caught(|| {
             let mut world = World::mount(&self.pmem, self.setup.expected.clone());
             let (last, first) = ops.split_last().expect("there is an operation");
@@ -156,9 +164,12 @@ impl Explorer {
             let before = world.expected.clone();
             let start = self.pmem.traced();
             let during = world.apply(*last, ops.len() as u64)?;
+            events = self.pmem.stop_trace();
+            let report = world.volume().check().expect("check");
+            assert_eq!(report.issues, Vec::<String>::new(), "check, without a crash");
             Some((before, world.expected.clone(), during, start))
         });
-        let events = self.pmem.stop_trace();
+        self.pmem.stop_trace();
         self.pmem.rollback();
         self.pmem.take_reads();
         match result {
@@ -221,8 +232,24 @@ impl Explorer {
         }
     }
 
-    /// Looks at the states of one point, in each model.
+    /// Looks at the states of one point, in each model; while superblocks are undecided, also
+    /// with one of them lost to a memory error.
     fn point(&mut self, point: &Point<'_>, oracle: &Oracle<'_>) -> Result<(), Violation> {
+        self.models_of(point, oracle)?;
+        if !point.nested && point.undecided.lines().any(|line| line < 2 * BLOCK_SIZE) {
+            for lost in [0, BLOCK_SIZE] {
+                self.lost = Some(lost);
+                self.pmem.poison(&[lost]);
+                let result = self.models_of(point, oracle);
+                self.lost = None;
+                self.pmem.poison(&[]);
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    fn models_of(&mut self, point: &Point<'_>, oracle: &Oracle<'_>) -> Result<(), Violation> {
         for model in self.models.clone() {
             let mut reads: HashMap<u32, u8> = HashMap::new();
             let mut counts = Counts { exhaustive: true, ..Counts::default() };
@@ -279,13 +306,15 @@ impl Explorer {
         counts: &mut Counts,
     ) -> Result<(), Violation> {
         counts.states += 1;
-        let hash = state_hash(point.undecided, point.hash, words);
+        let hash = self.state_hash(point.undecided, point.hash, words);
         let fresh = !self.known.contains_key(&hash);
         let (outcome, read) = self.state(point.undecided, point.hash, words);
         for &(line, mask) in read.iter() {
             *reads.entry(line).or_insert(0) |= mask;
         }
         let result = match &*outcome {
+            // The other copy may be torn: a clear error is all that is left.
+            Outcome::Bad(what) if self.lost.is_some() && what.contains("both superblocks") => Ok(()),
             Outcome::Bad(what) => Err(what.clone()),
             Outcome::Fine { tree, free, .. } => {
                 (oracle.tree)(tree).and_then(|()| match oracle.free.contains(free) {
@@ -302,12 +331,15 @@ impl Explorer {
             Violation { what, at: format!("{}; survived: {}", point.label, kept.join(" ")) }
         };
         result.map_err(violation)?;
-        if fresh {
+        if fresh && self.lost.is_none() {
             counts.distinct += 1;
             if let Outcome::Fine { tree, fences, .. } = &*outcome {
                 let more = *fences > self.recovery.usual_fences || counts.distinct % 64 == 1;
-                if counts.nested < self.nested && !point.nested && more {
-                    counts.nested += 1;
+                // A superblock may be torn: then recovery must not lean on it.
+                let torn = words.iter().any(|w| w.0 < 2 * BLOCK_SIZE);
+                let chosen = torn || (more && counts.nested < self.nested);
+                if chosen && self.nested > 0 && !point.nested {
+                    counts.nested += !torn as u64;
                     self.nest(point, words, hash, &tree.clone())?;
                 }
                 let sampled =
@@ -331,9 +363,12 @@ impl Explorer {
     ) -> Result<(), Violation> {
         let pmem = self.pmem.clone();
         pmem.mark();
-        self.put_state(words);
+        for (at, value) in words {
+            pmem.put(*at, &value.to_le_bytes());
+        }
         pmem.mark();
-        pmem.start_trace(None);
+        self.recovery.spoil(&pmem);
+        pmem.start_trace(self.skip.filter(|skip| !matches!(skip, Skip::Nth(..))));
         drop(self.recovery.mount_only(&pmem));
         let events = pmem.stop_trace();
         pmem.rollback();
@@ -382,9 +417,12 @@ impl Explorer {
     /// One metadata line cannot be read: an error or a repair, never a panic or wrong data.
     fn poison(&mut self, tree: &Tree, reads: &[(u32, u8)]) -> Result<(), String> {
         let lines: Vec<u64> = reads.iter().map(|r| r.0 as u64 * 64).collect();
-        for _ in 0..4 {
+        for i in 0..5 {
             self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let line = lines[(self.seed >> 33) as usize % lines.len()];
+            let line = match i {
+                0 | 1 => i * BLOCK_SIZE,
+                _ => lines[(self.seed >> 33) as usize % lines.len()],
+            };
             self.coverage.poisoned += 1;
             self.recovery
                 .poisoned(&self.pmem, line, tree)
@@ -400,7 +438,7 @@ impl Explorer {
         hash: u128,
         words: &[(u64, u64)],
     ) -> (Rc<Outcome>, Rc<Vec<(u32, u8)>>) {
-        let hash = state_hash(undecided, hash, words);
+        let hash = self.state_hash(undecided, hash, words);
         if let Some(known) = self.known.get(&hash) {
             return (known.outcome.clone(), known.reads.clone());
         }
@@ -433,10 +471,10 @@ impl Explorer {
 }
 
 /// What was recorded of a sequence of operations.
-struct Run {
-    events: Vec<Event>,
+pub struct Run {
+    pub events: Vec<Event>,
     /// First event of the last operation.
-    start: usize,
+    pub start: usize,
     before: Expected,
     after: Expected,
     during: During,
@@ -465,13 +503,16 @@ fn advance(pmem: &LogPmem, undecided: &mut Undecided, event: &Event, hash: &mut 
     });
 }
 
-/// Hash of what is durable with these words on top.
-fn state_hash(undecided: &Undecided, hash: u128, words: &[(u64, u64)]) -> u128 {
-    // Of two values of one word the later one counts.
-    let mut last: HashMap<u64, u64> = HashMap::with_capacity(words.len());
-    last.extend(words.iter().copied());
-    last.iter().fold(hash, |hash, (&at, &value)| match undecided.durable(at) {
-        Some(old) if old != value => hash ^ word_hash(at, old) ^ word_hash(at, value),
-        _ => hash,
-    })
+impl Explorer {
+    /// Hash of what is durable with these words on top.
+    fn state_hash(&self, undecided: &Undecided, hash: u128, words: &[(u64, u64)]) -> u128 {
+        let hash = hash ^ self.lost.map_or(0, |line| word_hash(line, u64::MAX));
+        // Of two values of one word the later one counts.
+        let mut last: HashMap<u64, u64> = HashMap::with_capacity(words.len());
+        last.extend(words.iter().copied());
+        last.iter().fold(hash, |hash, (&at, &value)| match undecided.durable(at) {
+            Some(old) if old != value => hash ^ word_hash(at, old) ^ word_hash(at, value),
+            _ => hash,
+        })
+    }
 }

@@ -93,6 +93,7 @@ impl World {
             let (dir, name) = world.volume().resolve_parent(path.as_bytes()).ok()?;
             Some((dir, name.to_vec()))
         };
+        let now = Time(NOW.0 + seed as i64);
         let mut new = self.expected.clone();
         let mut during = During::Atomic;
         match op {
@@ -151,8 +152,10 @@ impl World {
             Op::Truncate(path, size) => {
                 new.file(path)?;
                 let ino = self.ino(path).expect("a file is found");
-                self.volume().truncate(ino, size, NOW).expect("truncate");
-                new.file_mut(path)?.resize(size as usize);
+                self.volume().truncate(ino, size, now).expect("truncate");
+                let file = new.file_mut(path)?;
+                file.resize(size as usize);
+                (file.mtime, file.synced) = (now, false);
             }
             Op::Append(path, len) => {
                 let offset = new.file(path)?.content.len() as u64;
@@ -164,9 +167,10 @@ impl World {
                 let ino = self.ino(path).expect("a file is found");
                 let in_place = self.in_place(ino, offset, len);
                 let bytes = pattern(seed, len);
-                assert_eq!(self.volume().write(ino, offset, &bytes, NOW), Ok(len as usize));
+                assert_eq!(self.volume().write(ino, offset, &bytes, now), Ok(len as usize));
                 let file = new.file_mut(path)?;
                 file.write(offset, &bytes, &|block| in_place.contains(&block));
+                (file.mtime, file.synced) = (now, false);
                 let mut sizes = vec![old.content.len(), file.content.len()];
                 // A write goes in piece by piece, cut where leaves end.
                 let end = offset + len;
@@ -184,7 +188,7 @@ impl World {
                 let ino = self.ino(from).expect("a file is found");
                 self.volume().clone_file(ino, dir, &name, NOW).expect("clone");
                 new.file_mut(from)?.settle();
-                let copy = new.file(from)?.clone();
+                let copy = File { synced: false, mtime: NOW, ..new.file(from)?.clone() };
                 new.add_file(to, copy);
             }
             Op::CloneRange(from, block, to, to_block, blocks) => {
@@ -198,10 +202,11 @@ impl World {
                 }
                 let (src, dst) =
                     (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
-                self.volume().clone_range(src, start, dst, at, len, NOW).expect("clone of a range");
+                self.volume().clone_range(src, start, dst, at, len, now).expect("clone of a range");
                 new.file_mut(from)?.settle();
                 let file = new.file_mut(to)?;
                 file.settle();
+                (file.mtime, file.synced) = (now, false);
                 file.write(at, &source[start as usize..(start + len) as usize], &|_| false);
             }
             Op::Store(path, offset, len) => {
@@ -218,13 +223,16 @@ impl World {
                 new.file(path)?;
                 let ino = self.ino(path).expect("a file is found");
                 self.volume().sync(ino).expect("sync");
-                new.file_mut(path)?.settle();
+                let file = new.file_mut(path)?;
+                file.settle();
+                file.synced = true;
             }
             Op::CloseWindow(path) => {
                 new.file(path)?;
                 let ino = self.ino(path).expect("a file is found");
                 let window = self.windows.remove(&ino)?;
                 self.volume().close_window(window).expect("close");
+                new.file_mut(path)?.settle();
             }
             Op::Reclaim => while self.volume().reclaim_step().expect("reclaim") {},
             Op::Remount => {
@@ -232,6 +240,7 @@ impl World {
                 let (pmem, _) = machine.volume.unmount().expect("unmount");
                 self.windows.clear();
                 let volume = mount(pmem, SLOTS).expect("what was unmounted can be mounted");
+                assert!(!volume.was_rebuilt(), "a clean unmount left nothing to count");
                 self.machine = Some(SoftMachine { volume });
                 new.files.values_mut().for_each(File::settle);
             }

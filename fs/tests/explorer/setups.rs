@@ -14,6 +14,8 @@ pub struct Setup {
     bytes: Vec<u8>,
     pub expected: Expected,
     pub ops: Vec<Op>,
+    /// Operations with very many states, explored alone only.
+    pub large: Vec<Op>,
 }
 
 impl Setup {
@@ -27,12 +29,15 @@ impl Setup {
             world.apply(*op, 1000 + i as u64).unwrap_or_else(|| panic!("{name}: {op:?} makes no sense"));
         }
         let mut expected = world.expected.clone();
-        expected.files.values_mut().for_each(|f| f.settle());
+        expected.files.values_mut().for_each(|f| {
+            f.settle();
+            f.synced = false;
+        });
         drop(world);
         let mut bytes = pmem.with_bytes(<[u8]>::to_vec);
         let derived = derived_area(REGION);
         bytes[derived.start as usize..derived.end as usize].fill(0xa5);
-        Setup { name, bytes, expected, ops }
+        Setup { name, bytes, expected, ops, large: Vec::new() }
     }
 
     pub fn memory(&self) -> MemPmem {
@@ -95,13 +100,14 @@ pub fn files() -> Setup {
         Append("f", 300),
         Append("d/y", 10),
         Append("g", 600),
-        Write("f", 100, 200),
-        Write("f", 3900, 500),
-        Write("f", 0, 4096),
+        Write("f", 100, 20),
+        Write("f", 4080, 30),
         Write("b", 100, 200),
         Write("b", 4096, 4096),
         Write("a", 4000, 5000),
         Write("d/x", 4096, 6000),
+        // Entries in two lines of a leaf node.
+        Write("d/x", 24_576, 16_384),
         Write("c", 9000, 100),
         Write("g", 2000, 100),
         Clone("a", "n"),
@@ -113,16 +119,26 @@ pub fn files() -> Setup {
         CloneRange("d/x", 0, "f", 3, 2),
         CloneRange("a", 1, "a", 8, 2),
         CloneRange("f", 0, "b", 1, 1),
-        Store("f", 4000, 300),
-        Store("b", 4000, 300),
-        Store("d/x", 5000, 100),
+        CloneRange("c", 0, "d/y", 0, 1),
+        Store("f", 4080, 30),
+        Store("b", 4080, 30),
+        Store("d/x", 5000, 20),
         Store("c", 3, 20),
         Sync("f"),
         Sync("b"),
         Reclaim,
         Remount,
     ];
-    Setup::new("files", &build, ops)
+    let mut setup = Setup::new("files", &build, ops);
+    setup.large = vec![
+        Write("f", 100, 200),
+        Write("f", 3900, 500),
+        Write("f", 0, 4096),
+        Store("f", 4000, 300),
+        Store("b", 4000, 300),
+        Store("d/x", 5000, 100),
+    ];
+    setup
 }
 
 /// A file across a leaf, so that its tree has two levels of nodes, and a clone of it.

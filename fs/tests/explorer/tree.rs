@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use umbra_fs::dax::Mmu;
-use umbra_fs::{BLOCK_SIZE, Error, Ino, Kind, Pmem, Volume};
+use umbra_fs::{Attributes, BLOCK_SIZE, Error, Ino, Kind, Pmem, Time, Volume};
 
 /// What a volume shows under one name.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,7 @@ pub struct Seen {
     pub kind: Kind,
     pub mode: u16,
     pub nlink: u32,
+    pub mtime: Time,
     pub ino: Ino,
     pub content: Vec<u8>,
 }
@@ -50,7 +51,8 @@ fn dump_dir<P: Pmem, M: Mmu>(
             content.resize(found.size.min(64 << 20) as usize, 0xee);
             volume.read(ino, 0, &mut content)?;
         }
-        tree.insert(path, Seen { kind: found.kind, mode: found.mode, nlink: found.nlink, ino, content });
+        let Attributes { kind, mode, nlink, mtime, .. } = found;
+        tree.insert(path, Seen { kind, mode, nlink, mtime, ino, content });
     }
     Ok(())
 }
@@ -63,6 +65,9 @@ pub struct File {
     /// Earlier contents of the same size: each aligned 8 bytes of the file may still be
     /// as one of them, because they were overwritten in place and not synced.
     pub earlier: Vec<Vec<u8>>,
+    /// Last change of content; durable once it was synced.
+    pub mtime: Time,
+    pub synced: bool,
     /// The target of a symbolic link is content too.
     pub kind: Kind,
 }
@@ -148,6 +153,9 @@ impl Expected {
                     if (seen.kind, seen.mode) != (file.kind, file.mode) {
                         return Err(format!("{path}: kind or mode differs"));
                     }
+                    if file.synced && seen.mtime != file.mtime {
+                        return Err(format!("{path}: the time of change was synced, and went back"));
+                    }
                     if seen.nlink != self.nlink(*id) {
                         return Err(format!("{path}: {} names are recorded", seen.nlink));
                     }
@@ -165,7 +173,7 @@ impl Expected {
 
 impl File {
     pub fn new(mode: u16, content: Vec<u8>) -> Self {
-        File { mode, content, earlier: Vec::new(), kind: Kind::File }
+        File { mode, content, earlier: Vec::new(), mtime: super::ops::NOW, synced: false, kind: Kind::File }
     }
 
     /// Whether each 8 bytes are as they are now, or as they may still be.

@@ -1,0 +1,119 @@
+//! The tests of the crash explorer: every flush, every fence and every store is left out in
+//! turn, and the explorer has to notice.
+
+mod explorer;
+
+use explorer::ops::Op;
+use explorer::setups::{self, Setup};
+use explorer::{Explorer, Violation};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use umbra_fs::testing::{Call, Event, Site, Skip};
+
+fn explorers() -> Vec<Explorer> {
+    [setups::files(), setups::tall(), setups::full()]
+        .into_iter()
+        .map(|setup| {
+            let mut explorer = Explorer::new(Rc::new(setup));
+            explorer.nested = 2;
+            explorer
+        })
+        .collect()
+}
+
+/// Sequences in which a call that is left out may be noticed: those of one, and a few of
+/// two, where what the first one left undecided harms the second.
+fn sequences(setup: &Setup) -> Vec<Vec<Op>> {
+    let mut list: Vec<Vec<Op>> = setup.ops.iter().map(|op| vec![*op]).collect();
+    if setup.name == "files" {
+        list.extend([
+            vec![Op::Write("f", 100, 20), Op::Sync("f")],
+            vec![Op::Store("f", 4080, 30), Op::Sync("f")],
+            vec![Op::Store("f", 4080, 30), Op::CloseWindow("f")],
+            vec![Op::Store("f", 4080, 30), Op::Clone("f", "n")],
+            vec![Op::Store("f", 4080, 30), Op::Remount],
+            vec![Op::Write("f", 100, 20), Op::CloneRange("f", 0, "b", 0, 1)],
+            vec![Op::Store("c", 3, 20), Op::CloneRange("c", 0, "d/y", 0, 1)],
+            vec![Op::Write("c", 3, 20), Op::CloneRange("c", 0, "d/y", 0, 1)],
+            vec![Op::Append("c", 100), Op::Sync("c")],
+            vec![Op::Unlink("a"), Op::Append("c", 9000)],
+            vec![Op::Truncate("f", 0), Op::Write("c", 0, 4096)],
+            vec![Op::Write("b", 100, 200), Op::Append("c", 9000)],
+            vec![Op::Unlink("c"), Op::Create("n")],
+        ]);
+    }
+    list
+}
+
+fn noticed(explorers: &mut [Explorer], skip: Skip) -> Option<Violation> {
+    for explorer in explorers {
+        explorer.skip = Some(skip);
+        for ops in sequences(&explorer.setup.clone()) {
+            explorer.poison_every = (ops == [Op::Remount]) as u64;
+            if let Err(violation) = explorer.explore(&ops) {
+                return Some(violation);
+            }
+        }
+    }
+    None
+}
+
+/// All places that were seen storing, flushing and fencing; and those that flush several
+/// lines at once.
+fn sites(explorers: &mut [Explorer]) -> (BTreeMap<(Call, String), Site>, BTreeSet<String>) {
+    let mut sites = BTreeMap::new();
+    let mut several = BTreeSet::new();
+    for explorer in explorers {
+        for ops in sequences(&explorer.setup.clone()) {
+            let Ok(Some(run)) = explorer.record(&ops) else { panic!("{ops:?} makes no sense") };
+            for event in &run.events {
+                let (call, site) = match event {
+                    Event::Store { site, .. } => (Call::Store, *site),
+                    Event::Flush { site, .. } => (Call::Flush, *site),
+                    Event::Fence { site } => (Call::Fence, *site),
+                };
+                sites.insert((call, site.to_string()), site);
+            }
+            for pair in run.events.windows(2) {
+                if let [Event::Flush { line: a, site }, Event::Flush { line: b, site: same }] = pair
+                    && (site == same && a + 64 == *b)
+                {
+                    several.insert(site.to_string());
+                }
+            }
+        }
+    }
+    (sites, several)
+}
+
+#[test]
+fn no_flush_fence_or_store_can_be_left_out_unnoticed() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut explorers = explorers();
+    let mut missed = BTreeSet::new();
+    let long = std::env::var("UMBRA_EXPLORE").is_ok_and(|what| what == "all");
+    let (sites, several) = sites(&mut explorers);
+    for ((call, name), site) in sites {
+        // Stores that are left out break the operation itself; they only take time.
+        if call == Call::Store && !long {
+            continue;
+        }
+        let mut ways = vec![Skip::Site(call, site)];
+        if call == Call::Flush && several.contains(&name) {
+            ways.push(Skip::Tail(site));
+        }
+        for skip in ways {
+            match noticed(&mut explorers, skip) {
+                Some(violation) => {
+                    let what: String = violation.what.chars().take(100).collect();
+                    println!("{skip:?}: {what}");
+                }
+                None => {
+                    println!("{skip:?}: NOT NOTICED");
+                    missed.insert(format!("{call:?} {name}"));
+                }
+            }
+        }
+    }
+    assert!(missed.is_empty(), "left out, and nobody noticed: {missed:#?}");
+}
