@@ -203,7 +203,7 @@ fn a_signal_shuts_the_foreground_down_cleanly() {
 fn a_guest_that_says_why_is_quoted() {
     let no_volume = format!("echo '[0.1] error: no volume: no NVDIMM'; {GOOD_GUEST}");
     for (script, reason) in
-        [(no_volume.as_str(), "no NVDIMM"), ("echo 'PANIC: at x.rs:7: broken'; exit 3", "x.rs:7: broken")]
+        [(no_volume.as_str(), "no NVDIMM"), ("echo 'fatal: x.rs:7: broken'; exit 3", "x.rs:7: broken")]
     {
         let host = Host::with_guest(script);
         for up in [&["up", "--detach"][..], &["up"]] {

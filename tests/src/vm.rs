@@ -178,6 +178,11 @@ impl Vm {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// What its supervisor has said since the last start: nothing, unless something went wrong.
+    pub fn supervisor_log(&self) -> String {
+        fs::read_to_string(self.state.file("supervisor.log")).unwrap_or_default()
+    }
+
     /// Kills QEMU without any warning, and waits until all that belongs to it has ended.
     #[track_caller]
     pub fn kill_qemu(&self) {

@@ -137,13 +137,16 @@ pub(super) enum Meaning {
 
 /// Reads a line of the guest. The contract with the kernel: `no volume: WHY` in a line of its log
 /// if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
-/// with `PANIC: ` or `EXCEPTION: ` when it gives up.
+/// with `fatal: ` or `panicked at ` when it gives up.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
     let line = line.trim();
     if line.strip_prefix("ready").is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) {
         return Some(Meaning::Ready);
     }
-    if line.starts_with("PANIC: ") || line.starts_with("EXCEPTION: ") {
+    if let Some(why) = line.strip_prefix("fatal: ") {
+        return Some(Meaning::Failed(why.into()));
+    }
+    if line.starts_with("panicked at ") {
         return Some(Meaning::Failed(line.into()));
     }
     line.split_once("no volume: ").map(|(_, why)| Meaning::NoVolume(why.into()))
@@ -170,7 +173,7 @@ mod tests {
         assert_eq!(meaning("ready"), Some(Meaning::Ready));
         assert_eq!(meaning("ready 123 ms"), Some(Meaning::Ready));
         assert_eq!(meaning("error: no volume: no NVDIMM"), Some(Meaning::NoVolume("no NVDIMM".into())));
-        assert_eq!(meaning("PANIC: at x.rs:1"), Some(Meaning::Failed("PANIC: at x.rs:1".into())));
+        assert_eq!(meaning("panicked at x.rs:1"), Some(Meaning::Failed("panicked at x.rs:1".into())));
         assert_eq!(meaning("already"), None);
         assert_eq!(meaning("readyish"), None);
     }

@@ -1,0 +1,38 @@
+//! What must never happen in the kernel is caught, named, and ends the machine; the volume is
+//! as it was.
+
+use umbra_tests::Machine;
+
+/// Breaks something on purpose, and how it is reported.
+const BREAKAGES: &[(&str, &str)] = &[
+    ("test-store-text", "fatal: store to kernel text"),
+    ("test-store-alias", "fatal: store to kernel text or constants, through the direct map"),
+    ("test-execute-data", "fatal: execution of data"),
+    ("test-stack-overflow", "fatal: stack overflow into the guard page"),
+    ("test-store-nvdimm", "fatal: store to the NVDIMM outside the write path"),
+    ("test-null", "fatal: load from a null pointer"),
+    ("test-panic", "panicked at "),
+];
+
+#[test]
+fn each_breakage_is_caught_and_reported_as_what_it_is() {
+    let vm = Machine::nvdimm("16M").feature("test-commands").prepare();
+    vm.up();
+    for (command, report) in BREAKAGES {
+        vm.console(&format!("write /before-{command} 0 kept"));
+        // The machine ends in the middle of the command: whatever that comes to.
+        vm.run(&["console", command]);
+        vm.wait_until_over();
+        let log = vm.console_log();
+        let supervisor = vm.supervisor_log();
+        assert!(supervisor.contains("the guest failed"), "{command}: {supervisor}");
+        assert!(log.lines().any(|line| line.starts_with(report)), "{command}: {log}");
+        assert!(log.contains("rip ") || command == &"test-panic", "{command}: no registers in {log}");
+        assert!(log.contains("backtrace:"), "{command}: {log}");
+        assert!(!log.contains("went through"), "{command}: {log}");
+        assert_eq!(vm.json(&["status"])["running"], false);
+        vm.up();
+        assert!(vm.console(&format!("cat /before-{command}")).contains("kept"));
+    }
+    assert!(vm.console("check").lines().count() > 0);
+}
