@@ -121,8 +121,6 @@ fn install_folders() -> Vec<PathBuf> {
         folders.push(PathBuf::from(&home).join(".local/bin"));
     }
     folders.push("/usr/libexec".into());
-    // Where run-qemu.sh builds it.
-    folders.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin"));
     folders
 }
 
