@@ -1,0 +1,70 @@
+//! Measures the absolute figures that Umbra aims at, and prints them as medians.
+//!
+//! Run it on an idle machine: `cargo acceptance`. It boots machines of its own on temporary
+//! state directories. Figures of one kind are measured in turn, round by round, so that what
+//! disturbs one disturbs all of them.
+//!
+//! | file          | what                                                        |
+//! |---------------|-------------------------------------------------------------|
+//! | `report.rs`   | figures, medians, the table                                 |
+//! | `boot.rs`     | from the start of QEMU to `ready`                           |
+//! | `transfer.rs` | a disk image in and out, beside what the transport can do   |
+//! | `clones.rs`   | clones of files of all shapes                               |
+//! | `idle.rs`     | what an idle guest costs, and how fast it wakes             |
+//! | `memory.rs`   | what windows cost                                           |
+
+mod boot;
+mod clones;
+mod idle;
+mod memory;
+mod report;
+mod transfer;
+
+use clap::Parser;
+use report::Report;
+use std::path::PathBuf;
+use umbra::units::parse_bytes;
+use umbra_tests::image::REAL_FOLDERS;
+
+/// Measures the absolute figures that Umbra aims at, and prints them as medians.
+#[derive(Debug, Parser)]
+#[command(name = "acceptance")]
+struct Options {
+    /// Folders whose files fill the disk image
+    #[arg(long, value_name = "DIR", default_values = REAL_FOLDERS)]
+    from: Vec<PathBuf>,
+    /// Size of the disk image
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_bytes)]
+    image_size: u64,
+    /// Rounds of each measurement
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Only these: boot, transfer, clones, idle, memory
+    only: Vec<String>,
+}
+
+/// A measurement, by name.
+type Part = (&'static str, fn(&Options, &mut Report));
+
+const PARTS: &[Part] = &[
+    ("boot", boot::measure),
+    ("transfer", transfer::measure),
+    ("clones", clones::measure),
+    ("idle", idle::measure),
+    ("memory", memory::measure),
+];
+
+fn main() {
+    let options = Options::parse();
+    let mut report = Report::default();
+    for (name, measure) in PARTS {
+        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
+            eprintln!("measuring {name} ...");
+            measure(&options, &mut report);
+        }
+    }
+    if options.json { println!("{}", report.json()) } else { print!("{}", report.text()) }
+}
