@@ -34,8 +34,10 @@ pub fn edits(random: &mut Random, size: u64) -> Vec<Edit> {
     add(at + 20, 44, random);
     let border = PAGE * (1 + random.below(size / PAGE - 1));
     add(border - 17, 34, random);
-    if size > LEAF {
-        let border = LEAF * (1 + random.below(size / LEAF - 1).min(size / LEAF - 2));
+    // Borders of leaves that have bytes of the file on both sides.
+    let borders = (size - 1) / LEAF;
+    if borders > 0 {
+        let border = LEAF * (1 + random.below(borders));
         add(border - 100, 200, random);
     }
     let at = random.below(size - 5 * PAGE);
