@@ -244,6 +244,15 @@ fn an_image_of_another_size_is_left_alone() {
 }
 
 #[test]
+fn too_little_memory_is_said_before_anything_starts() {
+    let host = Host::with_guest(GOOD_GUEST);
+    for memory in ["4M", "64000000"] {
+        assert!(host.failure(&["up", "--detach", "--memory", memory]).contains("not possible"));
+    }
+    assert!(!host.path("state/nvdimm.img").exists());
+}
+
+#[test]
 fn missing_programs_are_named() {
     let host = Host::with_guest(GOOD_GUEST);
     fs::remove_file(host.path("qemu-system-x86_64")).unwrap();

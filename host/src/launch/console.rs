@@ -137,7 +137,7 @@ pub(super) enum Meaning {
 
 /// Reads a line of the guest. The contract with the kernel: `no volume: WHY` in a line of its log
 /// if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
-/// with `fatal: ` or `panicked at ` when it gives up.
+/// with `fatal: ` or `panicked at ` when it gives up, or `umbra-boot: ` when the loader does.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
     let line = line.trim();
     if line.strip_prefix("ready").is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) {
@@ -146,7 +146,7 @@ pub(super) fn meaning(line: &str) -> Option<Meaning> {
     if let Some(why) = line.strip_prefix("fatal: ") {
         return Some(Meaning::Failed(why.into()));
     }
-    if line.starts_with("panicked at ") {
+    if line.starts_with("panicked at ") || line.starts_with("umbra-boot: ") {
         return Some(Meaning::Failed(line.into()));
     }
     line.split_once("no volume: ").map(|(_, why)| Meaning::NoVolume(why.into()))

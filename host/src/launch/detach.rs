@@ -24,6 +24,7 @@ enum Report {
 
 /// Starts an instance in the background and waits until its guest is ready.
 pub fn start(options: &Options) -> Result<Status, LaunchError> {
+    options.check()?;
     let mut state = options.state_dir();
     state.create()?;
     // The background process takes the lock itself. It is looked at here too, so that a

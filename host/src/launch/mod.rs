@@ -46,6 +46,7 @@ pub use accel::Accel;
 pub use supervisor::{Reporter, supervise};
 
 use crate::state::{StateDir, StateError};
+use crate::units;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::{env, fmt, io};
@@ -54,6 +55,9 @@ use std::{env, fmt, io};
 pub const DEFAULT_NVDIMM_SIZE: u64 = 1 << 30;
 /// Memory of the guest where none is asked for.
 pub const DEFAULT_MEMORY: u64 = 64 << 20;
+
+/// The least memory that loader and kernel fit into.
+pub const LEAST_MEMORY: u64 = 8 << 20;
 
 /// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -149,6 +153,18 @@ fn is_executable(path: &Path) -> bool {
 }
 
 impl Options {
+    /// Whether such a machine can be.
+    fn check(&self) -> Result<(), LaunchError> {
+        if self.memory < LEAST_MEMORY || !self.memory.is_multiple_of(1 << 20) {
+            return Err(LaunchError::Unusable(format!(
+                "--memory {} is not possible: whole MiB, and {} or more",
+                units::show_bytes(self.memory),
+                units::show_bytes(LEAST_MEMORY)
+            )));
+        }
+        Ok(())
+    }
+
     fn state_dir(&self) -> StateDir {
         StateDir::new(&self.state)
     }

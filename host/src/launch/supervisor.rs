@@ -89,6 +89,7 @@ enum Asked {
 /// Runs an instance until it ends. `Ok` is a clean end: somebody asked for it, or the guest
 /// powered off by itself. Call it on the main thread.
 pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
+    options.check()?;
     let mut state = options.state_dir();
     state.create()?;
     let lock = state.lock()?;
