@@ -40,27 +40,31 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Console {
-    /// Takes over the two pipes. `on_line` is called with each line, without its ending, on
-    /// the reading thread; `on_end` when the line is closed.
-    pub(super) fn start(
-        input: ChildStdin,
+    /// A line with this input. What the guest says is read from [`Console::pump`] on.
+    pub(super) fn new(input: ChildStdin) -> Console {
+        let listeners = Mutex::new(Listeners::default());
+        Console { shared: Arc::new(Shared { input: Mutex::new(input), listeners }) }
+    }
+
+    /// Starts to read what the guest says: who listens already misses nothing. `on_line` is
+    /// called with each line, without its ending, on the reading thread; `on_end` when the line
+    /// is closed.
+    pub(super) fn pump(
+        &self,
         output: ChildStdout,
         log: File,
         on_line: impl FnMut(&str) + Send + 'static,
         on_end: impl FnOnce() + Send + 'static,
-    ) -> Console {
-        let listeners = Mutex::new(Listeners::default());
-        let console = Console { shared: Arc::new(Shared { input: Mutex::new(input), listeners }) };
-        let reader = console.clone();
+    ) {
+        let console = self.clone();
         thread::spawn(move || {
-            reader.pump(output, log, on_line);
-            let mut listeners = held(&reader.shared.listeners);
+            console.read_all(output, log, on_line);
+            let mut listeners = held(&console.shared.listeners);
             listeners.ended = true;
             listeners.senders.clear();
             drop(listeners);
             on_end();
         });
-        console
     }
 
     /// Types into the line. Waits while the guest does not read.
@@ -80,7 +84,7 @@ impl Console {
         receiver
     }
 
-    fn pump(&self, mut output: impl Read, mut log: File, mut on_line: impl FnMut(&str)) {
+    fn read_all(&self, mut output: impl Read, mut log: File, mut on_line: impl FnMut(&str)) {
         let mut lines = Lines::default();
         let mut buffer = [0; 4096];
         loop {

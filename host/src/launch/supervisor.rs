@@ -23,9 +23,10 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::process::{self, Child, ExitStatus};
+use std::process::{self, Child, ChildStdout, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -196,8 +197,9 @@ impl Supervisor {
         let Some((input, output)) = pipes else {
             return Err(LaunchError::Stopped("QEMU has no pipes".into()));
         };
-        let console = start_console(input, output, console_log, &sender);
+        let console = Console::new(input);
         reporter.console(&console);
+        pump(&console, output, console_log, &sender);
 
         let status = Status {
             ready: false,
@@ -436,12 +438,8 @@ impl Instance for SharedState {
     }
 }
 
-fn start_console(
-    input: process::ChildStdin,
-    output: process::ChildStdout,
-    log: std::fs::File,
-    sender: &Sender<Event>,
-) -> Console {
+/// Reads the console, and turns what it says into events.
+fn pump(console: &Console, output: ChildStdout, log: File, sender: &Sender<Event>) {
     let (sender, end_sender) = (sender.clone(), sender.clone());
     let on_line = move |line: &str| {
         let event = match console::meaning(line) {
@@ -454,7 +452,7 @@ fn start_console(
         };
         drop(sender.send(event));
     };
-    Console::start(input, output, log, on_line, move || drop(end_sender.send(Event::ConsoleEnded)))
+    console.pump(output, log, on_line, move || drop(end_sender.send(Event::ConsoleEnded)))
 }
 
 fn watch_signals(sender: Sender<Event>) -> Result<(), LaunchError> {
