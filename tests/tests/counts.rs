@@ -10,7 +10,6 @@ use umbra_tests::soft::SoftServer;
 /// The same volume on both sides.
 const MIB: u64 = 64;
 const PAGE: u64 = 4096;
-
 /// An operation, by name.
 type Step = (&'static str, fn(&mut Client));
 
@@ -51,9 +50,14 @@ const STEPS: &[Step] = &[
     }),
 ];
 
+/// Writes block by block: of a longer write the server does what has arrived, and how much that
+/// is differs from run to run.
 fn write(client: &mut Client, offset: u64, len: u64) {
     let file = client.open(b"/f", 0).unwrap();
-    client.write(&file, offset, &Random::new(offset).bytes(len as usize)).unwrap();
+    let bytes = Random::new(offset).bytes(len as usize);
+    for (number, block) in bytes.chunks(PAGE as usize).enumerate() {
+        client.write(&file, offset + number as u64 * PAGE, block).unwrap();
+    }
     client.sync(&file).unwrap();
     client.close(file).unwrap();
 }
