@@ -6,6 +6,7 @@
 //! | `lock`           | locked (`flock`) as long as a supervisor lives                |
 //! | `control.sock`   | the supervisor: status, shutdown, console                     |
 //! | `vsock.sock`     | the guest's vsock ports, where no `/dev/vhost-vsock` exists   |
+//! | `endpoint`       | how to reach the guest; there once it can be reached          |
 //! | `vhost.sock`     | between QEMU and the vsock daemon                             |
 //! | `qmp.sock`       | QEMU's machine protocol                                       |
 //! | `*.pid`          | supervisor, QEMU, vsock daemon                                |

@@ -6,7 +6,7 @@ use umbra_tests::Machine;
 /// Breaks something on purpose, and how it is reported.
 const BREAKAGES: &[(&str, &str)] = &[
     ("test-store-text", "fatal: store to kernel text"),
-    ("test-store-alias", "fatal: store to kernel text or constants, through the direct map"),
+    ("test-store-alias", "fatal: store to kernel text, through the direct map"),
     ("test-execute-data", "fatal: execution of data"),
     ("test-stack-overflow", "fatal: stack overflow into the guard page"),
     ("test-store-nvdimm", "fatal: store to the NVDIMM outside the write path"),

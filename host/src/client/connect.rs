@@ -3,7 +3,7 @@
 //! The file `endpoint` of the state directory says which way: `vsock:CID` for the host kernel's
 //! vsock, or the name of a UNIX socket where a connection starts with `CONNECT port\n` and the
 //! answer `OK number\n`. Bytes that are sent before the answer are lost, so none are. A refused
-//! port is a bare end of file.
+//! port is a bare end of file. The file is there only once connections are possible.
 
 use super::{Error, Result};
 use crate::state::StateDir;
@@ -33,6 +33,9 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
     let not_running = || Error::NotRunning { state: state.path().to_path_buf() };
     let endpoint = match fs::read_to_string(state.file("endpoint")) {
         Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && state.is_locked() => {
+            return Err(Error::NotReady { state: state.path().to_path_buf() });
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(not_running()),
         Err(error) => return Err(Error::Connect { port, error }),
     };

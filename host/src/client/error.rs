@@ -15,6 +15,11 @@ pub enum Error {
         /// The state directory.
         state: PathBuf,
     },
+    /// The server of the state directory is still starting.
+    NotReady {
+        /// The state directory.
+        state: PathBuf,
+    },
     /// The connection could not be made.
     Connect {
         /// The port of the guest.
@@ -80,11 +85,14 @@ impl fmt::Display for Error {
             Error::NotRunning { state } => {
                 write!(f, "no server is running for state {}; start one with `umbra up`", state.display())
             }
+            Error::NotReady { state } => {
+                write!(f, "the server for state {} is not ready yet", state.display())
+            }
             Error::Connect { port, error } => {
                 write!(f, "cannot connect to port {port} of the guest: {error}")
             }
             Error::Refused { port } => {
-                write!(f, "the guest does not listen on port {port}, or is not ready yet")
+                write!(f, "the guest does not listen on port {port}")
             }
             Error::Timeout { doing } => write!(f, "the server took too long {doing}"),
             Error::Disconnected => f.write_str("the server is gone or has ended the connection"),

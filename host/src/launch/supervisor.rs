@@ -55,6 +55,8 @@ pub trait Reporter {
 
 enum Event {
     Ready(Instant),
+    /// It can be reached, too: since then.
+    Reachable(Instant, Result<(), LaunchError>),
     /// The guest says why it will not serve, and whether it goes on running.
     Useless(String, Runs),
     ConsoleEnded,
@@ -112,6 +114,7 @@ struct Supervisor {
     sender: Sender<Event>,
     shared: Arc<SharedState>,
     console: Console,
+    transport: Transport,
     /// Killed, where they still run, when this goes.
     _children: (Process, Option<Process>),
     started: Instant,
@@ -172,7 +175,6 @@ impl Supervisor {
         let endpoint = transport.endpoint();
         state.write("guest.conf", &qemu::guest_config(options))?;
         state.write("guest.seed", &seed())?;
-        state.write("endpoint", &endpoint)?;
         state.write("supervisor.pid", &format!("{}\n", process::id()))?;
 
         let (sender, events) = channel();
@@ -231,6 +233,7 @@ impl Supervisor {
             sender,
             shared,
             console,
+            transport: machine.transport,
             _children: (qemu, daemon),
             started,
             bare: options.guest_config.iter().any(|line| line == "volume=no"),
@@ -265,8 +268,12 @@ impl Supervisor {
             };
             match event {
                 Ok(Event::Ready(_)) if stopping || useless.is_some() || self.is_ready() => {}
-                Ok(Event::Ready(at)) => {
+                Ok(Event::Ready(at)) => self.settle(at),
+                Ok(Event::Reachable(..)) if stopping || useless.is_some() || self.is_ready() => {}
+                Ok(Event::Reachable(at, result)) => {
+                    result?;
                     deadline = None;
+                    self.state.write("endpoint", &self.transport.endpoint())?;
                     let status = self.set_ready(at);
                     if reporter.ready(&status).is_err() {
                         stopping = true;
@@ -334,6 +341,16 @@ impl Supervisor {
                 _ => {}
             }
         }
+    }
+
+    /// Looks, on a thread, whether clients can reach a guest that is ready.
+    fn settle(&self, at: Instant) {
+        let (transport, state, sender) = (self.transport.clone(), self.state.clone(), self.sender.clone());
+        let daemon = self.status().vsock_pid;
+        thread::spawn(move || {
+            let result = transport.settle(&state, daemon);
+            drop(sender.send(Event::Reachable(at, result)));
+        });
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
