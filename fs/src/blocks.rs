@@ -245,6 +245,17 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
+    /// For a rebuild: notes what a block with references of its own holds.
+    pub fn note_content(&mut self, block: Block, content: Content) {
+        let at = self.record(block) + 8;
+        self.pmem.store(at, content.code() << 40);
+    }
+
+    /// For a rebuild: what a block that has a reference holds.
+    pub fn noted_content(&self, block: Block) -> Result<Content, Poisoned> {
+        Ok(Content::from_code(self.pmem.load(self.record(block) + 8)? >> 40))
+    }
+
     /// Takes a reference away. At the last one the block waits to be reclaimed, if it has
     /// references of its own, or is free.
     fn drop_reference(&mut self, block: Block, content: Content) -> Result<(), Poisoned> {

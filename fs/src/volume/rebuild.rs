@@ -95,9 +95,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn count(&mut self, block: Block, content: Content, depth: u32) -> Result<()> {
         let first = self.blocks.count(block)? == 0;
         self.blocks.add_reference(block)?;
+        if !first && self.blocks.noted_content(block)? != content {
+            return Err(Error::Damaged { block, what: "it is used as two different things" });
+        }
         if !first || content == Content::Data {
             return Ok(());
         }
+        self.blocks.note_content(block, content);
         // Three nodes and a block of inodes, twice, and the data: deeper is a loop.
         if depth > 9 {
             return Err(Error::Damaged { block, what: "a tree is deeper than any can be" });
