@@ -5,8 +5,10 @@
 //! | `memory.rs` | plain memory with counters |
 //! | `log.rs` | memory that records what is done to it, and can be rolled back |
 //! | `undecided.rs` | for each line, every value that a crash could leave |
+//! | `damage.rs` | damage whose checks are right |
 //! | `machine.rs` | a software MMU with a TLB, and a processor that runs on it |
 
+pub mod damage;
 mod log;
 mod machine;
 mod memory;
