@@ -106,9 +106,48 @@ global_asm!(
 umbra_copy_moves:
     push rbx
     push r12
+    mov eax, edi
+    xor eax, esi
+    test eax, 0x3f000
+    jz 22f
+21:
     copy_by_moves
     pop r12
     pop rbx
+    ret
+22:
+    # The page numbers agree in their low six bits: source and target share an entry of a
+    # small direct-mapped TLB. Long copies go through the stack, 512 bytes at a time, which is
+    # less than the misses.
+    cmp rdx, 1024
+    jb 21b
+    push r13
+    push r14
+    push r15
+    mov r15, rdx
+    sub rsp, 512
+23:
+    mov r13, rdi
+    mov rdi, rsp
+    mov edx, 512
+    call umbra_moves
+    mov r14, rsi
+    mov rsi, rsp
+    mov rdi, r13
+    mov edx, 512
+    call umbra_moves
+    mov rsi, r14
+    sub r15, 512
+    cmp r15, 512
+    jae 23b
+    mov rdx, r15
+    add rsp, 512
+    pop r15
+    pop r14
+    pop r13
+    jmp 21b
+umbra_moves:
+    copy_by_moves
     ret
     .balign 16
 umbra_copy_movsq:

@@ -3,7 +3,7 @@
 use super::{Cost, median, time};
 use crate::arch::{copy, tables};
 use crate::dax;
-use crate::mm::{PAGE, WINDOWS, frames, space};
+use crate::mm::{DIRECT, PAGE, WINDOWS, direct, frames, space};
 use alloc::format;
 use alloc::string::String;
 use core::arch::global_asm;
@@ -14,27 +14,12 @@ use x86_64::structures::paging::PageTableFlags as Flags;
 use x86_64::{PhysAddr, VirtAddr};
 
 const PAGES: u64 = 512;
-/// Frames between what is copied from and what is copied to.
+/// Frames between what is copied from and what is copied to: not a power of two, so that they
+/// share no entries of an emulator's TLB.
 const APART: usize = 37;
-
-/// A leaf page table behind the last slot, and the frames that it shows.
-struct Ground {
-    entries: *mut u64,
-    /// Where its pages are.
-    base: u64,
-    /// 512 frames that are shown read-only, and 512 that the bare handler copies to.
-    from: (PhysAddr, *mut u8),
-    to: (PhysAddr, *mut u8),
-}
-
-// SAFETY: used by one thread of control: the console.
-unsafe impl Send for Ground {}
-// SAFETY: as above.
-unsafe impl Sync for Ground {}
-
-static GROUND: Once<Option<Ground>> = Once::new();
-/// What the bare handler does: 0, grant; 1, copy and show the copy.
-static COPIES: AtomicU64 = AtomicU64::new(0);
+/// The bare handler copies to other frames each time, as the real one does: what it stores to
+/// is in no cache.
+const AREAS: usize = 6;
 
 global_asm!(
     r#"
@@ -76,55 +61,88 @@ unsafe extern "C" {
 }
 
 const READ: u64 = Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::ACCESSED).union(Flags::DIRTY).bits();
+const WRITE: u64 = READ | Flags::WRITABLE.bits();
 
-/// The least that a handler can do.
+/// What the bare handler works on: where the pages are, their page table, the physical
+/// addresses of the frames that are shown, and of those that are copied to (0: none).
+static BASE: AtomicU64 = AtomicU64::new(0);
+static TABLE: AtomicU64 = AtomicU64::new(0);
+static FROM: AtomicU64 = AtomicU64::new(0);
+static TO: AtomicU64 = AtomicU64::new(0);
+
+/// The least that a handler can do: grants the store, to a copy if there is a place for one.
 extern "C" fn handle(address: u64) {
-    let Some(Some(ground)) = GROUND.get() else { return };
-    let index = ((address - ground.base) / PAGE % PAGES) as usize;
-    let mut frame = ground.from.0.as_u64() + index as u64 * PAGE;
-    // SAFETY: both runs have 512 frames, the table has 512 entries, and the index is less.
+    let offset = (address - BASE.load(Ordering::Relaxed)) & !(PAGE - 1);
+    let from = FROM.load(Ordering::Relaxed) + offset;
+    let to = TO.load(Ordering::Relaxed);
+    let mut frame = from;
+    // SAFETY: the tables and frames are those of a `Ground`, which lives as long as this handler
+    // is in use; the offset is less than the 512 pages that it has.
     unsafe {
-        if COPIES.load(Ordering::Relaxed) != 0 {
-            let offset = index * PAGE as usize;
-            copy::chosen().copy(ground.to.1.add(offset), ground.from.1.add(offset), PAGE as usize);
-            frame = ground.to.0.as_u64() + offset as u64;
+        if to != 0 {
+            frame = to + offset;
+            copy::chosen().copy((DIRECT + frame) as *mut u8, (DIRECT + from) as *const u8, PAGE as usize);
         }
-        ground.entries.add(index).write_volatile(frame | READ | Flags::WRITABLE.bits());
+        let entry = (TABLE.load(Ordering::Relaxed) as *mut u64).add((offset / PAGE) as usize);
+        entry.write_volatile(frame | WRITE);
     }
 }
 
+/// A leaf page table behind the last slot, and the frames that it shows.
+struct Ground {
+    table: *mut u64,
+    base: u64,
+    /// 512 frames that are shown read-only.
+    from: PhysAddr,
+    /// As many frames for each area that is copied to.
+    to: PhysAddr,
+}
+
+/// Frames of a ground: one run, of which `from` is the first part.
+const FRAMES: usize = PAGES as usize + APART + AREAS * PAGES as usize;
+
 impl Ground {
     fn new() -> Option<Ground> {
-        let base = WINDOWS + u64::from(dax::slots()) * dax::SLOT;
-        let (table, entries) = frames::alloc_contiguous(1)?;
-        let from = frames::alloc_contiguous(PAGES as usize)?;
-        // Not a power of two apart: they would share the entries of an emulator's TLB.
-        frames::take(APART, 1)?;
-        let to = frames::alloc_contiguous(PAGES as usize)?;
-        // SAFETY: the frame is zeroed and becomes a page table for good; the address is behind the
-        // last slot, and unused.
-        unsafe { space::hook_leaf(VirtAddr::new(base), table).ok()? };
-        Some(Ground {
-            entries: entries.as_ptr().cast(),
-            base,
-            from: (from.0, from.1.as_ptr()),
-            to: (to.0, to.1.as_ptr()),
-        })
+        // The page table stays for good; a second measurement uses it again.
+        static HOOKED: Once<Option<(PhysAddr, u64)>> = Once::new();
+        let hook = || {
+            let base = WINDOWS + u64::from(dax::slots()) * dax::SLOT;
+            let (table, _) = frames::alloc_contiguous(1)?;
+            // SAFETY: the frame is zeroed and stays a page table; the address is behind the last
+            // slot, and unused.
+            unsafe { space::hook_leaf(VirtAddr::new(base), table).ok()? };
+            Some((table, base))
+        };
+        let (table, base) = (*HOOKED.call_once(hook))?;
+        let from = frames::take(FRAMES, 1)?;
+        let to = from + (PAGES + APART as u64) * PAGE;
+        let ground = Ground { table: direct(table).as_mut_ptr(), base, from, to };
+        BASE.store(base, Ordering::Relaxed);
+        TABLE.store(ground.table as u64, Ordering::Relaxed);
+        FROM.store(from.as_u64(), Ordering::Relaxed);
+        Some(ground)
+    }
+
+    /// Where the kernel sees a page of an area that is copied to.
+    fn target(&self, area: usize, index: usize) -> *mut u8 {
+        assert!(area < AREAS && index < PAGES as usize);
+        direct(self.to + (area as u64 * PAGES + index as u64) * PAGE).as_mut_ptr()
     }
 
     /// Shows all pages read-only, and loads from each.
     fn show(&self) {
         for index in 0..PAGES {
+            let entry = (self.from.as_u64() + index * PAGE) | READ;
             // SAFETY: the table has 512 entries; the frames are this ground's.
-            unsafe {
-                self.entries.add(index as usize).write_volatile((self.from.0.as_u64() + index * PAGE) | READ);
-            }
+            unsafe { self.table.add(index as usize).write_volatile(entry) };
         }
         reload();
-        for index in 0..PAGES {
-            // SAFETY: the page was mapped just now.
-            unsafe { ((self.base + index * PAGE) as *const u64).read_volatile() };
-        }
+        (0..PAGES).for_each(|index| self.load(index));
+    }
+
+    fn load(&self, index: u64) {
+        // SAFETY: `show` mapped all pages.
+        unsafe { ((self.base + index * PAGE) as *const u64).read_volatile() };
     }
 
     /// Time of a store to each page.
@@ -142,6 +160,18 @@ impl Ground {
     }
 }
 
+impl Drop for Ground {
+    fn drop(&mut self) {
+        for index in 0..PAGES {
+            // SAFETY: the table has 512 entries.
+            unsafe { self.table.add(index as usize).write_volatile(0) };
+        }
+        reload();
+        // SAFETY: the frames are this ground's, and shown nowhere any more.
+        unsafe { frames::free_contiguous(self.from, FRAMES) };
+    }
+}
+
 fn reload() {
     let (root, flags) = Cr3::read();
     // SAFETY: the same tables as before.
@@ -150,54 +180,44 @@ fn reload() {
 
 /// Measures, and returns what a bare page fault with a copy of 4 KiB costs.
 pub(super) fn run(line: &mut dyn FnMut(&str)) -> Result<Cost, String> {
-    let ground = GROUND.call_once(Ground::new).as_ref().ok_or("no memory to measure in")?;
+    let ground = Ground::new().ok_or("no memory to measure in")?;
+    let mut areas = (0..AREAS).cycle();
+    let mut next = || areas.next().unwrap_or(0);
     for method in &copy::METHODS {
         let cost = median(|| {
+            let area = next();
             Ok(time(PAGES, || {
                 for index in 0..PAGES as usize {
-                    let offset = index * PAGE as usize;
-                    // SAFETY: both runs have 512 frames.
-                    unsafe { method.copy(ground.to.1.add(offset), ground.from.1.add(offset), PAGE as usize) };
+                    let from = direct(ground.from + index as u64 * PAGE).as_ptr();
+                    // SAFETY: both pages are this ground's.
+                    unsafe { method.copy(ground.target(area, index), from, PAGE as usize) };
                 }
             }))
         })?;
         line(&format!("copy of 4 KiB by {}: {cost}", method.name));
     }
     ground.show();
-    let invalidate = median(|| {
-        Ok(time(PAGES, || {
-            for index in 0..PAGES {
-                x86_64::instructions::tlb::flush(VirtAddr::new(ground.base + index * PAGE));
-            }
-        }))
+    let invalidate = |index| x86_64::instructions::tlb::flush(VirtAddr::new(ground.base + index * PAGE));
+    let cost = median(|| Ok(time(PAGES, || (0..PAGES).for_each(invalidate))))?;
+    line(&format!("invalidation of a page: {cost}"));
+    let load_and = |then: &dyn Fn(u64)| {
+        (0..PAGES).for_each(|index| {
+            ground.load(index);
+            then(index);
+        });
+    };
+    let cost = median(|| Ok(time(PAGES, || load_and(&invalidate))))?;
+    line(&format!("load that fills the TLB, and invalidation of the page: {cost}"));
+    let cost = median(|| Ok(time(PAGES, || load_and(&|_| reload()))))?;
+    line(&format!("load that fills the TLB, and invalidation of all windows: {cost}"));
+    TO.store(0, Ordering::Relaxed);
+    let cost = median(|| Ok(ground.store()))?;
+    line(&format!("bare page fault (store granted): {cost}"));
+    let floor = median(|| {
+        let area = next() as u64;
+        TO.store((ground.to + area * PAGES * PAGE).as_u64(), Ordering::Relaxed);
+        Ok(ground.store())
     })?;
-    line(&format!("invalidation of a page that no longer is in the TLB: {invalidate}"));
-    let touched = median(|| {
-        Ok(time(PAGES, || {
-            for index in 0..PAGES {
-                let at = ground.base + index * PAGE;
-                // SAFETY: the page is mapped.
-                unsafe { (at as *const u64).read_volatile() };
-                x86_64::instructions::tlb::flush(VirtAddr::new(at));
-            }
-        }))
-    })?;
-    line(&format!("load that fills the TLB, and invalidation: {touched}"));
-    let all = median(|| {
-        Ok(time(PAGES, || {
-            for index in 0..PAGES {
-                // SAFETY: the page is mapped.
-                unsafe { ((ground.base + index * PAGE) as *const u64).read_volatile() };
-                reload();
-            }
-        }))
-    })?;
-    line(&format!("load that fills the TLB, and invalidation of all windows: {all}"));
-    COPIES.store(0, Ordering::Relaxed);
-    let empty = median(|| Ok(ground.store()))?;
-    line(&format!("bare page fault (store granted): {empty}"));
-    COPIES.store(1, Ordering::Relaxed);
-    let with_copy = median(|| Ok(ground.store()))?;
-    line(&format!("bare page fault with a copy of 4 KiB (the floor): {with_copy}"));
-    Ok(with_copy)
+    line(&format!("bare page fault with a copy of 4 KiB (the floor): {floor}"));
+    Ok(floor)
 }
