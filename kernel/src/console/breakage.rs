@@ -1,11 +1,15 @@
-//! Commands of test builds: each does something that must be caught and reported as what it
-//! is, and ends QEMU with its failure status.
+//! Commands of test builds. All but one do something that must be caught and reported as what
+//! it is, and that ends QEMU with its failure status; `test-copies` tries what the host cannot
+//! run: the assembly behind `memcpy`, `memmove` and `memset`.
 
 use super::args::Args;
 use super::shell::{Command, Done, Failure, Session};
+use crate::arch::copy;
 use crate::mm::image::{self, Rights};
 use crate::mm::{DIRECT, direct, space};
 use crate::nvdimm;
+use alloc::vec;
+use alloc::vec::Vec;
 use x86_64::{PhysAddr, VirtAddr};
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -24,7 +28,51 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command { name: "test-null", help: "         load from a null pointer", run: null },
     Command { name: "test-panic", help: "        panic", run: panic },
+    Command { name: "test-copies", help: "       all ways of copying, against a loop", run: copies },
 ];
+
+/// Copies of all lengths around the seams of the assembly, at all alignments, apart and
+/// overlapping, and at places whose page numbers agree in their low bits.
+fn copies(_: &mut Session, _: Args<'_>) -> Done {
+    const ROOM: usize = 64 * 4096;
+    const LENGTHS: [usize; 20] =
+        [0, 1, 7, 8, 9, 63, 64, 65, 127, 129, 511, 512, 1023, 1024, 1025, 1600, 4095, 4096, 5000, 8191];
+    let source: Vec<u8> = (0..ROOM + 16384).map(|i| (i * 7 + i / 256) as u8).collect();
+    let mut target = vec![0xee_u8; ROOM + 16384];
+    let fail = |what: &str, len: usize| Err(Failure::Other(alloc::format!("{what} of {len} bytes")));
+    for method in &copy::METHODS {
+        for len in LENGTHS {
+            for (to, from) in [(0, 0), (1, 0), (0, 3), (5, 6), (ROOM, 2), (ROOM + 9, 9)] {
+                // SAFETY: both ranges are inside their vectors.
+                unsafe { method.copy(target[to + 1..].as_mut_ptr(), source[from..].as_ptr(), len) };
+                let same = target[to + 1..][..len].iter().eq(source[from..][..len].iter());
+                if !same || target[to] != 0xee || target[to + 1 + len] != 0xee {
+                    return fail(method.name, len);
+                }
+                target[to..to + len + 2].iter_mut().for_each(|byte| *byte = 0xee);
+            }
+        }
+    }
+    // The compiler's own calls: `memmove` both ways, and `memset`.
+    for len in LENGTHS {
+        for (to, from) in [(3, 0), (0, 3), (64, 0), (0, 64), (1000, 0), (0, 1000)] {
+            let mut moved: Vec<u8> = source[..10_000].to_vec();
+            moved.copy_within(from..from + len, to);
+            let expected =
+                |i: usize| if (to..to + len).contains(&i) { source[i - to + from] } else { source[i] };
+            if moved.iter().enumerate().any(|(i, byte)| *byte != expected(i)) {
+                return fail("memmove", len);
+            }
+        }
+        let mut filled = vec![1_u8; 10_000];
+        filled[5..5 + len].fill(core::hint::black_box(0xa5));
+        let expected = |i: usize| if (5..5 + len).contains(&i) { 0xa5 } else { 1 };
+        if filled.iter().enumerate().any(|(i, byte)| *byte != expected(i)) {
+            return fail("memset", len);
+        }
+    }
+    Ok(())
+}
 
 fn survived(what: &str) -> Done {
     Err(Failure::Other(alloc::format!("{what} went through")))
