@@ -106,7 +106,7 @@ chroot_pid=$!
 serves() { inside 'target/release/umbra status --json' 2>/dev/null | grep -Eq '"running": ?true'; }
 until serves; do
     kill -0 "$chroot_pid" 2>/dev/null || { tail -n 40 "$console" >&2; die "run-qemu.sh ended before it served"; }
-    ((SECONDS < 1800)) || { tail -n 40 "$console" >&2; die "run-qemu.sh does not serve after half an hour"; }
+    ((SECONDS < 3600)) || { tail -n 40 "$console" >&2; die "run-qemu.sh does not serve after an hour"; }
     sleep 2
 done
 step "it serves; Ctrl-C"
