@@ -1,6 +1,7 @@
 //! The life of an instance, with stand-ins for QEMU and the vsock daemon: what is started ends,
 //! whoever is killed; what is said is one line; a second instance stays out.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -114,8 +115,9 @@ fn assert_all_end(pids: &[u64]) {
     }
 }
 
-fn kill(signal: &str, pid: u64) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+fn kill(signal: Signal, pid: u64) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 fn pid(child: &Child) -> u64 {
@@ -170,7 +172,7 @@ fn whoever_is_killed_the_others_end_and_the_next_start_works() {
             host.json(&["down"]);
             continue;
         }
-        kill("-KILL", pids[victim]);
+        kill(Signal::KILL, pids[victim]);
         assert_all_end(&pids);
         assert_eq!(host.json(&["status"])["running"], false, "victim {victim}");
         assert!(host.failure(&["ls"]).contains("no server is running"));
@@ -179,7 +181,7 @@ fn whoever_is_killed_the_others_end_and_the_next_start_works() {
 
 #[test]
 fn a_signal_shuts_the_foreground_down_cleanly() {
-    for signal in ["-INT", "-TERM"] {
+    for signal in [Signal::INT, Signal::TERM] {
         let host = Host::with_guest(GOOD_GUEST);
         let mut child = host
             .umbra(&["up"])
