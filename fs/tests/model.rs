@@ -445,6 +445,24 @@ fn a_deleted_volume_is_as_free_as_a_new_one() {
 }
 
 #[test]
+fn cloning_the_same_range_again_takes_nothing_more() {
+    let mut pair = Pair::new(3);
+    for op in [
+        Op::Create(0),
+        Op::Write { file: 0, offset: 0, len: 100, fill: 1 },
+        Op::Create(1),
+        Op::CloneRange { src: 0, from: 0, dst: 1, to: 0, blocks: 1 },
+        Op::CloneRange { src: 0, from: 0, dst: 1, to: 0, blocks: 1 },
+        Op::Write { file: 1, offset: 0, len: 9000, fill: 2 },
+        Op::CloneRange { src: 1, from: 0, dst: 0, to: 0, blocks: 3 },
+        Op::CloneRange { src: 1, from: 0, dst: 0, to: 0, blocks: 3 },
+    ] {
+        pair.apply(&op);
+        pair.compare();
+    }
+}
+
+#[test]
 fn a_full_volume_says_so_and_can_be_emptied() {
     let mut pair = Pair::new(3);
     pair.apply(&Op::Create(0));

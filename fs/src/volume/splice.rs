@@ -130,6 +130,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words.extend(raise.map(|size| (word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))));
         match self.commit(stage, &[Edit::words(&path, &words)], Purpose::Grow) {
             Ok(done) => {
+                // The same tree again: the target's own reference stays, the new one is not needed.
+                if let Some(top) = top
+                    && old.top.is_some_and(|old| old.block == top.block)
+                {
+                    self.blocks.discard(top.block, Content::file_top(height));
+                }
                 self.dax.unmap(&mut self.blocks, dst, splice.to, splice.to + splice.blocks)?;
                 self.blocks.epoch += 1;
                 self.release(done)
