@@ -178,3 +178,16 @@ fn three_operations_on_files() {
     }
     finish("three operations on 'files'", &explorer.coverage, started, bad);
 }
+
+/// Prints how much is undecided at each point of four operations, and how many states
+/// that makes: see docs/decisions/2026-11-23-crash-states.md.
+#[test]
+fn states_of_scripted_operations() {
+    let mut explorer = Explorer::new(Rc::new(setups::files()));
+    explorer.verbose = true;
+    explorer.nested = 0;
+    for op in [Op::Create("n"), Op::Write("b", 100, 200), Op::Clone("a", "n"), Op::Unlink("a")] {
+        explorer.explore(&[op]).expect("no violation");
+    }
+    assert_eq!(explorer.coverage.points, explorer.coverage.exhaustive);
+}

@@ -36,7 +36,7 @@ fn survive(pmem: &LogPmem, healthy: &Tree) -> Result<&'static str, String> {
     for (path, seen) in healthy.iter().filter(|(_, s)| s.kind == Kind::File) {
         // Every other file is written to, or cloned.
         let Ok(ino) = volume.resolve(path.as_bytes()) else { continue };
-        if changed.len() % 2 == 0 {
+        if changed.len().is_multiple_of(2) {
             let _ = volume.write(ino, 10, &[0x77; 5000], NOW);
         } else {
             let _ = volume.clone_file(ino, root, format!("copy-{}", changed.len()).as_bytes(), NOW);

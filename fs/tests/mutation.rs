@@ -117,3 +117,38 @@ fn no_flush_fence_or_store_can_be_left_out_unnoticed() {
     }
     assert!(missed.is_empty(), "left out, and nobody noticed: {missed:#?}");
 }
+
+/// In the long run, every fence of every operation by itself: with the place in the source
+/// alone, one operation that needs a fence would hide another that does not.
+#[test]
+fn each_fence_of_each_operation() {
+    if !std::env::var("UMBRA_EXPLORE").is_ok_and(|what| what == "all") {
+        return;
+    }
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    let mut tried = 0;
+    for explorer in &mut explorers() {
+        let setup = explorer.setup.clone();
+        for op in &setup.ops {
+            explorer.skip = None;
+            let Ok(Some(run)) = explorer.record(&[*op]) else { panic!("{op:?} makes no sense") };
+            let fences =
+                |events: &[Event]| events.iter().filter(|e| matches!(e, Event::Fence { .. })).count();
+            let before = fences(&run.events[..run.start]);
+            for n in 0..fences(&run.events[run.start..]) {
+                tried += 1;
+                explorer.skip = Some(Skip::Nth(Call::Fence, (before + n) as u64));
+                let alone = explorer.explore(&[*op]);
+                let noticed = alone.is_err() || {
+                    let mut after = setup.ops.iter().filter(|next| **next != *op);
+                    after.any(|next| explorer.explore(&[*op, *next]).is_err())
+                };
+                if !noticed {
+                    missed.push(format!("{op:?}: fence {n}").replace(&"0".repeat(200), ".."));
+                }
+            }
+        }
+    }
+    println!("{tried} fences left out; not noticed: {missed:#?}");
+}

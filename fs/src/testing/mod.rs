@@ -6,9 +6,11 @@
 //! | `log.rs` | memory that records what is done to it, and can be rolled back |
 //! | `undecided.rs` | for each line, every value that a crash could leave |
 //! | `damage.rs` | damage whose checks are right |
+//! | `fuzz.rs` | what the fuzz targets do |
 //! | `machine.rs` | a software MMU with a TLB, and a processor that runs on it |
 
 pub mod damage;
+pub mod fuzz;
 mod log;
 mod machine;
 mod memory;
