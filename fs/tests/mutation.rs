@@ -152,3 +152,32 @@ fn each_fence_of_each_operation() {
     }
     println!("{tried} fences left out; not noticed: {missed:#?}");
 }
+
+/// Bugs that others have published, made of operations that are right one by one.
+#[test]
+fn published_bugs_are_noticed() {
+    use Op::*;
+    let mut explorer = Explorer::new(Rc::new(setups::files()));
+    let cases: [(&str, &[Op], usize); 6] = [
+        ("a rename that keeps both names", &[Clone("a", "n"), Unlink("a")], 0),
+        ("a rename that loses both names", &[Unlink("d/y"), Create("d/m")], 0),
+        ("a replaced name that is gone for a moment", &[Unlink("c"), Rename("f", "c")], 0),
+        ("a size before the data", &[Truncate("a", 20_000), Write("a", 16_384, 3616)], 0),
+        ("a tail before the data in front of it", &[Write("d/y", 4096, 4096), Write("d/y", 0, 4096)], 0),
+        ("a clone that shows what its source did not keep", &[Clone("f", "n"), Write("n", 0, 100)], 0),
+    ];
+    for (what, ops, from) in cases {
+        assert!(explorer.explore_as_one(ops, from).is_err(), "{what}");
+    }
+    // A block that is reused before the commit that frees it is durable: its last fence is
+    // left out, and the next operation takes it.
+    let mut noticed = 0;
+    for op in [Unlink("a"), Truncate("f", 0), Write("b", 100, 200), Store("b", 4080, 30)] {
+        explorer.skip = None;
+        let Ok(Some(run)) = explorer.record(&[op]) else { panic!("{op:?} makes no sense") };
+        let last = run.events.iter().filter(|e| matches!(e, Event::Fence { .. })).count() - 1;
+        explorer.skip = Some(Skip::Nth(Call::Fence, last as u64));
+        noticed += explorer.explore(&[op, Append("c", 9000)]).is_err() as u32;
+    }
+    assert!(noticed > 0, "a block that is reused too early");
+}

@@ -150,6 +150,18 @@ impl Explorer {
         result.map(|()| Some(fences as u64))
     }
 
+    /// Explores the last operations, from number `from` on, as if all of them together had to
+    /// happen at once: what a wrong commit order would do.
+    pub fn explore_as_one(&mut self, ops: &[Op], from: usize) -> Result<(), Violation> {
+        let Some(part) = self.record(&ops[..=from])? else { panic!("{ops:?} makes no sense") };
+        let Some(run) = self.record(ops)? else { panic!("{ops:?} makes no sense") };
+        let run = Run { start: part.start, before: part.before, during: During::Atomic, ..run };
+        self.pmem.mark();
+        let result = self.look_at(&run, ops);
+        self.pmem.rollback();
+        result
+    }
+
     /// Runs the operations on the memory, and puts it back as it was.
     pub fn record(&mut self, ops: &[Op]) -> Result<Option<Run>, Violation> {
         self.pmem.mark();
