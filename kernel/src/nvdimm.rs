@@ -134,6 +134,27 @@ pub fn counts() -> WriteCounts {
     WriteCounts { flushes: FLUSHES.load(Ordering::Relaxed), fences: FENCES.load(Ordering::Relaxed) }
 }
 
+/// Writes `lines` lines back, at least one, from `start` on. A loop by hand: it is on the fault
+/// path, 64 lines at a time.
+macro_rules! write_back {
+    ($instruction:literal, $start:expr, $lines:expr) => {
+        // SAFETY: the lines are the NVDIMM's, and mapped; writing them back changes no memory. The
+        // processor has the instruction, as CPUID says.
+        unsafe {
+            core::arch::asm!(
+                "2:",
+                concat!($instruction, " [{at}]"),
+                "add {at}, 64",
+                "dec {left}",
+                "jnz 2b",
+                at = inout(reg) $start => _,
+                left = inout(reg) $lines => _,
+                options(nostack),
+            )
+        }
+    };
+}
+
 /// A mapped NVDIMM: the write path.
 pub struct Nvdimm {
     phys: PhysAddr,
@@ -250,26 +271,10 @@ impl umbra_fs::Pmem for Nvdimm {
             return;
         }
         let start = self.view.as_u64() + first;
-        // SAFETY: the lines are the NVDIMM's, and mapped; writing them back changes no memory.
-        // The processor has the instruction, as CPUID says.
-        unsafe {
-            match self.flush_by {
-                FlushBy::Clwb => {
-                    for line in 0..lines {
-                        core::arch::asm!("clwb [{}]", in(reg) start + line * LINE, options(nostack, preserves_flags));
-                    }
-                }
-                FlushBy::ClflushOpt => {
-                    for line in 0..lines {
-                        core::arch::asm!("clflushopt [{}]", in(reg) start + line * LINE, options(nostack, preserves_flags));
-                    }
-                }
-                FlushBy::Clflush => {
-                    for line in 0..lines {
-                        core::arch::asm!("clflush [{}]", in(reg) start + line * LINE, options(nostack, preserves_flags));
-                    }
-                }
-            }
+        match self.flush_by {
+            FlushBy::Clwb => write_back!("clwb", start, lines),
+            FlushBy::ClflushOpt => write_back!("clflushopt", start, lines),
+            FlushBy::Clflush => write_back!("clflush", start, lines),
         }
     }
 

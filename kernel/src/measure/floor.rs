@@ -114,7 +114,8 @@ impl Ground {
             Some((table, base))
         };
         let (table, base) = (*HOOKED.call_once(hook))?;
-        let from = frames::take(FRAMES, 1)?;
+        // Zeroed, so that the host has memory for them.
+        let (from, _) = frames::alloc_contiguous(FRAMES)?;
         let to = from + (PAGES + APART as u64) * PAGE;
         let ground = Ground { table: direct(table).as_mut_ptr(), base, from, to };
         BASE.store(base, Ordering::Relaxed);
