@@ -143,7 +143,7 @@ impl Explorer {
         self.pmem.mark();
         let result = self.look_at(&run, ops);
         self.pmem.rollback();
-        if self.known.len() > 60_000 {
+        if self.known.len() > 10_000 {
             self.known.clear();
         }
         let fences = run.events[run.start..].iter().filter(|e| matches!(e, Event::Fence { .. })).count();
