@@ -26,11 +26,15 @@ pub(crate) struct Flushed;
 /// On the media, before anything that is stored from now on.
 pub(crate) struct Durable;
 
+/// Ranges that a stage remembers before it starts to flush early. Few: a stage is moved from
+/// state to state by value, on the page-fault path too.
+const RANGES: usize = 4;
+
 /// Content that nothing on media refers to yet.
 #[must_use]
 pub(crate) struct Stage<S> {
     /// Byte ranges that were written and not flushed.
-    ranges: ArrayVec<(u64, u64), 32>,
+    ranges: ArrayVec<(u64, u64), RANGES>,
     /// Blocks that were allocated for it.
     fresh: Vec<Block>,
     /// Something was written at all.
