@@ -103,7 +103,7 @@ console=$root/root/console.log
 # Not in the background of a shell, which would make it deaf to Ctrl-C.
 inside 'exec setsid env --default-signal=INT ./run-qemu.sh' >"$console" 2>&1 &
 chroot_pid=$!
-serves() { inside 'target/release/umbra status --json' 2>/dev/null | grep -Eq '"running": ?true'; }
+serves() { inside 'target/release/umbra status --json' 2>/dev/null | grep -Eq '"ready": ?true'; }
 until serves; do
     kill -0 "$chroot_pid" 2>/dev/null || { tail -n 40 "$console" >&2; die "run-qemu.sh ended before it served"; }
     ((SECONDS < 3600)) || { tail -n 40 "$console" >&2; die "run-qemu.sh does not serve after an hour"; }
