@@ -30,10 +30,11 @@ root=$1
 
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
     awk '$2 == "bookworm" && $1 ~ /\/debian\/?$/ { print $1; exit }')
-mirror=${mirror:-http://deb.debian.org/debian}
 proxy=
 eval "$(apt-config shell proxy Acquire::http::Proxy 2>/dev/null || true)"
 [[ ! $proxy || $proxy == DIRECT ]] || export http_proxy=$proxy
+
+[[ $mirror ]] || die "apt's sources name no mirror of Debian 12 (bookworm); run apt-get update first"
 
 step "a base system from $mirror"
 debootstrap --variant=minbase bookworm "$root" "$mirror" >"$root.log" 2>&1 ||

@@ -21,7 +21,7 @@ use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::path::word_at;
 use crate::pmem::Pmem;
-use crate::stage::Exclusive;
+use crate::stage::{Durable, Exclusive, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
 use crate::volume::Volume;
 
@@ -182,18 +182,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Fills a new block with what the position shows.
-    fn fill(
-        &mut self,
-        stage: &mut crate::stage::Stage<crate::stage::Written>,
-        new: Block,
-        entry: Option<Pointer>,
-    ) -> Result<()> {
-        match entry {
-            Some(old) if !old.unwritten => stage.copy_block(&mut self.blocks.pmem, old.block, new)?,
-            _ => stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE),
+    /// A stage with a new block that has what the position shows.
+    fn stage_copy(&mut self, entry: Option<Pointer>) -> Result<(Stage<Written>, Block)> {
+        let mut stage = self.stage();
+        let filled = stage.allocate(&mut self.blocks, Purpose::Grow).and_then(|new| {
+            match entry {
+                Some(old) if !old.unwritten => stage.copy_block(&mut self.blocks.pmem, old.block, new)?,
+                _ => stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE),
+            }
+            Ok(new)
+        });
+        match filled {
+            Ok(new) => Ok((stage, new)),
+            Err(error) => {
+                self.abandon(stage);
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     /// Copy on write below a leaf that is exclusive already: the fast path.
@@ -202,21 +207,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         leaf: Block,
         block: FileBlock,
         entry: Option<Pointer>,
-    ) -> Result<(Block, crate::stage::Published<crate::stage::Durable>)> {
-        let mut stage = self.stage();
-        let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
-            Ok(new) => new,
-            Err(error) => {
-                self.abandon(stage);
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.fill(&mut stage, new, entry) {
-            self.abandon(stage);
-            return Err(error);
-        }
+    ) -> Result<(Block, Published<Durable>)> {
+        let (stage, new) = self.stage_copy(entry)?;
         let mut retired = core::mem::take(&mut self.retired);
-        retired.extend(entry.map(|old| crate::stage::Retire::Drop(old.block, Content::Data)));
+        retired.extend(entry.map(|old| Retire::Drop(old.block, Content::Data)));
         let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
         let word = [(index, Pointer::to(new).encode(1, index))];
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
@@ -235,20 +229,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         ino: Ino,
         block: FileBlock,
         entry: Option<Pointer>,
-    ) -> Result<(Block, crate::stage::Published<crate::stage::Durable>)> {
+    ) -> Result<(Block, Published<Durable>)> {
         let (path, _) = self.leaf_path(ino, block)?;
-        let mut stage = self.stage();
-        let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
-            Ok(new) => new,
-            Err(error) => {
-                self.abandon(stage);
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.fill(&mut stage, new, entry) {
-            self.abandon(stage);
-            return Err(error);
-        }
+        let (stage, new) = self.stage_copy(entry)?;
         let word = self.data_word(&path, ino, block, Some(Pointer::to(new)));
         let done = self.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?;
         Ok((new, done))
