@@ -8,11 +8,13 @@ use crate::cli::Relay;
 use crate::output::{Failure, Outcome};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, process, thread};
 use umbra::client::{Stream, connect};
@@ -69,19 +71,40 @@ fn remove_at_end(path: PathBuf) -> Outcome {
     Ok(())
 }
 
+/// Bytes that are taken from the guest at once.
+const PIECE: usize = 64 << 10;
+/// How long nothing may have come from the guest before it is told that the client sends no more.
+const QUIET: Duration = Duration::from_millis(200);
+
 /// Copies in both directions until both are at their end.
+///
+/// The vsock daemon forgets what it still holds for this side once this side has said that it
+/// sends no more. So that is said only when nothing has come back for a while.
 fn serve(client: UnixStream, state: &StateDir, port: u32) -> Outcome {
     let guest = connect(state, port)?;
     let failed = || Failure::while_doing("relay");
     let to_client = (guest.try_clone().map_err(failed())?, client.try_clone().map_err(failed())?);
+    let came_back = Arc::new(AtomicU64::new(0));
+    let counter = came_back.clone();
     let back = thread::spawn(move || {
         let (mut guest, mut client) = to_client;
+        let mut piece = vec![0; PIECE];
         // A side that breaks the connection ends it for both; it need not be told.
-        let _ = io::copy(&mut guest, &mut client);
+        while let Ok(count @ 1..) = guest.read(&mut piece) {
+            if client.write_all(&piece[..count]).is_err() {
+                break;
+            }
+            counter.fetch_add(count as u64, Ordering::Relaxed);
+        }
         let _ = client.shutdown(Shutdown::Write);
     });
     let (mut client, mut guest): (UnixStream, Stream) = (client, guest);
     let _ = io::copy(&mut client, &mut guest);
+    let mut before = None;
+    while !back.is_finished() && before != Some(came_back.load(Ordering::Relaxed)) {
+        before = Some(came_back.load(Ordering::Relaxed));
+        thread::sleep(QUIET);
+    }
     let _ = guest.shutdown(Shutdown::Write);
     // It ends when the guest closes.
     let _ = back.join();
