@@ -85,7 +85,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.faults.read += 1;
                 self.show_around(slot, page.index(), cache, ino, end)
             }
-            Access::Store => self.store_fault(page, block, cache, ino),
+            Access::Store => {
+                self.dax.storing = Some(ino);
+                let result = self.store_fault(page, block, cache, ino);
+                self.dax.storing = None;
+                result
+            }
         }
     }
 

@@ -101,6 +101,10 @@ pub(crate) struct Windows<M> {
     /// Present translations: of the zero page, and writable ones.
     pub zero: u64,
     pub writable: u64,
+    /// The file whose store fault is being handled.
+    pub storing: Option<Ino>,
+    /// Shadows that went during a store fault of another file.
+    pub foreign_unmapped: u64,
 }
 
 impl<M: Mmu> Windows<M> {
@@ -117,6 +121,8 @@ impl<M: Mmu> Windows<M> {
             hand: 0,
             zero: 0,
             writable: 0,
+            storing: None,
+            foreign_unmapped: 0,
             mmu,
         }
     }
@@ -346,7 +352,10 @@ impl<M: Mmu> Windows<M> {
         let slot = &mut self.slots[page.slot().0 as usize];
         match (frame, rights) {
             (Frame::Zero, _) => self.zero -= 1,
-            (Frame::Block(block), Rights::Read) => self.shadows.remove(blocks, page, block)?,
+            (Frame::Block(block), Rights::Read) => {
+                self.shadows.remove(blocks, page, block)?;
+                self.foreign_unmapped += self.storing.is_some_and(|ino| ino != slot.ino) as u64;
+            }
             (Frame::Block(_), Rights::Write) => {
                 slot.set_dirty(page.index(), false);
                 self.writable -= 1;
@@ -444,5 +453,28 @@ impl<M: Mmu> Windows<M> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use crate::testing::new_volume;
+    use crate::{Time, dax::Access};
+
+    /// The count is of what happens to translations, not of what the fault handler means to do.
+    #[test]
+    fn a_shadow_that_goes_by_the_store_of_another_file_is_counted() {
+        let mut volume = new_volume(8 << 20, 2);
+        let ino = volume.create(volume.root(), b"a", 0o600, Time(1)).unwrap();
+        volume.write(ino, 0, &[1; 4096], Time(1)).unwrap();
+        let window = volume.open_window(ino).unwrap();
+        let page = volume.attach(window, 0).unwrap().page(0);
+        for (storing, count) in [(None, 0), (Some(ino), 0), (Some(volume.root()), 1)] {
+            volume.fault(page, Access::Load).unwrap();
+            volume.dax.storing = storing;
+            volume.dax.unmap(&mut volume.blocks, ino, 0, 1).unwrap();
+            volume.dax.storing = None;
+            assert_eq!(volume.pages(None).unwrap().faults.foreign_unmapped, count);
+        }
     }
 }

@@ -375,7 +375,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let blocks = blocks.min(end - from.0);
             Ok(Some(Extent { start: from, blocks, at: None, shared: false, unwritten: false }))
         };
-        if height_for(from) > root.height && from.0 > 0 && root.height < height_for(from) {
+        if height_for(from) > root.height {
             return hole(end);
         }
         if let Some(missing) = path.iter().position(|step| step.block.is_none()) {

@@ -72,7 +72,8 @@ pub struct FaultCounts {
     pub cow: u64,
     /// Faults that could not be resolved.
     pub failed: u64,
-    /// Shadows of *other* files unmapped by copies on write: always 0.
+    /// Shadows that went during the store fault of *another* file: sharers do not disturb each
+    /// other, so this stays 0.
     pub foreign_unmapped: u64,
     /// Shadows tossed by copies on write and grants.
     pub tossed: u64,
@@ -147,7 +148,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The state of windows, of one file or of all.
     pub fn pages(&self, ino: Option<Ino>) -> Result<PagesReport> {
-        let mut report = PagesReport { faults: self.faults, ..PagesReport::default() };
+        let faults = FaultCounts { foreign_unmapped: self.dax.foreign_unmapped, ..self.faults };
+        let mut report = PagesReport { faults, ..PagesReport::default() };
         match ino {
             None => {
                 report.windows = self.dax.open_windows();
