@@ -86,6 +86,7 @@ fn common_steps(a: &Path, b: &Path) -> usize {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// An empty stage.
     pub(crate) fn stage(&mut self) -> Stage<Written> {
+        self.changes += 1;
         Stage::new(core::mem::take(&mut self.fresh))
     }
 

@@ -9,6 +9,9 @@
 /// Bytes in a cache line, the unit of flushing.
 pub const LINE: u64 = 64;
 
+/// Bytes that are compared at a time, by a backend that knows no better.
+const PIECE: usize = 512;
+
 /// A load hit a line that the memory cannot deliver (uncorrectable error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poisoned {
@@ -44,6 +47,33 @@ pub trait Pmem {
 
     /// Fills a range with zero bytes.
     fn zero(&mut self, at: u64, len: u64);
+
+    /// Where two ranges of `len` bytes first differ, counted from their starts.
+    fn first_difference(&self, a: u64, b: u64, len: u64) -> Result<Option<u64>, Poisoned> {
+        let (mut left, mut right) = ([0; PIECE], [0; PIECE]);
+        for at in (0..len).step_by(PIECE) {
+            let piece = (len - at).min(PIECE as u64) as usize;
+            self.read(a + at, &mut left[..piece])?;
+            self.read(b + at, &mut right[..piece])?;
+            if let Some(byte) = (0..piece).find(|&i| left[i] != right[i]) {
+                return Ok(Some(at + byte as u64));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a range has its first byte that is not zero, counted from its start.
+    fn first_nonzero(&self, at: u64, len: u64) -> Result<Option<u64>, Poisoned> {
+        let mut bytes = [0; PIECE];
+        for begin in (0..len).step_by(PIECE) {
+            let piece = (len - begin).min(PIECE as u64) as usize;
+            self.read(at + begin, &mut bytes[..piece])?;
+            if let Some(byte) = bytes[..piece].iter().position(|&b| b != 0) {
+                return Ok(Some(begin + byte as u64));
+            }
+        }
+        Ok(None)
+    }
 
     /// Copies `len` bytes inside the region; the ranges do not overlap.
     fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned>;

@@ -83,6 +83,9 @@ fn most_fences(op: &Op, setup: &Setup) -> Option<u64> {
         Op::Write("f", ..) => 0,
         // The rest of the last block of a file that is being made longer is zeroed first.
         Op::Append("a" | "c" | "f" | "g" | "d/y", _) => 3,
+        // Files of less than one leaf.
+        Op::Dedupe(..) => 2,
+        Op::Store(..) if setup.name == "equal" => 2,
         // One page each, but for "b", which touches two shared ones.
         Op::Store("b", ..) => 4,
         Op::Store("d/x" | "t" | "p", ..) => 2,
@@ -125,6 +128,11 @@ fn one_operation_on_tall_trees() {
 }
 
 #[test]
+fn one_operation_on_equal_files() {
+    one(setups::equal());
+}
+
+#[test]
 fn one_operation_on_full_buckets() {
     one(setups::full());
 }
@@ -142,6 +150,12 @@ fn two_operations_on_files() {
 fn two_operations_on_tall_trees() {
     let chosen = slice();
     two(setups::tall(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
+}
+
+#[test]
+fn two_operations_on_equal_files() {
+    let chosen = slice();
+    two(setups::equal(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use umbra_fs::dax;
 use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, mount, new_volume};
-use umbra_fs::{Error, Ino, Kind, Time, Volume, Window};
+use umbra_fs::{Error, FileBlock, Ino, Kind, Time, Volume, Window};
 
 const REGION: u64 = 24 << 20;
 const NOW: Time = Time(5_000);
@@ -24,14 +24,46 @@ enum Op {
     Mkdir(usize),
     Remove(usize),
     Rename(usize, usize),
-    Write { file: usize, offset: u64, len: u64, fill: u8 },
-    Truncate { file: usize, size: u64 },
+    Write {
+        file: usize,
+        offset: u64,
+        len: u64,
+        fill: u8,
+    },
+    Truncate {
+        file: usize,
+        size: u64,
+    },
     Clone(usize, usize),
-    CloneRange { src: usize, from: u64, dst: usize, to: u64, blocks: u64 },
+    CloneRange {
+        src: usize,
+        from: u64,
+        dst: usize,
+        to: u64,
+        blocks: u64,
+    },
+    /// With `copy` the range is written to the target before.
+    Dedupe {
+        src: usize,
+        from: u64,
+        dst: usize,
+        to: u64,
+        blocks: u64,
+        copy: bool,
+    },
     Open(usize),
     Close(usize),
-    Load { window: usize, offset: u64, len: u64 },
-    Store { window: usize, offset: u64, len: u64, fill: u8 },
+    Load {
+        window: usize,
+        offset: u64,
+        len: u64,
+    },
+    Store {
+        window: usize,
+        offset: u64,
+        len: u64,
+        fill: u8,
+    },
     Sync(usize),
     Reclaim,
     Remount,
@@ -77,6 +109,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Clone(a, b)),
         2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], blocks)
             .prop_map(|(src, from, dst, to, blocks)| Op::CloneRange { src, from, dst, to, blocks }),
+        3 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], prop_oneof![1u64..4, 500u64..600], any::<bool>())
+            .prop_map(|(src, from, dst, to, blocks, copy)| Op::Dedupe { src, from, dst, to, blocks, copy }),
         2 => path.clone().prop_map(Op::Open),
         1 => (0usize..4).prop_map(Op::Close),
         4 => (0usize..4, offset(), len.clone()).prop_map(|(window, offset, len)| Op::Load { window, offset, len }),
@@ -225,6 +259,9 @@ impl Pair {
             Op::CloneRange { src, from, dst, to, blocks } => {
                 self.clone_range(PATHS[src], from, PATHS[dst], to, blocks)
             }
+            Op::Dedupe { src, from, dst, to, blocks, copy } => {
+                self.dedupe(PATHS[src], from, PATHS[dst], to, blocks, copy)
+            }
             Op::Open(p) => {
                 let path = PATHS[p];
                 let Some(content) = self.file(path).cloned() else { return };
@@ -338,6 +375,44 @@ impl Pair {
         if possible {
             overlay(&mut target, to, &source[from as usize..(from + len) as usize]);
             self.set_content(dst, target);
+        }
+    }
+
+    fn dedupe(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64, copy: bool) {
+        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
+            return;
+        };
+        let (from, to) = (from * 4096, to * 4096);
+        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
+        let (a, b) = (self.ino(src), self.ino(dst));
+        let bytes = source[source.len().min(from as usize)..][..len as usize].to_vec();
+        let round = len.next_multiple_of(4096);
+        let apart = src != dst || from + round <= to || to + round <= from;
+        if copy && apart && len > 0 {
+            assert_eq!(self.volume().write(b, to, &bytes, NOW), Ok(len as usize));
+            overlay(&mut target, to, &bytes);
+            self.set_content(dst, target.clone());
+        }
+        let begun = self.volume().dedupe(a, from, b, to, len);
+        // A write into the source's own file may have moved its end.
+        let ends =
+            if src == dst { [target.len() as u64; 2] } else { [source.len() as u64, target.len() as u64] };
+        let whole = len.is_multiple_of(4096) || [from + len, to + len] == ends;
+        let possible = from + len <= ends[0] && to + len <= ends[1] && whole && apart;
+        assert_eq!(begun.is_ok(), possible, "{begun:?}");
+        let Ok(mut work) = begun else { return };
+        let done = loop {
+            if let Some(done) = self.volume().dedupe_step(&mut work).unwrap() {
+                break done;
+            }
+        };
+        let there = &target[to as usize..(to + len) as usize];
+        let differs_at = (0..len).find(|&i| bytes[i as usize] != there[i as usize]);
+        assert_eq!(done.differs_at, differs_at);
+        for i in (0..len.div_ceil(4096)).filter(|_| differs_at.is_none()) {
+            let at =
+                |v: &mut Self, ino, block| v.volume().extent(ino, FileBlock(block)).unwrap().map(|e| e.at);
+            assert_eq!(at(self, a, from / 4096 + i), at(self, b, to / 4096 + i), "block {i} is not shared");
         }
     }
 

@@ -71,6 +71,8 @@ pub enum Command {
     Df,
     /// Clone a file in constant time, or share a range of it
     Clone(Clone),
+    /// Share what is equal in two files, if all of it is
+    Dedupe(Dedupe),
     /// Store into a file through a mapping
     Poke(Poke),
     /// Load from a file through a mapping
@@ -248,6 +250,33 @@ pub struct Clone {
     #[arg(long, value_name = "N", value_parser = parse_bytes, requires = "length")]
     pub dst_offset: Option<u64>,
     /// Share this many bytes instead of the whole file
+    #[arg(long, value_name = "N", value_parser = parse_bytes)]
+    pub length: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  umbra dedupe /golden.img /copy.img
+  umbra dedupe /a /b --src-offset 1M --dst-offset 0 --length 64K
+
+Compares what the files contain; holes are zeros. If anything differs nothing is shared, and the
+exit status is 1. Offsets are multiples of 4096, and so is the length unless the range ends with
+both files. Without --length the range goes to the end of SRC.")]
+pub struct Dedupe {
+    /// File whose blocks are kept
+    #[arg(value_name = "SRC")]
+    pub from: OsString,
+    /// File that shares them instead of its own
+    #[arg(value_name = "DST")]
+    pub to: OsString,
+    /// Where the range starts in SRC
+    #[arg(long, value_name = "N", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
+    pub src_offset: u64,
+    /// Where the range starts in DST
+    #[arg(long, value_name = "N", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
+    pub dst_offset: u64,
+    /// How many bytes
     #[arg(long, value_name = "N", value_parser = parse_bytes)]
     pub length: Option<u64>,
 }

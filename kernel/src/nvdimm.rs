@@ -9,7 +9,7 @@
 //!
 //! Follows ACPI 6.5, section 5.2.25, and SDM volume 2 (`clwb`, `clflushopt`, `clflush`).
 
-use crate::arch::{copy, cpu};
+use crate::arch::{compare, copy, cpu};
 use crate::mm::space::{self, MapError};
 use crate::mm::{self, PAGE};
 use crate::nfit::{self, Nfit, NfitError, SpaRange, Unusable};
@@ -230,6 +230,21 @@ impl umbra_fs::Pmem for Nvdimm {
         // SAFETY: `from` checked the range; the kernel's memory and the NVDIMM do not overlap.
         unsafe { copy::chosen().copy(into.as_mut_ptr(), from, into.len()) };
         Ok(())
+    }
+
+    fn first_difference(&self, a: u64, b: u64, len: u64) -> Result<Option<u64>, Poisoned> {
+        assert!(a.is_multiple_of(8) && b.is_multiple_of(8), "unaligned ranges at {a:#x} and {b:#x}");
+        let (left, right) = (self.from(a, len), self.from(b, len));
+        // SAFETY: `from` checked the ranges, which are aligned; the one processor compares.
+        let found = unsafe { compare::first_difference(left, right, len as usize) };
+        Ok(found.map(|at| at as u64))
+    }
+
+    fn first_nonzero(&self, at: u64, len: u64) -> Result<Option<u64>, Poisoned> {
+        assert!(at.is_multiple_of(8), "unaligned range at {at:#x}");
+        // SAFETY: as above.
+        let found = unsafe { compare::first_nonzero(self.from(at, len), len as usize) };
+        Ok(found.map(|at| at as u64))
     }
 
     fn store(&mut self, at: u64, value: u64) {

@@ -186,6 +186,39 @@ fn ranges_are_shared() {
 }
 
 #[test]
+fn equal_ranges_are_shared_and_different_ones_are_told() {
+    let (mut c, mut m) = start();
+    let bytes = content(1_000_000, 7);
+    put(&mut c, &mut m, b"/a", &bytes);
+    let b = put(&mut c, &mut m, b"/b", &bytes);
+    let dedupe =
+        |from_offset, to_offset, len| rpc::Dedupe { from: b"/a", to: b"/b", from_offset, to_offset, len };
+    let done = c.ok(&mut m, &dedupe(8192, 8192, Some(8192)));
+    assert_eq!((done.shared, done.differs_at), (8192, None));
+    let done = c.ok(&mut m, &dedupe(0, 0, None));
+    assert_eq!((done.shared, done.differs_at), (1_000_000 - 8192, None));
+    assert!(done.elapsed_ns > 0);
+    // A dirty page of the other file is what it shows.
+    let stored: rpc::Written =
+        c.call(&mut m, &rpc::Store { handle: b, offset: 900_000, sync: false }, b"!").body();
+    assert_eq!(stored.done, 1);
+    let done = c.ok(&mut m, &dedupe(0, 0, None));
+    assert_eq!((done.shared, done.differs_at), (0, Some(900_000)));
+    for bad in [dedupe(1, 0, Some(4096)), dedupe(0, 4096, None), dedupe(1 << 22, 0, None)] {
+        assert_eq!(c.call(&mut m, &bad, &[]).error().code, ErrorCode::INVALID);
+    }
+    let missing = rpc::Dedupe { from: b"/a", to: b"/x", from_offset: 0, to_offset: 0, len: None };
+    assert_eq!(
+        c.call(&mut m, &missing, &[]).error().message,
+        "cannot dedupe '/a' and '/x': no such file or directory"
+    );
+    let mut expected = bytes;
+    expected[900_000] = b'!';
+    assert!(read(&mut c, &mut m, b, 0, 1 << 22) == expected);
+    m.check();
+}
+
+#[test]
 fn names() {
     let (mut c, mut m) = start();
     c.ok(&mut m, &rpc::MakeDirectory { path: b"/d", mode: Some(0o700), parents: false });

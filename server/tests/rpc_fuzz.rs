@@ -94,6 +94,9 @@ fn one(random: &mut Random, id: u32) -> Vec<u8> {
             let (from_offset, to_offset) = (at & !4095, other & !4095);
             let blocks = random.below(600) as u64;
             let len = some(random, 4096 * blocks);
+            if flag {
+                return request(id, &rpc::Dedupe { from, to, from_offset, to_offset, len }, &[]);
+            }
             request(id, &rpc::CloneRange { from, to, from_offset, to_offset, len }, &[])
         }
         24 => request(id, &rpc::Load { handle, offset: at, len: random.below(50_000) as u64 }, &[]),

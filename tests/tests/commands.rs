@@ -66,6 +66,26 @@ fn names_are_made_moved_and_removed() {
 }
 
 #[test]
+fn equal_files_share_after_a_dedupe() {
+    let vm = Vm::launch("64M");
+    let bytes = vec![0x5a; 3_000_000];
+    fs::write(vm.file("f"), &bytes).unwrap();
+    let local = vm.file("f").to_str().unwrap().to_string();
+    vm.ok(&["put", &local, "/a"]);
+    vm.ok(&["put", &local, "/b"]);
+    let used = |vm: &Vm| vm.json(&["df"])["blocks_used"].as_u64().unwrap();
+    let before = used(&vm);
+    let report = vm.json(&["dedupe", "/a", "/b"]);
+    assert_eq!((&report["equal"], &report["shared"]), (&Value::Bool(true), &Value::from(3_000_000)));
+    assert!(before - used(&vm) > 720);
+    vm.ok(&["poke", "/b", "2000000", "--text", "other"]);
+    let message = vm.fails(&["dedupe", "/a", "/b"]);
+    assert!(message.contains("differ: byte 2000000 of the one"), "{message}");
+    vm.ok(&["dedupe", "/a", "/b", "--src-offset", "4096", "--dst-offset", "8192", "--length", "1M"]);
+    vm.assert_clean();
+}
+
+#[test]
 fn holes_stay_holes_both_ways() {
     let vm = Vm::launch("64M");
     let path = vm.file("sparse");

@@ -165,6 +165,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             && self.blocks.count(own)? == 1
         {
             self.faults.write += 1;
+            self.changes += 1;
             self.toss(page);
             self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
             return Ok(());

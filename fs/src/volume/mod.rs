@@ -10,6 +10,7 @@
 //! | `names.rs` | create, remove, rename, paths |
 //! | `clone.rs` | clones of files |
 //! | `splice.rs` | clones of ranges |
+//! | `dedupe.rs` | sharing what is equal |
 //! | `check.rs` | verification of everything |
 //!
 //! Names are byte strings; paths are resolved by the caller with [`Volume::resolve`].
@@ -17,6 +18,7 @@
 
 mod check;
 mod clone;
+mod dedupe;
 mod dir;
 mod file;
 mod inodes;
@@ -26,6 +28,7 @@ mod rebuild;
 mod splice;
 
 pub use check::CheckReport;
+pub use dedupe::{Dedupe, Deduped};
 #[cfg(feature = "testing")]
 pub(crate) use mount::claims_clean;
 pub use mount::{FormatOptions, MountError};
@@ -55,6 +58,9 @@ pub struct Volume<P, M> {
     trimmed: [Ino; 64],
     /// Something was overwritten in place, and no fence has followed.
     pub(crate) unfenced: bool,
+    /// Grows with whatever may change the content of a file: what is staged, and what is made
+    /// writable.
+    pub(crate) changes: u64,
     /// Lists whose memory is used again by each commit.
     pub(crate) fresh: Vec<Block>,
     pub(crate) retired: Vec<Retire>,

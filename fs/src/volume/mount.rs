@@ -229,6 +229,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             inodes: InodeTable::default(),
             trimmed: [Ino(0); 64],
             unfenced: false,
+            changes: 0,
             fresh: Vec::with_capacity(1024),
             retired: Vec::with_capacity(1024),
             words: Vec::with_capacity(512),

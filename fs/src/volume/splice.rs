@@ -20,14 +20,14 @@ use core::ops::Range;
 
 /// What is shared into which place.
 #[derive(Clone, Copy)]
-struct Splice {
+pub(super) struct Splice {
     /// Root of the source.
-    source: Root,
+    pub source: Root,
     /// First block of the range in source and target.
-    from: u64,
-    to: u64,
+    pub from: u64,
+    pub to: u64,
     /// Blocks of the range.
-    blocks: u64,
+    pub blocks: u64,
 }
 
 impl Splice {
@@ -102,16 +102,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let blocks = len.div_ceil(BLOCK_SIZE);
         let splice = Splice { source, from: src_offset / BLOCK_SIZE, to: dst_offset / BLOCK_SIZE, blocks };
         self.publish_splice(dst, &splice, (dst_end > dst_size).then_some(dst_end))?;
-        // What was replaced goes soon: until then the target's blocks count as shared.
+        self.reclaim_some()?;
+        self.touch(dst, &[inode::MTIME, inode::CTIME], now)
+    }
+
+    /// What a splice replaced goes soon: until then the target's blocks count as shared.
+    pub(super) fn reclaim_some(&mut self) -> Result<()> {
         for _ in 0..16 {
             if !self.blocks.reclaim_step()? {
                 break;
             }
         }
-        self.touch(dst, &[inode::MTIME, inode::CTIME], now)
+        Ok(())
     }
 
-    fn publish_splice(&mut self, dst: Ino, splice: &Splice, raise: Option<u64>) -> Result<()> {
+    /// Publishes a target in which a range is the source's. Nothing that it shows is writable,
+    /// and what the range contains is durable.
+    pub(super) fn publish_splice(&mut self, dst: Ino, splice: &Splice, raise: Option<u64>) -> Result<()> {
         let (path, old) = self.inode_path(dst)?;
         let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
         let tree = old.top.map(|top| (top, old.height));

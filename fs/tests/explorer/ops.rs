@@ -26,6 +26,10 @@ pub enum Op {
     Clone(&'static str, &'static str),
     /// Source, its block, target, its block, blocks.
     CloneRange(&'static str, u64, &'static str, u64, u64),
+    /// Writes the content of the one to the start of the other.
+    Copy(&'static str, &'static str),
+    /// Shares all that both have, if it is equal.
+    Dedupe(&'static str, &'static str),
     /// Through a window.
     Store(&'static str, u64, u64),
     Sync(&'static str),
@@ -161,12 +165,17 @@ impl World {
                 let offset = new.file(path)?.content.len() as u64;
                 return self.apply(Op::Write(path, offset, len), seed);
             }
-            Op::Write(path, offset, len) => {
+            Op::Write(..) | Op::Copy(..) => {
+                let (path, offset, bytes) = match op {
+                    Op::Write(path, offset, len) => (path, offset, pattern(seed, len)),
+                    Op::Copy(from, to) => (to, 0, new.file(from)?.content.clone()),
+                    _ => return None,
+                };
+                let len = bytes.len() as u64;
                 let old = new.file(path)?.clone();
                 let Some(Node::File(id)) = new.names.get(path).copied() else { return None };
                 let ino = self.ino(path).expect("a file is found");
                 let in_place = self.in_place(ino, offset, len);
-                let bytes = pattern(seed, len);
                 assert_eq!(self.volume().write(ino, offset, &bytes, now), Ok(len as usize));
                 let file = new.file_mut(path)?;
                 file.write(offset, &bytes, &|block| in_place.contains(&block));
@@ -208,6 +217,23 @@ impl World {
                 file.settle();
                 (file.mtime, file.synced) = (now, false);
                 file.write(at, &source[start as usize..(start + len) as usize], &|_| false);
+            }
+            Op::Dedupe(from, to) => {
+                let (a, b) = (new.file(from)?.content.clone(), new.file(to)?.content.clone());
+                let len = if a.len() == b.len() { a.len() } else { a.len().min(b.len()) / 4096 * 4096 };
+                let (src, dst) =
+                    (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
+                let begun = self.volume().dedupe(src, 0, dst, 0, len as u64);
+                let Ok(mut work) = begun else { panic!("dedupe of {len} bytes: {begun:?}") };
+                let done = loop {
+                    if let Some(done) = self.volume().dedupe_step(&mut work).expect("a step of a dedupe") {
+                        break done;
+                    }
+                };
+                assert_eq!(done.differs_at, (0..len).find(|&i| a[i] != b[i]).map(|i| i as u64));
+                for path in [from, to] {
+                    new.file_mut(path)?.settle();
+                }
             }
             Op::Store(path, offset, len) => {
                 let size = new.file(path)?.content.len() as u64;

@@ -177,6 +177,33 @@ pub fn tall() -> Setup {
     Setup::new("tall", &build, ops)
 }
 
+/// Files that contain the same, shared in part, not at all, and with a hole.
+pub fn equal() -> Setup {
+    use Op::*;
+    let build = [
+        Create("a"),
+        Write("a", 0, 9000),
+        Clone("a", "b"),
+        Create("c"),
+        Copy("a", "c"),
+        Clone("c", "d"),
+        Write("d", 4096, 100),
+        Copy("a", "d"),
+    ];
+    let ops = vec![
+        Dedupe("a", "c"),
+        Dedupe("c", "b"),
+        Dedupe("b", "d"),
+        Write("c", 0, 100),
+        Store("c", 0, 100),
+        Store("a", 4096, 8),
+        Write("d", 0, 4096),
+        Unlink("a"),
+        Truncate("c", 4096),
+    ];
+    Setup::new("equal", &build, ops)
+}
+
 /// A bucket and a block of inodes that are full: the next name splits the one, the next
 /// inode needs another one.
 pub fn full() -> Setup {

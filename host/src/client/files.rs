@@ -180,6 +180,17 @@ impl Client {
     ) -> Result<rpc::Cloned> {
         self.call(&rpc::CloneRange { from, to, from_offset, to_offset, len })
     }
+
+    /// Shares a range of a file into another where both contain the same; without a length to
+    /// the end of the source.
+    pub fn dedupe(
+        &mut self,
+        (from, from_offset): (&[u8], u64),
+        (to, to_offset): (&[u8], u64),
+        len: Option<u64>,
+    ) -> Result<rpc::Deduped> {
+        self.call(&rpc::Dedupe { from, to, from_offset, to_offset, len })
+    }
 }
 
 /// Mappings.

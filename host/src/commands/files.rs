@@ -1,7 +1,7 @@
 //! Names, attributes, space, clones.
 
 use super::{Context, destination, server_path, shown};
-use crate::cli::{Clone, Ls, Mkdir, Mv, OnePath, Rm, Truncate};
+use crate::cli::{Clone, Dedupe, Ls, Mkdir, Mv, OnePath, Rm, Truncate};
 use crate::output::{Failure, Outcome};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -216,4 +216,34 @@ pub fn clone(context: &Context, options: Clone) -> Outcome {
         "elapsed_us": elapsed_us, "server_us": cloned.elapsed_ns as f64 / 1e3, "ino": cloned.ino,
     });
     context.format.report(fields, || format!("cloned in {elapsed_us:.0} us\n"))
+}
+
+/// `umbra dedupe`
+pub fn dedupe(context: &Context, options: Dedupe) -> Outcome {
+    let (from, to) = (server_path(&options.from), server_path(&options.to));
+    let (src, dst) = (options.src_offset, options.dst_offset);
+    let done = context.connect()?.dedupe((&from, src), (&to, dst), options.length)?;
+    let server_us = done.elapsed_ns as f64 / 1e3;
+    let fields = json!({
+        "equal": done.differs_at.is_none(), "shared": done.shared, "differs_at": done.differs_at, "server_us": server_us,
+    });
+    context.format.report(fields, || match done.differs_at {
+        None => format!("equal: {} bytes are shared now that were not\n", done.shared),
+        Some(_) => String::new(),
+    })?;
+    match done.differs_at {
+        None => Ok(()),
+        Some(at) => Err(Failure::new(format!(
+            "{} and {} differ: byte {} of the one, byte {} of the other{}",
+            shown(&from),
+            shown(&to),
+            src + at,
+            dst + at,
+            if done.shared > 0 {
+                format!("; {} bytes before it are shared now", done.shared)
+            } else {
+                String::new()
+            }
+        ))),
+    }
 }

@@ -3,7 +3,7 @@
 //! | file            | commands                                                |
 //! |-----------------|---------------------------------------------------------|
 //! | `vm.rs`         | up, down, status, console                               |
-//! | `files.rs`      | ls, stat, rm, mv, mkdir, truncate, df, clone            |
+//! | `files.rs`      | ls, stat, rm, mv, mkdir, truncate, df, clone, dedupe    |
 //! | `transfer.rs`   | put, get                                                |
 //! | `mapping.rs`    | poke, peek, pages, check                                |
 //! | `relay.rs`      | relay                                                   |
@@ -68,6 +68,7 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Truncate(it)) => files::truncate(&context, it),
         Some(Command::Df) => files::df(&context),
         Some(Command::Clone(it)) => files::clone(&context, it),
+        Some(Command::Dedupe(it)) => files::dedupe(&context, it),
         Some(Command::Poke(it)) => mapping::poke(&context, it),
         Some(Command::Peek(it)) => mapping::peek(&context, it),
         Some(Command::Pages(it)) => mapping::pages(&context, it),

@@ -20,6 +20,7 @@
 
 pub mod apic;
 pub mod clock;
+pub mod compare;
 pub mod copy;
 pub mod cpu;
 pub mod exit;

@@ -224,6 +224,46 @@ pub struct Cloned {
     pub flushes: u64,
 }
 
+/// Shares a range of one file into another where both contain the same; holes contain zeros.
+/// Offsets are multiples of the block size; so is the length, unless the range ends both files.
+/// Nothing is shared if anything differs, and no content changes in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Dedupe<'a> {
+    /// The source.
+    #[cbor(b(0), with = "minicbor::bytes")]
+    pub from: &'a [u8],
+    /// The file whose blocks are given up for those of the source.
+    #[cbor(b(1), with = "minicbor::bytes")]
+    pub to: &'a [u8],
+    /// First byte in the source.
+    #[n(2)]
+    pub from_offset: u64,
+    /// First byte in the other file.
+    #[n(3)]
+    pub to_offset: u64,
+    /// Bytes; absent: to the end of the source.
+    #[n(4)]
+    pub len: Option<u64>,
+}
+request!(Dedupe<'_>, DEDUPE, Deduped);
+
+/// What a dedupe found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Deduped {
+    /// Bytes that are shared now and were not before. Not 0 beside a difference only if that came
+    /// to be while the dedupe was under way.
+    #[n(0)]
+    pub shared: u64,
+    /// Where the first difference is, counted from the start of the range; absent: there is none.
+    #[n(1)]
+    pub differs_at: Option<u64>,
+    /// Time in nanoseconds, by the server's clock.
+    #[n(2)]
+    pub elapsed_ns: u64,
+}
+
 /// Loads through the mapping of a handle. As [`Read`], but a range beyond the end of the
 /// file is an error, as it is for a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -69,6 +69,8 @@ methods! {
     CLONE = 0x26, "clone";
     /// [`CloneRange`](super::CloneRange)
     CLONE_RANGE = 0x27, "clone-range";
+    /// [`Dedupe`](super::Dedupe)
+    DEDUPE = 0x28, "dedupe";
     /// [`Load`](super::Load)
     LOAD = 0x30, "load";
     /// [`Store`](super::Store)

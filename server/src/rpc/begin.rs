@@ -3,6 +3,7 @@
 use super::connection::{Session, Work};
 use super::failure::{During, Failure};
 use super::listing::Listing;
+use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
 use super::{MAX_HANDLES, content, names};
 use crate::platform::Platform;
@@ -118,6 +119,7 @@ pub(super) fn begin<M: Platform>(
             let cloned = content::clone_range(machine, rpc::decode(body)?)?;
             s.reply(0, &cloned);
         }
+        Method::DEDUPE => return Ok(Some(Work::Sharing(Sharing::new(machine, rpc::decode(body)?)?))),
         Method::READ => {
             let rpc::Read { handle, offset, len } = rpc::decode(body)?;
             let file = s.file(handle)?;

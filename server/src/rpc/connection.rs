@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::handles::{Handles, OpenFile};
 use super::listing::Listing;
 use super::output::Output;
+use super::sharing::Sharing;
 use super::transfer::Transfer;
 use crate::platform::Platform;
 use crate::stream::{Progress, Service, Stream, take};
@@ -75,6 +76,8 @@ pub(super) enum Work {
     Transfer(Transfer),
     /// An answer of many items.
     Listing(Listing),
+    /// A dedupe.
+    Sharing(Sharing),
 }
 
 /// What a step came to.
@@ -126,6 +129,7 @@ impl Rpc {
                 let step = match work {
                     Work::Transfer(t) => t.step(&mut self.session, stream, machine),
                     Work::Listing(l) => l.step(&mut self.session, machine),
+                    Work::Sharing(d) => d.step(&mut self.session, machine),
                 };
                 match step {
                     Ok(Step::Wait) => self.wait(stream),

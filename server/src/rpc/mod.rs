@@ -29,6 +29,7 @@
 //! | `names.rs` | methods about names and attributes |
 //! | `content.rs` | methods about content, as far as they are done at once |
 //! | `transfer.rs` | read, load, write, store, in pieces |
+//! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `listing.rs` | answers of many items, frame by frame |
 
 mod begin;
@@ -39,6 +40,7 @@ mod handles;
 mod listing;
 mod names;
 mod output;
+mod sharing;
 mod transfer;
 
 pub use connection::Rpc;

@@ -1,0 +1,273 @@
+//! Dedupe: a range of one file shares the blocks of another, if both contain the same.
+//!
+//! ```text
+//!  first pass    sync both; compare, step by step         a difference: nothing has changed
+//!  second pass   2 MiB at a time, without yielding:
+//!                sync both; compare, if anything was changed since; share
+//! ```
+//!
+//! What files contain is compared, not how: holes and unwritten blocks are zeros. Blocks that
+//! are shared already are not read. Between the steps anything may happen to the files; what is
+//! found in the second pass to differ by then stays as it is, and what was shared before it
+//! was equal when it was.
+
+use super::Volume;
+use crate::blocks::{Content, Purpose};
+use crate::dax::{Mmu, PAGES_PER_SLOT};
+use crate::error::{Error, Result};
+use crate::format::inode::{self, slot_of, word_index};
+use crate::format::word::{Pointer, Root};
+use crate::path::{index_at, word_at};
+use crate::pmem::Pmem;
+use crate::types::*;
+use crate::volume::splice::Splice;
+
+/// Blocks below one leaf: what is shared at once.
+const LEAF: u64 = PAGES_PER_SLOT as u64;
+/// Blocks that are read in one step of the first pass.
+const BLOCKS_A_STEP: u64 = 64;
+/// Leaves that are looked at in one step, shared or not.
+const LEAVES_A_STEP: u64 = 16;
+/// Blocks that sharing a piece may need: nodes on the way to its first and its last block.
+const NODE_BLOCKS: u64 = 12;
+
+/// One of the two files, as it was at the start.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    ino: Ino,
+    /// Tells whether the number was given to another file since.
+    generation: u64,
+    offset: u64,
+}
+
+/// What has to be shared, and how far it is.
+#[derive(Clone, Debug)]
+pub struct Dedupe {
+    source: Side,
+    target: Side,
+    len: u64,
+    /// Blocks of the range that the pass is through with.
+    done: u64,
+    sharing: bool,
+    /// [`Volume::changes`] up to which nothing has changed what was compared.
+    unchanged: Option<u64>,
+    shared: u64,
+}
+
+/// How a dedupe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deduped {
+    /// Bytes that are shared now and were not before.
+    pub shared: u64,
+    /// Where in the range the first difference is, if there is any: a byte, counted from the
+    /// start of the range. The files' content is not changed in any case.
+    pub differs_at: Option<u64>,
+}
+
+/// Blocks that lie below one leaf in both files.
+struct Run {
+    /// First block in source and target, and how many.
+    from: u64,
+    to: u64,
+    blocks: u64,
+    /// The leaf nodes above them, if there are any.
+    leaves: [Option<Block>; 2],
+    roots: [Root; 2],
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Starts a dedupe of `len` bytes. Offsets are multiples of 4096; so is `len`, unless the
+    /// range ends at the end of both files. Nothing has changed until the steps are taken.
+    pub fn dedupe(
+        &mut self,
+        src: Ino,
+        src_offset: u64,
+        dst: Ino,
+        dst_offset: u64,
+        len: u64,
+    ) -> Result<Dedupe> {
+        let source = Side { ino: src, generation: self.generation(src)?, offset: src_offset };
+        let target = Side { ino: dst, generation: self.generation(dst)?, offset: dst_offset };
+        let work = Dedupe { source, target, len, done: 0, sharing: false, unchanged: None, shared: 0 };
+        self.verify_range(&work)?;
+        self.sync_both(&work)?;
+        Ok(Dedupe { unchanged: Some(self.changes), ..work })
+    }
+
+    /// Takes one bounded step. The result is there with the last one.
+    pub fn dedupe_step(&mut self, work: &mut Dedupe) -> Result<Option<Deduped>> {
+        self.verify_range(work)?;
+        if work.sharing { self.share_piece(work) } else { self.compare_some(work) }
+    }
+
+    fn generation(&self, ino: Ino) -> Result<u64> {
+        let block = self.inode_block(ino)?;
+        Ok(self.blocks.word(block, word_index(slot_of(ino), inode::GENERATION))?)
+    }
+
+    /// Verifies the range: files may have changed since the last step.
+    fn verify_range(&self, work: &Dedupe) -> Result<()> {
+        let mut sizes = [0; 2];
+        for (size, side) in sizes.iter_mut().zip([work.source, work.target]) {
+            let attributes = self.attributes(side.ino)?;
+            if self.generation(side.ino)? != side.generation {
+                return Err(Error::NotFound);
+            }
+            match attributes.kind {
+                Kind::File => *size = attributes.size,
+                Kind::Directory => return Err(Error::IsDirectory),
+                Kind::Symlink => return Err(Error::Invalid("not a regular file")),
+            }
+        }
+        let (from, to, len) = (work.source.offset, work.target.offset, work.len);
+        let ends = [from, to].map(|at| at.checked_add(len));
+        let [Some(src_end), Some(dst_end)] = ends else { return Err(Error::TooLarge) };
+        if !from.is_multiple_of(BLOCK_SIZE) || !to.is_multiple_of(BLOCK_SIZE) {
+            return Err(Error::Invalid("offsets of a dedupe must be multiples of 4096"));
+        }
+        if src_end > sizes[0] {
+            return Err(Error::Invalid("the range ends beyond the end of the source"));
+        }
+        if dst_end > sizes[1] {
+            return Err(Error::Invalid("the range ends beyond the end of the target"));
+        }
+        if !len.is_multiple_of(BLOCK_SIZE) && [src_end, dst_end] != sizes {
+            return Err(Error::Invalid("a length that is no multiple of 4096 must end both files"));
+        }
+        let round = len.next_multiple_of(BLOCK_SIZE);
+        if work.source.ino == work.target.ino && from < to + round && to < from + round {
+            return Err(Error::Invalid("source and target ranges overlap"));
+        }
+        Ok(())
+    }
+
+    /// No translation of the two files is writable, and what they contain is durable.
+    fn sync_both(&mut self, work: &Dedupe) -> Result<()> {
+        self.unfenced |= self.dax.sync(&mut self.blocks, work.source.ino)?;
+        self.unfenced |= self.dax.sync(&mut self.blocks, work.target.ino)?;
+        self.fence_overwrites();
+        Ok(())
+    }
+
+    /// The next run behind what is done; it ends with a leaf of either file.
+    fn run(&self, work: &Dedupe, done: u64, most: u64) -> Result<Run> {
+        let from = work.source.offset / BLOCK_SIZE + done;
+        let to = work.target.offset / BLOCK_SIZE + done;
+        let blocks = most.min(LEAF - from % LEAF).min(LEAF - to % LEAF);
+        let roots = [self.inode_path(work.source.ino)?.1, self.inode_path(work.target.ino)?.1];
+        let leaves = [self.leaf(roots[0], FileBlock(from))?, self.leaf(roots[1], FileBlock(to))?];
+        Ok(Run { from, to, blocks, leaves, roots })
+    }
+
+    /// What is at a block of the run, in source and target.
+    fn pair(&self, run: &Run, at: u64) -> Result<[Option<Pointer>; 2]> {
+        let mut pair = [None; 2];
+        for (side, block) in [run.from + at, run.to + at].map(FileBlock).into_iter().enumerate() {
+            pair[side] = match run.leaves[side] {
+                Some(leaf) => self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(p, _)| p),
+                None => run.roots[side].top.filter(|_| run.roots[side].height == 0 && block.0 == 0),
+            };
+        }
+        Ok(pair)
+    }
+
+    /// Whether all of a run is shared, or missing in both, as its nodes tell.
+    fn alike(run: &Run) -> bool {
+        let same_place = run.from % LEAF == run.to % LEAF;
+        match run.leaves {
+            [Some(a), Some(b)] => a == b && same_place,
+            [None, None] => [0, 1].iter().all(|&side| {
+                let Root { height, top } = run.roots[side];
+                let first = [run.from, run.to][side];
+                top.is_none() || height > 0 || first > 0
+            }),
+            _ => false,
+        }
+    }
+
+    /// Compares a block of the run: `Ok(None)` if it is equal, else where the first difference is.
+    fn difference(&self, [a, b]: [Option<Pointer>; 2], len: u64) -> Result<Option<u64>> {
+        let place = |p: Option<Pointer>| p.filter(|p| !p.unwritten).map(|p| word_at(p.block, 0));
+        Ok(match (place(a), place(b)) {
+            (None, None) => None,
+            (Some(at), None) | (None, Some(at)) => self.blocks.pmem.first_nonzero(at, len)?,
+            (Some(a), Some(b)) if a == b => None,
+            (Some(a), Some(b)) => self.blocks.pmem.first_difference(a, b, len)?,
+        })
+    }
+
+    /// Bytes of a block of the range: fewer than a block only at the end of both files.
+    fn length_at(work: &Dedupe, block: u64) -> u64 {
+        (work.len - block * BLOCK_SIZE).min(BLOCK_SIZE)
+    }
+
+    /// A step of the first pass.
+    fn compare_some(&mut self, work: &mut Dedupe) -> Result<Option<Deduped>> {
+        let blocks = work.len.div_ceil(BLOCK_SIZE);
+        let (mut read, mut leaves) = (0, 0);
+        while work.done < blocks && read < BLOCKS_A_STEP && leaves < LEAVES_A_STEP {
+            leaves += 1;
+            let run = self.run(work, work.done, (blocks - work.done).min(BLOCKS_A_STEP - read))?;
+            if Self::alike(&run) {
+                // The rest of the leaf is alike too.
+                work.done += self.run(work, work.done, blocks - work.done)?.blocks;
+                continue;
+            }
+            for at in 0..run.blocks {
+                let block = work.done + at;
+                let len = Self::length_at(work, block);
+                if let Some(byte) = self.difference(self.pair(&run, at)?, len)? {
+                    return Ok(Some(Deduped { shared: 0, differs_at: Some(block * BLOCK_SIZE + byte) }));
+                }
+            }
+            work.done += run.blocks;
+            read += run.blocks;
+        }
+        if work.done == blocks {
+            (work.done, work.sharing) = (0, true);
+        }
+        Ok(None)
+    }
+
+    /// A step of the second pass: what lies below one leaf of the target, at once.
+    fn share_piece(&mut self, work: &mut Dedupe) -> Result<Option<Deduped>> {
+        let blocks = work.len.div_ceil(BLOCK_SIZE);
+        let to = work.target.offset / BLOCK_SIZE + work.done;
+        let piece = (blocks - work.done).min(LEAF - to % LEAF);
+        self.sync_both(work)?;
+        let compare = work.unchanged != Some(self.changes);
+        if compare {
+            work.unchanged = None;
+        }
+        let (mut at, mut differing) = (0, 0);
+        while at < piece {
+            let run = self.run(work, work.done + at, piece - at)?;
+            at += run.blocks;
+            if Self::alike(&run) {
+                continue;
+            }
+            for i in 0..run.blocks {
+                let block = work.done + at - run.blocks + i;
+                let pair = self.pair(&run, i)?;
+                let len = Self::length_at(work, block);
+                differing += if pair[0] != pair[1] { len } else { 0 };
+                if compare && let Some(byte) = self.difference(pair, len)? {
+                    let differs_at = Some(block * BLOCK_SIZE + byte);
+                    return Ok(Some(Deduped { shared: work.shared, differs_at }));
+                }
+            }
+        }
+        if differing > 0 {
+            self.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+            let (_, source) = self.inode_path(work.source.ino)?;
+            let from = work.source.offset / BLOCK_SIZE + work.done;
+            self.publish_splice(work.target.ino, &Splice { source, from, to, blocks: piece }, None)?;
+            self.reclaim_some()?;
+            work.unchanged = work.unchanged.map(|_| self.changes);
+            work.shared += differing;
+        }
+        work.done += piece;
+        let ended = work.done == blocks;
+        Ok(ended.then_some(Deduped { shared: work.shared, differs_at: None }))
+    }
+}
