@@ -4,6 +4,8 @@
 pub const BLOCK_SIZE: u64 = 4096;
 /// Longest name in bytes.
 pub const MAX_NAME: usize = 255;
+/// Longest target of a symbolic link in bytes.
+pub const MAX_TARGET: usize = 4095;
 /// Largest file: 512 GiB, what a tree of three levels maps.
 pub const MAX_FILE_SIZE: u64 = 512 << 30;
 

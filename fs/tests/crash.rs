@@ -77,17 +77,17 @@ fn most_fences(op: &Op, setup: &Setup) -> Option<u64> {
     let growth = if setup.name == "full" { 6 } else { 0 };
     Some(match op {
         Op::Create(_) | Op::Mkdir(_) | Op::Unlink(_) | Op::Rmdir(_) | Op::Rename(..) => 2 + growth,
-        Op::Clone(..) => 2 + growth,
+        Op::Clone(..) | Op::Link(..) | Op::Symlink(..) => 2 + growth,
         // Below one leaf of the tree, to bytes that are there, and not at a border.
         Op::Write("b", ..) | Op::Write("p", ..) => 2,
         Op::Write("f", ..) => 0,
         // The rest of the last block of a file that is being made longer is zeroed first.
-        Op::Append("a" | "c" | "f" | "g" | "d/y", _) => 3,
+        Op::Append("a" | "c" | "f" | "g" | "h" | "d/y", _) => 3,
         // Files of less than one leaf.
         Op::Dedupe(..) => 2,
         Op::Store(..) if setup.name == "equal" => 2,
-        // One page each, but for "b", which touches two shared ones.
-        Op::Store("b", ..) => 4,
+        // One page each, but for these, which touch two shared ones.
+        Op::Store("b" | "d/c", ..) => 4,
         Op::Store("d/x" | "t" | "p", ..) => 2,
         Op::Store(..) => 0,
         _ => return None,
@@ -138,6 +138,11 @@ fn one_operation_on_full_buckets() {
 }
 
 #[test]
+fn one_operation_on_links() {
+    one(setups::links());
+}
+
+#[test]
 fn two_operations_on_files() {
     // A step that has no factor in common with the number of operations: each slice has
     // all of them, first and second.
@@ -162,6 +167,12 @@ fn two_operations_on_equal_files() {
 fn two_operations_on_full_buckets() {
     let chosen = slice();
     two(setups::full(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
+}
+
+#[test]
+fn two_operations_on_links() {
+    let chosen = slice();
+    two(setups::links(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
 }
 
 /// Sequences of three over names and sharing: a sample, in the long run only.

@@ -96,6 +96,11 @@ fn damaged_files() {
 }
 
 #[test]
+fn damaged_links() {
+    damage_all(setups::links());
+}
+
+#[test]
 fn damaged_tall_trees() {
     damage_all(setups::tall());
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use umbra_fs::testing::{Call, Event, Site, Skip};
 
 fn explorers() -> Vec<Explorer> {
-    [setups::files(), setups::tall(), setups::full(), setups::equal()]
+    [setups::files(), setups::links(), setups::tall(), setups::full(), setups::equal()]
         .into_iter()
         .map(|setup| {
             let mut explorer = Explorer::new(Rc::new(setup));

@@ -63,6 +63,10 @@ pub enum Command {
     Rm(Rm),
     /// Rename; an existing file at the destination is replaced atomically
     Mv(Mv),
+    /// Give a file a further name, or with -s make a symbolic link
+    Ln(Ln),
+    /// Print the target of a symbolic link
+    Readlink(OneLink),
     /// Make a directory
     Mkdir(Mkdir),
     /// Set the size of a file
@@ -159,8 +163,8 @@ pub struct Put {
     /// File to read; '-' is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub local: PathBuf,
-    /// File to write; one that exists is replaced once all is there. With a '/' at its end: the
-    /// directory to write into
+    /// File to write; one that exists, also a symbolic link, is replaced once all is there. With a
+    /// '/' at its end: the directory to write into
     pub path: OsString,
 }
 
@@ -170,7 +174,7 @@ Examples:
   umbra get /images/disk.img disk.img
   umbra get /backup.tar - | tar t")]
 pub struct Get {
-    /// File to read
+    /// File to read; a symbolic link is not followed
     pub path: OsString,
     /// File to write; '-' is standard output
     #[arg(value_hint = ValueHint::FilePath)]
@@ -179,7 +183,7 @@ pub struct Get {
 
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Show mode, size and time too
+    /// Show mode, names, size and time too, and where links lead
     #[arg(short)]
     pub long: bool,
     /// Directory, or file
@@ -189,7 +193,7 @@ pub struct Ls {
 
 #[derive(Debug, Args)]
 pub struct OnePath {
-    /// File or directory
+    /// File, directory or symbolic link (which is not followed)
     pub path: OsString,
 }
 
@@ -209,6 +213,30 @@ pub struct Mv {
     pub from: OsString,
     /// New path; with a '/' at its end: the directory to move into
     pub to: OsString,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  umbra ln /images/a.img /images/b.img   two names of one file
+  umbra ln -s a.img /images/current      a link that says 'a.img'
+
+The server follows no symbolic link: what a link says is for those who mount the volume. Where
+they would follow it, its target is relative to the directory that holds the link.")]
+pub struct Ln {
+    /// Make a symbolic link
+    #[arg(short, long)]
+    pub symbolic: bool,
+    /// The file; with -s what the link says, which is not looked at
+    pub target: OsString,
+    /// The new name, which must not exist; with a '/' at its end: the directory to put it into
+    pub path: OsString,
+}
+
+#[derive(Debug, Args)]
+pub struct OneLink {
+    /// Symbolic link
+    pub path: OsString,
 }
 
 #[derive(Debug, Args)]

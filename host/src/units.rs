@@ -1,5 +1,7 @@
 //! Sizes and offsets as people write them, and as people read them.
 
+use umbra_proto::rpc::kind;
+
 /// Reads a number of bytes: decimal or `0x` hexadecimal, or decimal with one of the
 /// binary suffixes `K`, `M`, `G`, `T` (a following `iB` or `B` is allowed).
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -89,8 +91,13 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// Permission bits and kind as `ls -l` writes them.
-pub fn show_mode(directory: bool, mode: u16) -> String {
-    let mut text = String::from(if directory { "d" } else { "-" });
+pub fn show_mode(kind: u8, mode: u16) -> String {
+    let mut text = String::from(match kind {
+        kind::FILE => "-",
+        kind::DIRECTORY => "d",
+        kind::SYMLINK => "l",
+        _ => "?",
+    });
     for (bit, letter) in (0..9).rev().zip("rwxrwxrwx".chars()) {
         text.push(if mode & (1 << bit) != 0 { letter } else { '-' });
     }
@@ -142,7 +149,8 @@ mod tests {
         assert_eq!(show_time(0), "1970-01-01 00:00:00");
         assert_eq!(show_time(951_827_696_000_000_000), "2000-02-29 12:34:56");
         assert_eq!(show_time(-1), "1969-12-31 23:59:59");
-        assert_eq!(show_mode(true, 0o755), "drwxr-xr-x");
-        assert_eq!(show_mode(false, 0o640), "-rw-r-----");
+        assert_eq!(show_mode(kind::DIRECTORY, 0o755), "drwxr-xr-x");
+        assert_eq!(show_mode(kind::FILE, 0o640), "-rw-r-----");
+        assert_eq!(show_mode(kind::SYMLINK, 0o777), "lrwxrwxrwx");
     }
 }

@@ -54,7 +54,7 @@ fn one(random: &mut Random, id: u32) -> Vec<u8> {
     let bytes = vec![random.next() as u8; random.below(30_000)];
     let (from, to) = (path(random), path(random));
     let flag = random.below(2) == 0;
-    match random.below(28) {
+    match random.below(31) {
         0 => request(id, &rpc::Ping {}, &bytes[..bytes.len().min(10)]),
         1 => request(id, &rpc::Status {}, &[]),
         2 => request(id, &rpc::Check {}, &[]),
@@ -100,6 +100,9 @@ fn one(random: &mut Random, id: u32) -> Vec<u8> {
             request(id, &rpc::CloneRange { from, to, from_offset, to_offset, len }, &[])
         }
         24 => request(id, &rpc::Load { handle, offset: at, len: random.below(50_000) as u64 }, &[]),
+        27 => request(id, &rpc::Link { path: from, to }, &[]),
+        28 => request(id, &rpc::Symlink { path: from, target: to }, &[]),
+        29 => request(id, &rpc::ReadLink { path: from }, &[]),
         25 | 26 => request(id, &rpc::Store { handle, offset: at, sync: flag }, &bytes),
         _ => request(id, &rpc::Pages { path: some(random, from), handle: None }, &[]),
     }

@@ -86,6 +86,48 @@ fn equal_files_share_after_a_dedupe() {
 }
 
 #[test]
+fn links_are_made_and_shown_and_followed_by_nobody() {
+    let vm = Vm::launch("64M");
+    fs::write(vm.file("f"), "one file").unwrap();
+    let local = vm.file("f").to_str().unwrap().to_string();
+    vm.ok(&["put", &local, "/f"]);
+    vm.ok(&["mkdir", "/d"]);
+    vm.ok(&["ln", "/f", "/d/"]);
+    vm.ok(&["ln", "-s", "../f", "/d/l"]);
+    assert_eq!(vm.ok(&["readlink", "/d/l"]), b"../f\n");
+    assert_eq!(vm.json(&["readlink", "/d/l"])["target"], "../f");
+    assert_eq!(vm.json(&["stat", "/d/f"])["nlink"], 2);
+    let link = vm.json(&["stat", "/d/l"]);
+    assert_eq!(
+        (&link["kind"], &link["size"], &link["target"]),
+        (&"symlink".into(), &4.into(), &"../f".into())
+    );
+    let listed = String::from_utf8(vm.ok(&["ls", "-l", "/d"])).unwrap();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].starts_with("-rw") && lines[0].contains("  2 ") && lines[0].ends_with(" f"), "{listed}");
+    assert!(lines[1].starts_with("lrwxrwxrwx   1 ") && lines[1].ends_with(" l -> ../f"), "{listed}");
+    let refused = vm.fails(&["get", "/d/l", vm.file("back").to_str().unwrap()]);
+    assert!(refused.contains("is a symbolic link"), "{refused}");
+    assert!(vm.fails(&["ln", "/d", "/e"]).contains("is a directory"));
+    assert!(vm.fails(&["ln", "-s", "x", "/d/l"]).contains("exists"));
+    // A put replaces the link, not what it says.
+    vm.ok(&["put", &local, "/d/l"]);
+    assert_eq!(vm.json(&["stat", "/d/l"])["kind"], "file");
+    // One name goes, the other stays, also across a clean stop.
+    vm.ok(&["rm", "/f"]);
+    vm.ok(&["ln", "-s", "d/f", "/s"]);
+    vm.down();
+    vm.up();
+    assert_eq!(vm.ok(&["get", "/d/f", "-"]), b"one file");
+    assert_eq!(vm.json(&["stat", "/d/f"])["nlink"], 1);
+    assert_eq!(vm.ok(&["readlink", "/s"]), b"d/f\n");
+    vm.ok(&["rm", "-r", "/d"]);
+    vm.ok(&["rm", "/s"]);
+    assert_eq!(vm.json(&["df"])["inodes"], 1, "only the root is left");
+    vm.assert_clean();
+}
+
+#[test]
 fn holes_stay_holes_both_ways() {
     let vm = Vm::launch("64M");
     let path = vm.file("sparse");

@@ -37,7 +37,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub fn open_window(&mut self, ino: Ino) -> Result<Window> {
         match self.attributes(ino)?.kind {
             Kind::Directory => Err(Error::IsDirectory),
-            Kind::File | Kind::Symlink => Ok(self.dax.open(ino)),
+            Kind::Symlink => Err(Error::Invalid("is a symbolic link")),
+            Kind::File => Ok(self.dax.open(ino)),
         }
     }
 

@@ -6,7 +6,6 @@
 use super::{FORMAT, MemPmem, SoftMachine, SoftMmu, damage, mount};
 use crate::dax;
 use crate::{Ino, Time, Volume};
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
@@ -17,6 +16,9 @@ const NOW: Time = Time(9_000);
 pub struct Template {
     bytes: Vec<u8>,
     damage: Vec<damage::Damage>,
+    /// The same with links.
+    links: Vec<u8>,
+    links_damage: Vec<damage::Damage>,
 }
 
 impl Default for Template {
@@ -60,23 +62,37 @@ impl Template {
         build(&mut volume).expect("a volume can be filled");
         let bytes = volume.pmem().bytes().to_vec();
         let damage = damage::cases(&bytes);
-        Template { bytes, damage }
+        let link = |volume: &mut Volume<MemPmem, SoftMmu>| -> crate::Result<()> {
+            let dir = volume.resolve(b"dir")?;
+            let a = volume.resolve(b"a")?;
+            volume.link(a, dir, b"again", NOW)?;
+            volume.symlink(root, b"link", b"dir/b", NOW)?;
+            Ok(())
+        };
+        link(&mut volume).expect("a volume can be filled");
+        let links = volume.pmem().bytes().to_vec();
+        let links_damage = damage::cases(&links);
+        Template { bytes, damage, links, links_damage }
     }
 
     fn damaged(&self, input: &mut Input<'_>) -> Option<MemPmem> {
-        if input.byte()? == 0xff {
-            // Any bytes at all.
-            let mut bytes = alloc::vec![0; REGION as usize];
-            bytes[..input.0.len()].copy_from_slice(input.0);
-            return Some(MemPmem::from_bytes(bytes));
-        }
-        let mut pmem = MemPmem::from_bytes(self.bytes.clone());
+        let (bytes, damage) = match input.byte()? {
+            0xff => {
+                // Any bytes at all.
+                let mut bytes = alloc::vec![0; REGION as usize];
+                bytes[..input.0.len()].copy_from_slice(input.0);
+                return Some(MemPmem::from_bytes(bytes));
+            }
+            0xc0.. => (&self.links, &self.links_damage),
+            _ => (&self.bytes, &self.damage),
+        };
+        let mut pmem = MemPmem::from_bytes(bytes.clone());
         for _ in 0..input.byte()? % 8 {
             let kind = input.byte()?;
             let at = input.number()?;
             match kind % 4 {
                 0 => {
-                    let case = &self.damage[at as usize % self.damage.len()];
+                    let case = &damage[at as usize % damage.len()];
                     pmem.bytes_mut()[case.at as usize..case.at as usize + 8]
                         .copy_from_slice(&case.value.to_le_bytes());
                 }
@@ -130,6 +146,7 @@ fn look(volume: &Volume<MemPmem, SoftMmu>, dir: Ino, budget: &mut u32) {
         }
         *budget -= 1;
         let _ = volume.attributes(ino);
+        let _ = volume.read_link(ino);
         let _ = volume.blocks(ino);
         let _ = volume.extent(ino, crate::FileBlock(0));
         let mut bytes = [0; 5000];
@@ -141,7 +158,8 @@ fn look(volume: &Volume<MemPmem, SoftMmu>, dir: Ino, budget: &mut u32) {
 
 /// One operation; `None` when the input is used up.
 fn step(machine: &mut SoftMachine<MemPmem>, input: &mut Input<'_>) -> Option<()> {
-    const PATHS: [&str; 8] = ["a", "dir/b", "dir/tall", "dir/empty", "dir/sub", "dir", "new", "dir/new"];
+    const PATHS: [&str; 10] =
+        ["a", "dir/b", "dir/tall", "dir/empty", "dir/sub", "dir", "new", "dir/new", "dir/again", "link"];
     let kind = input.byte()?;
     let path = PATHS[input.byte()? as usize % PATHS.len()];
     let other = PATHS[input.byte()? as usize % PATHS.len()];
@@ -177,7 +195,12 @@ fn step(machine: &mut SoftMachine<MemPmem>, input: &mut Input<'_>) -> Option<()>
         }
         (11, Ok(ino), ..) => drop(volume.sync(ino)),
         (12, ..) => while let Ok(true) = volume.reclaim_step() {},
-        _ => drop(String::from_utf8_lossy(other.as_bytes())),
+        (13, ino, _, Ok((dir, name))) => match (ino, number % 3) {
+            (Ok(ino), 0) => drop(volume.link(ino, dir, name, NOW)),
+            (Ok(ino), 1) => drop(volume.read_link(ino)),
+            _ => drop(volume.symlink(dir, name, path.as_bytes(), NOW)),
+        },
+        _ => {}
     }
     Some(())
 }

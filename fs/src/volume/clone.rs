@@ -22,7 +22,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(if kind == Kind::Directory {
                 Error::IsDirectory
             } else {
-                Error::Invalid("not a regular file")
+                Error::Invalid("is a symbolic link")
             });
         }
         let owner = self.blocks.word(block, word_index(slot_of(src), inode::OWNER))?;
@@ -36,7 +36,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if let Some(top) = root.top {
             self.blocks.add_reference(top.block)?;
         }
-        let made = self.make(dir, name, now, |_| NewInode {
+        let made = self.make(dir, name, now, &[], |_| NewInode {
             kind: Kind::File,
             mode,
             size,

@@ -116,7 +116,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             match attributes.kind {
                 Kind::File => *size = attributes.size,
                 Kind::Directory => return Err(Error::IsDirectory),
-                Kind::Symlink => return Err(Error::Invalid("not a regular file")),
+                Kind::Symlink => return Err(Error::Invalid("is a symbolic link")),
             }
         }
         let (from, to, len) = (work.source.offset, work.target.offset, work.len);

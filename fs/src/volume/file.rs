@@ -45,8 +45,8 @@ impl Source<'_> {
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// The inode must be a file (or a link, whose target is content as well).
-    fn file_size(&self, ino: Ino) -> Result<u64> {
+    /// Size of a file, or of a symbolic link, whose target can be read as content.
+    fn readable_size(&self, ino: Ino) -> Result<u64> {
         let block = self.inode_block(ino)?;
         match self.kind_in(block, ino)?.0 {
             Kind::Directory => Err(Error::IsDirectory),
@@ -54,9 +54,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
+    /// Size of a file that is to be changed.
+    fn file_size(&self, ino: Ino) -> Result<u64> {
+        let block = self.inode_block(ino)?;
+        match self.kind_in(block, ino)?.0 {
+            Kind::Directory => Err(Error::IsDirectory),
+            Kind::Symlink => Err(Error::Invalid("is a symbolic link")),
+            Kind::File => self.size_in(block, ino),
+        }
+    }
+
     /// Reads from media, not through a window. Returns fewer bytes only at end of file.
     pub fn read(&self, ino: Ino, offset: u64, into: &mut [u8]) -> Result<usize> {
-        let size = self.file_size(ino)?;
+        let size = self.readable_size(ino)?;
         let (_, root) = self.inode_path(ino)?;
         let len = (into.len() as u64).min(size.saturating_sub(offset));
         let mut done = 0;
@@ -366,7 +376,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The first run at or behind a file block: data, hole or unwritten. `None` beyond
     /// the end of the file. A run may be cut short: it ends at latest with its leaf.
     pub fn extent(&self, ino: Ino, from: FileBlock) -> Result<Option<Extent>> {
-        let end = self.file_size(ino)?.div_ceil(BLOCK_SIZE);
+        let end = self.readable_size(ino)?.div_ceil(BLOCK_SIZE);
         if from.0 >= end {
             return Ok(None);
         }

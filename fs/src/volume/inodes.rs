@@ -76,7 +76,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     pub(super) fn nlink_in(&self, block: Block, ino: Ino) -> Result<u32> {
-        Ok(self.number(block, ino, inode::NLINK, "a link count fails its check")? as u32)
+        let names = self.number(block, ino, inode::NLINK, "a link count fails its check")?;
+        u32::try_from(names).map_err(|_| damaged(block, "a link count is beyond the limit"))
     }
 
     /// The seed of a directory's name hash.

@@ -8,6 +8,7 @@
 //! | `file.rs` | read, write, truncate |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `names.rs` | create, remove, rename, paths |
+//! | `links.rs` | hard links and symbolic links |
 //! | `clone.rs` | clones of files |
 //! | `splice.rs` | clones of ranges |
 //! | `dedupe.rs` | sharing what is equal |
@@ -22,6 +23,7 @@ mod dedupe;
 mod dir;
 mod file;
 mod inodes;
+mod links;
 mod mount;
 mod names;
 mod rebuild;

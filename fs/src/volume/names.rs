@@ -8,14 +8,15 @@ use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::bucket::payload;
 use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
-use crate::format::word::Root;
+use crate::format::word::{Pointer, Root};
 use crate::path::Path;
 use crate::pmem::Pmem;
 use crate::types::*;
 use arrayvec::ArrayVec;
 
-/// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths.
-const NAME_BLOCKS: u64 = 24;
+/// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths, and the
+/// target of a symbolic link.
+pub(super) const NAME_BLOCKS: u64 = 25;
 /// Deepest directory that is looked at when a directory is moved.
 const MAX_DEPTH: usize = 1 << 16;
 
@@ -67,20 +68,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Creates an empty file.
     pub fn create(&mut self, dir: Ino, name: &[u8], mode: u16, now: Time) -> Result<Ino> {
-        self.make(dir, name, now, |ino| NewInode::of(Kind::File, mode, ino, dir, now))
+        self.make(dir, name, now, &[], |ino| NewInode::of(Kind::File, mode, ino, dir, now))
     }
 
     /// Creates an empty directory.
     pub fn mkdir(&mut self, dir: Ino, name: &[u8], mode: u16, now: Time) -> Result<Ino> {
-        self.make(dir, name, now, |ino| NewInode::of(Kind::Directory, mode, ino, dir, now))
+        self.make(dir, name, now, &[], |ino| NewInode::of(Kind::Directory, mode, ino, dir, now))
     }
 
-    /// Makes an inode and a name for it: two fences, if its blocks have room.
+    /// Makes an inode, with at most a block of content, and a name for it: two fences, if its
+    /// blocks have room.
     pub(super) fn make(
         &mut self,
         dir: Ino,
         name: &[u8],
         now: Time,
+        content: &[u8],
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<Ino> {
         check_name(name)?;
@@ -93,9 +96,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut epoch = 0;
         let made = self.make_room(&stage, dir, name).and_then(|room| {
             epoch = self.blocks.epoch;
+            let top = match content {
+                [] => None,
+                content => Some(self.stage_content(&mut stage, content)?),
+            };
             let ino = self.new_inode(&mut stage, |ino| {
-                let new = new(ino);
+                let mut new = new(ino);
                 kind = new.kind;
+                if let Some(block) = top {
+                    new.size = content.len() as u64;
+                    new.root = Root { height: 0, top: Some(Pointer::to(block)) };
+                }
                 new
             })?;
             Ok((room, ino))
@@ -150,7 +161,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let stage = self.stage();
         self.commit_and_release(stage, &[Edit::words(&path, &[(found.slot, 0)])], Purpose::Release)?;
         self.drop_name(found.ino)?;
+        self.touch_named(found.ino, now)?;
         self.touch(dir, &[inode::MTIME, inode::CTIME], now)
+    }
+
+    /// What lost a name has changed, if it is still there.
+    fn touch_named(&mut self, ino: Ino, now: Time) -> Result<()> {
+        match self.inode_path(ino) {
+            Err(Error::NotFound) => Ok(()),
+            _ => self.touch(ino, &[inode::CTIME], now),
+        }
     }
 
     /// One name of the inode is durably gone.
@@ -160,12 +180,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if names <= 1 && !self.dax.is_open(ino) {
             return self.drop_inode(ino);
         }
-        let (path, _) = self.inode_path(ino)?;
-        let slot = slot_of(ino);
         let left = names.saturating_sub(1);
-        let word = [(word_index(slot, inode::NLINK), seal_number(left as u64, inode::NLINK, slot))];
-        let stage = self.stage();
-        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+        self.set_names(ino, left)?;
         if left == 0 {
             self.dax.set_orphan(ino);
         }
@@ -208,11 +224,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.blocks.ensure(2 * NAME_BLOCKS, Purpose::Grow)?;
         let stage = self.stage();
-        let result = self.commit_rename(stage, dir, name, to_dir, to_name, is_dir)?;
-        if let Some(dropped) = result {
-            self.inode_dropped(dropped);
-        } else if let Some(old) = replaced {
-            self.drop_name(old.ino)?;
+        match self.commit_rename(stage, dir, name, to_dir, to_name, is_dir)? {
+            Replaced::Gone(ino) => self.inode_dropped(ino),
+            Replaced::Orphan(ino) => self.dax.set_orphan(ino),
+            Replaced::Nothing => {}
+        }
+        if let Some(old) = replaced {
+            self.touch_named(old.ino, now)?;
         }
         self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
         if dir != to_dir {
@@ -221,8 +239,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.touch(moved.ino, &[inode::CTIME], now)
     }
 
-    /// Everything that a rename changes, published by one word. Returns the inode that
-    /// went with it, if the name that was replaced was its last one and nobody has it open.
+    /// Everything that a rename changes, published by one word. Returns what became of an inode
+    /// whose last name was replaced.
     fn commit_rename(
         &mut self,
         stage: crate::stage::Stage<crate::stage::Written>,
@@ -231,7 +249,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         to_dir: Ino,
         to_name: &[u8],
         is_dir: bool,
-    ) -> Result<Option<Ino>> {
+    ) -> Result<Replaced> {
         let prepared = self.prepare_rename(&stage, dir, name, to_dir, to_name, is_dir);
         let plan = match prepared {
             Ok(plan) => plan,
@@ -251,7 +269,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             edits.push(Edit::words(path, words));
         }
         self.commit_and_release(stage, &edits, Purpose::Grow)?;
-        Ok(plan.dropped)
+        Ok(plan.replaced)
     }
 
     fn prepare_rename(
@@ -274,7 +292,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             source: self.slot_path(dir, &moved)?,
             source_words: [(moved.slot, 0)],
             inodes: ArrayVec::new(),
-            dropped: None,
+            replaced: Replaced::Nothing,
             target: room.path.clone(),
         };
         plan.target_words.push(room.word());
@@ -287,11 +305,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         if let Some(old) = replaced {
             let block = self.inode_block(old.ino)?;
-            if self.nlink_in(block, old.ino)? <= 1 && !self.dax.is_open(old.ino) {
-                let (path, _) = self.inode_path(old.ino)?;
-                plan.inodes.push((path, [(word_index(slot_of(old.ino), inode::ROOT), 0)]));
-                plan.dropped = Some(old.ino);
-            }
+            let left = self.nlink_in(block, old.ino)?.saturating_sub(1);
+            let word = if left > 0 {
+                Self::names_word(old.ino, left)
+            } else if self.dax.is_open(old.ino) {
+                plan.replaced = Replaced::Orphan(old.ino);
+                Self::names_word(old.ino, 0)
+            } else {
+                plan.replaced = Replaced::Gone(old.ino);
+                (word_index(slot_of(old.ino), inode::ROOT), 0)
+            };
+            plan.inodes.push((self.inode_path(old.ino)?.0, [word]));
         }
         Ok(plan)
     }
@@ -308,13 +332,24 @@ struct RenamePlan {
     /// Bucket of the old name.
     source: Path,
     source_words: [(u16, u64); 1],
-    /// Words of inodes: a directory's new parent, the root of what is replaced.
+    /// Words of inodes: a directory's new parent; the root, or the count of names, of what is
+    /// replaced.
     inodes: ArrayVec<(Path, [(u16, u64); 1]), 2>,
-    dropped: Option<Ino>,
+    replaced: Replaced,
+}
+
+/// What became of the inode whose name was replaced.
+enum Replaced {
+    /// There was none, or it has other names.
+    Nothing,
+    /// It went with its last name.
+    Gone(Ino),
+    /// It is open, and goes with its last window.
+    Orphan(Ino),
 }
 
 impl NewInode {
-    fn of(kind: Kind, mode: u16, ino: Ino, parent: Ino, now: Time) -> Self {
+    pub(super) fn of(kind: Kind, mode: u16, ino: Ino, parent: Ino, now: Time) -> Self {
         // The seed only has to differ between directories: the volume's own part is secret.
         let seed = (now.0 as u64).rotate_left(24) ^ ino.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         NewInode {

@@ -66,7 +66,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             match attributes.kind {
                 Kind::File => *size = attributes.size,
                 Kind::Directory => return Err(Error::IsDirectory),
-                Kind::Symlink => return Err(Error::Invalid("not a regular file")),
+                Kind::Symlink => return Err(Error::Invalid("is a symbolic link")),
             }
         }
         let [src_size, dst_size] = sizes;

@@ -19,6 +19,10 @@ pub enum Op {
     Unlink(&'static str),
     Rmdir(&'static str),
     Rename(&'static str, &'static str),
+    /// What is there, and its further name.
+    Link(&'static str, &'static str),
+    /// The target, and the link.
+    Symlink(&'static str, &'static str),
     Truncate(&'static str, u64),
     /// Offset, length.
     Write(&'static str, u64, u64),
@@ -133,6 +137,8 @@ impl World {
             }
             Op::Rename(from, to) => {
                 let moved = *new.names.get(from)?;
+                // Two names of one file: nothing happens.
+                let same = new.names.get(to) == Some(&moved) && moved != Node::Dir;
                 let fits = match (moved, new.names.get(to)) {
                     _ if !new.parent_exists(to) || to.starts_with(&format!("{from}/")) || from == to => false,
                     (_, None) | (Node::File(_), Some(Node::File(_))) => true,
@@ -144,6 +150,9 @@ impl World {
                 }
                 let ((dir, name), (to_dir, to_name)) = (root(self, from)?, root(self, to)?);
                 self.volume().rename(dir, &name, to_dir, &to_name, NOW).expect("rename");
+                if same {
+                    return Some(during);
+                }
                 let below = format!("{from}/");
                 let moved: Vec<String> =
                     new.names.keys().filter(|k| *k == from || k.starts_with(&below)).cloned().collect();
@@ -153,8 +162,28 @@ impl World {
                 }
                 new.prune();
             }
+            Op::Link(from, to) => {
+                let Some(Node::File(id)) = new.names.get(from).copied() else { return None };
+                if new.names.contains_key(to) || !new.parent_exists(to) {
+                    return None;
+                }
+                let (dir, name) = root(self, to)?;
+                let ino = self.ino(from).expect("a file is found");
+                self.volume().link(ino, dir, &name, NOW).expect("link");
+                new.names.insert(to.into(), Node::File(id));
+            }
+            Op::Symlink(target, path) => {
+                if new.names.contains_key(path) || !new.parent_exists(path) {
+                    return None;
+                }
+                let (dir, name) = root(self, path)?;
+                let ino = self.volume().symlink(dir, &name, target.as_bytes(), NOW).expect("symlink");
+                assert_eq!(self.volume().read_link(ino), Ok(target.as_bytes().to_vec()));
+                let link = File { kind: Kind::Symlink, ..File::new(0o777, target.into()) };
+                new.add_file(path, link);
+            }
             Op::Truncate(path, size) => {
-                new.file(path)?;
+                new.regular(path)?;
                 let ino = self.ino(path).expect("a file is found");
                 self.volume().truncate(ino, size, now).expect("truncate");
                 let file = new.file_mut(path)?;
@@ -162,17 +191,17 @@ impl World {
                 (file.mtime, file.synced) = (now, false);
             }
             Op::Append(path, len) => {
-                let offset = new.file(path)?.content.len() as u64;
+                let offset = new.regular(path)?.content.len() as u64;
                 return self.apply(Op::Write(path, offset, len), seed);
             }
             Op::Write(..) | Op::Copy(..) => {
                 let (path, offset, bytes) = match op {
                     Op::Write(path, offset, len) => (path, offset, pattern(seed, len)),
-                    Op::Copy(from, to) => (to, 0, new.file(from)?.content.clone()),
+                    Op::Copy(from, to) => (to, 0, new.regular(from)?.content.clone()),
                     _ => return None,
                 };
                 let len = bytes.len() as u64;
-                let old = new.file(path)?.clone();
+                let old = new.regular(path)?.clone();
                 let Some(Node::File(id)) = new.names.get(path).copied() else { return None };
                 let ino = self.ino(path).expect("a file is found");
                 let in_place = self.in_place(ino, offset, len);
@@ -189,8 +218,8 @@ impl World {
                 during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
             }
             Op::Clone(from, to) => {
-                if new.file(from)?.kind != Kind::File || new.names.contains_key(to) || !new.parent_exists(to)
-                {
+                new.regular(from)?;
+                if new.names.contains_key(to) || !new.parent_exists(to) {
                     return None;
                 }
                 let (dir, name) = root(self, to)?;
@@ -201,8 +230,8 @@ impl World {
                 new.add_file(to, copy);
             }
             Op::CloneRange(from, block, to, to_block, blocks) => {
-                let source = new.file(from)?.content.clone();
-                let target = new.file(to)?.content.len() as u64;
+                let source = new.regular(from)?.content.clone();
+                let target = new.regular(to)?.content.len() as u64;
                 let (start, at) = (block * BLOCK_SIZE, to_block * BLOCK_SIZE);
                 let len = (blocks * BLOCK_SIZE).min((source.len() as u64).saturating_sub(start));
                 let same = from == to && block < to_block + blocks && to_block < block + blocks;
@@ -219,7 +248,7 @@ impl World {
                 file.write(at, &source[start as usize..(start + len) as usize], &|_| false);
             }
             Op::Dedupe(from, to) => {
-                let (a, b) = (new.file(from)?.content.clone(), new.file(to)?.content.clone());
+                let (a, b) = (new.regular(from)?.content.clone(), new.regular(to)?.content.clone());
                 let len = if a.len() == b.len() { a.len() } else { a.len().min(b.len()) / 4096 * 4096 };
                 let (src, dst) =
                     (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
@@ -236,7 +265,7 @@ impl World {
                 }
             }
             Op::Store(path, offset, len) => {
-                let size = new.file(path)?.content.len() as u64;
+                let size = new.regular(path)?.content.len() as u64;
                 if offset + len > size {
                     return None;
                 }

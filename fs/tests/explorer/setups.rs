@@ -204,6 +204,67 @@ pub fn equal() -> Setup {
     Setup::new("equal", &build, ops)
 }
 
+/// Files with several names, and symbolic links.
+pub fn links() -> Setup {
+    use Op::*;
+    let build = [
+        Mkdir("d"),
+        Create("a"),
+        Write("a", 0, 5000),
+        Create("h"),
+        Write("h", 0, 6000),
+        Link("h", "d/h"),
+        Clone("h", "c"),
+        Link("c", "d/c"),
+        Link("c", "i"),
+        Symlink("d/h", "s"),
+        Symlink("nowhere", "d/s"),
+    ];
+    let ops = vec![
+        Link("a", "n"),
+        Link("a", "d/n"),
+        Link("h", "n"),
+        Link("c", "d/n"),
+        Link("s", "n"),
+        Symlink("a", "n"),
+        Symlink("../c", "d/n"),
+        Symlink("d/h", "m"),
+        Create("n"),
+        Clone("h", "n"),
+        Unlink("a"),
+        Unlink("h"),
+        Unlink("d/h"),
+        Unlink("c"),
+        Unlink("i"),
+        Unlink("s"),
+        Unlink("d/s"),
+        // Onto a name of something else, of a file with more names, of itself; onto links.
+        Rename("a", "h"),
+        Rename("h", "a"),
+        Rename("h", "d/h"),
+        Rename("h", "n"),
+        Rename("h", "c"),
+        Rename("d/c", "h"),
+        Rename("s", "d/h"),
+        Rename("s", "d/n"),
+        Rename("d/s", "s"),
+        Rename("a", "s"),
+        Write("h", 100, 200),
+        Write("d/c", 4096, 3000),
+        Append("h", 3000),
+        Truncate("h", 0),
+        CloneRange("a", 0, "h", 0, 1),
+        Store("d/c", 4090, 20),
+        Sync("h"),
+        Remount,
+    ];
+    let mut setup = Setup::new("links", &build, ops);
+    // A target that takes all of its block, and one byte less.
+    let long: &'static str = "t".repeat(4095).leak();
+    setup.large = vec![Symlink(long, "n"), Symlink(&long[1..], "n")];
+    setup
+}
+
 /// A bucket and a block of inodes that are full: the next name splits the one, the next
 /// inode needs another one.
 pub fn full() -> Setup {
@@ -226,6 +287,9 @@ pub fn full() -> Setup {
         Rename(long(0), long(20)),
         Rename(long(1), long(2)),
         Rename(long(1), "d/n"),
+        Link("d/c", long(20)),
+        Symlink("d/c", long(20)),
+        Symlink("c", "d/n"),
         Unlink(long(3)),
     ];
     Setup::new("full", &build, ops)

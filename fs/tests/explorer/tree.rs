@@ -99,6 +99,11 @@ impl Expected {
         }
     }
 
+    /// The file of a name that is neither a directory nor a symbolic link.
+    pub fn regular(&self, path: &str) -> Option<&File> {
+        self.file(path).filter(|file| file.kind == Kind::File)
+    }
+
     pub fn file_mut(&mut self, path: &str) -> Option<&mut File> {
         match self.names.get(path) {
             Some(Node::File(id)) => self.files.get_mut(id),

@@ -102,6 +102,21 @@ impl Client {
         self.call(&rpc::Rename { from, to }).map(drop)
     }
 
+    /// Adds a name for a file or a symbolic link.
+    pub fn link(&mut self, path: &[u8], to: &[u8]) -> Result<()> {
+        self.call(&rpc::Link { path, to }).map(drop)
+    }
+
+    /// Creates a symbolic link.
+    pub fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        self.call(&rpc::Symlink { path, target }).map(drop)
+    }
+
+    /// What a symbolic link says.
+    pub fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.call(&rpc::ReadLink { path })?.target)
+    }
+
     /// Sets the size of a file.
     pub fn truncate(&mut self, path: &[u8], size: u64) -> Result<()> {
         self.call(&rpc::Truncate { path: Some(path), handle: None, size }).map(drop)

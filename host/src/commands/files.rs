@@ -2,7 +2,7 @@
 
 use super::{Context, destination, server_path, shown};
 use crate::cli::{Clone, Dedupe, Ls, Mkdir, Mv, OnePath, Rm, Truncate};
-use crate::output::{Failure, Outcome};
+use crate::output::{Failure, Format, Outcome};
 use serde_json::{Value, json};
 use std::time::Instant;
 use umbra::client::rpc::{Attributes, Entry, ErrorCode, kind};
@@ -20,8 +20,14 @@ pub fn ls(context: &Context, options: Ls) -> Outcome {
         Err(error) => return Err(error.into()),
     };
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let fields = json!({ "entries": entries.iter().map(entry_json).collect::<Vec<_>>() });
-    context.format.report(fields, || entries.iter().map(|entry| line(entry, options.long)).collect())
+    let mut targets = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let asked = entry.kind == kind::SYMLINK && (options.long || context.format == Format::Json);
+        targets.push(if asked { target_of(&mut client, &path, entry)? } else { None });
+    }
+    let entries: Vec<_> = entries.iter().zip(&targets).collect();
+    let fields = json!({ "entries": entries.iter().map(|(e, t)| entry_json(e, t)).collect::<Vec<_>>() });
+    context.format.report(fields, || entries.iter().map(|(e, t)| line(e, t, options.long)).collect())
 }
 
 fn entry_of(client: &mut Client, path: &[u8]) -> Outcome<Entry> {
@@ -30,31 +36,50 @@ fn entry_of(client: &mut Client, path: &[u8]) -> Outcome<Entry> {
     Ok(Entry { name, ino: attributes.ino, kind: attributes.kind, cookie: 0, attributes: Some(attributes) })
 }
 
-fn entry_json(entry: &Entry) -> Value {
+/// What a link of a listing says; `None` if it went meanwhile, or is damaged.
+fn target_of(client: &mut Client, listed: &[u8], entry: &Entry) -> Outcome<Option<Vec<u8>>> {
+    let path = if entry.name == listed { listed.to_vec() } else { [listed, b"/", &entry.name].concat() };
+    match client.read_link(&path) {
+        Ok(target) => Ok(Some(target)),
+        Err(Error::Server(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn entry_json(entry: &Entry, target: &Option<Vec<u8>>) -> Value {
     let attributes = entry.attributes.as_ref();
     json!({
         "name": shown(&entry.name),
         // For names that are not UTF-8, which JSON cannot hold.
-        "name_hex": std::str::from_utf8(&entry.name).is_err().then(|| hex(&entry.name)),
+        "name_hex": hex_of_odd(&entry.name),
         "ino": entry.ino,
         "kind": kind_name(entry.kind),
         "size": attributes.map(|a| a.size),
         "mode": attributes.map(|a| a.mode),
         "mtime": attributes.map(|a| a.mtime),
+        "nlink": attributes.map(|a| a.nlink),
+        "target": target.as_deref().map(shown),
+        "target_hex": target.as_deref().and_then(hex_of_odd),
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Bytes that are not UTF-8, as hexadecimal digits.
+pub fn hex_of_odd(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).is_err().then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn line(entry: &Entry, long: bool) -> String {
-    let mark = if entry.kind == kind::DIRECTORY { "/" } else { "" };
+fn line(entry: &Entry, target: &Option<Vec<u8>>, long: bool) -> String {
+    let mark = match (entry.kind, target) {
+        (kind::DIRECTORY, _) => "/".into(),
+        (_, Some(target)) => format!(" -> {}", shown(target)),
+        _ => String::new(),
+    };
     let name = shown(&entry.name);
     match &entry.attributes {
         Some(a) if long => format!(
-            "{} {:>14} {} {name}{mark}\n",
-            show_mode(a.kind == kind::DIRECTORY, a.mode),
+            "{} {:>3} {:>14} {} {name}{mark}\n",
+            show_mode(a.kind, a.mode),
+            a.nlink,
             a.size,
             show_time(a.mtime)
         ),
@@ -74,21 +99,26 @@ fn kind_name(number: u8) -> &'static str {
 /// `umbra stat`
 pub fn stat(context: &Context, options: OnePath) -> Outcome {
     let path = server_path(&options.path);
-    let a: Attributes = context.connect()?.stat(&path, Blocks::Count)?;
+    let mut client = context.connect()?;
+    let a: Attributes = client.stat(&path, Blocks::Count)?;
+    let target = if a.kind == kind::SYMLINK { Some(client.read_link(&path)?) } else { None };
     let fields = json!({
         "ino": a.ino, "kind": kind_name(a.kind), "size": a.size, "blocks": a.blocks, "mode": a.mode,
         "mtime": a.mtime, "ctime": a.ctime, "btime": a.btime, "nlink": a.nlink, "uid": a.uid, "gid": a.gid,
+        "target": target.as_deref().map(shown), "target_hex": target.as_deref().and_then(hex_of_odd),
     });
     context.format.report(fields, || {
         format!(
-            "path:   {}\nkind:   {}\nino:    {}\nsize:   {} ({})\nblocks: {}\nmode:   {} ({:04o})\nmtime:  {} UTC\nctime:  {} UTC\n",
+            "path:   {}\nkind:   {}\n{}ino:    {}\nnames:  {}\nsize:   {} ({})\nblocks: {}\nmode:   {} ({:04o})\nmtime:  {} UTC\nctime:  {} UTC\n",
             shown(&path),
             kind_name(a.kind),
+            target.as_deref().map_or(String::new(), |target| format!("target: {}\n", shown(target))),
             a.ino,
+            a.nlink,
             a.size,
             show_bytes(a.size),
             a.blocks.map_or("-".into(), |blocks| blocks.to_string()),
-            show_mode(a.kind == kind::DIRECTORY, a.mode),
+            show_mode(a.kind, a.mode),
             a.mode,
             show_time(a.mtime),
             show_time(a.ctime),

@@ -4,6 +4,7 @@
 //! |-----------------|---------------------------------------------------------|
 //! | `vm.rs`         | up, down, status, console                               |
 //! | `files.rs`      | ls, stat, rm, mv, mkdir, truncate, df, clone, dedupe    |
+//! | `links.rs`      | ln, readlink                                            |
 //! | `transfer.rs`   | put, get                                                |
 //! | `mapping.rs`    | poke, peek, pages, check                                |
 //! | `relay.rs`      | relay                                                   |
@@ -11,6 +12,7 @@
 
 mod files;
 mod generate;
+mod links;
 mod mapping;
 mod relay;
 mod transfer;
@@ -64,6 +66,8 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Stat(it)) => files::stat(&context, it),
         Some(Command::Rm(it)) => files::rm(&context, it),
         Some(Command::Mv(it)) => files::mv(&context, it),
+        Some(Command::Ln(it)) => links::ln(&context, it),
+        Some(Command::Readlink(it)) => links::readlink(&context, it),
         Some(Command::Mkdir(it)) => files::mkdir(&context, it),
         Some(Command::Truncate(it)) => files::truncate(&context, it),
         Some(Command::Df) => files::df(&context),

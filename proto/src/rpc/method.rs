@@ -53,6 +53,12 @@ methods! {
     TRUNCATE = 0x18, "truncate";
     /// [`SetAttributes`](super::SetAttributes)
     SET_ATTRIBUTES = 0x19, "set-attributes";
+    /// [`Link`](super::Link)
+    LINK = 0x1a, "link";
+    /// [`Symlink`](super::Symlink)
+    SYMLINK = 0x1b, "symlink";
+    /// [`ReadLink`](super::ReadLink)
+    READ_LINK = 0x1c, "read-link";
     /// [`Open`](super::Open)
     OPEN = 0x20, "open";
     /// [`Close`](super::Close)

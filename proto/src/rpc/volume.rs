@@ -287,3 +287,48 @@ pub struct SetAttributes<'a> {
     pub mtime: Option<i64>,
 }
 request!(SetAttributes<'_>, SET_ATTRIBUTES, Done);
+
+/// Adds a name for a file or a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Link<'a> {
+    /// What is there.
+    #[cbor(b(0), with = "minicbor::bytes")]
+    pub path: &'a [u8],
+    /// Its further name.
+    #[cbor(b(1), with = "minicbor::bytes")]
+    pub to: &'a [u8],
+}
+request!(Link<'_>, LINK, Created);
+
+/// Creates a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Symlink<'a> {
+    /// Where.
+    #[cbor(b(0), with = "minicbor::bytes")]
+    pub path: &'a [u8],
+    /// What it says: 1 to 4,095 bytes without NUL, which the server does not interpret.
+    #[cbor(b(1), with = "minicbor::bytes")]
+    pub target: &'a [u8],
+}
+request!(Symlink<'_>, SYMLINK, Created);
+
+/// Asks what a symbolic link says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ReadLink<'a> {
+    /// The link.
+    #[cbor(b(0), with = "minicbor::bytes")]
+    pub path: &'a [u8],
+}
+request!(ReadLink<'_>, READ_LINK, Target);
+
+/// What a symbolic link says.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Target {
+    /// Its target.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub target: Vec<u8>,
+}

@@ -87,6 +87,18 @@ pub(super) fn begin<M: Platform>(
             names::set_attributes(s, machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
+        Method::LINK => {
+            let linked = names::link(machine, rpc::decode(body)?)?;
+            s.reply(0, &linked);
+        }
+        Method::SYMLINK => {
+            let created = names::symlink(machine, rpc::decode(body)?)?;
+            s.reply(0, &created);
+        }
+        Method::READ_LINK => {
+            let target = names::read_link(machine, rpc::decode(body)?)?;
+            s.reply(0, &target);
+        }
         Method::OPEN => {
             let opened = content::open(s, machine, rpc::decode(body)?)?;
             s.reply(0, &opened);

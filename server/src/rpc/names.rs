@@ -220,6 +220,47 @@ pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failur
         .during(format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))
 }
 
+/// Adds a name for a file.
+pub fn link<M: Platform>(machine: &mut M, r: rpc::Link) -> Result<rpc::Created, Failure> {
+    checked_path(r.path)?;
+    checked_path(r.to)?;
+    let now = machine.now();
+    let ino = machine
+        .volume(|v| {
+            let ino = v.resolve(r.path)?;
+            let (dir, name) = v.resolve_parent(r.to)?;
+            v.link(ino, dir, name, now)?;
+            Ok(ino)
+        })
+        .during(format_args!("link {} as {}", Shown(r.path), Shown(r.to)))?;
+    Ok(rpc::Created { ino: ino.0 })
+}
+
+/// Creates a symbolic link.
+pub fn symlink<M: Platform>(machine: &mut M, r: rpc::Symlink) -> Result<rpc::Created, Failure> {
+    checked_path(r.path)?;
+    let now = machine.now();
+    let ino = machine
+        .volume(|v| {
+            let (dir, name) = v.resolve_parent(r.path)?;
+            v.symlink(dir, name, r.target, now)
+        })
+        .during(format_args!("make the symbolic link {}", Shown(r.path)))?;
+    Ok(rpc::Created { ino: ino.0 })
+}
+
+/// Asks what a symbolic link says.
+pub fn read_link<M: Platform>(machine: &mut M, r: rpc::ReadLink) -> Result<rpc::Target, Failure> {
+    checked_path(r.path)?;
+    let target = machine
+        .volume(|v| {
+            let ino = v.resolve(r.path)?;
+            v.read_link(ino)
+        })
+        .during(format_args!("read the link {}", Shown(r.path)))?;
+    Ok(rpc::Target { target })
+}
+
 /// Sets the size of a file.
 pub fn truncate<M: Platform>(s: &Session, machine: &mut M, r: rpc::Truncate) -> Result<(), Failure> {
     let ino = target(s, machine, r.path, r.handle, "truncate")?;

@@ -1,0 +1,537 @@
+//! A volume and a plain model of it, side by side: random operations do the same to both.
+
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use umbra_fs::dax;
+use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, mount, new_volume};
+use umbra_fs::{FileBlock, Ino, Kind, Time, Volume, Window};
+
+pub const REGION: u64 = 24 << 20;
+pub const NOW: Time = Time(5_000);
+
+/// What a name stands for. Two names of one number are hard links.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Node {
+    /// A file or a symbolic link.
+    File(usize),
+    Dir,
+}
+
+/// A file, or a symbolic link, whose target is its content. It stays when its names are gone:
+/// windows may show it.
+#[derive(Clone, Debug)]
+struct File {
+    content: Vec<u8>,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    Create(usize),
+    Mkdir(usize),
+    Remove(usize),
+    Rename(usize, usize),
+    Link(usize, usize),
+    Symlink(usize, usize),
+    Write {
+        file: usize,
+        offset: u64,
+        len: u64,
+        fill: u8,
+    },
+    Truncate {
+        file: usize,
+        size: u64,
+    },
+    Clone(usize, usize),
+    CloneRange {
+        src: usize,
+        from: u64,
+        dst: usize,
+        to: u64,
+        blocks: u64,
+    },
+    /// With `copy` the range is written to the target before.
+    Dedupe {
+        src: usize,
+        from: u64,
+        dst: usize,
+        to: u64,
+        blocks: u64,
+        copy: bool,
+    },
+    Open(usize),
+    Close(usize),
+    Load {
+        window: usize,
+        offset: u64,
+        len: u64,
+    },
+    Store {
+        window: usize,
+        offset: u64,
+        len: u64,
+        fill: u8,
+    },
+    Sync(usize),
+    Reclaim,
+    Remount,
+}
+
+/// Paths that operations choose from: some below directories.
+pub const PATHS: [&str; 12] = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "d/x",
+    "d/y",
+    "d/z",
+    "e",
+    "e/x",
+    "e/f",
+    "e/f/x",
+    "a-longer-name-that-is-still-a-name",
+];
+
+/// Offsets near the borders of blocks and leaves, and near each other.
+fn offset() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        0u64..20_000,
+        (0u64..6, 0u64..200).prop_map(|(block, near)| (block * 4096 + near).saturating_sub(100)),
+        (1u64..3, 0u64..9000).prop_map(|(leaf, near)| leaf * (2 << 20) + near - 4500),
+    ]
+}
+
+pub fn op() -> impl Strategy<Value = Op> {
+    let path = 0..PATHS.len();
+    let len = prop_oneof![1u64..300, 3000u64..20_000];
+    let blocks = prop_oneof![1u64..4, 500u64..600];
+    prop_oneof![
+        3 => path.clone().prop_map(Op::Create),
+        1 => path.clone().prop_map(Op::Mkdir),
+        1 => path.clone().prop_map(Op::Remove),
+        2 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Rename(a, b)),
+        2 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Link(a, b)),
+        1 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Symlink(a, b)),
+        6 => (path.clone(), offset(), len.clone(), any::<u8>())
+            .prop_map(|(file, offset, len, fill)| Op::Write { file, offset, len, fill }),
+        2 => (path.clone(), offset()).prop_map(|(file, size)| Op::Truncate { file, size }),
+        3 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Clone(a, b)),
+        2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], blocks)
+            .prop_map(|(src, from, dst, to, blocks)| Op::CloneRange { src, from, dst, to, blocks }),
+        3 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], prop_oneof![1u64..4, 500u64..600], any::<bool>())
+            .prop_map(|(src, from, dst, to, blocks, copy)| Op::Dedupe { src, from, dst, to, blocks, copy }),
+        2 => path.clone().prop_map(Op::Open),
+        1 => (0usize..4).prop_map(Op::Close),
+        4 => (0usize..4, offset(), len.clone()).prop_map(|(window, offset, len)| Op::Load { window, offset, len }),
+        6 => (0usize..4, offset(), len, any::<u8>())
+            .prop_map(|(window, offset, len, fill)| Op::Store { window, offset, len, fill }),
+        1 => path.prop_map(Op::Sync),
+        1 => Just(Op::Reclaim),
+        1 => Just(Op::Remount),
+    ]
+}
+
+/// The volume and the model side by side.
+pub struct Pair {
+    pub machine: SoftMachine<MemPmem>,
+    pub names: BTreeMap<String, Node>,
+    files: Vec<File>,
+    /// Windows, and the numbers of the files that they show.
+    pub windows: Vec<(Window, usize)>,
+    remounts: u32,
+}
+
+/// The bytes that a write of this sort leaves: they differ by position.
+fn pattern(fill: u8, offset: u64, len: u64) -> Vec<u8> {
+    (offset..offset + len).map(|at| fill ^ (at / 7) as u8).collect()
+}
+
+pub fn overlay(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let end = offset as usize + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset as usize..end].copy_from_slice(bytes);
+}
+
+impl Pair {
+    pub fn new(slots: u32) -> Self {
+        let volume = new_volume(REGION, slots);
+        Pair {
+            machine: SoftMachine { volume },
+            names: BTreeMap::new(),
+            files: Vec::new(),
+            windows: Vec::new(),
+            remounts: 0,
+        }
+    }
+
+    pub fn volume(&mut self) -> &mut Volume<MemPmem, SoftMmu> {
+        &mut self.machine.volume
+    }
+
+    fn parent(path: &str) -> Option<&str> {
+        path.rfind('/').map(|at| &path[..at])
+    }
+
+    fn is_dir(&self, path: Option<&str>) -> bool {
+        path.is_none_or(|p| self.names.get(p) == Some(&Node::Dir))
+    }
+
+    fn has_children(&self, path: &str) -> bool {
+        self.names.keys().any(|k| k.starts_with(&format!("{path}/")))
+    }
+
+    /// The content of a regular file.
+    pub fn file(&self, path: &str) -> Option<&Vec<u8>> {
+        match self.names.get(path) {
+            Some(&Node::File(id)) if self.files[id].kind == Kind::File => Some(&self.files[id].content),
+            _ => None,
+        }
+    }
+
+    pub fn ino(&mut self, path: &str) -> Ino {
+        self.volume().resolve(path.as_bytes()).unwrap()
+    }
+
+    pub fn add(&mut self, path: &str, kind: Kind, content: Vec<u8>) {
+        self.names.insert(path.into(), Node::File(self.files.len()));
+        self.files.push(File { content, kind });
+    }
+
+    pub fn set_content(&mut self, path: &str, content: Vec<u8>) {
+        if let Some(&Node::File(id)) = self.names.get(path) {
+            self.files[id].content = content;
+        }
+    }
+
+    /// Whether a new name can be made.
+    fn is_free(&self, path: &str) -> bool {
+        self.is_dir(Self::parent(path)) && !self.names.contains_key(path)
+    }
+
+    pub fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Create(p) | Op::Mkdir(p) => {
+                let path = PATHS[p];
+                let made = self.volume().resolve_parent(path.as_bytes()).and_then(|(dir, name)| match op {
+                    Op::Create(_) => self.machine.volume.create(dir, name, 0o644, NOW),
+                    _ => self.machine.volume.mkdir(dir, name, 0o755, NOW),
+                });
+                let possible = self.is_free(path);
+                assert_eq!(made.is_ok(), possible, "{made:?}");
+                match op {
+                    _ if !possible => {}
+                    Op::Create(_) => self.add(path, Kind::File, Vec::new()),
+                    _ => drop(self.names.insert(path.into(), Node::Dir)),
+                }
+            }
+            Op::Remove(p) => {
+                let path = PATHS[p];
+                let file = matches!(self.names.get(path), Some(Node::File(_)));
+                let done = self.volume().resolve_parent(path.as_bytes()).and_then(|(dir, name)| match file {
+                    true => self.machine.volume.unlink(dir, name, NOW),
+                    false => self.machine.volume.rmdir(dir, name, NOW),
+                });
+                let possible = self.names.contains_key(path) && !self.has_children(path);
+                assert_eq!(done.is_ok(), possible, "{done:?}");
+                if possible {
+                    self.names.remove(path);
+                }
+            }
+            Op::Rename(a, b) => self.rename(PATHS[a], PATHS[b]),
+            Op::Link(a, b) => {
+                let (from, to) = (PATHS[a], PATHS[b]);
+                let (Some(node), true) = (self.names.get(from).copied(), self.is_dir(Self::parent(to)))
+                else {
+                    return;
+                };
+                let ino = self.ino(from);
+                let (dir, name) = self.volume().resolve_parent(to.as_bytes()).unwrap();
+                let done = self.volume().link(ino, dir, name, NOW);
+                let possible = node != Node::Dir && !self.names.contains_key(to);
+                assert_eq!(done.is_ok(), possible, "{done:?}");
+                if possible {
+                    self.names.insert(to.into(), node);
+                }
+            }
+            Op::Symlink(target, p) => {
+                let (target, path) = (PATHS[target].as_bytes(), PATHS[p]);
+                if !self.is_dir(Self::parent(path)) {
+                    return;
+                }
+                let (dir, name) = self.volume().resolve_parent(path.as_bytes()).unwrap();
+                let made = self.volume().symlink(dir, name, target, NOW);
+                let possible = self.is_free(path);
+                assert_eq!(made.is_ok(), possible, "{made:?}");
+                if let Ok(ino) = made {
+                    assert_eq!(self.volume().read_link(ino), Ok(target.to_vec()));
+                    assert!(self.volume().write(ino, 0, b"x", NOW).is_err());
+                    assert!(self.volume().truncate(ino, 0, NOW).is_err());
+                    assert!(self.volume().open_window(ino).is_err());
+                    self.add(path, Kind::Symlink, target.to_vec());
+                }
+            }
+            Op::Write { file, offset, len, fill } => {
+                let path = PATHS[file];
+                let Some(mut content) = self.file(path).cloned() else { return };
+                let ino = self.ino(path);
+                let bytes = pattern(fill, offset, len);
+                assert_eq!(self.volume().write(ino, offset, &bytes, NOW), Ok(len as usize));
+                overlay(&mut content, offset, &bytes);
+                self.set_content(path, content);
+            }
+            Op::Truncate { file, size } => {
+                let path = PATHS[file];
+                let Some(mut content) = self.file(path).cloned() else { return };
+                let ino = self.ino(path);
+                self.volume().truncate(ino, size, NOW).unwrap();
+                content.resize(size as usize, 0);
+                self.set_content(path, content);
+            }
+            Op::Clone(a, b) => {
+                let (src, dst) = (PATHS[a], PATHS[b]);
+                let Some(content) = self.file(src).cloned() else { return };
+                if !self.is_dir(Self::parent(dst)) {
+                    return;
+                }
+                let ino = self.ino(src);
+                let (dir, name) = self.volume().resolve_parent(dst.as_bytes()).unwrap();
+                let made = self.volume().clone_file(ino, dir, name, NOW);
+                let possible = !self.names.contains_key(dst);
+                assert_eq!(made.is_ok(), possible, "{made:?}");
+                if possible {
+                    self.add(dst, Kind::File, content);
+                }
+            }
+            Op::CloneRange { src, from, dst, to, blocks } => {
+                self.clone_range(PATHS[src], from, PATHS[dst], to, blocks)
+            }
+            Op::Dedupe { src, from, dst, to, blocks, copy } => {
+                self.dedupe(PATHS[src], from, PATHS[dst], to, blocks, copy)
+            }
+            Op::Open(p) => {
+                let path = PATHS[p];
+                let (Some(_), Some(&Node::File(id))) = (self.file(path), self.names.get(path)) else {
+                    return;
+                };
+                let ino = self.ino(path);
+                let window = self.volume().open_window(ino).unwrap();
+                if self.windows.len() == 4 {
+                    let (old, ..) = self.windows.remove(0);
+                    self.volume().close_window(old).unwrap();
+                }
+                self.windows.push((window, id));
+            }
+            Op::Close(w) if w < self.windows.len() => {
+                let (window, ..) = self.windows.remove(w);
+                self.volume().close_window(window).unwrap();
+            }
+            Op::Load { window, offset, len } if window < self.windows.len() => {
+                let (window, id) = self.windows[window];
+                let content = self.files[id].content.clone();
+                let mut bytes = vec![0xaa; len as usize];
+                let end = content.len() as u64;
+                let pages = end.next_multiple_of(4096);
+                let result = dax::load(&mut self.machine, window, offset, &mut bytes);
+                assert_eq!(result.is_ok(), offset + len <= pages, "{result:?}");
+                let seen = end.saturating_sub(offset).min(len) as usize;
+                if seen > 0 {
+                    assert_eq!(bytes[..seen], content[offset as usize..offset as usize + seen]);
+                }
+            }
+            Op::Store { window, offset, len, fill } if window < self.windows.len() => {
+                let (window, id) = self.windows[window];
+                let end = self.files[id].content.len() as u64;
+                if end == 0 {
+                    return;
+                }
+                // Up to the end of the file only: behind it nothing is defined.
+                let offset = offset % end;
+                let bytes = pattern(fill, offset, len.min(end - offset));
+                dax::store(&mut self.machine, window, offset, &bytes).unwrap();
+                overlay(&mut self.files[id].content, offset, &bytes);
+            }
+            Op::Sync(p) if self.file(PATHS[p]).is_some() => {
+                let ino = self.ino(PATHS[p]);
+                self.volume().sync(ino).unwrap();
+            }
+            Op::Reclaim => {
+                self.volume().reclaim_step().unwrap();
+            }
+            Op::Remount => self.remount(),
+            _ => {}
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        if !self.is_dir(Self::parent(from)) || !self.is_dir(Self::parent(to)) {
+            return;
+        }
+        let (dir, name) = self.volume().resolve_parent(from.as_bytes()).unwrap();
+        let (to_dir, to_name) = self.volume().resolve_parent(to.as_bytes()).unwrap();
+        let done = self.volume().rename(dir, name, to_dir, to_name, NOW);
+        let possible = match (self.names.get(from), self.names.get(to)) {
+            (None, _) => false,
+            (Some(_), Some(_)) if from == to => true,
+            (Some(Node::Dir), _) if to.starts_with(&format!("{from}/")) => false,
+            (Some(_), None) => true,
+            (Some(Node::File(_)), Some(Node::File(_))) => true,
+            (Some(Node::Dir), Some(Node::Dir)) => !self.has_children(to),
+            _ => false,
+        };
+        assert_eq!(done.is_ok(), possible, "{done:?}");
+        // Of two names of one file, none goes.
+        let same = self.names.get(from) == self.names.get(to) && self.names.get(from) != Some(&Node::Dir);
+        if !possible || from == to || same {
+            return;
+        }
+        let moved: Vec<_> =
+            self.names.keys().filter(|k| *k == from || k.starts_with(&format!("{from}/"))).cloned().collect();
+        for old in moved {
+            let new = format!("{to}{}", &old[from.len()..]);
+            let node = self.names.remove(&old).unwrap();
+            self.names.insert(new, node);
+        }
+    }
+
+    fn clone_range(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64) {
+        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
+            return;
+        };
+        let (from, to) = (from * 4096, to * 4096);
+        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
+        let (a, b) = (self.ino(src), self.ino(dst));
+        let done = self.volume().clone_range(a, from, b, to, len, NOW);
+        let whole = len.is_multiple_of(4096) || to + len >= target.len() as u64;
+        let round = len.next_multiple_of(4096);
+        let apart = src != dst || from + round <= to || to + round <= from;
+        let possible = from <= source.len() as u64 && whole && apart;
+        if len == 0 {
+            return;
+        }
+        assert_eq!(done.is_ok(), possible, "{done:?}");
+        if possible {
+            overlay(&mut target, to, &source[from as usize..(from + len) as usize]);
+            self.set_content(dst, target);
+        }
+    }
+
+    fn dedupe(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64, copy: bool) {
+        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
+            return;
+        };
+        let (from, to) = (from * 4096, to * 4096);
+        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
+        let (a, b) = (self.ino(src), self.ino(dst));
+        let bytes = source[source.len().min(from as usize)..][..len as usize].to_vec();
+        let round = len.next_multiple_of(4096);
+        let apart = src != dst || from + round <= to || to + round <= from;
+        if copy && apart && len > 0 {
+            assert_eq!(self.volume().write(b, to, &bytes, NOW), Ok(len as usize));
+            overlay(&mut target, to, &bytes);
+            self.set_content(dst, target.clone());
+        }
+        let begun = self.volume().dedupe(a, from, b, to, len);
+        // A write into the source's own file may have moved its end.
+        let ends =
+            if src == dst { [target.len() as u64; 2] } else { [source.len() as u64, target.len() as u64] };
+        let whole = len.is_multiple_of(4096) || [from + len, to + len] == ends;
+        let possible = from + len <= ends[0] && to + len <= ends[1] && whole && apart;
+        assert_eq!(begun.is_ok(), possible, "{begun:?}");
+        let Ok(mut work) = begun else { return };
+        let done = loop {
+            if let Some(done) = self.volume().dedupe_step(&mut work).unwrap() {
+                break done;
+            }
+        };
+        let there = &target[to as usize..(to + len) as usize];
+        let differs_at = (0..len).find(|&i| bytes[i as usize] != there[i as usize]);
+        assert_eq!(done.differs_at, differs_at);
+        for i in (0..len.div_ceil(4096)).filter(|_| differs_at.is_none()) {
+            let at =
+                |v: &mut Self, ino, block| v.volume().extent(ino, FileBlock(block)).unwrap().map(|e| e.at);
+            assert_eq!(at(self, a, from / 4096 + i), at(self, b, to / 4096 + i), "block {i} is not shared");
+        }
+    }
+
+    pub fn remount(&mut self) {
+        let slots = 3;
+        let fresh = new_volume(8 << 20, 1);
+        let volume = std::mem::replace(&mut self.machine.volume, fresh);
+        self.remounts += 1;
+        self.machine.volume = if self.remounts.is_multiple_of(2) {
+            mount(volume.unmount().unwrap().0, slots).unwrap()
+        } else {
+            // A crash in which every store had reached the media.
+            mount(volume.pmem().clone(), slots).unwrap()
+        };
+        assert_eq!(self.machine.volume.was_rebuilt(), self.remounts % 2 == 1);
+        self.windows.clear();
+    }
+
+    /// Everything is as the model says.
+    pub fn compare(&mut self) {
+        let report = self.volume().check().unwrap();
+        assert_eq!(report.issues, Vec::<String>::new());
+        let mut found = BTreeMap::new();
+        let root = self.volume().root();
+        list(self.volume(), root, "", &mut found);
+        assert_eq!(found.keys().collect::<Vec<_>>(), self.names.keys().collect::<Vec<_>>());
+        let mut inos = BTreeMap::new();
+        for (path, seen) in &found {
+            let Node::File(id) = self.names[path] else {
+                assert_eq!(seen.kind, Kind::Directory, "{path}");
+                continue;
+            };
+            let file = &self.files[id];
+            assert_eq!(seen.kind, file.kind, "{path}");
+            assert!(seen.content == file.content, "content of {path} differs");
+            let names = self.names.values().filter(|node| **node == Node::File(id)).count();
+            assert_eq!(seen.nlink as usize, names, "{path}");
+            assert_eq!(*inos.entry(id).or_insert(seen.ino), seen.ino, "{path}");
+        }
+        for (window, id) in self.windows.clone() {
+            let content = &self.files[id].content;
+            let mut bytes = vec![0; content.len()];
+            dax::load(&mut self.machine, window, 0, &mut bytes).unwrap();
+            assert!(bytes == *content, "a window shows something else");
+        }
+    }
+}
+
+/// What a volume shows under a name.
+struct Seen {
+    ino: Ino,
+    kind: Kind,
+    nlink: u32,
+    content: Vec<u8>,
+}
+
+fn list(volume: &Volume<MemPmem, SoftMmu>, dir: Ino, prefix: &str, into: &mut BTreeMap<String, Seen>) {
+    let mut names = Vec::new();
+    volume
+        .read_dir(dir, 0, &mut |entry| {
+            names.push((String::from_utf8(entry.name.to_vec()).unwrap(), entry.ino, entry.kind));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    for (name, ino, kind) in names {
+        let path = format!("{prefix}{name}");
+        let found = volume.attributes(ino).unwrap();
+        assert_eq!(found.kind, kind);
+        let mut content = Vec::new();
+        match kind {
+            Kind::Directory => list(volume, ino, &format!("{path}/"), into),
+            Kind::Symlink => content = volume.read_link(ino).unwrap(),
+            Kind::File => {
+                content.resize(found.size as usize, 0);
+                assert_eq!(volume.read(ino, 0, &mut content), Ok(found.size as usize));
+            }
+        }
+        into.insert(path, Seen { ino, kind, nlink: found.nlink, content });
+    }
+}
