@@ -124,6 +124,18 @@ impl Purpose {
     }
 }
 
+/// A block that was allocated, and that nothing refers to yet: it can be filled in any order.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Fresh(Block);
+
+impl Fresh {
+    /// Its number, to refer to it.
+    pub fn block(&self) -> Block {
+        self.0
+    }
+}
+
 /// The blocks of a volume.
 pub(crate) struct Blocks<P> {
     pub pmem: P,
@@ -322,7 +334,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Takes a free block; its count is 1 and its content undefined.
-    pub fn allocate(&mut self, purpose: Purpose) -> Result<Block> {
+    pub fn allocate(&mut self, purpose: Purpose) -> Result<Fresh> {
         if self.free <= purpose.reserve() {
             return Err(Error::NoSpace);
         }
@@ -346,7 +358,7 @@ impl<P: Pmem> Blocks<P> {
                     self.free_in[group as usize] -= 1;
                     self.cursor =
                         if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
-                    return Ok(block);
+                    return Ok(Fresh(block));
                 }
             }
         }

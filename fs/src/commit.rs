@@ -14,13 +14,13 @@
 //! A change of one word, or of words that may appear one by one, in an exclusive block
 //! needs no copy. The order is write, fence, publish, fence in any case.
 
-use crate::blocks::{Content, Purpose};
+use crate::blocks::{Content, Fresh, Purpose};
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
-use crate::path::{Path, word_at};
+use crate::path::Path;
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Exclusive, Published, Retire, Stage, Written};
+use crate::stage::{Durable, Exclusive, Place, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block};
 use crate::volume::Volume;
 use alloc::vec::Vec;
@@ -60,7 +60,7 @@ impl<'a> Edit<'a> {
 /// A copy that the change made.
 struct Copied {
     old: Option<Block>,
-    new: Block,
+    new: Fresh,
     content: Content,
     /// The original is gone with this change: the copy took over its references.
     moved: bool,
@@ -122,7 +122,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
         let way = edits[0].path[..=plan.depth].iter().filter_map(|step| step.block);
-        let Some(place) = Exclusive::new(&mut self.blocks, way)? else {
+        let Place::Exclusive(place) = Place::find(&mut self.blocks, way)? else {
             return Err(Error::Damaged {
                 block: self.system,
                 what: "a reference count changed under a commit",
@@ -202,11 +202,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     }
                 };
                 let above = &edit.path[at - 1];
-                let link = above.link(copies[this].new);
+                let link = above.link(copies[this].new.block());
                 match parent {
                     Some(p) => {
-                        let parent = copies[p].new;
-                        stage.store(&mut self.blocks.pmem, parent, above.index, link);
+                        stage.store_entry(&mut self.blocks.pmem, &copies[p].new, above.index, link);
                     }
                     None => plan.word = Some((above.index, link)),
                 }
@@ -232,11 +231,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let step = &path[at];
         let new = stage.allocate(&mut self.blocks, purpose)?;
         match (content, step.block) {
-            (Some(bytes), _) => stage.write(&mut self.blocks.pmem, word_at(new, 0), bytes),
-            (None, Some(old)) => stage.copy_block(&mut self.blocks.pmem, old, new)?,
+            (Some(bytes), _) => stage.write(&mut self.blocks.pmem, &new, 0, bytes),
+            (None, Some(old)) => stage.copy_block(&mut self.blocks.pmem, old, &new)?,
             (None, None) => {
-                stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE);
-                self.attach_spine(stage, new, step, purpose)?;
+                stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE);
+                self.attach_spine(stage, &new, step, purpose)?;
             }
         }
         let mut moved = false;
@@ -251,7 +250,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn attach_spine(
         &mut self,
         stage: &mut Stage<Written>,
-        top: Block,
+        top: &Fresh,
         step: &crate::path::Step,
         purpose: Purpose,
     ) -> Result<()> {
@@ -259,11 +258,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (Content::Node(top_level) | Content::InodeNode(top_level)) = step.content else { return Ok(()) };
         for level in height + 1..top_level {
             let node = stage.allocate(&mut self.blocks, purpose)?;
-            stage.zero(&mut self.blocks.pmem, word_at(node, 0), BLOCK_SIZE);
-            stage.store(&mut self.blocks.pmem, node, 0, pointer.encode(level, 0));
-            pointer = Pointer::to(node);
+            stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
+            stage.store_entry(&mut self.blocks.pmem, &node, 0, pointer.encode(level, 0));
+            pointer = Pointer::to(node.block());
         }
-        stage.store(&mut self.blocks.pmem, top, 0, pointer.encode(top_level, 0));
+        stage.store_entry(&mut self.blocks.pmem, top, 0, pointer.encode(top_level, 0));
         Ok(())
     }
 
@@ -277,12 +276,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         retired: &mut Vec<Retire>,
     ) -> Result<()> {
         let step = &edit.path[edit.path.len() - 1];
-        let target = match copy {
-            Some(copy) => copy.new,
-            None => step.block.ok_or(Error::Invalid("an edit in place of a block that does not exist"))?,
-        };
-        if let Some((offset, bytes)) = edit.payload {
-            stage.write(&mut self.blocks.pmem, word_at(target, 0) + offset as u64, bytes);
+        match (edit.payload, copy) {
+            (Some((offset, bytes)), Some(copy)) => {
+                stage.write(&mut self.blocks.pmem, &copy.new, offset as u64, bytes);
+            }
+            (Some((offset, bytes)), None) => self.in_place(edit.path)?.write(stage, offset as u64, bytes),
+            (None, _) => {}
         }
         // References in words that are replaced go, unless the original stays for others.
         let gone = copy.is_none_or(|c| c.moved);
@@ -298,11 +297,25 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             {
                 retired.push(Retire::Drop(pointer.block, content));
             }
-            if copy.is_some() {
-                stage.store(&mut self.blocks.pmem, target, index, value);
+            if let Some(copy) = copy {
+                stage.store_entry(&mut self.blocks.pmem, &copy.new, index, value);
             }
         }
         Ok(())
+    }
+
+    /// The last block of a path, which was found to be exclusive, to write to it.
+    fn in_place(&mut self, path: &Path) -> Result<Exclusive<'_, P>> {
+        match self.place(path)? {
+            Place::Exclusive(place) => Ok(place),
+            Place::Shared(_) => Err(Error::Invalid("an edit in place of a block that is shared")),
+        }
+    }
+
+    /// What the last block of a path is; one that does not exist is not exclusive.
+    pub(crate) fn place(&mut self, path: &Path) -> Result<Place<'_, P>> {
+        let whole = path.iter().all(|step| step.block.is_some());
+        Ok(Place::find(&mut self.blocks, path.iter().filter(|_| whole).filter_map(|step| step.block))?)
     }
 
     /// The children that a copy and its original both refer to gain a reference.
@@ -311,7 +324,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let Some(old) = copy.old else { continue };
             for index in 0..512 {
                 let word = self.blocks.word(old, index)?;
-                if word == 0 || self.blocks.word(copy.new, index)? != word {
+                if word == 0 || self.blocks.word(copy.new.block(), index)? != word {
                     continue;
                 }
                 // A word that fails its check refers to nothing that anyone could follow.

@@ -29,9 +29,9 @@ mod format;
 #[cfg(order_case)]
 #[allow(dead_code, unused_imports)]
 mod order_case {
-    use crate::blocks::Blocks;
+    use crate::blocks::{Blocks, Fresh};
     use crate::pmem::Pmem;
-    use crate::stage::{Durable, Exclusive, Flushed, Published, Stage, Written};
+    use crate::stage::{Durable, Exclusive, Flushed, Place, Published, Shared, Stage, Written};
     use crate::types::Block;
     use alloc::vec::Vec;
     include!(env!("UMBRA_ORDER_CASE"));

@@ -6,12 +6,14 @@
 //! Published<Written> --flush--> Published<Flushed> --fence--> Published<Durable> --> release
 //! ```
 //!
-//! New content is written only through a [`Stage`]; a pointer to it is published only by
+//! New content is written only through a [`Stage`], into a [`Fresh`] block or a place in an
+//! [`Exclusive`] one that is not in use; a pointer to it is published only by
 //! [`Exclusive::publish`], which takes nothing but a durable stage; what the change dropped
 //! is reused only after [`Blocks::release`], which takes nothing but a durable publication.
+//! A block is found to be exclusive or [`Shared`], and a shared one has no way to store.
 //! A step left out does not compile.
 
-use crate::blocks::{Blocks, Content, Purpose};
+use crate::blocks::{Blocks, Content, Fresh, Purpose};
 use crate::error::Result;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
@@ -29,6 +31,11 @@ pub(crate) struct Durable;
 /// Ranges that a stage remembers before it starts to flush early. Few: a stage is moved from
 /// state to state by value, on the page-fault path too.
 const RANGES: usize = 4;
+
+/// Byte offset in the region of a place in a block.
+fn byte_at(block: Block, offset: u64) -> u64 {
+    block.0 * BLOCK_SIZE + offset
+}
 
 /// Content that nothing on media refers to yet.
 #[must_use]
@@ -50,10 +57,10 @@ impl Stage<Written> {
     }
 
     /// Allocates a block whose content will be written through this stage.
-    pub fn allocate<P: Pmem>(&mut self, blocks: &mut Blocks<P>, purpose: Purpose) -> Result<Block> {
-        let block = blocks.allocate(purpose)?;
-        self.fresh.push(block);
-        Ok(block)
+    pub fn allocate<P: Pmem>(&mut self, blocks: &mut Blocks<P>, purpose: Purpose) -> Result<Fresh> {
+        let fresh = blocks.allocate(purpose)?;
+        self.fresh.push(fresh.block());
+        Ok(fresh)
     }
 
     /// Remembers a range that has to be flushed.
@@ -69,29 +76,41 @@ impl Stage<Written> {
         }
     }
 
-    /// Writes bytes.
-    pub fn write<P: Pmem>(&mut self, pmem: &mut P, at: u64, bytes: &[u8]) {
+    fn write_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, bytes: &[u8]) {
         pmem.write(at, bytes);
         self.wrote(pmem, at, bytes.len() as u64);
     }
 
-    /// Stores a word.
-    pub fn store<P: Pmem>(&mut self, pmem: &mut P, block: Block, index: u16, value: u64) {
-        let at = block.0 * BLOCK_SIZE + index as u64 * 8;
-        pmem.store(at, value);
-        self.wrote(pmem, at, 8);
-    }
-
-    /// Writes zeros.
-    pub fn zero<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
+    fn zero_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
         pmem.zero(at, len);
         self.wrote(pmem, at, len);
     }
 
+    fn store_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, value: u64) {
+        pmem.store(at, value);
+        self.wrote(pmem, at, 8);
+    }
+
+    /// Writes bytes from `offset` on.
+    pub fn write<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, bytes: &[u8]) {
+        self.write_at(pmem, byte_at(to.block(), offset), bytes);
+    }
+
+    /// Stores a word.
+    pub fn store_entry<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, index: u16, value: u64) {
+        self.store_at(pmem, byte_at(to.block(), index as u64 * 8), value);
+    }
+
+    /// Writes zeros from `offset` on.
+    pub fn zero<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, len: u64) {
+        self.zero_at(pmem, byte_at(to.block(), offset), len);
+    }
+
     /// Copies a whole block.
-    pub fn copy_block<P: Pmem>(&mut self, pmem: &mut P, from: Block, to: Block) -> Result<(), Poisoned> {
-        pmem.copy(from.0 * BLOCK_SIZE, to.0 * BLOCK_SIZE, BLOCK_SIZE)?;
-        self.wrote(pmem, to.0 * BLOCK_SIZE, BLOCK_SIZE);
+    pub fn copy_block<P: Pmem>(&mut self, pmem: &mut P, from: Block, to: &Fresh) -> Result<(), Poisoned> {
+        let at = byte_at(to.block(), 0);
+        pmem.copy(byte_at(from, 0), at, BLOCK_SIZE)?;
+        self.wrote(pmem, at, BLOCK_SIZE);
         Ok(())
     }
 
@@ -147,6 +166,17 @@ pub(crate) enum Retire {
     Moved(Block),
 }
 
+/// What a block at the end of a path is.
+pub(crate) enum Place<'v, P> {
+    /// Only this path leads to it.
+    Exclusive(Exclusive<'v, P>),
+    /// Others show it too.
+    Shared(Shared),
+}
+
+/// A block that others show too, or that is below such a one: it can be copied, and nothing else.
+pub(crate) struct Shared(());
+
 /// A block to which exactly one path leads, each step of it the only reference to its
 /// block: a word in it can be changed in place. It borrows the blocks of the volume, so
 /// that nothing can be shared while it lives.
@@ -155,25 +185,57 @@ pub(crate) struct Exclusive<'v, P> {
     block: Block,
 }
 
-impl<'v, P: Pmem> Exclusive<'v, P> {
-    /// Verifies that every block of `path`, from the top on, has one reference.
-    pub fn new(
-        blocks: &'v mut Blocks<P>,
-        path: impl Iterator<Item = Block>,
-    ) -> Result<Option<Self>, Poisoned> {
+impl<'v, P: Pmem> Place<'v, P> {
+    /// Finds out about the last block of a path that starts at the top: whether each block of
+    /// it has one reference. An empty path leads to nothing that could be changed.
+    pub fn find(blocks: &'v mut Blocks<P>, path: impl Iterator<Item = Block>) -> Result<Self, Poisoned> {
         let mut last = None;
         for block in path {
             if blocks.count(block)? != 1 {
-                return Ok(None);
+                return Ok(Place::Shared(Shared(())));
             }
             last = Some(block);
         }
-        Ok(last.map(|block| Exclusive { blocks, block }))
+        Ok(match last {
+            Some(block) => Place::Exclusive(Exclusive { blocks, block }),
+            None => Place::Shared(Shared(())),
+        })
+    }
+
+    /// Finds out about a block whose path above was found exclusive when the epoch was `epoch`.
+    pub fn below(blocks: &'v mut Blocks<P>, epoch: u64, block: Block) -> Result<Self, Poisoned> {
+        if blocks.epoch != epoch {
+            return Ok(Place::Shared(Shared(())));
+        }
+        Self::find(blocks, core::iter::once(block))
+    }
+}
+
+impl<'v, P: Pmem> Exclusive<'v, P> {
+    /// Writes bytes, through a stage, to a place that no word in use refers to; or content of a
+    /// file, which may tear.
+    pub fn write(&mut self, stage: &mut Stage<Written>, offset: u64, bytes: &[u8]) {
+        stage.write_at(&mut self.blocks.pmem, byte_at(self.block, offset), bytes);
+    }
+
+    /// As [`Exclusive::write`], with zeros.
+    pub fn zero(&mut self, stage: &mut Stage<Written>, offset: u64, len: u64) {
+        stage.zero_at(&mut self.blocks.pmem, byte_at(self.block, offset), len);
+    }
+
+    /// Stores a word, through a stage, that may be there before what is published with it.
+    pub fn prepare_entry(&mut self, stage: &mut Stage<Written>, index: u16, value: u64) {
+        stage.store_at(&mut self.blocks.pmem, byte_at(self.block, index as u64 * 8), value);
+    }
+
+    /// Stores a word: whoever looks finds what it refers to.
+    fn store_entry(&mut self, index: u16, value: u64) {
+        self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), value);
     }
 
     /// Stores the words that make a durable stage part of the tree, each in one store.
     pub fn publish(
-        self,
+        mut self,
         words: &[(u16, u64)],
         stage: &Stage<Durable>,
         retired: Vec<Retire>,
@@ -182,7 +244,7 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
         let mut first = u16::MAX;
         let mut last = 0;
         for &(index, value) in words {
-            self.blocks.pmem.store(self.block.0 * BLOCK_SIZE + index as u64 * 8, value);
+            self.store_entry(index, value);
             first = first.min(index);
             last = last.max(index);
         }

@@ -40,5 +40,5 @@ fn a_wrong_order_does_not_compile() {
         }
         cases += 1;
     }
-    assert_eq!(cases, 7);
+    assert_eq!(cases, 10);
 }

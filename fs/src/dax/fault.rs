@@ -19,9 +19,8 @@ use crate::commit::Edit;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
-use crate::path::word_at;
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Exclusive, Published, Retire, Stage, Written};
+use crate::stage::{Durable, Place, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
 use crate::volume::Volume;
 
@@ -173,7 +172,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
         let (new, done) = match cache.leaf {
-            Some(leaf) if cache.exclusive => self.copy_in_place(leaf, block, entry)?,
+            Some(leaf) if cache.exclusive => self.copy_in_place(leaf, cache.epoch, block, entry)?,
             _ => self.copy_with_path(ino, block, entry)?,
         };
         self.faults.cow += 1;
@@ -194,10 +193,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut stage = self.stage();
         let filled = stage.allocate(&mut self.blocks, Purpose::Grow).and_then(|new| {
             match entry {
-                Some(old) if !old.unwritten => stage.copy_block(&mut self.blocks.pmem, old.block, new)?,
-                _ => stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE),
+                Some(old) if !old.unwritten => stage.copy_block(&mut self.blocks.pmem, old.block, &new)?,
+                _ => stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE),
             }
-            Ok(new)
+            Ok(new.block())
         });
         match filled {
             Ok(new) => Ok((stage, new)),
@@ -212,6 +211,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn copy_in_place(
         &mut self,
         leaf: Block,
+        epoch: u64,
         block: FileBlock,
         entry: Option<Pointer>,
     ) -> Result<(Block, Published<Durable>)> {
@@ -222,9 +222,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let word = [(index, Pointer::to(new).encode(1, index))];
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
         // The path above was found exclusive in this epoch, and nothing has moved since.
-        let place = Exclusive::new(&mut self.blocks, core::iter::once(leaf))?;
-        let place =
-            place.ok_or(Error::Damaged { block: leaf, what: "a reference count changed under a fault" })?;
+        let Place::Exclusive(place) = Place::below(&mut self.blocks, epoch, leaf)? else {
+            return Err(Error::Damaged { block: leaf, what: "a reference count changed under a fault" });
+        };
         let published = place.publish(&word, &stage, retired);
         self.fresh = stage.finish();
         Ok((new, published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem)))

@@ -5,7 +5,7 @@
 //! is remembered.
 
 use super::Volume;
-use crate::blocks::{Content, Purpose};
+use crate::blocks::{Content, Fresh, Purpose};
 use crate::commit::Edit;
 use crate::dax::{Mmu, PAGES_PER_SLOT};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::format::inode;
 use crate::format::word::{Pointer, Root};
 use crate::path::{Path, height_for, index_at, word_at};
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::stage::{Exclusive, Place, Stage, Written};
 use crate::types::*;
 
 /// Bytes that one leaf node maps.
@@ -36,11 +36,35 @@ impl Source<'_> {
         }
     }
 
-    fn write<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, at: u64, from: u64, len: u64) {
+    /// Fills a part of a new block.
+    fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
         match self {
-            Source::Bytes(bytes) => stage.write(pmem, at, &bytes[from as usize..(from + len) as usize]),
-            Source::Zeros(_) => stage.zero(pmem, at, len),
+            Source::Bytes(bytes) => stage.write(pmem, to, piece.within, &bytes[piece.source()]),
+            Source::Zeros(_) => stage.zero(pmem, to, piece.within, piece.len),
         }
+    }
+
+    /// Overwrites a part of a block in place.
+    fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
+        match self {
+            Source::Bytes(bytes) => own.write(stage, piece.within, &bytes[piece.source()]),
+            Source::Zeros(_) => own.zero(stage, piece.within, piece.len),
+        }
+    }
+}
+
+/// A part of a block that is written.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Where it is in the source, and in the block.
+    from: u64,
+    within: u64,
+    len: u64,
+}
+
+impl Piece {
+    fn source(&self) -> core::ops::Range<usize> {
+        self.from as usize..(self.from + self.len) as usize
     }
 }
 
@@ -149,7 +173,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, root) = self.leaf_path(ino, FileBlock(last))?;
         // Blocks below a path that is all exclusive may be this file's own.
         let existing = path.iter().take_while(|step| step.block.is_some()).count();
-        let exclusive = self.exclusive_steps(&path)? == existing;
+        let exclusive = (self.exclusive_steps(&path)? == existing).then_some(self.blocks.epoch);
 
         let mut stage = self.stage();
         let mut words = core::mem::take(&mut self.words);
@@ -158,7 +182,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for block in first..=last {
             let begin = offset.max(block * BLOCK_SIZE);
             let end = (offset + len).min((block + 1) * BLOCK_SIZE);
-            let piece = (begin - offset, begin % BLOCK_SIZE, end - begin);
+            let piece = Piece { from: begin - offset, within: begin % BLOCK_SIZE, len: end - begin };
             result = self.write_block(
                 &mut stage,
                 &path,
@@ -185,7 +209,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Writes one block: in place if it is the file's own, else to a new one, whose
-    /// entry is added to `words`. `piece`: where in the source, where in the block, length.
+    /// entry is added to `words`. `exclusive`: the epoch in which the path was found to be so.
     #[allow(clippy::too_many_arguments)]
     fn write_block(
         &mut self,
@@ -194,18 +218,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         root: Root,
         ino: Ino,
         block: FileBlock,
-        exclusive: bool,
+        exclusive: Option<u64>,
         source: Source<'_>,
-        (from, within, len): (u64, u64, u64),
+        piece: Piece,
         words: &mut alloc::vec::Vec<(u16, u64)>,
     ) -> Result<()> {
         let old = self.entry_on(path, root, block)?.filter(|p| !p.unwritten);
-        let own = match old {
-            Some(pointer) if exclusive && self.blocks.count(pointer.block)? == 1 => Some(pointer.block),
-            _ => None,
-        };
-        if let Some(own) = own {
-            source.write(stage, &mut self.blocks.pmem, word_at(own, 0) + within, from, len);
+        if let (Some(pointer), Some(epoch)) = (old, exclusive)
+            && let Place::Exclusive(own) = Place::below(&mut self.blocks, epoch, pointer.block)?
+        {
+            source.overwrite(stage, own, piece);
             return Ok(());
         }
         if old.is_none() && matches!(source, Source::Zeros(_)) {
@@ -214,12 +236,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let new = stage.allocate(&mut self.blocks, Purpose::Grow)?;
         // Whole blocks never read the old ones.
         match old {
-            _ if len == BLOCK_SIZE => {}
-            Some(pointer) => stage.copy_block(&mut self.blocks.pmem, pointer.block, new)?,
-            None => stage.zero(&mut self.blocks.pmem, word_at(new, 0), BLOCK_SIZE),
+            _ if piece.len == BLOCK_SIZE => {}
+            Some(pointer) => stage.copy_block(&mut self.blocks.pmem, pointer.block, &new)?,
+            None => stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE),
         }
-        source.write(stage, &mut self.blocks.pmem, word_at(new, 0) + within, from, len);
-        words.push(self.data_word(path, ino, block, Some(Pointer::to(new))));
+        source.fill(stage, &mut self.blocks.pmem, &new, piece);
+        words.push(self.data_word(path, ino, block, Some(Pointer::to(new.block()))));
         Ok(())
     }
 

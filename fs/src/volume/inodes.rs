@@ -13,7 +13,7 @@ use crate::format::inode::{
 use crate::format::word::Root;
 use crate::path::{Path, word_at};
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::stage::{Place, Stage, Written};
 use crate::types::*;
 
 /// Which inode numbers are in use, as far as it is remembered.
@@ -206,16 +206,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let path = self.inode_block_path(ino)?;
         let new = make(ino);
         match path.last().and_then(|step| step.block) {
-            Some(block) if self.exclusive_steps(&path)? == path.len() => {
-                let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
-                for (index, value) in (NewInode { generation, ..new }).words(slot_of(ino)) {
-                    stage.store(&mut self.blocks.pmem, block, index, value);
-                }
-            }
             Some(block) => {
                 let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
                 let words = NewInode { generation, ..new }.words(slot_of(ino));
-                self.commit_beside(stage, &[Edit::words(&path, &words)])?;
+                match self.place(&path)? {
+                    Place::Exclusive(mut place) => {
+                        words.iter().for_each(|&(index, value)| place.prepare_entry(stage, index, value));
+                    }
+                    Place::Shared(_) => self.commit_beside(stage, &[Edit::words(&path, &words)])?,
+                }
             }
             None => {
                 let mut bytes = [0; BLOCK_SIZE as usize];

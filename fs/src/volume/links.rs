@@ -13,9 +13,8 @@ use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
-use crate::path::word_at;
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::stage::{Place, Stage, Written};
 use crate::types::*;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -61,12 +60,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn stage_names(&mut self, stage: &mut Stage<Written>, ino: Ino, names: u32) -> Result<()> {
         let (path, _) = self.inode_path(ino)?;
         let word = Self::names_word(ino, names);
-        match path.last().and_then(|step| step.block) {
-            Some(block) if self.exclusive_steps(&path)? == path.len() => {
-                stage.store(&mut self.blocks.pmem, block, word.0, word.1);
+        match self.place(&path)? {
+            Place::Exclusive(mut place) => {
+                place.prepare_entry(stage, word.0, word.1);
                 Ok(())
             }
-            _ => self.commit_beside(stage, &[Edit::words(&path, &[word])]),
+            Place::Shared(_) => self.commit_beside(stage, &[Edit::words(&path, &[word])]),
         }
     }
 
@@ -110,10 +109,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Writes the content of a new inode, one block, into the stage.
     pub(super) fn stage_content(&mut self, stage: &mut Stage<Written>, content: &[u8]) -> Result<Block> {
-        let block = stage.allocate(&mut self.blocks, Purpose::Grow)?;
-        let at = word_at(block, 0);
-        stage.write(&mut self.blocks.pmem, at, content);
-        stage.zero(&mut self.blocks.pmem, at + content.len() as u64, BLOCK_SIZE - content.len() as u64);
-        Ok(block)
+        let fresh = stage.allocate(&mut self.blocks, Purpose::Grow)?;
+        let len = content.len() as u64;
+        stage.write(&mut self.blocks.pmem, &fresh, 0, content);
+        stage.zero(&mut self.blocks.pmem, &fresh, len, BLOCK_SIZE - len);
+        Ok(fresh.block())
     }
 }

@@ -5,13 +5,13 @@
 //! the size, if that grows), so a range clone happens whole or not at all.
 
 use super::Volume;
-use crate::blocks::{Content, Purpose};
+use crate::blocks::{Content, Fresh, Purpose};
 use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
-use crate::path::{height_for, index_at, word_at};
+use crate::path::{height_for, index_at};
 use crate::pmem::Pmem;
 use crate::stage::{Stage, Written};
 use crate::types::*;
@@ -185,11 +185,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         debug_assert!(level > 0, "a block is always aligned");
         let node = self.blocks.allocate(Purpose::Grow)?;
-        stage.zero(&mut self.blocks.pmem, word_at(node, 0), BLOCK_SIZE);
-        match self.splice_children(stage, splice, level, old, first, node) {
-            Ok(()) => Ok(Some(Pointer::to(node))),
+        stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
+        match self.splice_children(stage, splice, level, old, first, &node) {
+            Ok(()) => Ok(Some(Pointer::to(node.block()))),
             Err(error) => {
-                self.blocks.discard(node, Content::Node(level));
+                self.blocks.discard(node.block(), Content::Node(level));
                 Err(error)
             }
         }
@@ -202,7 +202,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         level: u8,
         old: Option<(Pointer, u8)>,
         first: u64,
-        node: Block,
+        node: &Fresh,
     ) -> Result<()> {
         let span = 512u64.pow(level as u32 - 1);
         for index in 0..512u16 {
@@ -216,7 +216,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
             let new = self.splice_node(stage, splice, level - 1, child, first + index as u64 * span)?;
             if let Some(pointer) = new {
-                stage.store(&mut self.blocks.pmem, node, index, pointer.encode(level, index));
+                stage.store_entry(&mut self.blocks.pmem, node, index, pointer.encode(level, index));
             }
         }
         Ok(())
@@ -240,9 +240,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     return Err(error);
                 }
             };
-            stage.zero(&mut self.blocks.pmem, word_at(node, 0), BLOCK_SIZE);
-            stage.store(&mut self.blocks.pmem, node, 0, pointer.encode(above, 0));
-            pointer = Pointer::to(node);
+            stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
+            stage.store_entry(&mut self.blocks.pmem, &node, 0, pointer.encode(above, 0));
+            pointer = Pointer::to(node.block());
         }
         Ok(Some(pointer))
     }
