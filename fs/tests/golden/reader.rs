@@ -1,0 +1,315 @@
+//! A second reader of the format, after docs/on-disk-format.md and without the code under test:
+//! what that code writes is version 1 if this understands it.
+
+use super::content::{Seen, Tree};
+use crc::{CRC_32_ISCSI, Crc};
+use siphasher::sip::SipHasher13;
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use umbra_fs::{Kind, Time};
+
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+const BLOCK: usize = 4096;
+
+/// A volume as bytes.
+pub struct Image<'a> {
+    bytes: &'a [u8],
+    /// Second half of the key of the name hash.
+    key: u64,
+    first: u64,
+    total: u64,
+    scratch: u64,
+    checkpoint: u64,
+    mounts: u64,
+    pub clean: bool,
+    /// Block of the inodes of the system, and the root of the live volume.
+    live: Root,
+    system_top: u64,
+    /// References to each block, each block's own counted once.
+    references: BTreeMap<u64, u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Root {
+    block: Option<u64>,
+    unwritten: bool,
+    height: u64,
+}
+
+/// The value of a checked word.
+fn open(word: u64, kind: u64, index: u64) -> u64 {
+    let value = word & 0xffff_ffff_ffff;
+    assert_eq!(word >> 48, check(value, kind, index), "check of a word of kind {kind} at {index}");
+    value
+}
+
+fn check(value: u64, kind: u64, index: u64) -> u64 {
+    let salt = kind << 12 | index;
+    let x = (value ^ salt << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 48
+}
+
+impl<'a> Image<'a> {
+    /// Reads superblock and live root.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let mut image = Image {
+            bytes,
+            key: 0,
+            first: 0,
+            total: 0,
+            scratch: 0,
+            checkpoint: 0,
+            mounts: 0,
+            clean: false,
+            live: Root { block: None, unwritten: false, height: 0 },
+            system_top: 0,
+            references: BTreeMap::new(),
+        };
+        let field = |offset| image.word_at(offset);
+        assert_eq!(&bytes[..8], b"UMBRAFS\0");
+        assert_eq!(bytes[..BLOCK], bytes[BLOCK..2 * BLOCK], "both superblocks are the same");
+        assert_eq!(field(8), 1, "format version");
+        assert_eq!(field(4088), CRC32C.checksum(&bytes[..4088]) as u64);
+        assert!(bytes[104..4088].iter().all(|&b| b == 0));
+        let total = field(32);
+        assert_eq!(total as usize * BLOCK, bytes.len());
+        let groups = total.div_ceil(512);
+        let scratch = 2;
+        let checkpoint = scratch + (total * 16).div_ceil(4096);
+        let first = checkpoint + 1 + groups.div_ceil(32768) + (2 * groups).div_ceil(4096);
+        assert_eq!([field(40), field(48), field(56)], [scratch, checkpoint, first]);
+        let (top, mounts, clean, key) = (field(64), field(72), field(80), field(88));
+        assert!(clean <= 1);
+        (image.total, image.scratch, image.checkpoint, image.first) = (total, scratch, checkpoint, first);
+        (image.key, image.mounts, image.clean, image.system_top) = (key, mounts, clean == 1, top);
+        let leaf = image.pointer(image.word(top, 0), 2, 0).expect("the system inode file has a node").0;
+        let system = image.pointer(image.word(leaf, 0), 1, 0).expect("it has a first block").0;
+        image.live = image.root(image.word(system, 0), 0).expect("there is a live volume");
+        let bad = image.root(image.word(system, 16), 1).expect("there is a bad-block list");
+        assert!(bad.block.is_none());
+        image
+    }
+
+    fn word_at(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("8 bytes"))
+    }
+
+    fn word(&self, block: u64, index: u64) -> u64 {
+        self.word_at(block as usize * BLOCK + index as usize * 8)
+    }
+
+    /// Block and whether it is unwritten.
+    fn pointer(&self, word: u64, level: u64, index: u64) -> Option<(u64, bool)> {
+        if word == 0 {
+            return None;
+        }
+        let value = open(word, level, index);
+        assert_eq!(value >> 42, 0);
+        assert_eq!(value >> 40 & 1, 1, "present");
+        let block = value & 0xff_ffff_ffff;
+        assert!((self.first..self.total).contains(&block));
+        Some((block, value >> 41 & 1 == 1))
+    }
+
+    /// The root of a live inode.
+    fn root(&self, word: u64, slot: u64) -> Option<Root> {
+        if word == 0 {
+            return None;
+        }
+        let value = open(word, 8, slot);
+        assert_eq!((value >> 42 & 3, value >> 46), (1, 0), "live, and nothing else");
+        let block = (value >> 40 & 1 == 1).then_some(value & 0xff_ffff_ffff);
+        Some(Root { block, unwritten: value >> 41 & 1 == 1, height: value >> 44 & 3 })
+    }
+
+    /// The data block at a place of a tree; `None` for what reads as zeros.
+    fn data(&self, root: Root, at: u64) -> Option<u64> {
+        let mut block = root.block?;
+        if at >> (9 * root.height) != 0 || root.unwritten {
+            return None;
+        }
+        for level in (1..=root.height).rev() {
+            let index = at >> (9 * (level - 1)) & 511;
+            let (next, unwritten) = self.pointer(self.word(block, index), level, index)?;
+            if unwritten {
+                return None;
+            }
+            block = next;
+        }
+        Some(block)
+    }
+
+    /// Word of an inode, checked where words of its number are.
+    fn inode(&self, ino: u64, word: u64) -> u64 {
+        let block = self.data(self.live, ino / 32).expect("a block of inodes");
+        let raw = self.word(block, ino % 32 * 16 + word);
+        if word < 7 { open(raw, 8 + word, ino % 32) } else { raw }
+    }
+
+    fn root_of(&self, ino: u64) -> Root {
+        let block = self.data(self.live, ino / 32).expect("a block of inodes");
+        self.root(self.word(block, ino % 32 * 16), ino % 32).expect("a live inode")
+    }
+
+    /// All that the live volume shows.
+    pub fn tree(&self) -> Tree {
+        let mut tree = Tree::new();
+        assert_eq!((self.inode(1, 2) >> 16, self.inode(1, 6)), (2, 1), "the root directory holds itself");
+        self.directory(1, "", &mut tree);
+        tree
+    }
+
+    fn directory(&self, dir: u64, prefix: &str, tree: &mut Tree) {
+        for (name, ino, kind) in self.entries(dir) {
+            let path = format!("{prefix}{name}");
+            let mode = self.inode(ino, 2);
+            assert_eq!(mode >> 16, kind, "{path}: kind in the name and in the inode");
+            let kind = match kind {
+                1 => Kind::File,
+                2 => Kind::Directory,
+                3 => Kind::Symlink,
+                other => panic!("{path}: kind {other}"),
+            };
+            let owner = self.inode(ino, 7);
+            let content = if kind == Kind::Directory { Vec::new() } else { self.content(ino) };
+            let seen = Seen {
+                kind,
+                mode: (mode & 0o7777) as u16,
+                nlink: self.inode(ino, 3) as u32,
+                owner: (owner as u32, (owner >> 32) as u32),
+                mtime: Time(self.inode(ino, 8) as i64),
+                content,
+            };
+            tree.insert(path.clone(), seen);
+            if kind == Kind::Directory {
+                assert_eq!(self.inode(ino, 6), dir, "{path}: its parent");
+                self.directory(ino, &format!("{path}/"), tree);
+            }
+        }
+    }
+
+    fn content(&self, ino: u64) -> Vec<u8> {
+        let (root, size) = (self.root_of(ino), self.inode(ino, 1) as usize);
+        let mut content = Vec::new();
+        for at in 0..size.div_ceil(BLOCK) {
+            match self.data(root, at as u64) {
+                Some(block) => content.extend(&self.bytes[block as usize * BLOCK..][..BLOCK]),
+                None => content.extend([0; BLOCK]),
+            }
+        }
+        content.truncate(size);
+        content
+    }
+
+    /// Names of a directory, with inode and kind.
+    fn entries(&self, dir: u64) -> Vec<(String, u64, u64)> {
+        let (root, seed) = (self.root_of(dir), self.inode(dir, 5));
+        let mut all = Vec::new();
+        for bucket in 0..512 {
+            let Some(block) = self.data(root, bucket) else { continue };
+            let mut depth = 64 - bucket.leading_zeros();
+            while self.data(root, bucket + (1 << depth)).is_some() {
+                depth += 1;
+            }
+            for slot in 0..128 {
+                let word = self.word(block, slot);
+                if word == 0 {
+                    continue;
+                }
+                let value = open(word, 4, slot);
+                let (hash, unit) = (value & 0x7f_ffff_ffff, value >> 39);
+                if hash & ((1 << depth) - 1) != bucket {
+                    continue;
+                }
+                let at = block as usize * BLOCK + 1024 + unit as usize * 8;
+                let header = self.word_at(at);
+                let name = &self.bytes[at + 8..][..(header >> 32 & 0xff) as usize];
+                let fold = name
+                    .iter()
+                    .fold(0u64, |h, &c| (h ^ c as u64).wrapping_mul(0x100_0000_01b3).rotate_left(23));
+                let fold = (fold ^ fold >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+                let value = open(header ^ fold << 48, 5, 0);
+                let mut hasher = SipHasher13::new_with_keys(seed, self.key);
+                hasher.write(name);
+                assert_eq!(hasher.finish() & 0x7f_ffff_ffff, hash, "hash of a name");
+                let name = String::from_utf8(name.to_vec()).expect("UTF-8");
+                all.push((name, value & 0xffff_ffff, value >> 40));
+            }
+        }
+        all
+    }
+
+    /// Compares the derived state of a clean image with the trees.
+    pub fn verify_derived(&mut self) {
+        assert!(self.clean);
+        self.count_inode_file(self.system_top, 2, true);
+        let at = self.checkpoint as usize * BLOCK;
+        let header: Vec<u64> = (0..7).map(|i| self.word_at(at + i * 8)).collect();
+        assert_eq!(header[0].to_le_bytes(), *b"UMBRACKP");
+        assert_eq!(header[1], self.mounts);
+        let groups = self.total.div_ceil(512) as usize;
+        let bits = &self.bytes[at + BLOCK..][..groups.div_ceil(64) * 8];
+        let free_at = at + BLOCK * (1 + groups.div_ceil(32768));
+        let free_in = &self.bytes[free_at..][..groups.div_ceil(4) * 8];
+        let mut digest = CRC32C.digest();
+        digest.update(&self.bytes[at..at + 48]);
+        digest.update(bits);
+        digest.update(free_in);
+        assert_eq!(header[6], digest.finalize() as u64);
+        let (mut free, mut shared) = (0, 0);
+        for block in self.first..self.total {
+            let group = block as usize / 512;
+            let record = self.scratch as usize * BLOCK + block as usize * 16;
+            let valid = bits[group / 8] >> (group % 8) & 1 == 1;
+            let counted = self.references.get(&block).copied().unwrap_or(0);
+            let state = if valid { self.word_at(record) } else { 0 };
+            assert_eq!(state, counted as u64, "record of block {block}");
+            free += (counted == 0) as u64;
+            shared += (counted > 1) as u64;
+        }
+        let sum: u64 = free_in.chunks(2).map(|c| u16::from_le_bytes([c[0], c[1]]) as u64).sum();
+        assert_eq!((header[2], header[3], sum), (free, shared, free));
+    }
+
+    /// Counts a reference; true if it is the first.
+    fn refer(&mut self, block: u64) -> bool {
+        let count = self.references.entry(block).or_insert(0);
+        *count += 1;
+        *count == 1
+    }
+
+    fn count_inode_file(&mut self, block: u64, level: u64, system: bool) {
+        if !self.refer(block) {
+            return;
+        }
+        if level > 0 {
+            for index in 0..512 {
+                if let Some((child, _)) = self.pointer(self.word(block, index), level, index) {
+                    self.count_inode_file(child, level - 1, system);
+                }
+            }
+            return;
+        }
+        for slot in 0..32 {
+            let Some(Root { block: Some(top), height, .. }) = self.root(self.word(block, slot * 16), slot)
+            else {
+                continue;
+            };
+            match system && slot == 0 {
+                true => self.count_inode_file(top, height, false),
+                false => self.count_file(top, height),
+            }
+        }
+    }
+
+    fn count_file(&mut self, block: u64, level: u64) {
+        if !self.refer(block) || level == 0 {
+            return;
+        }
+        for index in 0..512 {
+            if let Some((child, _)) = self.pointer(self.word(block, index), level, index) {
+                self.count_file(child, level - 1);
+            }
+        }
+    }
+}
