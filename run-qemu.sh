@@ -15,15 +15,13 @@ Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; s
 OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
 Ctrl-C shuts the guest down cleanly.
 
-Set-up installs Debian packages (as root or with sudo) and builds the program vhost-device-vsock into
-target/tools where this machine has no /dev/vhost-vsock. It changes nothing else. Where it may not
+Set-up installs Debian packages (as root or with sudo). It changes nothing else. Where it may not
 install, it says what is missing and exits with status 1.
 END
 }
 
 # What this needs of a compiler; `rust-version` in Cargo.toml.
 readonly oldest_rust=95
-readonly vsock_version=0.3.0
 readonly target=x86_64-unknown-none
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -108,16 +106,6 @@ choose_cargo() {
     fi
 }
 
-# The host's end of vsock, where the kernel has none. `umbra` looks into this folder too.
-set_up_vsock() {
-    export PATH="$PATH:$PWD/target/tools/bin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
-    [[ -r /dev/vhost-vsock && -w /dev/vhost-vsock ]] && return
-    have vhost-device-vsock && return
-    say "run-qemu.sh: building vhost-device-vsock $vsock_version into target/tools"
-    "${cargo[@]}" install --quiet --locked --root target/tools --version "$vsock_version" vhost-device-vsock ||
-        { say "run-qemu.sh: cannot build vhost-device-vsock (the reason is above); it is needed because /dev/vhost-vsock does not open"; exit 1; }
-}
-
 set_up() {
     find_missing_packages "$1"
     if ((${#packages[@]})); then
@@ -126,7 +114,6 @@ set_up() {
         ((${#packages[@]} == 0)) || refuse "what apt-get installed is not enough (for Rust, are bookworm-security's packages in apt's sources?)"
     fi
     choose_cargo
-    set_up_vsock
 }
 
 main() {

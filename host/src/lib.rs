@@ -8,6 +8,7 @@
 //! | [`state`]     | the state directory                                       |
 //! | [`toolchain`] | a toolchain for the bare machine                          |
 //! | [`units`]     | sizes as people write and read them                       |
+//! | [`vsock`]     | the vsock device of hosts whose kernel has none           |
 //!
 //! The program `umbra` is a thin layer of commands over these.
 
@@ -17,3 +18,4 @@ pub mod launch;
 pub mod state;
 pub mod toolchain;
 pub mod units;
+pub mod vsock;

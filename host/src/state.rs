@@ -7,11 +7,11 @@
 //! | `control.sock`   | the supervisor: status, shutdown, console                     |
 //! | `vsock.sock`     | the guest's vsock ports, where no `/dev/vhost-vsock` exists   |
 //! | `endpoint`       | how to reach the guest; there once it can be reached          |
-//! | `vhost.sock`     | between QEMU and the vsock daemon                             |
+//! | `vhost.sock`     | between QEMU and the vsock device                             |
 //! | `qmp.sock`       | QEMU's machine protocol                                       |
-//! | `*.pid`          | supervisor, QEMU, vsock daemon                                |
+//! | `*.pid`          | supervisor, QEMU                                              |
 //! | `console.log`    | what the guest's serial line said since the last start        |
-//! | `qemu.log`, `vsock.log`, `supervisor.log` | what those programs said             |
+//! | `qemu.log`, `vsock.log`, `supervisor.log` | what they said                       |
 //! | `guest.conf`, `guest.seed` | what the guest reads: options, and randomness       |
 //!
 //! All but the image belong to one run: the next one removes and rewrites them.
@@ -157,16 +157,9 @@ impl StateDir {
 
     /// Removes what an earlier run left behind. Only the holder of the lock may.
     pub fn clear(&self, _lock: &Lock) -> Result<(), StateError> {
-        for name in [
-            "control.sock",
-            "vsock.sock",
-            "vhost.sock",
-            "qmp.sock",
-            "endpoint",
-            "supervisor.pid",
-            "qemu.pid",
-            "vsock.pid",
-        ] {
+        for name in
+            ["control.sock", "vsock.sock", "vhost.sock", "qmp.sock", "endpoint", "supervisor.pid", "qemu.pid"]
+        {
             remove(&self.file(name))?;
         }
         Ok(())

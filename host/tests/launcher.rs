@@ -1,11 +1,11 @@
-//! The life of an instance, with stand-ins for QEMU and the vsock daemon: what is started ends,
+//! The life of an instance, with a stand-in for QEMU: what is started ends,
 //! whoever is killed; what is said is one line; a second instance stays out.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -15,21 +15,16 @@ const UMBRA: &str = env!("CARGO_BIN_EXE_umbra");
 /// A guest that boots, serves, and powers off when its console says so.
 const GOOD_GUEST: &str = "echo booting; echo ready\nwhile read line; do\n\
     if [ \"$line\" = poweroff ]; then echo bye; exit 0; fi\necho \"you said $line\"; echo ok\ndone\nsleep 100";
-/// Makes this test program stand in for the daemon.
-const DAEMON: &str = "UMBRA_TEST_DAEMON";
+/// Makes this test program stand in for a QEMU that says this to the vsock device.
+const SAYS: &str = "UMBRA_TEST_SAYS";
 
-/// Stands in for the vsock daemon when a script runs this program as one; else it is no test.
+/// Stands in for QEMU when a script runs this program as one; else it is no test.
 #[test]
-fn stand_in_for_the_daemon() {
-    if std::env::var_os(DAEMON).is_some() {
-        let _listener = UnixListener::bind("vhost.sock").unwrap();
-        let clients = UnixListener::bind("vsock.sock").unwrap();
-        // It knows how connections start, and nothing of what follows.
-        for mut client in clients.incoming().flatten() {
-            let mut line = String::new();
-            BufReader::new(&client).read_line(&mut line).unwrap();
-            let _ = client.write_all(if line == "CONNECT 1\n" { b"OK 1\n" } else { b"" });
-        }
+fn stand_in_for_qemu() {
+    if let Ok(words) = std::env::var(SAYS) {
+        let mut device = UnixStream::connect("vhost.sock").unwrap();
+        device.write_all(words.as_bytes()).unwrap();
+        thread::sleep(Duration::from_secs(100));
     }
 }
 
@@ -42,11 +37,6 @@ impl Host {
     fn with_guest(script: &str) -> Host {
         let host = Host { folder: tempfile::tempdir().unwrap() };
         host.program("qemu-system-x86_64", script);
-        let test = std::env::current_exe().unwrap();
-        host.program(
-            "vhost-device-vsock",
-            &format!("{DAEMON}=1 exec {} --exact stand_in_for_the_daemon", test.display()),
-        );
         fs::write(host.path("elf"), "").unwrap();
         host
     }
@@ -92,10 +82,10 @@ impl Host {
         text
     }
 
-    /// Process ids of supervisor, QEMU and daemon.
-    fn start(&self) -> [u64; 3] {
+    /// Process ids of supervisor and QEMU.
+    fn start(&self) -> [u64; 2] {
         let status = self.json(&["up", "--detach", "--nvdimm-size", "1M"]);
-        ["supervisor_pid", "qemu_pid", "vsock_pid"].map(|name| status[name].as_u64().unwrap_or(0))
+        ["supervisor_pid", "qemu_pid"].map(|name| status[name].as_u64().unwrap())
     }
 }
 
@@ -109,7 +99,7 @@ fn has_ended(pid: u64) -> bool {
 
 fn assert_all_end(pids: &[u64]) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !pids.iter().all(|&pid| pid == 0 || has_ended(pid)) {
+    while !pids.iter().all(|&pid| has_ended(pid)) {
         assert!(Instant::now() < deadline, "still there, of {pids:?}");
         thread::sleep(Duration::from_millis(10));
     }
@@ -165,13 +155,8 @@ fn a_second_up_says_no_and_changes_nothing() {
 #[test]
 fn whoever_is_killed_the_others_end_and_the_next_start_works() {
     let host = Host::with_guest(GOOD_GUEST);
-    for victim in 0..3 {
+    for victim in 0..2 {
         let pids = host.start();
-        if pids[victim] == 0 {
-            // No daemon where the host kernel does vsock.
-            host.json(&["down"]);
-            continue;
-        }
         kill(Signal::KILL, pids[victim]);
         assert_all_end(&pids);
         assert_eq!(host.json(&["status"])["running"], false, "victim {victim}");
@@ -230,6 +215,25 @@ fn a_qemu_that_does_not_start_is_quoted() {
     let host = Host::with_guest("echo 'qemu: invalid something' >&2; exit 1");
     let text = host.failure(&["up", "--detach"]);
     assert!(text.contains("qemu: invalid something") && text.contains("exit status: 1"), "{text}");
+}
+
+#[test]
+fn a_machine_whose_vsock_device_cannot_go_on_ends_and_says_so() {
+    if fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").is_ok() {
+        // Then the host kernel is the device.
+        return;
+    }
+    let host = Host::with_guest("");
+    let test = std::env::current_exe().unwrap();
+    let script = format!(
+        "echo $$ >{}; {SAYS}=nonsense-nonsense exec {} --exact stand_in_for_qemu --nocapture",
+        host.path("pid").display(),
+        test.display()
+    );
+    host.program("qemu-system-x86_64", &script);
+    let text = host.failure(&["up", "--detach"]);
+    assert!(text.contains("the vsock device has ended: it does not understand QEMU"), "{text}");
+    assert_all_end(&[fs::read_to_string(host.path("pid")).unwrap().trim().parse().unwrap()]);
 }
 
 #[test]

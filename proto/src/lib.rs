@@ -8,9 +8,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`rpc`] | the native protocol: frames, methods, errors |
+//! | [`vsock`] | virtio-vsock: packets and credit |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod rpc;
+pub mod vsock;

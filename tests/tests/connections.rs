@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -181,6 +182,27 @@ fn a_relay_is_a_plain_socket_before_a_port() {
     assert!(echoed == sent);
     writing.join().unwrap();
     assert_eq!(plain.read(&mut [0]).unwrap(), 0, "the end of the stream is passed on, too");
+    // The socket goes with the command, however that ends, and with the server.
     relay.kill().unwrap();
     relay.wait().unwrap();
+    wait_until_gone(&socket);
+    let mut relay =
+        vm.command(&["relay", "7", socket.to_str().unwrap()]).stderr(Stdio::null()).spawn().unwrap();
+    while !socket.exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(vm.fails(&["relay", "7", socket.to_str().unwrap()]).contains("in use"));
+    assert!(vm.fails(&["relay", "6", "unused.sock"]).contains("does not listen"));
+    vm.down();
+    assert_eq!(relay.wait().unwrap().code(), Some(1));
+    wait_until_gone(&socket);
+}
+
+#[track_caller]
+fn wait_until_gone(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while path.exists() {
+        assert!(Instant::now() < deadline, "{} is still there", path.display());
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -110,14 +110,18 @@ fn silent_connections_cost_nothing_and_the_last_ones_are_refused() {
 #[test]
 fn clients_that_stop_reading_or_vanish_hurt_only_themselves() {
     let vm = Vm::launch("64M");
-    // Ten that never read what they asked for, ten that send and never read. (These do not send until
-    // they are stopped: vhost-device-vsock does not notice the end of such a client.)
+    // Ten that never read what they asked for, ten that send until they are stopped and never read.
     let mut lazy = Vec::new();
     for _ in 0..10 {
         let mut source = open(&vm, SOURCE_PORT);
         source.write_all(&0u64.to_le_bytes()).unwrap();
         let mut stuck = open(&vm, ECHO_PORT);
-        stuck.write_all(&[7; 65_536]).unwrap();
+        stuck.set_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut echoed = 0;
+        while let Ok(count) = stuck.write(&[7; 65_536]) {
+            echoed += count;
+        }
+        assert!(echoed > 1 << 20, "stopped after {echoed} bytes");
         lazy.extend([source, stuck]);
     }
     let mut stream = open(&vm, ECHO_PORT);
@@ -151,12 +155,11 @@ fn clients_that_stop_reading_or_vanish_hurt_only_themselves() {
     sink(&vm, 16 * MIB);
 }
 
-/// Twelve gigabytes; takes a while.
+/// Counters of bytes are modulo 2^32.
 #[test]
-#[ignore = "long"]
 fn more_than_four_gibibytes_on_one_connection() {
     let vm = Vm::launch("64M");
-    sink(&vm, 6 * 1024 * MIB + 7);
-    source(&vm, 6 * 1024 * MIB);
+    sink(&vm, 4097 * MIB + 7);
+    source(&vm, 4097 * MIB);
     vm.assert_clean();
 }

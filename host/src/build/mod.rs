@@ -93,11 +93,6 @@ fn workspace() -> Result<&'static Path, Error> {
     }
 }
 
-/// Where run-qemu.sh puts programs that it builds because the machine has none.
-pub fn tools() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin")
-}
-
 /// Builds what is out of date and returns the files. Calls in several processes wait for each other.
 pub fn build(request: &Request<'_>) -> Result<Images, Error> {
     let workspace = workspace()?;

@@ -2,8 +2,8 @@
 //!
 //! The file `endpoint` of the state directory says which way: `vsock:CID` for the host kernel's
 //! vsock, or the name of a UNIX socket where a connection starts with `CONNECT port\n` and the
-//! answer `OK number\n`. Bytes that are sent before the answer are lost, so none are. A refused
-//! port is a bare end of file. The file is there only once connections are possible.
+//! answer `OK number\n`. A refused port is a bare end of file. The file is there only once connections are
+//! possible.
 
 use super::{Error, Result};
 use crate::state::StateDir;
@@ -22,7 +22,7 @@ const ANSWER_MAX: usize = 32;
 /// A connection to a port of the guest.
 #[derive(Debug)]
 pub enum Stream {
-    /// Through the UNIX socket of the vsock daemon.
+    /// Through the UNIX socket of the vsock device.
     Unix(UnixStream),
     /// Through the host kernel.
     Vsock(VsockStream),
@@ -76,7 +76,7 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
 }
 
 /// Asks for a port and waits for the answer; reads not a byte more than it.
-pub fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<()> {
+fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<()> {
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut byte = [0];
@@ -91,7 +91,7 @@ pub fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<()> 
         return Ok(());
     }
     let text = String::from_utf8_lossy(&answer).into_owned();
-    Err(io::Error::new(ErrorKind::InvalidData, format!("the vsock daemon answered '{text}', not OK")))
+    Err(io::Error::new(ErrorKind::InvalidData, format!("the vsock device answered '{text}', not OK")))
 }
 
 impl Stream {

@@ -31,7 +31,7 @@ mod error;
 mod files;
 mod transfer;
 
-pub use connect::{Stream, connect, handshake};
+pub use connect::{Stream, connect};
 pub use error::{Error, Result};
 pub use files::{Blocks, File, Fill, Msync, Parents, Poked};
 pub use transfer::{Progress, Transferred, get, put};

@@ -1,8 +1,9 @@
 //! Requests to the supervisor: a line of JSON each way over `control.sock`.
 //!
-//! `{"request":"status"}`, `{"request":"down"}`, `{"request":"console"}`; the answer is
-//! `{"status":{..}}`, `{"stopped":{"clean":bool,"message":".."}}`, `"attached"` (after which the
-//! connection is the serial line, both ways), or `{"failed":".."}`.
+//! `{"request":"status"}`, `{"request":"down"}`, `{"request":"console"}`,
+//! `{"request":"relay","port":1,"socket":"/path"}`; the answer is `{"status":{..}}`,
+//! `{"stopped":{"clean":bool,"message":".."}}`, `"attached"` (after which the connection is the serial line, both
+//! ways), `"relayed"` (the socket is there as long as the connection), or `{"failed":".."}`.
 
 use super::Status;
 use super::console::Console;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -33,6 +35,7 @@ enum Request {
     Status,
     Down,
     Console,
+    Relay { port: u32, socket: PathBuf },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +44,7 @@ enum Answer {
     Status(Status),
     Stopped(Stopped),
     Attached,
+    Relayed,
     Failed(String),
 }
 
@@ -62,7 +66,12 @@ pub(super) trait Instance: Send + Sync + 'static {
     fn stop(&self) -> (Stopped, EndGuard);
     /// The serial line.
     fn console(&self) -> Console;
+    /// Makes a plain socket before a port of the guest, for as long as the result is held.
+    fn relay(&self, port: u32, socket: &Path) -> io::Result<Box<dyn Held>>;
 }
+
+/// Something that ends when it is dropped.
+pub(super) trait Held {}
 
 /// Holds up the end of the process.
 pub(super) type EndGuard = Sender<()>;
@@ -113,6 +122,18 @@ fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
             // Wakes the thread above, too.
             stream.shutdown(Shutdown::Both)
         }
+        Ok(Request::Relay { port, socket }) => match instance.relay(port, &socket) {
+            Ok(_relay) => {
+                send(&mut stream, &Answer::Relayed)?;
+                stream.set_read_timeout(None)?;
+                // It says nothing more, until it hangs up.
+                stream.read(&mut [0]).map(drop)
+            }
+            Err(error) => {
+                let why = format!("cannot listen on {}: {error}", socket.display());
+                send(&mut stream, &Answer::Failed(why))
+            }
+        },
         Err(error) => send(&mut stream, &Answer::Failed(format!("not understood: {error}"))),
     }
 }
@@ -151,6 +172,20 @@ pub fn stop(state: &StateDir) -> io::Result<Option<Stopped>> {
 pub fn console(state: &StateDir) -> io::Result<Option<UnixStream>> {
     match ask(state, &Request::Console, Some(REQUEST_TIMEOUT))? {
         Some((stream, Answer::Attached)) => {
+            stream.set_read_timeout(None)?;
+            Ok(Some(stream))
+        }
+        Some(_) => Err(unexpected()),
+        None => Ok(None),
+    }
+}
+
+/// Makes a plain socket before a port of the guest, which is there as long as the connection that is returned;
+/// `None` if no instance runs.
+pub fn relay(state: &StateDir, port: u32, socket: &Path) -> io::Result<Option<UnixStream>> {
+    let request = Request::Relay { port, socket: std::path::absolute(socket)? };
+    match ask(state, &request, Some(REQUEST_TIMEOUT))? {
+        Some((stream, Answer::Relayed)) => {
             stream.set_read_timeout(None)?;
             Ok(Some(stream))
         }

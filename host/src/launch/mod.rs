@@ -2,18 +2,17 @@
 //!
 //! ```text
 //!  umbra up ──────────────── supervisor (this program: in the foreground, or detached)
-//!                              │  holds `lock`, listens on control.sock, writes the logs
-//!                              ├── vhost-device-vsock   where /dev/vhost-vsock does not open
+//!                              │  holds `lock`, listens on control.sock, writes the logs;
+//!                              │  is the vsock device where /dev/vhost-vsock does not open
 //!                              └── qemu-system-x86_64
 //!  umbra down|status|console ──control.sock──▶ supervisor ──stdin/stdout──▶ the guest's serial line
 //! ```
 //!
-//! One supervisor owns one state directory. None of the three processes outlives another,
-//! whichever is killed and however:
+//! One supervisor owns one state directory. Neither process outlives the other, whichever is killed and however:
 //!
-//! - The supervisor waits for QEMU and for the daemon; when one ends it ends the other, and itself.
-//! - The kernel kills QEMU and the daemon when the supervisor dies: they are started through
-//!   [`leash`], which asks for that signal (`PR_SET_PDEATHSIG`) before it executes them.
+//! - The supervisor waits for QEMU, and ends when it does; it ends both when its vsock device cannot go on.
+//! - The kernel kills QEMU when the supervisor dies: it is started through [`leash`], which asks for that signal
+//!   (`PR_SET_PDEATHSIG`) before it executes it.
 //!
 //! What is left after that, sockets and pid files, is removed by the next start, which knows
 //! from the lock that nobody uses them.
@@ -27,8 +26,9 @@
 //! | `leash`         | children that die with their parent                      |
 //! | `nvdimm`        | the image file                                           |
 //! | `qemu`          | QEMU's command line                                      |
+//! | `relay`         | plain sockets before ports, where the host kernel does vsock |
 //! | `supervisor`    | start, wait, shut down                                   |
-//! | `vsockd`        | how the host reaches the guest's vsock                   |
+//! | `transport`     | how the host reaches the guest's vsock                   |
 //!
 //! Left out: more than one NVDIMM, hot plug, and resizing an image.
 
@@ -39,8 +39,9 @@ pub mod detach;
 pub mod leash;
 mod nvdimm;
 mod qemu;
+mod relay;
 mod supervisor;
-mod vsockd;
+mod transport;
 
 pub use accel::Accel;
 pub use supervisor::{Reporter, supervise};
@@ -90,7 +91,7 @@ pub enum LaunchError {
     Unusable(String),
     /// The system refused something.
     Io(String, io::Error),
-    /// A program of the three ended, or the guest stopped, when it should not have.
+    /// QEMU or the vsock device ended, or the guest stopped, when it should not have.
     Stopped(String),
 }
 
@@ -121,8 +122,6 @@ pub struct Status {
     pub boot_ms: Option<f64>,
     /// Process id of QEMU.
     pub qemu_pid: u32,
-    /// Process id of the vsock daemon, where there is one.
-    pub vsock_pid: Option<u32>,
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
     /// The accelerator that was chosen.
@@ -139,13 +138,10 @@ pub struct Status {
     pub uptime_s: f64,
 }
 
-/// Finds a program in `PATH`, and then in the folders where installers put it.
-fn find_program(name: &str, more: &[PathBuf]) -> Option<PathBuf> {
+/// Finds a program in `PATH`.
+fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(more.iter().cloned())
-        .map(|folder| folder.join(name))
-        .find(|candidate| is_executable(candidate))
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -4,7 +4,7 @@
 //! escaping and sockets have short paths. `qboot` is the firmware: it enters the loader in
 //! 0.04 s under emulation, where SeaBIOS takes 0.1 s and OVMF 3 s.
 
-use super::vsockd::Transport;
+use super::transport::Transport;
 use super::{Accel, LaunchError, Options, find_program, leash};
 use crate::state::StateDir;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ pub(super) fn start(
     machine: &Machine,
     log: File,
 ) -> Result<Child, LaunchError> {
-    let program = find_program(QEMU, &[]).ok_or_else(|| {
+    let program = find_program(QEMU).ok_or_else(|| {
         LaunchError::Unusable(format!(
             "{QEMU} was not found: install it (Debian: package qemu-system-x86), or run ./run-qemu.sh"
         ))
@@ -58,7 +58,7 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     add(&["-accel", &machine.accel.to_string(), "-cpu", "max", "-smp", "1"]);
     // Sizes in KiB: QEMU reads a bare number as MiB.
     add(&["-m", &format!("size={}k,slots=2,maxmem={}k", memory >> 10, maximum >> 10)]);
-    // Shared, because the vsock daemon reads and writes the guest's queues.
+    // Shared, because the vsock device reads and writes the guest's queues.
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     if machine.nvdimm_size > 0 {
         let size = machine.nvdimm_size;

@@ -1,11 +1,11 @@
 //! Start, wait, shut down: the life of one instance.
 //!
 //! Everything that happens arrives as an [`Event`] at one loop on the calling thread, which is
-//! also the thread that starts the children (see [`leash`](super::leash)).
+//! also the thread that starts QEMU (see [`leash`](super::leash)).
 //!
 //! ```text
 //!   booting ──ready──▶ running ──signal, `down`──▶ stopping ──QEMU ends──▶ over
-//!      │                  └───────── QEMU or the daemon ends ────────────────▶│
+//!      │                  └───── QEMU or the vsock device ends ──────────────▶│
 //!      └── the guest says why it cannot, or says nothing for too long ────────▶│
 //! ```
 //!
@@ -15,7 +15,7 @@
 use super::console::{self, Console, Meaning};
 use super::control::{self, EndGuard, Instance, Stopped};
 use super::qemu::{self, Machine};
-use super::vsockd::{Transport, last_line};
+use super::transport::{Ports, Transport, last_line};
 use super::{Accel, LaunchError, Options, Status, accel, nvdimm};
 use crate::client::Client;
 use crate::state::{Lock, StateDir};
@@ -26,6 +26,7 @@ use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::path::Path;
 use std::process::{self, Child, ChildStdout, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,13 +56,12 @@ pub trait Reporter {
 
 enum Event {
     Ready(Instant),
-    /// It can be reached, too: since then.
-    Reachable(Instant, Result<(), LaunchError>),
     /// The guest says why it will not serve, and whether it goes on running.
     Useless(String, Runs),
     ConsoleEnded,
     QemuEnded(io::Result<ExitStatus>),
-    DaemonEnded(io::Result<ExitStatus>),
+    /// The vsock device has ended: why.
+    DeviceEnded(String),
     Signal,
     /// `down`: whoever sent it waits for the outcome.
     Stop(Waiting),
@@ -115,8 +115,8 @@ struct Supervisor {
     shared: Arc<SharedState>,
     console: Console,
     transport: Transport,
-    /// Killed, where they still run, when this goes.
-    _children: (Process, Option<Process>),
+    /// Killed, where it still runs, when this goes.
+    _qemu: Process,
     started: Instant,
     /// The guest was told to mount nothing; then it is no failure that it does not.
     bare: bool,
@@ -129,6 +129,7 @@ struct SharedState {
     status: Mutex<Status>,
     started: Instant,
     console: Console,
+    ports: Arc<Ports>,
     sender: Mutex<Sender<Event>>,
 }
 
@@ -139,23 +140,19 @@ struct Process {
 }
 
 impl Process {
-    fn watch(
-        mut child: Child,
-        sender: &Sender<Event>,
-        event: fn(io::Result<ExitStatus>) -> Event,
-    ) -> io::Result<Process> {
+    fn watch(mut child: Child, sender: &Sender<Event>) -> io::Result<Process> {
         let pid = child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         // A descriptor, not the number: it never means a later process.
         let handle = pidfd_open(raw, PidfdFlags::empty())?;
         let sender = sender.clone();
         // The receiver is gone only when the supervisor is.
-        thread::spawn(move || drop(sender.send(event(child.wait()))));
+        thread::spawn(move || drop(sender.send(Event::QemuEnded(child.wait()))));
         Ok(Process { pid, handle })
     }
 }
 
-/// A supervisor that gives up takes its children with it.
+/// A supervisor that gives up takes QEMU with it.
 impl Drop for Process {
     fn drop(&mut self) {
         // It fails only if the process has ended.
@@ -171,7 +168,7 @@ impl Supervisor {
     ) -> Result<Supervisor, LaunchError> {
         let nvdimm_size = nvdimm::prepare(state, options.nvdimm_size)?;
         let (accel, accel_reason) = accel::choose(options.accel)?;
-        let transport = Transport::choose(state)?;
+        let transport = Transport::choose(state);
         let endpoint = transport.endpoint();
         state.write("guest.conf", &qemu::guest_config(options))?;
         state.write("guest.seed", &seed())?;
@@ -179,22 +176,18 @@ impl Supervisor {
 
         let (sender, events) = channel();
         watch_signals(sender.clone())?;
-        let watch = |child, event| {
-            Process::watch(child, &sender, event)
-                .map_err(|error| LaunchError::Io("watch a child process".into(), error))
-        };
-        let daemon = transport.start(state, state.log("vsock.log")?)?;
-        let daemon = daemon.map(|child| watch(child, Event::DaemonEnded)).transpose()?;
-        if let Some(daemon) = &daemon {
-            state.write("vsock.pid", &format!("{}\n", daemon.pid))?;
-        }
+        let ended = sender.clone();
+        let ports = transport.start(state, state.log("vsock.log")?, move |why| {
+            drop(ended.send(Event::DeviceEnded(why)));
+        })?;
 
         let machine = Machine { accel, transport, nvdimm_size };
         let console_log = state.log("console.log")?;
         let started = Instant::now();
         let mut child = qemu::start(state, options, &machine, state.log("qemu.log")?)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let qemu = watch(child, Event::QemuEnded)?;
+        let qemu =
+            Process::watch(child, &sender).map_err(|error| LaunchError::Io("watch QEMU".into(), error))?;
         state.write("qemu.pid", &format!("{}\n", qemu.pid))?;
         let Some((input, output)) = pipes else {
             return Err(LaunchError::Stopped("QEMU has no pipes".into()));
@@ -207,7 +200,6 @@ impl Supervisor {
             ready: false,
             boot_ms: None,
             qemu_pid: qemu.pid,
-            vsock_pid: daemon.as_ref().map(|daemon| daemon.pid),
             supervisor_pid: process::id(),
             accel,
             accel_reason,
@@ -220,6 +212,7 @@ impl Supervisor {
             status: Mutex::new(status),
             started,
             console: console.clone(),
+            ports: Arc::new(ports),
             sender: Mutex::new(sender.clone()),
         });
         let listener = state
@@ -234,7 +227,7 @@ impl Supervisor {
             shared,
             console,
             transport: machine.transport,
-            _children: (qemu, daemon),
+            _qemu: qemu,
             started,
             bare: options.guest_config.iter().any(|line| line == "volume=no"),
             waiting: Vec::new(),
@@ -268,10 +261,7 @@ impl Supervisor {
             };
             match event {
                 Ok(Event::Ready(_)) if stopping || useless.is_some() || self.is_ready() => {}
-                Ok(Event::Ready(at)) => self.settle(at),
-                Ok(Event::Reachable(..)) if stopping || useless.is_some() || self.is_ready() => {}
-                Ok(Event::Reachable(at, result)) => {
-                    result?;
+                Ok(Event::Ready(at)) => {
                     deadline = None;
                     self.state.write("endpoint", &self.transport.endpoint())?;
                     let status = self.set_ready(at);
@@ -297,13 +287,9 @@ impl Supervisor {
                     return self.outcome(status, useless);
                 }
                 Ok(Event::ConsoleEnded) => console_ended = true,
-                Ok(Event::DaemonEnded(_)) if stopping => {}
-                Ok(Event::DaemonEnded(status)) => {
-                    return Err(LaunchError::Stopped(format!(
-                        "the vsock daemon {}; its log ends: {}",
-                        describe(&status),
-                        last_line(&self.state.file("vsock.log"))
-                    )));
+                Ok(Event::DeviceEnded(_)) if stopping => {}
+                Ok(Event::DeviceEnded(why)) => {
+                    return Err(LaunchError::Stopped(format!("the vsock device has ended: {why}")));
                 }
                 Ok(Event::Signal) if stopping => {
                     return Err(LaunchError::Stopped("killed before the guest had shut down".into()));
@@ -341,16 +327,6 @@ impl Supervisor {
                 _ => {}
             }
         }
-    }
-
-    /// Looks, on a thread, whether clients can reach a guest that is ready.
-    fn settle(&self, at: Instant) {
-        let (transport, state, sender) = (self.transport.clone(), self.state.clone(), self.sender.clone());
-        let daemon = self.status().vsock_pid;
-        thread::spawn(move || {
-            let result = transport.settle(&state, daemon);
-            drop(sender.send(Event::Reachable(at, result)));
-        });
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -452,6 +428,10 @@ impl Instance for SharedState {
 
     fn console(&self) -> Console {
         self.console.clone()
+    }
+
+    fn relay(&self, port: u32, socket: &Path) -> io::Result<Box<dyn control::Held>> {
+        Ok(Box::new(self.ports.offer_at(port, socket)?))
     }
 }
 

@@ -4,11 +4,11 @@
 //! seam and servers through the [`Handler`] seam, knows no address and no register, and is
 //! tested on the host.
 //!
+//! The header and the counting of credit are in `umbra_proto::vsock`.
+//!
 //! | file | what |
 //! |---|---|
-//! | `packet.rs` | the header, to the byte |
 //! | `device.rs` | the seam to the device |
-//! | `window.rs` | credit in both directions |
 //! | `pool.rs` | memory for bytes that were received and not consumed |
 //! | `table.rs` | the connections, found by hash |
 //! | `connection.rs` | the state of one, and the stream that its server sees |
@@ -37,35 +37,25 @@
 //!
 //! # The host's side
 //!
-//! Linux's vhost-vsock follows the specification. The daemon vhost-device-vsock 0.3 has ways of its
-//! own, and this code is shaped so that both work:
-//!
-//! - It forgets a shutdown that comes while it still holds bytes for a slow client, and
-//!   drops these bytes on a reset. So a connection is shut down only once the peer has
-//!   counted everything as forwarded, for which it may have to be asked.
-//! - It reports the half-close of a client as a shutdown of both directions, though the
-//!   client may still be reading. So a shutdown ends only what comes in; answers are
-//!   still sent, and given up soon if nobody takes them.
-//! - After it found no credit it waits for an explicit credit update, and asks again at
-//!   once if that has none. So requests for credit are answered when there is some.
-//! - It underflows if a window shrinks. So windows only grow.
-//! - It may complete a receive buffer without writing a header, or with operation 0. So
-//!   headers are cleared before they are given to it, and such packets are passed over.
+//! Linux's vhost-vsock, or the device that `umbra up` brings along (`host/src/vsock`). Some devices drop
+//! what they still hold for a slow client when a connection is shut down. So one is shut down only once the
+//! peer has counted everything as forwarded, for which it may have to be asked. Some complete a receive
+//! buffer without writing a header, or with operation 0. So headers are cleared before they are given to the device,
+//! and such packets are passed over.
 
 mod connection;
 mod device;
 mod endpoint;
-mod packet;
 mod pool;
 mod table;
 #[cfg(test)]
 mod tests;
-mod window;
 
 pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room};
 pub use endpoint::{Endpoint, Handler, Next, Statistics};
-pub use packet::{Address, Cid, HEADER_LEN, Header, Operation, Port};
 pub use pool::{CHUNK, Page, Pool};
+pub use umbra_proto::vsock::{Address, Cid, HEADER_LEN, Header, Operation, Port};
+use umbra_proto::vsock::{packet, window};
 
 /// Milliseconds since some moment in the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

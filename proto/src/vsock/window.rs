@@ -60,8 +60,7 @@ pub enum Taken {
 
 /// What the peer may send.
 ///
-/// It never shrinks: the peer may have sent into the larger one already, and
-/// vhost-device-vsock takes a window smaller than what is under way for 4 GiB.
+/// It never shrinks: the peer may have sent into the larger one already.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveWindow {
     size: u32,
