@@ -9,13 +9,17 @@ use alloc::vec::Vec;
 use umbra_fs::Time;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_server::Platform;
+use umbra_server::nbd::Exports;
 use umbra_server::platform::{Counters, Memory, Nvdimm as Region, Persisted};
 
 /// The machine with its counters: one, for all servers.
 pub struct Board {
     processor: Processor,
     counters: Counters,
+    exports: Exports,
     regions: Vec<Region>,
+    /// Of these: those that hold no volume.
+    devices: Vec<Option<Nvdimm>>,
     ready: Instant,
     power_off: bool,
 }
@@ -36,7 +40,15 @@ impl Board {
                 .collect(),
             Err(_) => Vec::new(),
         };
-        Board { processor, counters: Counters::default(), regions, ready, power_off: false }
+        Board {
+            processor,
+            counters: Counters::default(),
+            exports: Exports::default(),
+            regions,
+            devices: nvdimm::regions(),
+            ready,
+            power_off: false,
+        }
     }
 
     /// Whether a client asked for power-off.
@@ -61,6 +73,8 @@ impl Machine for Board {
 }
 
 impl Platform for Board {
+    type Device = Nvdimm;
+
     fn now(&self) -> Time {
         clock::wall()
     }
@@ -90,6 +104,15 @@ impl Platform for Board {
     }
     fn power_off(&mut self) {
         self.power_off = true;
+    }
+    fn device(&mut self, index: usize) -> Option<&mut Nvdimm> {
+        self.devices.get_mut(index)?.as_mut()
+    }
+    fn is_closing(&self) -> bool {
+        self.power_off
+    }
+    fn exports(&mut self) -> &mut Exports {
+        &mut self.exports
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

@@ -5,7 +5,10 @@
 //! platform promises to write the CPU's caches back when power fails, lines need no writing
 //! back, but are counted all the same.
 //!
-//! Left out: labels, NVDIMMs that hold no volume, more than one volume.
+//! The first range that can be used is for the volume. Others that hold none are served as they are
+//! ([`regions`]): nothing of them is ever part of a volume that is mounted.
+//!
+//! Left out: labels, more than one volume.
 //!
 //! Follows ACPI 6.5, section 5.2.25, and SDM volume 2 (`clwb`, `clflushopt`, `clflush`).
 
@@ -182,6 +185,13 @@ impl Nvdimm {
             }
         });
         let range = usable.ok_or(NoNvdimm::NoneUsable(why))?;
+        let nvdimm = Self::map(nfit, range)?;
+        SERVED.call_once(|| (range.base, nvdimm.len));
+        Ok(nvdimm)
+    }
+
+    /// Maps a range that is mapped nowhere yet.
+    fn map(nfit: &Nfit, range: &SpaRange) -> Result<Nvdimm, NoNvdimm> {
         let (phys, len) = (PhysAddr::new(range.base), range.length & !(PAGE - 1));
         let (view, alias) = space::map_nvdimm(phys, len).map_err(NoNvdimm::Map)?;
         let mut hints = Vec::new();
@@ -190,7 +200,6 @@ impl Nvdimm {
             hints.push(unsafe { space::map_device(PhysAddr::new(hint), 8) }.map_err(NoNvdimm::Map)?);
         }
         let (flush_by, caches_persist) = (FlushBy::best(), caches_persist());
-        SERVED.call_once(|| (range.base, len));
         Ok(Nvdimm { phys, view, alias, len, flush_by, caches_persist, hints })
     }
 
@@ -212,6 +221,25 @@ impl Nvdimm {
     fn to(&mut self, at: u64, len: u64) -> *mut u8 {
         (self.alias + self.offset(at, len)).as_mut_ptr()
     }
+}
+
+/// The ranges that hold no volume, each at its place in the table; `None` for the others. To be called once,
+/// after [`Nvdimm::find`].
+pub fn regions() -> Vec<Option<Nvdimm>> {
+    let Ok(nfit) = table() else { return Vec::new() };
+    let usable = |range: &SpaRange| !is_served(range) && nfit.usable(range).is_ok();
+    let region = |range: &SpaRange| match Nvdimm::map(nfit, range) {
+        Ok(region) if umbra_fs::holds_volume(&region) => {
+            log::info!("the NVDIMM at {:#x} holds a volume, too; it is left alone", range.base);
+            None
+        }
+        Ok(region) => Some(region),
+        Err(why) => {
+            log::warn!("the NVDIMM at {:#x}: {why}", range.base);
+            None
+        }
+    };
+    nfit.persistent().map(|range| if usable(range) { region(range) } else { None }).collect()
 }
 
 impl umbra_fs::Pmem for Nvdimm {

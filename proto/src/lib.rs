@@ -7,6 +7,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`nbd`] | network block devices: handshake, requests, replies |
 //! | [`rpc`] | the native protocol: frames, methods, errors |
 //! | [`vsock`] | virtio-vsock: packets and credit |
 #![no_std]
@@ -14,5 +15,6 @@
 
 extern crate alloc;
 
+pub mod nbd;
 pub mod rpc;
 pub mod vsock;

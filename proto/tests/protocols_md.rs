@@ -223,3 +223,32 @@ fn the_limits_are_right() {
         assert!(found, "no row for the limit {limit} = {digits}");
     }
 }
+
+#[test]
+fn the_support_table_has_all_of_nbd() {
+    use umbra_proto::nbd::{ChunkType, Command, Errno, InfoType, OptionCode, ReplyCode};
+    let cells: Vec<Vec<&str>> = PAGE
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix('|')?.split('|').map(str::trim).collect()))
+        .collect();
+    let numbered = |name: &str, number: u32| {
+        let number = number.to_string();
+        assert!(cells.iter().any(|row| row[..2] == [name, number.as_str()]), "no row for {name} {number}");
+    };
+    OptionCode::ALL.iter().for_each(|(code, name)| numbered(name, code.0));
+    Command::ALL.iter().for_each(|(command, name)| numbered(name, command.0.into()));
+    Errno::ALL.iter().for_each(|(errno, name)| numbered(name, errno.0));
+    let named = |name: &str| {
+        assert!(cells.iter().any(|row| row[0].split(", ").any(|cell| cell == name)), "no row for {name}");
+    };
+    ReplyCode::ALL.iter().for_each(|(_, name)| named(name));
+    InfoType::ALL.iter().for_each(|(_, name)| named(name));
+    ChunkType::ALL.iter().for_each(|(_, name)| named(name));
+    for flag in ["READ_ONLY", "SEND_FUA", "ROTATIONAL", "SEND_DF", "CAN_MULTI_CONN", "SEND_RESIZE", "FUA"] {
+        named(flag);
+    }
+    for flag in ["SEND_CACHE", "BLOCK_STATUS_PAYLOAD", "NO_HOLE", "DF", "REQ_ONE", "FAST_ZERO", "PAYLOAD_LEN"]
+    {
+        named(flag);
+    }
+}

@@ -7,6 +7,7 @@
 //! | `stream.rs` | the byte stream, and what a server is |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `rpc/` | the native protocol |
+//! | `nbd/` | files as disks |
 //! | `raw.rs` | discard, source and echo: what the transport can do |
 //! | `testing/` | a machine and a connection in memory (feature `testing`) |
 #![no_std]
@@ -14,6 +15,7 @@
 
 extern crate alloc;
 
+pub mod nbd;
 pub mod platform;
 pub mod raw;
 pub mod rpc;
@@ -30,6 +32,7 @@ use alloc::boxed::Box;
 pub fn accept<M: Platform>(port: u32) -> Option<Box<dyn Service<M>>> {
     match port {
         rpc::RPC_PORT => Some(Box::new(rpc::Rpc::default())),
+        nbd::NBD_PORT => Some(Box::new(nbd::Nbd::default())),
         raw::ECHO_PORT => Some(Box::new(raw::Echo)),
         raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),
         raw::SOURCE_PORT => Some(Box::new(raw::Source::default())),

@@ -4,11 +4,15 @@
 //! counters that outlive a connection. The kernel implements it with the real thing,
 //! tests with numbers of their choice.
 
-use umbra_fs::Time;
+use crate::nbd::Exports;
 use umbra_fs::dax::Machine;
+use umbra_fs::{Pmem, Time};
 
 /// A machine that servers run on.
 pub trait Platform: Machine {
+    /// An NVDIMM region that holds no volume.
+    type Device: Pmem;
+
     /// The time of day; what a change is stamped with.
     fn now(&self) -> Time;
 
@@ -27,9 +31,18 @@ pub trait Platform: Machine {
     /// The NVDIMM regions of the machine.
     fn nvdimms(&self) -> &[Nvdimm];
 
+    /// The region of this number in [`nvdimms`](Self::nvdimms), if it can be used and holds no volume.
+    fn device(&mut self, index: usize) -> Option<&mut Self::Device>;
+
     /// Asks for the machine to be switched off: soon after this returns, and after what is
     /// queued on connections was sent, the volume is unmounted and the power goes.
     fn power_off(&mut self);
+
+    /// Whether that was asked for.
+    fn is_closing(&self) -> bool;
+
+    /// The exports that clients use. They start as `Exports::default()`.
+    fn exports(&mut self) -> &mut Exports;
 
     /// The counters of the servers. They start as `Counters::default()`.
     fn counters(&mut self) -> &mut Counters;

@@ -19,20 +19,23 @@ use crate::types::*;
 /// Bytes that one leaf node maps.
 const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 /// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
-const NODE_BLOCKS: u64 = 12;
+pub(super) const NODE_BLOCKS: u64 = 12;
 
 /// What is written.
 #[derive(Clone, Copy)]
-enum Source<'a> {
+pub(super) enum Source<'a> {
     Bytes(&'a [u8]),
+    /// Zeros, where there is anything else.
     Zeros(u64),
+    /// Zeros that take space.
+    ProvidedZeros(u64),
 }
 
 impl Source<'_> {
     fn len(&self) -> u64 {
         match self {
             Source::Bytes(bytes) => bytes.len() as u64,
-            Source::Zeros(len) => *len,
+            Source::Zeros(len) | Source::ProvidedZeros(len) => *len,
         }
     }
 
@@ -40,7 +43,7 @@ impl Source<'_> {
     fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
         match self {
             Source::Bytes(bytes) => stage.write(pmem, to, piece.within, &bytes[piece.source()]),
-            Source::Zeros(_) => stage.zero(pmem, to, piece.within, piece.len),
+            Source::Zeros(_) | Source::ProvidedZeros(_) => stage.zero(pmem, to, piece.within, piece.len),
         }
     }
 
@@ -48,7 +51,7 @@ impl Source<'_> {
     fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
         match self {
             Source::Bytes(bytes) => own.write(stage, piece.within, &bytes[piece.source()]),
-            Source::Zeros(_) => own.zero(stage, piece.within, piece.len),
+            Source::Zeros(_) | Source::ProvidedZeros(_) => own.zero(stage, piece.within, piece.len),
         }
     }
 }
@@ -79,7 +82,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Size of a file that is to be changed.
-    fn file_size(&self, ino: Ino) -> Result<u64> {
+    pub(super) fn file_size(&self, ino: Ino) -> Result<u64> {
         let block = self.inode_block(ino)?;
         match self.kind_in(block, ino)?.0 {
             Kind::Directory => Err(Error::IsDirectory),
@@ -165,7 +168,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Writes a piece that lies below one leaf, and raises the size.
-    fn write_piece(&mut self, ino: Ino, offset: u64, source: Source<'_>, raise: Option<u64>) -> Result<()> {
+    pub(super) fn write_piece(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        source: Source<'_>,
+        raise: Option<u64>,
+    ) -> Result<()> {
         let len = source.len();
         let first = offset / BLOCK_SIZE;
         let last = (offset + len - 1) / BLOCK_SIZE;

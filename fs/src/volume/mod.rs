@@ -6,6 +6,7 @@
 //! | `rebuild.rs` | counting references and free blocks anew after a stop that was not clean |
 //! | `inodes.rs` | attributes, allocation of inodes |
 //! | `file.rs` | read, write, truncate |
+//! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `names.rs` | create, remove, rename, paths |
 //! | `links.rs` | hard links and symbolic links |
@@ -26,6 +27,7 @@ mod inodes;
 mod links;
 mod mount;
 mod names;
+mod punch;
 mod rebuild;
 mod splice;
 
@@ -33,7 +35,7 @@ pub use check::CheckReport;
 pub use dedupe::{Dedupe, Deduped};
 #[cfg(feature = "testing")]
 pub(crate) use mount::claims_clean;
-pub use mount::{FormatOptions, MountError};
+pub use mount::{FormatOptions, MountError, holds_volume};
 
 use crate::blocks::Blocks;
 use crate::dax::{Mmu, Windows};

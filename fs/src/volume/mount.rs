@@ -6,7 +6,7 @@ use crate::blocks::Blocks;
 use crate::dax::{Mmu, Windows};
 use crate::error::Error;
 use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system};
-use crate::format::superblock::{Geometry, MIN_BLOCKS, NoSuperblock, Superblock};
+use crate::format::superblock::{Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock};
 use crate::format::word::{Pointer, Root};
 use crate::path::word_at;
 use crate::pmem::{Pmem, Poisoned};
@@ -126,6 +126,17 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
         [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem)? => Err(MountError::Superblocks),
         [NoSuperblock::Magic, NoSuperblock::Magic] => Err(MountError::Foreign),
         _ => Err(MountError::Superblocks),
+    }
+}
+
+/// Whether a region holds a volume, or what is left of one: then it is not for anything else. One
+/// that cannot be read may hold one.
+pub fn holds_volume<P: Pmem>(pmem: &P) -> bool {
+    match read_superblock(pmem) {
+        Err(MountError::Blank | MountError::Foreign) => false,
+        // The start of one, perhaps: the rest may be there again some time.
+        Err(MountError::TooSmall) => pmem.len() >= 8 && pmem.load(0) == Ok(MAGIC),
+        _ => true,
     }
 }
 

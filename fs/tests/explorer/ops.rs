@@ -27,6 +27,8 @@ pub enum Op {
     /// Offset, length.
     Write(&'static str, u64, u64),
     Append(&'static str, u64),
+    /// Offset, length.
+    Punch(&'static str, u64, u64),
     Clone(&'static str, &'static str),
     /// Source, its block, target, its block, blocks.
     CloneRange(&'static str, u64, &'static str, u64, u64),
@@ -215,6 +217,31 @@ impl World {
                 let leaf = 512 * BLOCK_SIZE;
                 let borders = (offset / leaf + 1..=end / leaf).map(|b| (b * leaf) as usize);
                 sizes.extend(borders.filter(|b| (old.content.len()..file.content.len()).contains(b)));
+                during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
+            }
+            Op::Punch(path, offset, len) => {
+                let old = new.file(path)?.clone();
+                let Some(Node::File(id)) = new.names.get(path).copied() else { return None };
+                let size = old.content.len() as u64;
+                let end = (offset + len).min(size);
+                if offset >= end {
+                    return None;
+                }
+                let ino = self.ino(path).expect("a file is found");
+                // Parts of blocks are overwritten where they are; whole blocks go.
+                let whole =
+                    |block: u64| offset <= block * BLOCK_SIZE && ((block + 1) * BLOCK_SIZE).min(size) <= end;
+                let mut in_place = self.in_place(ino, offset, end - offset);
+                in_place.retain(|block| !whole(*block));
+                let mut done = 0;
+                while done < len {
+                    done += self.volume().punch(ino, offset + done, len - done, now).expect("punch");
+                }
+                let file = new.file_mut(path)?;
+                let zeros = vec![0; (end - offset) as usize];
+                file.write(offset, &zeros, &|block| in_place.contains(&block));
+                (file.mtime, file.synced) = (now, false);
+                let sizes = vec![old.content.len()];
                 during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
             }
             Op::Clone(from, to) => {

@@ -44,6 +44,16 @@ pub enum Op {
         file: usize,
         size: u64,
     },
+    Punch {
+        file: usize,
+        offset: u64,
+        len: u64,
+    },
+    Provide {
+        file: usize,
+        offset: u64,
+        len: u64,
+    },
     Clone(usize, usize),
     CloneRange {
         src: usize,
@@ -108,6 +118,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     let path = 0..PATHS.len();
     let len = prop_oneof![1u64..300, 3000u64..20_000];
     let blocks = prop_oneof![1u64..4, 500u64..600];
+    let hole = prop_oneof![1u64..300, 3000u64..20_000, (1u64..1200).prop_map(|blocks| blocks * 4096)];
     prop_oneof![
         3 => path.clone().prop_map(Op::Create),
         1 => path.clone().prop_map(Op::Mkdir),
@@ -118,6 +129,9 @@ pub fn op() -> impl Strategy<Value = Op> {
         6 => (path.clone(), offset(), len.clone(), any::<u8>())
             .prop_map(|(file, offset, len, fill)| Op::Write { file, offset, len, fill }),
         2 => (path.clone(), offset()).prop_map(|(file, size)| Op::Truncate { file, size }),
+        3 => (path.clone(), offset(), hole).prop_map(|(file, offset, len)| Op::Punch { file, offset, len }),
+        1 => (path.clone(), offset(), 1u64..40_000)
+            .prop_map(|(file, offset, len)| Op::Provide { file, offset, len }),
         3 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Clone(a, b)),
         2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], blocks)
             .prop_map(|(src, from, dst, to, blocks)| Op::CloneRange { src, from, dst, to, blocks }),
@@ -292,6 +306,8 @@ impl Pair {
                 content.resize(size as usize, 0);
                 self.set_content(path, content);
             }
+            Op::Punch { file, offset, len } => self.zero(PATHS[file], offset, len, true),
+            Op::Provide { file, offset, len } => self.zero(PATHS[file], offset, len, false),
             Op::Clone(a, b) => {
                 let (src, dst) = (PATHS[a], PATHS[b]);
                 let Some(content) = self.file(src).cloned() else { return };
@@ -364,6 +380,37 @@ impl Pair {
             }
             Op::Remount => self.remount(),
             _ => {}
+        }
+    }
+
+    /// Makes a range read as zeros: a hole, or blocks of the file's own.
+    fn zero(&mut self, path: &str, offset: u64, len: u64, hole: bool) {
+        let Some(mut content) = self.file(path).cloned() else { return };
+        let ino = self.ino(path);
+        let mut done = 0;
+        while done < len {
+            let step = match hole {
+                true => self.volume().punch(ino, offset + done, len - done, NOW),
+                false => self.volume().provide_zeros(ino, offset + done, len - done, NOW),
+            };
+            let step = step.unwrap();
+            assert!(step > 0 && step <= len - done, "{step} of {}", len - done);
+            done += step;
+        }
+        let size = content.len() as u64;
+        let end = (offset + len).min(size);
+        if offset >= end {
+            return;
+        }
+        content[offset as usize..end as usize].fill(0);
+        self.set_content(path, content);
+        let stop = if end == size { end.div_ceil(4096) } else { end / 4096 };
+        let mut block = offset.div_ceil(4096);
+        while block < stop {
+            let run = self.volume().extent(ino, FileBlock(block)).unwrap().unwrap();
+            assert_eq!(run.at.is_none(), hole, "block {block}: {run:?}");
+            assert!(hole || !run.shared, "block {block}: {run:?}");
+            block += run.blocks;
         }
     }
 

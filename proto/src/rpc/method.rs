@@ -85,6 +85,12 @@ methods! {
     MSYNC = 0x32, "msync";
     /// [`Pages`](super::Pages)
     PAGES = 0x33, "pages";
+    /// [`ExportAdd`](super::ExportAdd)
+    EXPORT_ADD = 0x40, "export-add";
+    /// [`ExportRemove`](super::ExportRemove)
+    EXPORT_REMOVE = 0x41, "export-remove";
+    /// [`ExportList`](super::ExportList)
+    EXPORT_LIST = 0x42, "export-list";
 }
 
 impl Method {

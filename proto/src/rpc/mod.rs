@@ -14,11 +14,13 @@
 //! | `server.rs` | methods about the server: hello, status, check, ... |
 //! | `volume.rs` | methods about names, attributes and space |
 //! | `content.rs` | methods about content: read, write, clone, load, store, ... |
+//! | `exports.rs` | methods about exports |
 //! | `sequence.rs` | answers of many items, spread over frames |
 
 mod body;
 mod content;
 mod error;
+mod exports;
 mod frame;
 mod method;
 mod sequence;
@@ -28,6 +30,7 @@ mod volume;
 pub use body::*;
 pub use content::*;
 pub use error::*;
+pub use exports::*;
 pub use frame::*;
 pub use method::*;
 pub use sequence::*;

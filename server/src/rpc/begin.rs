@@ -5,7 +5,7 @@ use super::failure::{During, Failure};
 use super::listing::Listing;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
-use super::{MAX_HANDLES, content, names};
+use super::{MAX_HANDLES, content, exports, names};
 use crate::platform::Platform;
 use alloc::string::String;
 use umbra_fs::{BLOCK_SIZE, MAX_FILE_SIZE, MAX_NAME};
@@ -155,6 +155,19 @@ pub(super) fn begin<M: Platform>(
         Method::PAGES => {
             let pages = content::pages(s, machine, rpc::decode(body)?)?;
             s.reply(0, &pages);
+        }
+        Method::EXPORT_ADD => {
+            exports::add(machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::EXPORT_REMOVE => {
+            exports::remove(machine, rpc::decode(body)?)?;
+            s.reply(0, &rpc::Done {});
+        }
+        Method::EXPORT_LIST => {
+            let rpc::ExportList {} = rpc::decode(body)?;
+            let all = crate::nbd::exports::list(machine).during(format_args!("list the exports"))?;
+            return Ok(Some(Work::Listing(Listing::exports(all))));
         }
         Method(other) => {
             return Err(Failure::new(

@@ -1,6 +1,7 @@
 //! Methods about content, as far as they are done at once.
 
 use super::connection::Session;
+use super::exports::check_file_unused;
 use super::failure::{During, Failure, Shown};
 use super::handles::OpenFile;
 use super::names::{Named, checked_mode, checked_path, optional_target};
@@ -18,6 +19,11 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
     }
     let has = |flag| r.flags & flag != 0;
     let handle = s.handles.reserve()?;
+    if has(rpc::open::TRUNCATE)
+        && let Ok(ino) = machine.volume(|v| v.resolve(r.path))
+    {
+        check_file_unused(machine, ino, format_args!("truncate {}", Shown(r.path)))?;
+    }
     let now = machine.now();
     let (file, size) = machine
         .volume(|v| {

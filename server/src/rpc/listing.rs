@@ -5,6 +5,7 @@ use super::failure::{During, Failure};
 use super::names;
 use crate::platform::{Platform, reclaim_step};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use umbra_fs::{BLOCK_SIZE, CheckReport, Error, FileBlock, Ino};
 use umbra_proto::rpc::{self, ItemsWriter, MORE};
@@ -47,6 +48,13 @@ pub enum Listing {
         /// The next finding.
         next: usize,
     },
+    /// Exports.
+    Exports {
+        /// All of them.
+        all: Vec<rpc::Export>,
+        /// The next one.
+        next: usize,
+    },
     /// NVDIMM regions.
     Nvdimms {
         /// The next one.
@@ -74,6 +82,11 @@ impl Listing {
     /// Lists what a check found.
     pub fn issues(report: CheckReport) -> Self {
         Listing::Issues { report, next: 0 }
+    }
+
+    /// Lists exports.
+    pub fn exports(all: Vec<rpc::Export>) -> Self {
+        Listing::Exports { all, next: 0 }
     }
 
     /// Lists the NVDIMMs.
@@ -108,7 +121,7 @@ impl Listing {
                     s.reply(
                         0,
                         &rpc::CheckResponse {
-                            issues: alloc::vec::Vec::new(),
+                            issues: Vec::new(),
                             issues_total: Some(report.issues_total),
                             blocks: Some(report.blocks),
                             inodes: Some(report.inodes),
@@ -117,6 +130,18 @@ impl Listing {
                     return Ok(Step::Done);
                 }
                 false
+            }
+            Listing::Exports { all, next } => {
+                while let Some(export) = all.get_mut(*next) {
+                    if let Some(problem) = &mut export.problem {
+                        problem.truncate(problem.floor_char_boundary(MAX_LINE));
+                    }
+                    if !frame.push(export) {
+                        break;
+                    }
+                    *next += 1;
+                }
+                *next == all.len()
             }
             Listing::Nvdimms { next } => {
                 let all = machine.nvdimms();

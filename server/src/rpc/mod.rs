@@ -28,6 +28,7 @@
 //! | `begin.rs` | what each method does first; most of them are done then |
 //! | `names.rs` | methods about names and attributes |
 //! | `content.rs` | methods about content, as far as they are done at once |
+//! | `exports.rs` | methods about exports |
 //! | `transfer.rs` | read, load, write, store, in pieces |
 //! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `listing.rs` | answers of many items, frame by frame |
@@ -35,6 +36,7 @@
 mod begin;
 mod connection;
 mod content;
+mod exports;
 mod failure;
 mod handles;
 mod listing;
@@ -44,6 +46,7 @@ mod sharing;
 mod transfer;
 
 pub use connection::Rpc;
+pub(crate) use failure::Shown;
 pub use handles::MAX_HANDLES;
 
 /// The vsock port of this protocol.

@@ -1,6 +1,7 @@
 //! Methods about names, attributes and space.
 
 use super::connection::Session;
+use super::exports::check_file_unused;
 use super::failure::{During, Failure, Shown};
 use super::listing::Listing;
 use crate::platform::Platform;
@@ -185,6 +186,9 @@ pub fn make_directory<M: Platform>(machine: &mut M, r: rpc::MakeDirectory) -> Re
 /// Removes the name of a file.
 pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failure> {
     checked_path(r.path)?;
+    if let Ok(ino) = machine.volume(|v| v.resolve(r.path)) {
+        check_file_unused(machine, ino, format_args!("remove {}", Shown(r.path)))?;
+    }
     let now = machine.now();
     machine
         .volume(|v| {
@@ -211,6 +215,13 @@ pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failur
     checked_path(r.from)?;
     checked_path(r.to)?;
     let now = machine.now();
+    // What is replaced is removed; two names of one file are not.
+    let ends = machine.volume(|v| (v.resolve(r.from), v.resolve(r.to)));
+    if let (Ok(from), Ok(to)) = ends
+        && from != to
+    {
+        check_file_unused(machine, to, format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))?;
+    }
     machine
         .volume(|v| {
             let (dir, name) = v.resolve_parent(r.from)?;
@@ -264,6 +275,10 @@ pub fn read_link<M: Platform>(machine: &mut M, r: rpc::ReadLink) -> Result<rpc::
 /// Sets the size of a file.
 pub fn truncate<M: Platform>(s: &Session, machine: &mut M, r: rpc::Truncate) -> Result<(), Failure> {
     let ino = target(s, machine, r.path, r.handle, "truncate")?;
+    if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| r.size < found.size) {
+        let what = format_args!("truncate {} to {} bytes", Named(r.path, ino), r.size);
+        check_file_unused(machine, ino, what)?;
+    }
     let now = machine.now();
     machine.volume(|v| v.truncate(ino, r.size, now)).during(format_args!(
         "truncate {} to {} bytes",

@@ -1,5 +1,7 @@
 //! What tests of servers run on: a connection without a network, and a machine without hardware.
 
+pub mod fuzz;
+pub mod nbd;
 mod platform;
 mod wire;
 

@@ -1,5 +1,6 @@
 //! A machine with a volume in plain memory and a software MMU.
 
+use crate::nbd::{Exports, table};
 use crate::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,6 +14,12 @@ pub struct SoftPlatform {
     pub machine: SoftMachine<MemPmem>,
     /// Counters of the servers.
     pub counters: Counters,
+    /// The exports in use.
+    pub exports: Exports,
+    /// NVDIMM regions; those with memory can be served.
+    pub regions: Vec<Nvdimm>,
+    /// Their memory.
+    pub devices: Vec<Option<MemPmem>>,
     /// Whether a client asked for it.
     pub powered_off: bool,
     clock: core::cell::Cell<u64>,
@@ -24,9 +31,32 @@ impl SoftPlatform {
         SoftPlatform {
             machine: SoftMachine { volume: new_volume(mib << 20, slots) },
             counters: Counters::default(),
+            exports: Exports::default(),
+            regions: Vec::new(),
+            devices: Vec::new(),
             powered_off: false,
             clock: core::cell::Cell::new(0),
         }
+    }
+
+    /// Adds an NVDIMM region of `mib` MiB that holds no volume; returns its number.
+    pub fn add_region(&mut self, mib: u64) -> usize {
+        let (address, size) = ((self.regions.len() as u64 + 1) << 40, mib << 20);
+        self.regions.push(Nvdimm { address, size, served: false, flush: "clwb", problem: None });
+        self.devices.push(Some(MemPmem::new(size)));
+        self.regions.len() - 1
+    }
+
+    /// Adds an export to the list in the volume.
+    pub fn add_export(&mut self, name: &str, path: &[u8], read_only: bool, size: Option<u64>) {
+        let mut all = table::read(self).expect("the list can be read");
+        all.push(table::Added { name: name.into(), path: path.into(), read_only, size });
+        table::write(self, &all).expect("the list can be written");
+    }
+
+    /// Exports that clients use now.
+    pub fn exports_in_use(&self) -> usize {
+        self.exports.in_use()
     }
 
     /// Every test ends with this.
@@ -51,6 +81,8 @@ impl Machine for SoftPlatform {
 }
 
 impl Platform for SoftPlatform {
+    type Device = MemPmem;
+
     fn now(&self) -> Time {
         Time(1_700_000_000_000_000_000 + self.uptime_ns() as i64)
     }
@@ -69,10 +101,19 @@ impl Platform for SoftPlatform {
         Persisted { flushes: pmem.flushes, fences: pmem.fences }
     }
     fn nvdimms(&self) -> &[Nvdimm] {
-        &[]
+        &self.regions
     }
     fn power_off(&mut self) {
         self.powered_off = true;
+    }
+    fn device(&mut self, index: usize) -> Option<&mut MemPmem> {
+        self.devices.get_mut(index)?.as_mut()
+    }
+    fn is_closing(&self) -> bool {
+        self.powered_off
+    }
+    fn exports(&mut self) -> &mut Exports {
+        &mut self.exports
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

@@ -3,6 +3,7 @@
 use umbra_fs::dax::{AccessError, Frame, Machine, Mmu, Page, Rights, Slot};
 use umbra_fs::pmem::{Pmem, Poisoned};
 use umbra_fs::{Time, Volume};
+use umbra_server::nbd::Exports;
 use umbra_server::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
 
 /// Facts and counters; no volume.
@@ -10,6 +11,7 @@ use umbra_server::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
 pub struct Bare {
     pub counters: Counters,
     pub nvdimms: Vec<Nvdimm>,
+    pub exports: Exports,
     pub powered_off: bool,
 }
 
@@ -82,6 +84,8 @@ impl Machine for Bare {
 }
 
 impl Platform for Bare {
+    type Device = NoPmem;
+
     fn now(&self) -> Time {
         Time(1_700_000_000_000_000_000)
     }
@@ -102,6 +106,15 @@ impl Platform for Bare {
     }
     fn power_off(&mut self) {
         self.powered_off = true;
+    }
+    fn device(&mut self, _: usize) -> Option<&mut NoPmem> {
+        None
+    }
+    fn is_closing(&self) -> bool {
+        self.powered_off
+    }
+    fn exports(&mut self) -> &mut Exports {
+        &mut self.exports
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

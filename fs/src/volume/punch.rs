@@ -1,0 +1,157 @@
+//! Holes and zeros in the middle of a file.
+//!
+//! Punching clears entries, at the highest level where a whole subtree goes: a word for each,
+//! whatever hangs below it.
+//!
+//! ```text
+//!   node (level 2)   [ a | b | c | d ]        punch from the middle of a to the middle of c:
+//!                      |   |   |              entries of a's leaf, then the word of b,
+//!                     leaf leaf leaf          then entries of c's leaf
+//! ```
+//!
+//! Both work in steps: each call does a bounded part from the front of the range, and each
+//! step is durable at return, but for parts of blocks that are overwritten in place.
+
+use super::Volume;
+use super::file::{NODE_BLOCKS, Source};
+use crate::blocks::Purpose;
+use crate::commit::Edit;
+use crate::dax::Mmu;
+use crate::error::Result;
+use crate::format::inode;
+use crate::format::word::Root;
+use crate::path::{Path, index_at};
+use crate::pmem::Pmem;
+use crate::types::*;
+
+/// Most bytes that one step provides with zeros.
+const PROVIDE_STEP: u64 = 128 << 10;
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Makes the front of a range read as zeros, and frees its whole blocks; returns how many
+    /// bytes are done, at least one. The size stays; what lies beyond it counts as done.
+    pub fn punch(&mut self, ino: Ino, offset: u64, len: u64, now: Time) -> Result<u64> {
+        let size = self.file_size(ino)?;
+        let end = offset.saturating_add(len).min(size);
+        if offset >= end {
+            return Ok(len);
+        }
+        let done = match part_of_block(offset, end, size) {
+            Some(part) => {
+                self.write_piece(ino, offset, Source::Zeros(part), None)?;
+                part
+            }
+            None => {
+                // Behind the end of the file nothing is defined: a subtree there goes as a whole.
+                let stop = if end == size { u64::MAX } else { end / BLOCK_SIZE };
+                let next = self.punch_blocks(ino, offset / BLOCK_SIZE, stop)?;
+                next.saturating_mul(BLOCK_SIZE).min(end) - offset
+            }
+        };
+        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(if offset + done == size { len } else { done })
+    }
+
+    /// Makes the front of a range hold zeros that take space: what is written there later needs
+    /// none. Returns how many bytes are done, at least one; what lies beyond the size counts as done.
+    pub fn provide_zeros(&mut self, ino: Ino, offset: u64, len: u64, now: Time) -> Result<u64> {
+        let size = self.file_size(ino)?;
+        let end = offset.saturating_add(len).min(size);
+        if offset >= end {
+            return Ok(len);
+        }
+        // A piece lies below one leaf.
+        let piece = (PROVIDE_STEP - offset % PROVIDE_STEP).min(end - offset);
+        self.write_piece(ino, offset, Source::ProvidedZeros(piece), None)?;
+        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(if offset + piece == size { len } else { piece })
+    }
+
+    /// Clears entries from block `first` on, in one node; returns the block behind them, which is
+    /// at most `stop`.
+    fn punch_blocks(&mut self, ino: Ino, first: u64, stop: u64) -> Result<u64> {
+        let (path, root) = self.inode_path(ino)?;
+        if root.top.is_none() || first >= root.capacity() {
+            return Ok(stop);
+        }
+        if first == 0 && stop >= root.capacity() {
+            self.clear(ino, &path, &[Self::root_word(ino, Root::EMPTY)], 0..stop)?;
+            return Ok(stop);
+        }
+        let mut level = root.height;
+        loop {
+            // An entry of this level maps so many blocks.
+            let span = 512u64.pow(u32::from(level) - 1);
+            let path = self.node_path(ino, FileBlock(first), level)?;
+            let Some(node) = path.last().and_then(|step| step.block) else {
+                // All that the node would map is a hole.
+                return Ok(stop.min((first / (512 * span) + 1) * 512 * span));
+            };
+            let whole = (stop - first) / span;
+            if level > 1 && (!first.is_multiple_of(span) || whole == 0) {
+                level -= 1;
+                continue;
+            }
+            let index = index_at(FileBlock(first), level);
+            let count = whole.min(512 - u64::from(index)) as u16;
+            let mut words = core::mem::take(&mut self.words);
+            words.clear();
+            let mut read = Ok(());
+            for index in index..index + count {
+                match self.blocks.word(node, index) {
+                    Ok(0) => {}
+                    Ok(_) => words.push((index, 0)),
+                    Err(poisoned) => read = Err(poisoned.into()),
+                }
+            }
+            let next = first + u64::from(count) * span;
+            let result = match read {
+                Ok(()) if words.is_empty() => Ok(()),
+                Ok(()) => self.clear(ino, &path, &words, first..next),
+                Err(error) => Err(error),
+            };
+            self.words = words;
+            return result.map(|()| next);
+        }
+    }
+
+    /// Commits words that clear the entries of a range of blocks; each may go by itself.
+    fn clear(
+        &mut self,
+        ino: Ino,
+        path: &Path,
+        words: &[(u16, u64)],
+        range: core::ops::Range<u64>,
+    ) -> Result<()> {
+        self.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
+        let stage = self.stage();
+        let done = self.commit(stage, &[Edit::each(path, words)], Purpose::Release)?;
+        self.dax.unmap(&mut self.blocks, ino, range.start, range.end)?;
+        self.release(done)
+    }
+}
+
+/// Bytes from `offset` on that are only a part of their block, if they are. The last block of
+/// a file is whole if the range reaches the size.
+fn part_of_block(offset: u64, end: u64, size: u64) -> Option<u64> {
+    let within = offset % BLOCK_SIZE;
+    let part = (BLOCK_SIZE - within).min(end - offset);
+    let whole = within == 0 && (part == BLOCK_SIZE || end == size);
+    (!whole).then_some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_of_block;
+
+    #[test]
+    fn parts_of_blocks() {
+        assert_eq!(part_of_block(0, 4096, 10_000), None);
+        assert_eq!(part_of_block(0, 4095, 10_000), Some(4095));
+        assert_eq!(part_of_block(100, 10_000, 10_000), Some(3996));
+        assert_eq!(part_of_block(8192, 10_000, 10_000), None);
+        assert_eq!(part_of_block(8193, 10_000, 10_000), Some(1807));
+        assert_eq!(part_of_block(8192, 9_999, 10_000), Some(1807));
+        assert_eq!(part_of_block(4096, 5000, 5000), None);
+    }
+}

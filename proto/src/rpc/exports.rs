@@ -1,0 +1,149 @@
+//! Methods about exports: what NBD serves under a name of its own.
+//!
+//! Any file can be reached over NBD by its path. An export gives one a name, and can make it
+//! read-only or fix its size. Exports are kept in the volume.
+
+use super::method::request;
+use super::{Done, Items};
+use minicbor::{Decode, Encode};
+
+/// Longest name of an export in bytes.
+pub const MAX_EXPORT_NAME: usize = 255;
+/// Longest path of an exported file in bytes.
+pub const MAX_EXPORT_PATH: usize = 1024;
+
+/// Adds an export, or replaces one that nobody uses. This is also how each is kept in the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ExportAdd<'a> {
+    /// The name that clients use: text without NUL.
+    #[b(0)]
+    pub name: &'a str,
+    /// The file. It must exist.
+    #[cbor(b(1), with = "minicbor::bytes")]
+    pub path: &'a [u8],
+    /// Clients may not write.
+    #[n(2)]
+    #[cbor(default)]
+    pub read_only: bool,
+    /// Size in bytes, whatever the file's: a shorter file is made longer now, of a longer one only
+    /// the front is served. Absent: the size that the file has when a client connects.
+    #[n(3)]
+    pub size: Option<u64>,
+    /// Replace an export of this name.
+    #[n(4)]
+    #[cbor(default)]
+    pub replace: bool,
+}
+request!(ExportAdd<'_>, EXPORT_ADD, Done);
+
+/// Removes an export that nobody uses. The file stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ExportRemove<'a> {
+    /// Its name.
+    #[b(0)]
+    pub name: &'a str,
+}
+request!(ExportRemove<'_>, EXPORT_REMOVE, Done);
+
+/// Lists exports: those that were added, files that clients use by their path, and NVDIMM
+/// regions that hold no volume. The answer is one or more frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ExportList {}
+request!(ExportList, EXPORT_LIST, Items<Export>);
+
+/// An export.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Export {
+    /// The name that clients use.
+    #[n(0)]
+    pub name: alloc::string::String,
+    /// The file; absent for an NVDIMM region.
+    #[cbor(n(1), with = "optional_owned_bytes", has_nil)]
+    pub path: Option<alloc::vec::Vec<u8>>,
+    /// Clients may not write.
+    #[n(2)]
+    #[cbor(default)]
+    pub read_only: bool,
+    /// Size in bytes that clients see; absent if there is a problem.
+    #[n(3)]
+    pub size: Option<u64>,
+    /// The size was fixed.
+    #[n(4)]
+    #[cbor(default)]
+    pub fixed_size: bool,
+    /// Connections that use it now.
+    #[n(5)]
+    #[cbor(default)]
+    pub clients: u32,
+    /// It was not added: it is a file that clients use by its path, and is listed as long as they do.
+    #[n(6)]
+    #[cbor(default)]
+    pub by_path: bool,
+    /// Why no client can use it.
+    #[n(7)]
+    pub problem: Option<alloc::string::String>,
+}
+
+/// Optional owned byte strings, as `minicbor` has byte strings.
+mod optional_owned_bytes {
+    use alloc::vec::Vec;
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+
+    pub fn encode<C, W: Write>(
+        v: &Option<Vec<u8>>,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        match v {
+            Some(bytes) => e.bytes(bytes)?.ok(),
+            None => e.null()?.ok(),
+        }
+    }
+
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Option<Vec<u8>>, Error> {
+        if d.datatype()? == minicbor::data::Type::Null {
+            return d.null().map(|()| None);
+        }
+        d.bytes().map(|bytes| Some(bytes.to_vec()))
+    }
+
+    pub fn nil() -> Option<Option<Vec<u8>>> {
+        Some(None)
+    }
+
+    pub fn is_nil(v: &Option<Vec<u8>>) -> bool {
+        v.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn an_export_and_back() {
+        let export = Export {
+            name: "golden".into(),
+            path: Some(b"/g".to_vec()),
+            read_only: true,
+            size: Some(5),
+            fixed_size: false,
+            clients: 2,
+            by_path: false,
+            problem: None,
+        };
+        let mut bytes = Vec::new();
+        crate::rpc::encode_append(&export, &mut bytes);
+        assert_eq!(crate::rpc::decode::<Export>(&bytes).unwrap(), export);
+        let region = Export { path: None, ..export };
+        bytes.clear();
+        crate::rpc::encode_append(&region, &mut bytes);
+        assert_eq!(crate::rpc::decode::<Export>(&bytes).unwrap(), region);
+    }
+}

@@ -1,0 +1,380 @@
+//! Options, until the client has chosen an export ("Handshake phase").
+//!
+//! An option is taken in whole, answered, and only when its answer is sent is the next one looked at.
+
+use super::exports::{self, Found, NoExport};
+use super::status::{Context, Contexts};
+use super::target::Target;
+use super::transmission::Transmission;
+use super::{MAX_PAYLOAD, NBD_PORT};
+use crate::platform::Platform;
+use crate::stream::{Stream, send, take};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+use umbra_fs::BLOCK_SIZE;
+use umbra_proto::nbd::{
+    BadOption, CLIENT_FLAGS_LEN, ContextRequest, EXPORT_NAME_ZEROES, Greeting, InfoRequest, InfoType,
+    OPTION_HEADER_LEN, OptionCode, OptionHeader, OptionReply, ReplyCode, Style, client_flags,
+    export_name_reply, handshake_flags, info_block_size, info_export, transmission_flags as flag,
+};
+
+/// Most data of an option that is looked at.
+const MAX_OPTION: u32 = 64 << 10;
+/// Data of an option beyond this is an attack, and ends the connection.
+const MAX_SKIPPED: u32 = 32 << 20;
+/// What an option costs, in bytes moved.
+const OPTION_COST: usize = 16 << 10;
+
+/// A connection whose client has not chosen yet.
+pub struct Handshake {
+    /// Answers that are being sent.
+    out: Vec<u8>,
+    sent: usize,
+    state: State,
+    input: Vec<u8>,
+    no_zeroes: bool,
+    structured: bool,
+    extended: bool,
+    /// The contexts that were selected, and for which export.
+    selected: Option<(Vec<u8>, Contexts)>,
+}
+
+/// What comes next.
+enum State {
+    ClientFlags,
+    Header,
+    Data(OptionHeader),
+    /// Data that is not looked at; its option is too big.
+    Skip {
+        option: OptionCode,
+        left: u32,
+    },
+    /// The answers are sent, then it ends.
+    Closing,
+    /// The answers are sent, then it transmits.
+    Chosen(Option<Box<Transmission>>),
+}
+
+/// What a step came to.
+pub enum Turn {
+    /// Nothing can be done until the stream has something new.
+    Wait,
+    /// Something was done, for this many bytes' worth of time.
+    Went(usize),
+    /// The connection ends.
+    Close,
+    /// The client has chosen.
+    Transmit(Box<Transmission>),
+}
+
+impl Handshake {
+    /// Greets.
+    pub fn new() -> Self {
+        let flags = handshake_flags::FIXED_NEWSTYLE | handshake_flags::NO_ZEROES;
+        Handshake {
+            out: Greeting { flags }.encode().to_vec(),
+            sent: 0,
+            state: State::ClientFlags,
+            input: Vec::new(),
+            no_zeroes: false,
+            structured: false,
+            extended: false,
+            selected: None,
+        }
+    }
+
+    /// What the client has chosen, if it has.
+    pub fn target(&self) -> Option<Target> {
+        match &self.state {
+            State::Chosen(Some(transmission)) => Some(transmission.target),
+            _ => None,
+        }
+    }
+
+    /// Does one step.
+    pub fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Turn {
+        if self.sent < self.out.len() {
+            self.sent += send(stream, &self.out[self.sent..]);
+            if self.sent < self.out.len() {
+                return Turn::Wait;
+            }
+            (self.out, self.sent) = (Vec::new(), 0);
+        }
+        match &mut self.state {
+            State::Closing => Turn::Close,
+            State::Chosen(transmission) => transmission.take().map_or(Turn::Close, Turn::Transmit),
+            State::ClientFlags => match self.fill(stream, CLIENT_FLAGS_LEN) {
+                Some(bytes) => self.client_flags(&bytes),
+                None => self.wait(stream),
+            },
+            State::Header => match self.fill(stream, OPTION_HEADER_LEN) {
+                Some(bytes) => self.header(&bytes),
+                None => self.wait(stream),
+            },
+            State::Data(header) => {
+                let header = *header;
+                let Some(data) = self.fill(stream, header.len as usize) else { return self.wait(stream) };
+                self.state = State::Header;
+                self.option(header.option, &data, machine);
+                Turn::Went(OPTION_COST)
+            }
+            State::Skip { option, left } => {
+                let n = (*left as usize).min(stream.available());
+                stream.consume(n);
+                *left -= n as u32;
+                if *left > 0 {
+                    return self.wait(stream);
+                }
+                let option = *option;
+                self.state = State::Header;
+                self.reply(option, ReplyCode::ERR_TOO_BIG, &[b"the option has more than 64 KiB of data"]);
+                Turn::Went(OPTION_COST)
+            }
+        }
+    }
+
+    /// Takes in `len` bytes; `None` as long as they are not all there.
+    fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Option<Vec<u8>> {
+        let have = self.input.len();
+        // As much as came, not as much as was announced.
+        self.input.resize(len.min(have + stream.available()), 0);
+        take(stream, &mut self.input[have..]);
+        (self.input.len() == len).then(|| core::mem::take(&mut self.input))
+    }
+
+    fn wait(&self, stream: &dyn Stream) -> Turn {
+        if stream.finished() && stream.available() == 0 { Turn::Close } else { Turn::Wait }
+    }
+
+    fn client_flags(&mut self, bytes: &[u8]) -> Turn {
+        let flags = bytes.try_into().map_or(u32::MAX, u32::from_be_bytes);
+        if flags & !client_flags::ALL != 0 {
+            return Turn::Close;
+        }
+        self.no_zeroes = flags & client_flags::NO_ZEROES != 0;
+        self.state = State::Header;
+        Turn::Went(0)
+    }
+
+    fn header(&mut self, bytes: &[u8]) -> Turn {
+        let header = bytes.try_into().map(OptionHeader::decode);
+        self.state = match header {
+            Ok(Ok(header)) if header.len <= MAX_OPTION => State::Data(header),
+            Ok(Ok(OptionHeader { option, len })) if len <= MAX_SKIPPED => State::Skip { option, left: len },
+            _ => return Turn::Close,
+        };
+        Turn::Went(0)
+    }
+
+    fn reply(&mut self, option: OptionCode, code: ReplyCode, data: &[&[u8]]) {
+        OptionReply::append(&mut self.out, option, code, data);
+    }
+
+    fn option<M: Platform>(&mut self, option: OptionCode, data: &[u8], machine: &mut M) {
+        if option == OptionCode::ABORT {
+            self.reply(option, ReplyCode::ACK, &[]);
+            self.state = State::Closing;
+            return;
+        }
+        if option == OptionCode::EXPORT_NAME {
+            return self.export_name(data, machine);
+        }
+        if machine.is_closing() {
+            return self.reply(option, ReplyCode::ERR_SHUTDOWN, &[b"the server is being switched off"]);
+        }
+        let refused = match option {
+            OptionCode::LIST
+            | OptionCode::STARTTLS
+            | OptionCode::STRUCTURED_REPLY
+            | OptionCode::EXTENDED_HEADERS
+                if !data.is_empty() =>
+            {
+                Err((ReplyCode::ERR_INVALID, format!("{option} has no data")))
+            }
+            OptionCode::LIST => self.list(machine),
+            OptionCode::STARTTLS => Err((
+                ReplyCode::ERR_PLATFORM,
+                format!("no TLS on vsock port {NBD_PORT}: it ends in front of this server"),
+            )),
+            OptionCode::INFO | OptionCode::GO => self.info(option, data, machine),
+            OptionCode::STRUCTURED_REPLY if self.extended => {
+                Err((ReplyCode::ERR_EXT_HEADER_REQD, "extended headers are in use".into()))
+            }
+            OptionCode::STRUCTURED_REPLY if self.structured => twice(option),
+            OptionCode::STRUCTURED_REPLY => {
+                self.structured = true;
+                self.reply(option, ReplyCode::ACK, &[]);
+                Ok(())
+            }
+            OptionCode::EXTENDED_HEADERS if self.extended => twice(option),
+            OptionCode::EXTENDED_HEADERS => {
+                self.extended = true;
+                self.reply(option, ReplyCode::ACK, &[]);
+                Ok(())
+            }
+            OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
+                self.contexts(option, data, machine)
+            }
+            _ => Err((ReplyCode::ERR_UNSUP, format!("this server knows no option {}", option.0))),
+        };
+        if let Err((code, why)) = refused {
+            self.reply(option, code, &[why.as_bytes()]);
+        }
+    }
+
+    /// How requests and replies will look.
+    fn style(&self) -> Style {
+        match (self.extended, self.structured) {
+            (true, _) => Style::Extended,
+            (_, true) => Style::Structured,
+            _ => Style::Simple,
+        }
+    }
+
+    /// The contexts that are selected for an export.
+    fn contexts_for(&self, name: &[u8]) -> Contexts {
+        match &self.selected {
+            Some((selected, contexts)) if selected == name => *contexts,
+            _ => Contexts::default(),
+        }
+    }
+
+    fn flags(&self, found: &Found, contexts: Contexts) -> u16 {
+        let mut flags = flag::HAS_FLAGS
+            | flag::SEND_FLUSH
+            | flag::SEND_FUA
+            | flag::SEND_TRIM
+            | flag::SEND_WRITE_ZEROES
+            | flag::SEND_FAST_ZERO
+            | flag::CAN_MULTI_CONN
+            | flag::SEND_CACHE;
+        if found.read_only {
+            flags |= flag::READ_ONLY;
+        }
+        if self.style() != Style::Simple {
+            flags |= flag::SEND_DF;
+        }
+        if self.style() == Style::Extended && !contexts.is_empty() {
+            flags |= flag::BLOCK_STATUS_PAYLOAD;
+        }
+        flags
+    }
+
+    fn list<M: Platform>(&mut self, machine: &mut M) -> Result<(), Refused> {
+        let offers = exports::offers(machine).map_err(|e| (ReplyCode::ERR_POLICY, format!("{e}")))?;
+        for found in offers {
+            let len = (found.name.len() as u32).to_be_bytes();
+            let about = found.description();
+            self.reply(OptionCode::LIST, ReplyCode::SERVER, &[&len, &found.name, about.as_bytes()]);
+        }
+        self.reply(OptionCode::LIST, ReplyCode::ACK, &[]);
+        Ok(())
+    }
+
+    fn info<M: Platform>(&mut self, option: OptionCode, data: &[u8], machine: &mut M) -> Result<(), Refused> {
+        let request = InfoRequest::decode(data).map_err(malformed)?;
+        let found = exports::find(machine, request.name).map_err(unknown)?;
+        let contexts = self.contexts_for(request.name);
+        let target = match option {
+            OptionCode::GO => {
+                Some(found.open(machine).map_err(|e| (ReplyCode::ERR_UNKNOWN, format!("{e}")))?)
+            }
+            _ => None,
+        };
+        self.reply(option, ReplyCode::INFO, &[&info_export(found.size, self.flags(&found, contexts))]);
+        if request.wants(InfoType::NAME) {
+            self.reply(option, ReplyCode::INFO, &[&InfoType::NAME.0.to_be_bytes(), &found.name]);
+        }
+        if request.wants(InfoType::DESCRIPTION) {
+            let about = found.description();
+            let kind = InfoType::DESCRIPTION.0.to_be_bytes();
+            self.reply(option, ReplyCode::INFO, &[&kind, about.as_bytes()]);
+        }
+        if request.wants(InfoType::BLOCK_SIZE) {
+            let sizes = info_block_size(1, BLOCK_SIZE as u32, MAX_PAYLOAD);
+            self.reply(option, ReplyCode::INFO, &[&sizes]);
+        }
+        self.reply(option, ReplyCode::ACK, &[]);
+        if let Some(target) = target {
+            self.choose(&found, target, contexts);
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, found: &Found, target: Target, contexts: Contexts) {
+        let transmission = Transmission::new(found, target, self.style(), contexts);
+        self.state = State::Chosen(Some(Box::new(transmission)));
+    }
+
+    /// The old way to choose: whatever is wrong ends the connection.
+    fn export_name<M: Platform>(&mut self, name: &[u8], machine: &mut M) {
+        self.state = State::Closing;
+        if self.extended || machine.is_closing() || umbra_proto::nbd::checked_string(name).is_err() {
+            return;
+        }
+        let contexts = self.contexts_for(name);
+        let Ok(found) = exports::find(machine, name) else { return };
+        let Ok(target) = found.open(machine) else { return };
+        self.out.extend_from_slice(&export_name_reply(found.size, self.flags(&found, contexts)));
+        if !self.no_zeroes {
+            self.out.extend_from_slice(&[0; EXPORT_NAME_ZEROES]);
+        }
+        self.choose(&found, target, contexts);
+    }
+
+    fn contexts<M: Platform>(
+        &mut self,
+        option: OptionCode,
+        data: &[u8],
+        machine: &mut M,
+    ) -> Result<(), Refused> {
+        let set = option == OptionCode::SET_META_CONTEXT;
+        if set {
+            // Replaced by this, even if it fails.
+            self.selected = None;
+        }
+        if self.style() == Style::Simple {
+            return Err((ReplyCode::ERR_INVALID, "structured replies have to be negotiated first".into()));
+        }
+        let request = ContextRequest::decode(data).map_err(malformed)?;
+        exports::find(machine, request.name).map_err(unknown)?;
+        let mut contexts = Contexts::default();
+        for context in Context::ALL {
+            let mut queries = request.queries();
+            let meant = match set {
+                true => queries.any(|query| query == context.name()),
+                false => request.count == 0 || queries.any(|query| context.is_listed_by(query)),
+            };
+            if meant {
+                contexts = contexts.with(context);
+                let id = if set { context.id() } else { 0 };
+                self.reply(option, ReplyCode::META_CONTEXT, &[&id.to_be_bytes(), context.name()]);
+            }
+        }
+        if set {
+            self.selected = Some((request.name.to_vec(), contexts));
+        }
+        self.reply(option, ReplyCode::ACK, &[]);
+        Ok(())
+    }
+}
+
+/// An option that is refused: how, and a text for people.
+type Refused = (ReplyCode, alloc::string::String);
+
+fn twice(option: OptionCode) -> Result<(), Refused> {
+    Err((ReplyCode::ERR_INVALID, format!("{option} was negotiated before")))
+}
+
+fn malformed(why: BadOption) -> Refused {
+    (ReplyCode::ERR_INVALID, format!("{why}"))
+}
+
+fn unknown(why: NoExport) -> Refused {
+    let code = match why {
+        NoExport::Unknown(_) => ReplyCode::ERR_UNKNOWN,
+        NoExport::Unusable(_) => ReplyCode::ERR_POLICY,
+    };
+    (code, format!("{why}"))
+}

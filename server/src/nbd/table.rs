@@ -1,0 +1,102 @@
+//! The exports that were added, kept in the volume.
+//!
+//! They are in the file [`PATH`]: one CBOR map with key 0, a list of the bodies of the `export-add`
+//! requests that made them. A change writes a new file and renames it over the old one, so it happens
+//! whole or not at all. Nothing of it is kept in memory: who copies the volume copies its exports, and
+//! who restores an old file has the old exports.
+
+use crate::platform::Platform;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use umbra_fs::{Error, Kind};
+use umbra_proto::rpc::{self, ExportAdd, Items};
+
+/// The folder of what the server keeps for itself.
+const FOLDER: &[u8] = b".umbra";
+/// The file, and what it is written as first.
+pub const PATH: &[u8] = b"/.umbra/exports";
+const NEW: &[u8] = b"exports.new";
+const NAME: &[u8] = b"exports";
+/// Largest size of the file.
+const MAX_SIZE: u64 = 128 << 10;
+
+/// An export that was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Its name.
+    pub name: String,
+    /// The file.
+    pub path: Vec<u8>,
+    /// Clients may not write.
+    pub read_only: bool,
+    /// The size, if it was fixed.
+    pub size: Option<u64>,
+}
+
+/// What cannot be read as a table.
+const DAMAGED: Error =
+    Error::Invalid("the file /.umbra/exports is not a list of exports; remove it to have none");
+
+/// The exports that were added.
+pub fn read<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<Added>> {
+    let bytes = machine.volume(|v| {
+        let ino = match v.resolve(PATH) {
+            Ok(ino) => ino,
+            Err(Error::NotFound) => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let found = v.attributes(ino)?;
+        if found.kind != Kind::File || found.size > MAX_SIZE {
+            return Err(DAMAGED);
+        }
+        let mut bytes = vec![0; found.size as usize];
+        v.read(ino, 0, &mut bytes)?;
+        Ok(bytes)
+    })?;
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let items: Items<ExportAdd<'_>> = rpc::decode(&bytes).map_err(|_| DAMAGED)?;
+    Ok(items
+        .items
+        .iter()
+        .map(|e| Added { name: e.name.into(), path: e.path.to_vec(), read_only: e.read_only, size: e.size })
+        .collect())
+}
+
+/// Replaces the exports; durable at return.
+pub fn write<M: Platform>(machine: &mut M, table: &[Added]) -> umbra_fs::Result<()> {
+    let items = table.iter().map(|e| ExportAdd {
+        name: &e.name,
+        path: &e.path,
+        read_only: e.read_only,
+        size: e.size,
+        replace: false,
+    });
+    let mut bytes = Vec::new();
+    rpc::encode_append(&Items { items: items.collect() }, &mut bytes);
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Error::Invalid("there are too many exports: their list is limited to 128 KiB"));
+    }
+    let now = machine.now();
+    machine.volume(|v| {
+        let root = v.root();
+        let folder = match v.lookup(root, FOLDER) {
+            Err(Error::NotFound) => v.mkdir(root, FOLDER, 0o755, now)?,
+            found => found?,
+        };
+        match v.unlink(folder, NEW, now) {
+            Ok(()) | Err(Error::NotFound) => {}
+            Err(e) => return Err(e),
+        }
+        let file = v.create(folder, NEW, 0o644, now)?;
+        let written = v.write(file, 0, &bytes, now)?;
+        if written < bytes.len() {
+            v.unlink(folder, NEW, now)?;
+            return Err(Error::NoSpace);
+        }
+        v.sync(file)?;
+        v.rename(folder, NEW, folder, NAME, now)
+    })
+}

@@ -1,0 +1,104 @@
+//! Payloads of writes, as they come.
+
+use super::failure::Failure;
+use super::queue::{Pending, Work};
+use super::read::Input;
+use super::transmission::{Step, Transmission};
+use crate::platform::Platform;
+use crate::stream::{Stream, take};
+use umbra_fs::BLOCK_SIZE;
+use umbra_proto::nbd::{Request, command_flags};
+
+/// Most bytes of one step.
+const PIECE: usize = 64 << 10;
+
+/// A write whose payload is being received.
+pub struct Write {
+    cookie: u64,
+    offset: u64,
+    /// Where the next byte goes.
+    at: u64,
+    /// Bytes that are left.
+    pub left: u64,
+    /// Make it durable before answering.
+    fua: bool,
+    /// Why it failed, and where: what comes of the payload is dropped.
+    failed: Option<(Failure, u64)>,
+}
+
+impl Write {
+    /// A write that is allowed.
+    pub fn new(request: &Request) -> Self {
+        Write {
+            cookie: request.cookie,
+            offset: request.offset,
+            at: request.offset,
+            left: request.length,
+            fua: request.has(command_flags::FUA),
+            failed: None,
+        }
+    }
+}
+
+impl Transmission {
+    /// Takes in a piece of the payload of a write.
+    pub(super) fn payload<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
+        let Input::Write(write) = &mut self.input else { return Step::Wait };
+        if write.left == 0 {
+            let work = match write.failed {
+                Some((why, at)) => Work::Failed(why, Some(at)),
+                None if write.fua => match self.target.sync(machine) {
+                    Ok(()) => Work::Done,
+                    Err(why) => Work::Failed(why, None),
+                },
+                None => Work::Done,
+            };
+            let pending = Pending::new(write.cookie, write.offset, work);
+            self.push(pending);
+            return Step::Went(0);
+        }
+        let received = stream.received();
+        if received.is_empty() {
+            return Step::Wait;
+        }
+        let most = (received.len().min(PIECE) as u64).min(write.left);
+        if write.failed.is_some() {
+            stream.consume(most as usize);
+            write.left -= most;
+            return Step::Went(most as usize);
+        }
+        let within = write.at % BLOCK_SIZE;
+        let (n, result) = if within != 0 || write.left < BLOCK_SIZE {
+            // A part of a block: the piece of it that is here, whatever its size.
+            let n = most.min(BLOCK_SIZE - within);
+            (n, self.target.store(machine, write.at, &received[..n as usize]))
+        } else if most >= BLOCK_SIZE {
+            let n = most - most % BLOCK_SIZE;
+            (n, self.target.write(machine, write.at, &received[..n as usize]))
+        } else {
+            // A block that is cut by the end of the contiguous part: put together, so that it is
+            // written as a whole. It is never more than the smallest receive window.
+            if stream.available() < BLOCK_SIZE as usize {
+                return Step::Wait;
+            }
+            take(stream, &mut self.block[..]);
+            let result = self.target.write(machine, write.at, &self.block[..]);
+            write.advance(BLOCK_SIZE, result);
+            return Step::Went(BLOCK_SIZE as usize);
+        };
+        stream.consume(n as usize);
+        write.advance(n, result);
+        Step::Went(n as usize)
+    }
+}
+
+impl Write {
+    /// So many bytes of the payload were consumed.
+    fn advance(&mut self, n: u64, result: Result<(), (usize, Failure)>) {
+        if let Err((done, why)) = result {
+            self.failed = Some((why, self.at + done as u64));
+        }
+        self.at += n;
+        self.left -= n;
+    }
+}

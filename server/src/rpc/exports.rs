@@ -1,0 +1,99 @@
+//! Methods about exports.
+
+use super::failure::{During, Failure, Shown};
+use super::names::checked_path;
+use crate::nbd::{exports, table};
+use crate::platform::Platform;
+use umbra_fs::{Error, Ino, Kind};
+use umbra_proto::rpc::{self, ErrorCode, MAX_EXPORT_NAME, MAX_EXPORT_PATH};
+
+/// Adds an export.
+pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failure> {
+    checked_path(r.path)?;
+    let what = format_args!("export {} as {}", Shown(r.path), Shown(r.name.as_bytes()));
+    if r.path.len() > MAX_EXPORT_PATH {
+        return Err(Failure::new(
+            ErrorCode::TOO_LONG,
+            format_args!("cannot {what}: the path has more than {MAX_EXPORT_PATH} bytes"),
+        ));
+    }
+    if r.name.is_empty() || r.name.len() > MAX_EXPORT_NAME || r.name.contains(char::is_control) {
+        return Err(Failure::new(
+            ErrorCode::INVALID_NAME,
+            format_args!("cannot {what}: a name has 1 to {MAX_EXPORT_NAME} bytes, and no control characters"),
+        ));
+    }
+    let mut all = table::read(machine).during(what)?;
+    let known = all.iter().position(|e| e.name == r.name);
+    if known.is_some() && !r.replace {
+        return Err(Failure::new(
+            ErrorCode::EXISTS,
+            format_args!("cannot {what}: there is an export of this name"),
+        ));
+    }
+    check_unused(machine, r.name, what)?;
+    let now = machine.now();
+    machine
+        .volume(|v| {
+            let ino = v.resolve(r.path)?;
+            let found = v.attributes(ino)?;
+            match found.kind {
+                Kind::File => {}
+                Kind::Directory => return Err(Error::IsDirectory),
+                Kind::Symlink => return Err(Error::Invalid("is a symbolic link")),
+            }
+            match r.size {
+                Some(size) if size > found.size && r.read_only => {
+                    Err(Error::Invalid("the file is shorter than the size of the read-only export"))
+                }
+                Some(size) if size > found.size => v.truncate(ino, size, now),
+                _ => Ok(()),
+            }
+        })
+        .during(what)?;
+    let added =
+        table::Added { name: r.name.into(), path: r.path.to_vec(), read_only: r.read_only, size: r.size };
+    match known {
+        Some(at) => all[at] = added,
+        None => all.push(added),
+    }
+    table::write(machine, &all).during(what)
+}
+
+/// Removes an export.
+pub fn remove<M: Platform>(machine: &mut M, r: rpc::ExportRemove) -> Result<(), Failure> {
+    let what = format_args!("remove the export {}", Shown(r.name.as_bytes()));
+    let mut all = table::read(machine).during(what)?;
+    let Some(at) = all.iter().position(|e| e.name == r.name) else {
+        return Err(Failure::new(
+            ErrorCode::NOT_FOUND,
+            format_args!("cannot {what}: there is none of this name"),
+        ));
+    };
+    check_unused(machine, r.name, what)?;
+    all.remove(at);
+    table::write(machine, &all).during(what)
+}
+
+fn check_unused<M: Platform>(
+    machine: &mut M,
+    name: &str,
+    what: core::fmt::Arguments<'_>,
+) -> Result<(), Failure> {
+    match exports::clients(machine, name.as_bytes()) {
+        0 => Ok(()),
+        n => Err(Failure::new(ErrorCode::BUSY, format_args!("cannot {what}: clients use it: {n}"))),
+    }
+}
+
+/// Refuses what would take a file, or a part of it, away from clients of NBD.
+pub fn check_file_unused<M: Platform>(
+    machine: &mut M,
+    ino: Ino,
+    what: core::fmt::Arguments<'_>,
+) -> Result<(), Failure> {
+    match exports::users(machine, ino) {
+        None => Ok(()),
+        Some(who) => Err(Failure::new(ErrorCode::BUSY, format_args!("cannot {what}: {who}"))),
+    }
+}
