@@ -151,6 +151,8 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     assert_eq!(c.call(&mut m, &again, &[]).error().code, ErrorCode::BUSY);
 
     // What takes nothing away is allowed.
+    c.ok(&mut m, &rpc::Link { path: b"/disk", to: b"/second" });
+    c.ok(&mut m, &rpc::Unlink { path: b"/second" });
     c.ok(&mut m, &rpc::Truncate { path: Some(b"/disk"), handle: None, size: 20_000 });
     c.ok(&mut m, &rpc::CloneFile { from: b"/disk", to: b"/clone" });
     c.ok(&mut m, &rpc::Rename { from: b"/disk", to: b"/moved" });

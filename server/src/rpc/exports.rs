@@ -86,7 +86,19 @@ fn check_unused<M: Platform>(
     }
 }
 
-/// Refuses what would take a file, or a part of it, away from clients of NBD.
+/// Refuses to take away the last name of a file that clients of NBD use.
+pub fn check_name_unused<M: Platform>(
+    machine: &mut M,
+    ino: Ino,
+    what: core::fmt::Arguments<'_>,
+) -> Result<(), Failure> {
+    match machine.volume(|v| v.attributes(ino)) {
+        Ok(found) if found.nlink > 1 => Ok(()),
+        _ => check_file_unused(machine, ino, what),
+    }
+}
+
+/// Refuses what would take a part of a file away from clients of NBD.
 pub fn check_file_unused<M: Platform>(
     machine: &mut M,
     ino: Ino,

@@ -1,7 +1,7 @@
 //! Methods about names, attributes and space.
 
 use super::connection::Session;
-use super::exports::check_file_unused;
+use super::exports::{check_file_unused, check_name_unused};
 use super::failure::{During, Failure, Shown};
 use super::listing::Listing;
 use crate::platform::Platform;
@@ -187,7 +187,7 @@ pub fn make_directory<M: Platform>(machine: &mut M, r: rpc::MakeDirectory) -> Re
 pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failure> {
     checked_path(r.path)?;
     if let Ok(ino) = machine.volume(|v| v.resolve(r.path)) {
-        check_file_unused(machine, ino, format_args!("remove {}", Shown(r.path)))?;
+        check_name_unused(machine, ino, format_args!("remove {}", Shown(r.path)))?;
     }
     let now = machine.now();
     machine
@@ -220,7 +220,7 @@ pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failur
     if let (Ok(from), Ok(to)) = ends
         && from != to
     {
-        check_file_unused(machine, to, format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))?;
+        check_name_unused(machine, to, format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))?;
     }
     machine
         .volume(|v| {
