@@ -114,6 +114,11 @@ impl Stage<Written> {
         Ok(())
     }
 
+    /// Whether anything was written.
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
     /// Starts writing everything back.
     pub fn flush<P: Pmem>(mut self, pmem: &mut P) -> Stage<Flushed> {
         for (at, len) in self.ranges.drain(..) {

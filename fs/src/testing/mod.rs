@@ -21,9 +21,10 @@ pub use machine::{SoftMachine, SoftMmu};
 pub use memory::MemPmem;
 pub use undecided::{Choice, Model, Undecided};
 
-use crate::types::Time;
+use crate::types::{Block, Time};
 use crate::volume::{FormatOptions, Volume};
 use crate::{MountError, Pmem};
+use alloc::vec::Vec;
 
 /// Format options that are the same in every test.
 pub const FORMAT: FormatOptions =
@@ -39,6 +40,19 @@ pub fn new_volume(len: u64, slots: u32) -> Volume<MemPmem, SoftMmu> {
 /// Mounts what is in a memory.
 pub fn mount<P: Pmem>(pmem: P, slots: u32) -> Result<Volume<P, SoftMmu>, MountError> {
     Volume::mount(pmem, SoftMmu::new(slots), Time(2_000)).map_err(|(error, _, _)| error)
+}
+
+/// Blocks that are free, once everything that waits is reclaimed.
+pub fn free_blocks<P: Pmem>(volume: &mut Volume<P, SoftMmu>) -> crate::Result<Vec<Block>> {
+    while volume.reclaim_step()? {}
+    let geometry = volume.blocks.geometry;
+    let mut free = Vec::new();
+    for block in (geometry.first..geometry.total).map(Block) {
+        if volume.blocks.count(block)? == 0 {
+            free.push(block);
+        }
+    }
+    Ok(free)
 }
 
 /// Byte range of the areas of a volume that hold derived state: scratch and checkpoint.

@@ -275,9 +275,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             None => {
                 // Overwritten in place: durable with the next fence.
+                self.unfenced |= stage.is_used();
                 let flushed = stage.flush(&mut self.blocks.pmem);
                 self.fresh = flushed.unfenced();
-                self.unfenced = true;
                 Ok(())
             }
         }

@@ -95,9 +95,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.unfenced |= self.dax.sync(&mut self.blocks, src)?;
         self.unfenced |= self.dax.sync(&mut self.blocks, dst)?;
-        // Publishing a shared subtree may need no fence of its own before it.
-        self.fence_overwrites();
-
         let (_, source) = self.inode_path(src)?;
         let blocks = len.div_ceil(BLOCK_SIZE);
         let splice = Splice { source, from: src_offset / BLOCK_SIZE, to: dst_offset / BLOCK_SIZE, blocks };
@@ -117,7 +114,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Publishes a target in which a range is the source's. Nothing that it shows is writable,
-    /// and what the range contains is durable.
+    /// and what the range contains is flushed.
     pub(super) fn publish_splice(&mut self, dst: Ino, splice: &Splice, raise: Option<u64>) -> Result<()> {
         let (path, old) = self.inode_path(dst)?;
         let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
@@ -135,6 +132,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut words = ArrayVec::<(u16, u64), 2>::new();
         words.push(Self::root_word(dst, root));
         words.extend(raise.map(|size| (word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))));
+        // What was overwritten in place, or stored through windows, is durable with the fence of
+        // the stage; a subtree that is shared as it is needs none of its own.
+        if !stage.is_used() {
+            self.fence_overwrites();
+        }
         match self.commit(stage, &[Edit::words(&path, &words)], Purpose::Grow) {
             Ok(done) => {
                 // The same tree again: the target's own reference stays, the new one is not needed.

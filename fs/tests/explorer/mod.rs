@@ -30,6 +30,9 @@ use umbra_fs::testing::{Event, LogPmem, Model, Skip, Undecided};
 /// Product of choices up to which all states are built.
 pub const EXHAUSTIVE: u64 = 4096;
 
+/// Content of trees that is kept from sequence to sequence.
+const MOST_TREE_BYTES: usize = 1 << 30;
+
 /// Where in a run a violation was found.
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -91,6 +94,8 @@ pub struct Explorer {
     lost: Option<u64>,
     known: HashMap<u128, Known>,
     trees: Vec<Rc<Tree>>,
+    /// Content of the trees that are known.
+    tree_bytes: usize,
     read_sets: Vec<Rc<Vec<(u32, u8)>>>,
     /// Print undecided lines and states of each point.
     pub verbose: bool,
@@ -129,6 +134,7 @@ impl Explorer {
             lost: None,
             known: HashMap::new(),
             trees: Vec::new(),
+            tree_bytes: 0,
             read_sets: Vec::new(),
             verbose: false,
             skip: None,
@@ -143,8 +149,9 @@ impl Explorer {
         self.pmem.mark();
         let result = self.look_at(&run, ops);
         self.pmem.rollback();
-        if self.known.len() > 10_000 {
+        if self.known.len() > 10_000 || self.tree_bytes > MOST_TREE_BYTES {
             self.known.clear();
+            self.tree_bytes = 0;
         }
         let fences = run.events[run.start..].iter().filter(|e| matches!(e, Event::Fence { .. })).count();
         result.map(|()| Some(fences as u64))
@@ -160,6 +167,25 @@ impl Explorer {
         let result = self.look_at(&run, ops);
         self.pmem.rollback();
         result
+    }
+
+    /// Explores one operation as if two of its steps, each with its fence, had come in the wrong
+    /// order: the one before the n-th fence (from 0) behind the next. `None`: it has no such fence.
+    pub fn explore_swapped(&mut self, op: Op, n: usize) -> Result<Option<()>, Violation> {
+        let Some(mut run) = self.record(&[op])? else { panic!("{op:?} makes no sense") };
+        let fence = |e: &Event| matches!(e, Event::Fence { .. });
+        let mut steps: Vec<Vec<Event>> =
+            run.events[run.start..].split_inclusive(fence).map(<[Event]>::to_vec).collect();
+        if steps.get(n + 1).is_none_or(|step| !step.last().is_some_and(fence)) {
+            return Ok(None);
+        }
+        steps.swap(n, n + 1);
+        run.events.truncate(run.start);
+        run.events.extend(steps.concat());
+        self.pmem.mark();
+        let result = self.look_at(&run, &[op]);
+        self.pmem.rollback();
+        result.map(Some)
     }
 
     /// Runs the operations on the memory, and puts it back as it was.
@@ -462,7 +488,10 @@ impl Explorer {
         if let Outcome::Fine { tree, .. } = &mut outcome {
             match self.trees.iter().rev().find(|known| **known == *tree) {
                 Some(known) => *tree = known.clone(),
-                None => self.trees.push(tree.clone()),
+                None => {
+                    self.tree_bytes += tree.values().map(|seen| seen.content.len()).sum::<usize>();
+                    self.trees.push(tree.clone());
+                }
             }
             if self.trees.len() > 16 {
                 self.trees.remove(0);

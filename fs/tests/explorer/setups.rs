@@ -3,7 +3,7 @@
 use super::ops::{Op, World};
 use super::tree::Expected;
 use umbra_fs::Volume;
-use umbra_fs::testing::{FORMAT, LogPmem, MemPmem, SoftMmu, derived_area};
+use umbra_fs::testing::{FORMAT, LogPmem, MemPmem, SoftMmu, derived_area, free_blocks};
 
 /// The smallest volume there is: mounting it is cheap.
 pub const REGION: u64 = 8 << 20;
@@ -33,8 +33,14 @@ impl Setup {
             f.settle();
             f.synced = false;
         });
+        let free = free_blocks(world.volume()).expect("free blocks");
         drop(world);
         let mut bytes = pmem.with_bytes(<[u8]>::to_vec);
+        // What was deleted long ago is still there: it must not come back.
+        for block in free {
+            let at = block.0 as usize * 4096;
+            bytes[at..at + 4096].fill(0xee);
+        }
         let derived = derived_area(REGION);
         bytes[derived.start as usize..derived.end as usize].fill(0xa5);
         Setup { name, bytes, expected, ops, large: Vec::new() }
@@ -69,6 +75,11 @@ pub fn files() -> Setup {
         Create("g"),
         Write("g", 0, 4000),
         Truncate("g", 1000),
+        // The same, shared.
+        Create("j"),
+        Write("j", 0, 4000),
+        Truncate("j", 1000),
+        Clone("j", "k"),
     ];
     let ops = vec![
         Create("n"),
@@ -93,6 +104,8 @@ pub fn files() -> Setup {
         Truncate("b", 5000),
         Truncate("f", 100),
         Truncate("g", 3000),
+        Truncate("j", 3000),
+        CloneRange("a", 0, "k", 1, 1),
         Truncate("b", 20_000),
         Truncate("d/x", 8192),
         Append("a", 100),
