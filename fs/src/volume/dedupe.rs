@@ -141,10 +141,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(())
     }
 
-    /// No translation of the two files is writable, and what they contain is flushed.
+    /// No translation of the two files is writable, and what they contain is durable: also where
+    /// nothing is shared in the end.
     fn sync_both(&mut self, work: &Dedupe) -> Result<()> {
         self.unfenced |= self.dax.sync(&mut self.blocks, work.source.ino)?;
         self.unfenced |= self.dax.sync(&mut self.blocks, work.target.ino)?;
+        self.fence_overwrites();
         Ok(())
     }
 
