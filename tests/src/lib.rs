@@ -9,6 +9,8 @@
 //! | [`programs`]| the `umbra` program and the guest's images, built once        |
 //! | [`image`]   | disk images with a real filesystem, and their hashes          |
 //! | [`edits`]   | stores as the host computes them                              |
+//! | [`nbd`]     | a client of NBD that speaks all of it                         |
+//! | [`kills`]   | QEMU killed under writers that log what was made durable      |
 //! | [`soft`]    | the servers without a machine, over a volume in memory        |
 //! | [`random`]  | numbers that are the same in every run                        |
 //!
@@ -18,6 +20,8 @@
 
 pub mod edits;
 pub mod image;
+pub mod kills;
+pub mod nbd;
 pub mod programs;
 pub mod random;
 pub mod soft;

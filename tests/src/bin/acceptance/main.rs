@@ -12,10 +12,12 @@
 //! | `clones.rs`   | clones of files of all shapes                               |
 //! | `idle.rs`     | what an idle guest costs, and how fast it wakes             |
 //! | `memory.rs`   | what windows cost                                           |
+//! | `kills.rs`    | QEMU killed 50 times under writers of NBD (only by its name) |
 
 mod boot;
 mod clones;
 mod idle;
+mod kills;
 mod memory;
 mod report;
 mod transfer;
@@ -42,7 +44,7 @@ struct Options {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Only these: boot, transfer, clones, idle, memory
+    /// Only these: boot, transfer, clones, idle, memory; nbd-kills runs only if it is named
     only: Vec<String>,
 }
 
@@ -59,6 +61,12 @@ const PARTS: &[Part] = &[
 
 fn main() {
     let options = Options::parse();
+    if options.only.iter().any(|only| only == "nbd-kills") {
+        kills::run();
+        if options.only.len() == 1 {
+            return;
+        }
+    }
     let mut report = Report::default();
     for (name, measure) in PARTS {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
