@@ -21,6 +21,7 @@ use crate::stage::{Durable, Published, Retire};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// More references than can be counted.
 const STICKY: u32 = u32::MAX;
@@ -363,6 +364,15 @@ impl<P: Pmem> Blocks<P> {
             }
         }
         Err(Error::NoSpace)
+    }
+
+    /// Where the next `blocks` blocks are looked for: behind the last one that was allocated, then
+    /// from the start.
+    pub fn next_blocks(&self, blocks: u64) -> [Range<u64>; 2] {
+        let Geometry { first, total, .. } = self.geometry;
+        let end = total.min(self.cursor + blocks);
+        let rest = blocks.saturating_sub(end - self.cursor);
+        [self.cursor..end, first..(first + rest).min(self.cursor)]
     }
 
     /// Makes sure that `blocks` can be allocated, reclaiming what waits for it.

@@ -77,6 +77,8 @@ pub enum Command {
     Clone(Clone),
     /// Share what is equal in two files, if all of it is
     Dedupe(Dedupe),
+    /// Measure operations in the guest
+    Bench(Bench),
     /// Store into a file through a mapping
     Poke(Poke),
     /// Load from a file through a mapping
@@ -128,6 +130,14 @@ pub struct Up {
     /// Return once the server is ready; it goes on in the background
     #[arg(long)]
     pub detach: bool,
+
+    /// Have the host give all memory of the NVDIMM at the start: for measuring
+    #[arg(long)]
+    pub prealloc: bool,
+
+    /// Count instructions instead of time: the guest's clock goes on by a nanosecond with each
+    #[arg(long, hide = true)]
+    pub icount: bool,
 
     /// Use this loader instead of building one
     #[arg(long, value_name = "ELF", requires = "kernel", env = "UMBRA_LOADER", hide = true)]
@@ -307,6 +317,38 @@ pub struct Dedupe {
     /// How many bytes
     #[arg(long, value_name = "N", value_parser = parse_bytes)]
     pub length: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  umbra bench                            medians of 5 rounds, beside what the machine itself costs
+  umbra bench --plot operations.svg
+  umbra bench --icount                   instructions instead of time: the same on every machine
+
+Measures inside the guest, on files of its own (about 200 MiB), which it removes. Everybody else
+waits meanwhile. For times that mean something: an idle machine, the state directory on tmpfs,
+and `umbra up --prealloc`. With --icount a machine of its own is booted.")]
+pub struct Bench {
+    /// Rounds, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+
+    /// Draw the figures
+    #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath)]
+    pub plot: Option<PathBuf>,
+
+    /// Boot a machine of its own whose clock counts instructions
+    #[arg(long)]
+    pub icount: bool,
+
+    /// Use this loader instead of building one
+    #[arg(long, value_name = "ELF", requires = "kernel", env = "UMBRA_LOADER", hide = true)]
+    pub loader: Option<PathBuf>,
+
+    /// Use this kernel instead of building one
+    #[arg(long, value_name = "ELF", requires = "loader", env = "UMBRA_KERNEL", hide = true)]
+    pub kernel: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,9 +2,11 @@
 //!
 //! | module        | what                                                      |
 //! |---------------|-----------------------------------------------------------|
+//! | [`bench`]     | benchmarks: rounds in the server, medians here             |
 //! | [`build`]     | the loader and the kernel, from this source tree          |
 //! | [`client`]    | the client library, usable on its own                     |
 //! | [`launch`]    | the virtual machine: start, supervise, shut down          |
+//! | [`plot`]      | figures as SVG                                            |
 //! | [`state`]     | the state directory                                       |
 //! | [`toolchain`] | a toolchain for the bare machine                          |
 //! | [`units`]     | sizes as people write and read them                       |
@@ -12,9 +14,11 @@
 //!
 //! The program `umbra` is a thin layer of commands over these.
 
+pub mod bench;
 pub mod build;
 pub mod client;
 pub mod launch;
+pub mod plot;
 pub mod state;
 pub mod toolchain;
 pub mod units;

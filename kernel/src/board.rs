@@ -2,15 +2,17 @@
 
 use crate::arch::clock::{self, Instant};
 use crate::dax::{Processor, Volume, WindowTables};
+use crate::measure;
 use crate::mm::{PAGE, frames, heap};
 use crate::nvdimm::{self, Nvdimm};
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::ops::Range;
 use umbra_fs::Time;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_server::Platform;
 use umbra_server::nbd::Exports;
-use umbra_server::platform::{Counters, Memory, Nvdimm as Region, Persisted};
+use umbra_server::platform::{Counters, Memory, Nvdimm as Region, Persisted, Sample};
 
 /// The machine with its counters: one, for all servers.
 pub struct Board {
@@ -93,6 +95,7 @@ impl Platform for Board {
             heap_total: heap.size,
             frames_used: total - frames.free as u64 * PAGE,
             frames_total: total,
+            allocations: heap.allocations,
         }
     }
     fn persisted(&mut self) -> Persisted {
@@ -113,6 +116,13 @@ impl Platform for Board {
     }
     fn exports(&mut self) -> &mut Exports {
         &mut self.exports
+    }
+    fn floor(&mut self) -> Vec<Sample> {
+        measure::run()
+    }
+    fn fault_in(&mut self, blocks: Range<u64>) {
+        // The volume is at rest: nobody else stores meanwhile.
+        blocks.for_each(|block| nvdimm::rewrite_word(block * PAGE));
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

@@ -22,7 +22,7 @@
 //! | `net` | clients: connections and their servers |
 //! | `board` | what servers see of the machine |
 //! | `start`, `serve` | start-up, the poll loop |
-//! | `measure` | what faults, copies and counts cost here |
+//! | `measure` | what faults, copies and counts cost here: the floor of benchmarks |
 //! | `media` | mounting and formatting |
 #![cfg_attr(target_os = "none", no_std)]
 

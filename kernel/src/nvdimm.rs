@@ -141,8 +141,8 @@ pub fn counts() -> WriteCounts {
 /// path, 64 lines at a time.
 macro_rules! write_back {
     ($instruction:literal, $start:expr, $lines:expr) => {
-        // SAFETY: the lines are the NVDIMM's, and mapped; writing them back changes no memory. The
-        // processor has the instruction, as CPUID says.
+        // SAFETY: writing lines back changes no memory; were one not mapped, the processor would say
+        // so. It has the instruction, as CPUID says.
         unsafe {
             core::arch::asm!(
                 "2:",
@@ -156,6 +156,25 @@ macro_rules! write_back {
             )
         }
     };
+}
+
+/// Writes lines back, with the best instruction, from a mapped address on.
+pub fn write_back(start: u64, lines: u64) {
+    write_back_by(FlushBy::best(), start, lines);
+}
+
+fn write_back_by(by: FlushBy, start: u64, lines: u64) {
+    match by {
+        FlushBy::Clwb => write_back!("clwb", start, lines),
+        FlushBy::ClflushOpt => write_back!("clflushopt", start, lines),
+        FlushBy::Clflush => write_back!("clflush", start, lines),
+    }
+}
+
+/// Orders the stores before it before those behind it.
+pub fn store_fence() {
+    // SAFETY: orders stores, changes nothing.
+    unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
 }
 
 /// A mapped NVDIMM: the write path.
@@ -314,17 +333,12 @@ impl umbra_fs::Pmem for Nvdimm {
             return;
         }
         let start = self.view.as_u64() + first;
-        match self.flush_by {
-            FlushBy::Clwb => write_back!("clwb", start, lines),
-            FlushBy::ClflushOpt => write_back!("clflushopt", start, lines),
-            FlushBy::Clflush => write_back!("clflush", start, lines),
-        }
+        write_back_by(self.flush_by, start, lines);
     }
 
     fn fence(&mut self) {
         FENCES.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: orders stores, changes nothing.
-        unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
+        store_fence();
         for hint in &self.hints {
             // SAFETY: a flush hint register, mapped for good; any value does. The second fence
             // orders it before what follows.

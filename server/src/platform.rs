@@ -5,8 +5,11 @@
 //! tests with numbers of their choice.
 
 use crate::nbd::Exports;
+use alloc::vec::Vec;
+use core::ops::Range;
 use umbra_fs::dax::Machine;
 use umbra_fs::{Pmem, Time};
+pub use umbra_proto::rpc::Sample;
 
 /// A machine that servers run on.
 pub trait Platform: Machine {
@@ -44,6 +47,18 @@ pub trait Platform: Machine {
     /// The exports that clients use. They start as `Exports::default()`.
     fn exports(&mut self) -> &mut Exports;
 
+    /// What the least costs that the machine's operations are made of: page faults, copies,
+    /// write-back. Nothing where that cannot be told.
+    fn floor(&mut self) -> Vec<Sample> {
+        Vec::new()
+    }
+
+    /// Has whoever emulates the machine give memory for these blocks of the volume, which it may
+    /// do at first touch only: before something is measured in them.
+    fn fault_in(&mut self, blocks: Range<u64>) {
+        let _ = blocks;
+    }
+
     /// The counters of the servers. They start as `Counters::default()`.
     fn counters(&mut self) -> &mut Counters;
 }
@@ -61,6 +76,8 @@ pub struct Memory {
     pub frames_used: u64,
     /// Page frames, times their size.
     pub frames_total: u64,
+    /// Allocations from the heap since boot.
+    pub allocations: u64,
 }
 
 /// What was written back to the NVDIMM since boot.

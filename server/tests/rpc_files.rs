@@ -219,6 +219,41 @@ fn equal_ranges_are_shared_and_different_ones_are_told() {
 }
 
 #[test]
+fn benchmarks_measure_and_leave_nothing() {
+    let (mut c, mut m) = (Connection::new(64 << 10, 64 << 10), Full::new(96, 16));
+    c.greet(&mut m);
+    let before = c.ok(&mut m, &rpc::Space {});
+    let samples = |c: &mut Connection, m: &mut Full, part, parameter| -> Vec<rpc::Sample> {
+        c.call(m, &rpc::Bench { part, parameter: Some(parameter), keep: false }, &[]).items()
+    };
+    let all = samples(&mut c, &mut m, "operations", 8);
+    let found = |name: &str| all.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!((found("seq_write_2MiB").ops, found("mmap_cow_fault_random").ops), (4, 2048));
+    // Two fences for what is published, none for what is only granted.
+    let cow = found("mmap_cow_fault_private_leaf");
+    assert_eq!((cow.fences, cow.flushes), (2 * cow.ops, 65 * cow.ops));
+    assert_eq!(found("mmap_rewrite_after_msync").fences, 0);
+    // And some for buckets that are split, and blocks of inodes.
+    assert!((1000..1200).contains(&found("create").fences));
+    assert!(all.iter().all(|s| s.ns > 0));
+    let both =
+        [("clone-size", 9 << 20), ("clone-fragments", 64), ("fault-clones", 20), ("fault-size", 1 << 32)];
+    for (part, parameter) in both.into_iter().chain([("directory", 700)]) {
+        let all = samples(&mut c, &mut m, part, parameter);
+        assert!(!all.is_empty() && all.iter().all(|s| s.ns > 0), "{part}: {all:?}");
+    }
+    assert_eq!(samples(&mut c, &mut m, "floor", 0), []);
+    let unknown = c.call(&mut m, &rpc::Bench { part: "x", parameter: None, keep: false }, &[]);
+    assert_eq!(unknown.error().code, ErrorCode::UNSUPPORTED);
+    let too_large = c.call(&mut m, &rpc::Bench { part: "operations", parameter: Some(64), keep: false }, &[]);
+    assert_eq!(too_large.error().code, ErrorCode::NO_SPACE);
+    let after = c.ok(&mut m, &rpc::Space {});
+    assert_eq!((after.inodes, after.blocks_shared), (before.inodes, 0));
+    assert!(before.blocks_free - after.blocks_free < 20, "{before:?} {after:?}");
+    m.check();
+}
+
+#[test]
 fn names() {
     let (mut c, mut m) = start();
     c.ok(&mut m, &rpc::MakeDirectory { path: b"/d", mode: Some(0o700), parents: false });

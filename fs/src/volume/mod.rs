@@ -45,6 +45,7 @@ use crate::pmem::Pmem;
 use crate::stage::Retire;
 use crate::types::*;
 use alloc::vec::Vec;
+use core::ops::Range;
 use inodes::InodeTable;
 
 /// A mounted volume over persistent memory `P`, shown through the page tables `M`.
@@ -139,6 +140,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             shared: self.blocks.shared(),
             inodes: self.inodes.used,
         }
+    }
+
+    /// Where the next `blocks` blocks are looked for.
+    pub fn next_blocks(&self, blocks: u64) -> [Range<u64>; 2] {
+        self.blocks.next_blocks(blocks)
     }
 
     /// Identifies the volume.

@@ -53,6 +53,16 @@ impl Client {
         Ok(all)
     }
 
+    /// Measures one round of a part of the benchmarks, in the server.
+    pub fn bench(&mut self, part: &str, parameter: Option<u64>) -> Result<Vec<rpc::Sample>> {
+        let mut all = Vec::new();
+        self.call_each(&rpc::Bench { part, parameter, keep: false }, |mut answer, _| {
+            all.append(&mut answer.items);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
     /// Waits until the blocks of deleted files are free.
     pub fn reclaim(&mut self) -> Result<rpc::ReclaimResponse> {
         self.call(&rpc::Reclaim { wait: true })

@@ -7,9 +7,11 @@
 //! | `links.rs`      | ln, readlink                                            |
 //! | `transfer.rs`   | put, get                                                |
 //! | `mapping.rs`    | poke, peek, pages, check                                |
+//! | `bench.rs`      | bench                                                   |
 //! | `relay.rs`      | relay                                                   |
 //! | `generate.rs`   | completions, man                                        |
 
+mod bench;
 mod files;
 mod generate;
 mod links;
@@ -73,6 +75,7 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Df) => files::df(&context),
         Some(Command::Clone(it)) => files::clone(&context, it),
         Some(Command::Dedupe(it)) => files::dedupe(&context, it),
+        Some(Command::Bench(it)) => bench::bench(&context, it),
         Some(Command::Poke(it)) => mapping::poke(&context, it),
         Some(Command::Peek(it)) => mapping::peek(&context, it),
         Some(Command::Pages(it)) => mapping::pages(&context, it),

@@ -41,6 +41,8 @@ pub fn up(context: &Context, options: Up) -> Outcome {
         accel: options.accel,
         format: options.format,
         guest_config: options.guest_config,
+        icount: options.icount,
+        prealloc: options.prealloc,
         loader,
         kernel,
     };
@@ -60,7 +62,7 @@ pub fn up(context: &Context, options: Up) -> Outcome {
 }
 
 /// The two ELF files of the guest: those that were named, or built now.
-fn guest(loader: Option<PathBuf>, kernel: Option<PathBuf>) -> Outcome<(PathBuf, PathBuf)> {
+pub(super) fn guest(loader: Option<PathBuf>, kernel: Option<PathBuf>) -> Outcome<(PathBuf, PathBuf)> {
     match (loader, kernel) {
         (Some(loader), Some(kernel)) => Ok((existing(&loader)?, existing(&kernel)?)),
         _ => {

@@ -74,6 +74,10 @@ pub struct Options {
     pub accel: accel::Choice,
     /// Whether the guest formats the NVDIMM, whatever it holds.
     pub format: bool,
+    /// Whether the guest's clock counts its instructions, a nanosecond each.
+    pub icount: bool,
+    /// Whether the host gives all memory of the NVDIMM at the start.
+    pub prealloc: bool,
     /// Further lines of the guest's configuration, `key=value` each.
     pub guest_config: Vec<String>,
     /// The loader, an ELF file with a PVH entry.

@@ -56,13 +56,19 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     add(&["-machine", "q35,nvdimm=on,memory-backend=ram"]);
     add(&["-accel", &machine.accel.to_string(), "-cpu", "max", "-smp", "1"]);
+    if options.icount {
+        add(&["-icount", "shift=0"]);
+    }
     // Sizes in KiB: QEMU reads a bare number as MiB.
     add(&["-m", &format!("size={}k,slots=2,maxmem={}k", memory >> 10, maximum >> 10)]);
     // Shared, because the vsock device reads and writes the guest's queues.
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     if machine.nvdimm_size > 0 {
         let size = machine.nvdimm_size;
-        add(&["-object", &format!("memory-backend-file,id=nvm,mem-path=nvdimm.img,size={size},share=on")]);
+        let prealloc = if options.prealloc { ",prealloc=on" } else { "" };
+        let backend =
+            format!("memory-backend-file,id=nvm,mem-path=nvdimm.img,size={size},share=on{prealloc}");
+        add(&["-object", &backend]);
         add(&["-device", "nvdimm,id=nvdimm0,memdev=nvm"]);
     }
     add(&["-bios", "qboot.rom"]);
@@ -104,6 +110,8 @@ mod tests {
             memory: 64 << 20,
             accel: Choice::Auto,
             format: true,
+            icount: false,
+            prealloc: false,
             guest_config: vec!["log=debug".into()],
             loader: "/a/boot.elf".into(),
             kernel: "/a/kernel.elf".into(),

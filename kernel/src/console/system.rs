@@ -4,14 +4,13 @@ use super::args::Args;
 use super::shell::{Command, Done, Failure, Session};
 use crate::arch::{apic, clock};
 use crate::mm::{frames, heap, image};
-use crate::{dax, measure, media, nvdimm, println};
+use crate::{dax, media, nvdimm, println};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "nvdimm", help: "            the NVDIMMs of the machine", run: list_nvdimms },
     Command { name: "mem", help: "               memory in use", run: mem },
     Command { name: "net", help: "               connections of clients", run: net },
     Command { name: "uptime", help: "            time since start, interrupts", run: uptime },
-    Command { name: "measure", help: "           what faults, copies and counts cost here", run: measure },
     Command { name: "version", help: "           version of this kernel", run: version },
     Command { name: "poweroff", help: "          unmount and power off", run: poweroff },
 ];
@@ -101,11 +100,6 @@ fn uptime(_: &mut Session, args: Args<'_>) -> Done {
     );
     println!("wall clock {} s since 1970", clock::wall().0 / 1_000_000_000);
     Ok(())
-}
-
-fn measure(_: &mut Session, args: Args<'_>) -> Done {
-    args.end()?;
-    measure::run(&mut |line| println!("{line}")).map_err(Failure::Other)
 }
 
 fn version(_: &mut Session, args: Args<'_>) -> Done {

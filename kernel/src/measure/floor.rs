@@ -1,14 +1,16 @@
-//! The floor: copies, bare page faults, invalidation.
+//! Copies, bare page faults, invalidation, write-back.
 
-use super::{Cost, median, time};
+use super::{median, time};
 use crate::arch::{copy, tables};
 use crate::dax;
 use crate::mm::{DIRECT, PAGE, WINDOWS, direct, frames, space};
-use alloc::format;
-use alloc::string::String;
+use crate::nvdimm;
+use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Once;
+use umbra_fs::pmem::LINE;
+use umbra_server::platform::Sample;
 use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::PageTableFlags as Flags;
 use x86_64::{PhysAddr, VirtAddr};
@@ -147,7 +149,7 @@ impl Ground {
     }
 
     /// Time of a store to each page.
-    fn store(&self) -> Cost {
+    fn store(&self) -> u64 {
         self.show();
         let entry = VirtAddr::from_ptr(&raw const umbra_bare_page_fault);
         let store = || {
@@ -157,7 +159,7 @@ impl Ground {
             }
         };
         // SAFETY: the stores fault in this ground only, and its handler resolves that.
-        time(PAGES, || unsafe { tables::with_page_fault_entry(entry, store) })
+        time(|| unsafe { tables::with_page_fault_entry(entry, store) })
     }
 }
 
@@ -179,46 +181,53 @@ fn reload() {
     unsafe { Cr3::write(root, flags) };
 }
 
-/// Measures, and returns what a bare page fault with a copy of 4 KiB costs.
-pub(super) fn run(line: &mut dyn FnMut(&str)) -> Result<Cost, String> {
-    let ground = Ground::new().ok_or("no memory to measure in")?;
+/// Measures.
+pub(super) fn run(all: &mut Vec<Sample>) {
+    let Some(ground) = Ground::new() else { return };
     let mut areas = (0..AREAS).cycle();
     let mut next = || areas.next().unwrap_or(0);
-    for method in &copy::METHODS {
-        let cost = median(|| {
+    TO.store(0, Ordering::Relaxed);
+    all.push(median("empty_fault", PAGES, || ground.store()));
+    all.push(median("fault_copy_4k", PAGES, || {
+        let area = next() as u64;
+        TO.store((ground.to + area * PAGES * PAGE).as_u64(), Ordering::Relaxed);
+        ground.store()
+    }));
+    let mut copies = |name, method: &copy::Method| {
+        median(name, PAGES, || {
             let area = next();
-            Ok(time(PAGES, || {
+            time(|| {
                 for index in 0..PAGES as usize {
                     let from = direct(ground.from + index as u64 * PAGE).as_ptr();
                     // SAFETY: both pages are this ground's.
                     unsafe { method.copy(ground.target(area, index), from, PAGE as usize) };
                 }
-            }))
-        })?;
-        line(&format!("copy of 4 KiB by {}: {cost}", method.name));
+            })
+        })
+    };
+    all.push(copies("copy_4k", copy::chosen()));
+    for (name, method) in
+        ["copy_4k_moves", "copy_4k_rep_movsq", "copy_4k_rep_movsb"].iter().zip(&copy::METHODS)
+    {
+        all.push(copies(name, method));
     }
     ground.show();
     let invalidate = |index| x86_64::instructions::tlb::flush(VirtAddr::new(ground.base + index * PAGE));
-    let cost = median(|| Ok(time(PAGES, || (0..PAGES).for_each(invalidate))))?;
-    line(&format!("invalidation of a page: {cost}"));
+    all.push(median("invalidate_page", PAGES, || time(|| (0..PAGES).for_each(invalidate))));
     let load_and = |then: &dyn Fn(u64)| {
         (0..PAGES).for_each(|index| {
             ground.load(index);
             then(index);
         });
     };
-    let cost = median(|| Ok(time(PAGES, || load_and(&invalidate))))?;
-    line(&format!("load that fills the TLB, and invalidation of the page: {cost}"));
-    let cost = median(|| Ok(time(PAGES, || load_and(&|_| reload()))))?;
-    line(&format!("load that fills the TLB, and invalidation of all windows: {cost}"));
-    TO.store(0, Ordering::Relaxed);
-    let cost = median(|| Ok(ground.store()))?;
-    line(&format!("bare page fault (store granted): {cost}"));
-    let floor = median(|| {
-        let area = next() as u64;
-        TO.store((ground.to + area * PAGES * PAGE).as_u64(), Ordering::Relaxed);
-        Ok(ground.store())
-    })?;
-    line(&format!("bare page fault with a copy of 4 KiB (the floor): {floor}"));
-    Ok(floor)
+    all.push(median("load_and_invalidate_page", PAGES, || time(|| load_and(&invalidate))));
+    all.push(median("load_and_invalidate_all", PAGES, || time(|| load_and(&|_| reload()))));
+    let lines = PAGE / LINE;
+    all.push(median("flush_line", PAGES * lines, || {
+        // Lines of the ground cost what lines of the NVDIMM do; nothing is counted.
+        time(|| {
+            (0..PAGES as usize).for_each(|index| nvdimm::write_back(ground.target(0, index) as u64, lines))
+        })
+    }));
+    all.push(median("fence", PAGES, || time(|| (0..PAGES).for_each(|_| nvdimm::store_fence()))));
 }

@@ -91,6 +91,8 @@ methods! {
     EXPORT_REMOVE = 0x41, "export-remove";
     /// [`ExportList`](super::ExportList)
     EXPORT_LIST = 0x42, "export-list";
+    /// [`Bench`](super::Bench)
+    BENCH = 0x50, "bench";
 }
 
 impl Method {

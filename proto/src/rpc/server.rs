@@ -170,6 +170,48 @@ pub struct Nvdimm {
     pub problem: Option<String>,
 }
 
+/// Measures one round of a part of the benchmarks, in the server. Everything else waits meanwhile. Files
+/// whose names start with `.umbra-bench-` in the root directory are removed before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Bench<'a> {
+    /// The part: see `docs/protocols.md`.
+    #[cbor(b(0))]
+    pub part: &'a str,
+    /// What the part makes of it.
+    #[n(1)]
+    pub parameter: Option<u64>,
+    /// Leave the files.
+    #[n(2)]
+    #[cbor(default)]
+    pub keep: bool,
+}
+request!(Bench<'_>, BENCH, Items<Sample>);
+
+/// One operation of a benchmark: what it took, for all times that it was done together.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Sample {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// How often it was done.
+    #[n(1)]
+    pub ops: u64,
+    /// Nanoseconds of the machine's clock; instructions, where that counts them.
+    #[n(2)]
+    pub ns: u64,
+    /// Lines that were flushed.
+    #[n(3)]
+    pub flushes: u64,
+    /// Fences that were issued.
+    #[n(4)]
+    pub fences: u64,
+    /// Allocations from the heap.
+    #[n(5)]
+    pub allocations: u64,
+}
+
 /// Unmounts the volume cleanly and switches the machine off. The response comes
 /// before that; the connection ends when it is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

@@ -5,7 +5,7 @@ use super::failure::{During, Failure};
 use super::listing::Listing;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
-use super::{MAX_HANDLES, content, exports, names};
+use super::{MAX_HANDLES, bench, content, exports, names};
 use crate::platform::Platform;
 use alloc::string::String;
 use umbra_fs::{BLOCK_SIZE, MAX_FILE_SIZE, MAX_NAME};
@@ -132,6 +132,10 @@ pub(super) fn begin<M: Platform>(
             s.reply(0, &cloned);
         }
         Method::DEDUPE => return Ok(Some(Work::Sharing(Sharing::new(machine, rpc::decode(body)?)?))),
+        Method::BENCH => {
+            let samples = bench::run(machine, rpc::decode(body)?)?;
+            return Ok(Some(Work::Listing(Listing::samples(samples))));
+        }
         Method::READ => {
             let rpc::Read { handle, offset, len } = rpc::decode(body)?;
             let file = s.file(handle)?;

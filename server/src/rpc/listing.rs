@@ -55,6 +55,13 @@ pub enum Listing {
         /// The next one.
         next: usize,
     },
+    /// Samples of a benchmark.
+    Samples {
+        /// What it measured.
+        all: Vec<rpc::Sample>,
+        /// The next one.
+        next: usize,
+    },
     /// NVDIMM regions.
     Nvdimms {
         /// The next one.
@@ -87,6 +94,11 @@ impl Listing {
     /// Lists exports.
     pub fn exports(all: Vec<rpc::Export>) -> Self {
         Listing::Exports { all, next: 0 }
+    }
+
+    /// Lists what a benchmark measured.
+    pub fn samples(all: Vec<rpc::Sample>) -> Self {
+        Listing::Samples { all, next: 0 }
     }
 
     /// Lists the NVDIMMs.
@@ -139,6 +151,14 @@ impl Listing {
                     if !frame.push(export) {
                         break;
                     }
+                    *next += 1;
+                }
+                *next == all.len()
+            }
+            Listing::Samples { all, next } => {
+                while let Some(sample) = all.get(*next)
+                    && frame.push(sample)
+                {
                     *next += 1;
                 }
                 *next == all.len()

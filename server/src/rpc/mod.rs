@@ -29,11 +29,13 @@
 //! | `names.rs` | methods about names and attributes |
 //! | `content.rs` | methods about content, as far as they are done at once |
 //! | `exports.rs` | methods about exports |
+//! | `bench/` | benchmarks in the server itself |
 //! | `transfer.rs` | read, load, write, store, in pieces |
 //! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `listing.rs` | answers of many items, frame by frame |
 
 mod begin;
+mod bench;
 mod connection;
 mod content;
 mod exports;

@@ -96,7 +96,7 @@ impl Platform for Bare {
         400
     }
     fn memory(&self) -> Memory {
-        Memory { total: 5, heap_used: 1, heap_total: 2, frames_used: 3, frames_total: 4 }
+        Memory { total: 5, heap_used: 1, heap_total: 2, frames_used: 3, frames_total: 4, allocations: 5 }
     }
     fn persisted(&mut self) -> Persisted {
         Persisted { flushes: 7, fences: 8 }

@@ -1,0 +1,148 @@
+//! One operation while something grows: files, fragments, clones, directories.
+
+use super::{Bench, PREFIX, path};
+use crate::platform::Platform;
+use crate::rpc::failure::{During, Failure, Shown};
+use crate::rpc::names;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use umbra_fs::dax::{Mmu, PAGES_PER_SLOT};
+use umbra_fs::{BLOCK_SIZE, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, Result as FsResult, Time, Volume};
+use umbra_proto::rpc::{self, ErrorCode};
+
+const LEAF: u64 = PAGES_PER_SLOT as u64;
+const LEAF_SIZE: u64 = LEAF * BLOCK_SIZE;
+/// Clones, faults and names that a sample is the mean of.
+const CLONES: u64 = 64;
+const NAMES: u64 = 500;
+
+/// Runs a part, with what grows at `n`.
+pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, part: &str, n: u64) -> Result<(), Failure> {
+    match part {
+        "clone-size" => clone_size(b, n),
+        "clone-fragments" => clone_fragments(b, n),
+        "fault-clones" => fault_clones(b, n),
+        "fault-size" => fault_size(b, n),
+        "directory" => directory(b, n),
+        _ => Err(Failure::new(
+            ErrorCode::UNSUPPORTED,
+            format_args!("there is no benchmark {}", Shown(part.as_bytes())),
+        )),
+    }
+}
+
+/// A file of this size without holes; what is beyond 2 MiB is the same 2 MiB again and again.
+fn file<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<Ino, Failure> {
+    let size = size.clamp(BLOCK_SIZE, MAX_FILE_SIZE) / BLOCK_SIZE * BLOCK_SIZE;
+    b.prepare(4096)?;
+    let ino = b.create("file")?;
+    let mut have = size.min(LEAF_SIZE);
+    b.fill(ino, have, &vec![0x41; have.min(64 << 10) as usize])?;
+    while have < size {
+        let more = have.min(size - have);
+        let now = b.machine.now();
+        b.machine
+            .volume(|v| v.clone_range(ino, 0, ino, have, more, now))
+            .during(format_args!("grow a file"))?;
+        have += more;
+    }
+    while crate::platform::reclaim_step(b.machine).during(format_args!("reclaim"))? {}
+    Ok(ino)
+}
+
+fn clones<M: Platform>(b: &mut Bench<'_, M>) -> Result<(), Failure> {
+    let names: Vec<_> = (0..CLONES).map(|i| format!("c{i}")).collect();
+    b.time("clone", CLONES, |b| names.iter().try_for_each(|name| b.clone("file", name).map(drop)))
+}
+
+fn clone_size<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<(), Failure> {
+    file(b, size)?;
+    clones(b)
+}
+
+/// A file of as many extents: every second block is copied.
+fn clone_fragments<M: Platform>(b: &mut Bench<'_, M>, extents: u64) -> Result<(), Failure> {
+    let ino = file(b, extents.clamp(1, 1 << 18) * BLOCK_SIZE)?;
+    b.prepare(extents + 4096)?;
+    for block in (0..extents).step_by(2) {
+        b.write(ino, block * BLOCK_SIZE, &[0x42; BLOCK_SIZE as usize])?;
+    }
+    clones(b)
+}
+
+/// Copy-on-write faults of one leaf, private before; then of one that is not.
+fn faults<M: Platform>(b: &mut Bench<'_, M>, ino: Ino) -> Result<(), Failure> {
+    b.prepare(4096)?;
+    let window = b.open(ino)?;
+    b.time("first_store", 1, |b| b.touch(window, 0..1, Some(1)))?;
+    b.touch(window, 0..LEAF, None)?;
+    b.time("cow_fault", LEAF - 1, |b| b.touch(window, 1..LEAF, Some(1)))?;
+    b.close(window)
+}
+
+/// A fault on the last of `n` clones.
+fn fault_clones<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
+    file(b, LEAF_SIZE)?;
+    let mut last = Ino(0);
+    for i in 0..n.clamp(1, 100_000) {
+        last = b.clone("file", &format!("c{i}"))?;
+    }
+    faults(b, last)
+}
+
+/// A fault in a clone of a file of this size.
+fn fault_size<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<(), Failure> {
+    file(b, size.max(LEAF_SIZE))?;
+    let clone = b.clone("file", "c")?;
+    faults(b, clone)
+}
+
+/// Looks names up, and makes and removes some, in a directory of `n` names.
+fn directory<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
+    b.prepare(n / 20 + 4096)?;
+    let dir = path("dir");
+    let request = rpc::MakeDirectory { path: &dir, mode: None, parents: false };
+    names::make_directory(b.machine, request)?;
+    let name = |i: u64| format!("dir/{i:08}");
+    for i in 0..n {
+        b.create(&name(i))?;
+    }
+    b.time("lookup", NAMES, |b| {
+        (0..NAMES).try_for_each(|i| {
+            let path = path(&name(i * 7919 % n.max(1)));
+            b.machine.volume(|v| v.resolve(&path)).map(drop).during(format_args!("look a name up"))
+        })
+    })?;
+    b.time("create", NAMES, |b| (n..n + NAMES).try_for_each(|i| b.create(&name(i)).map(drop)))?;
+    b.time("unlink", NAMES, |b| (n..n + NAMES).try_for_each(|i| b.unlink(&name(i))))
+}
+
+/// Removes a directory of files in the root directory.
+pub(super) fn remove_directory<P: Pmem, M: Mmu>(
+    v: &mut Volume<P, M>,
+    name: &[u8],
+    now: Time,
+) -> FsResult<()> {
+    debug_assert!(name.starts_with(PREFIX.as_bytes()));
+    let dir = v.lookup(v.root(), name)?;
+    loop {
+        let mut names = Vec::new();
+        v.read_dir(dir, 0, &mut |entry| {
+            if entry.kind == Kind::File {
+                names.push(entry.name.to_vec());
+            }
+            if names.len() < 512 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if names.is_empty() {
+            return v.rmdir(v.root(), name, now);
+        }
+        for name in names {
+            match v.unlink(dir, &name, now) {
+                Ok(()) | Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
