@@ -249,7 +249,8 @@ fn benchmarks_measure_and_leave_nothing() {
     assert_eq!(too_large.error().code, ErrorCode::NO_SPACE);
     let after = c.ok(&mut m, &rpc::Space {});
     assert_eq!((after.inodes, after.blocks_shared), (before.inodes, 0));
-    assert!(before.blocks_free - after.blocks_free < 20, "{before:?} {after:?}");
+    // A directory that was large keeps its buckets.
+    assert!(before.blocks_free - after.blocks_free < 80, "{before:?} {after:?}");
     m.check();
 }
 

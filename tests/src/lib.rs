@@ -8,6 +8,7 @@
 //! | [`vm`]      | the machine: launch, restart, kill, and `umbra` run against it |
 //! | [`programs`]| the `umbra` program and the guest's images, built once        |
 //! | [`image`]   | disk images with a real filesystem, and their hashes          |
+//! | [`linux`]   | Linux guests                                                  |
 //! | [`edits`]   | stores as the host computes them                              |
 //! | [`nbd`]     | a client of NBD that speaks all of it                         |
 //! | [`kills`]   | QEMU killed under writers that log what was made durable      |
@@ -21,6 +22,7 @@
 pub mod edits;
 pub mod image;
 pub mod kills;
+pub mod linux;
 pub mod nbd;
 pub mod programs;
 pub mod random;
