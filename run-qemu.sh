@@ -63,6 +63,11 @@ find_missing_packages() {
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
     if [[ $1 == test ]]; then
         have mke2fs && have e2fsck || packages+=(e2fsprogs)
+        # Clients of NBD.
+        have nbdinfo && have nbdcopy || packages+=(libnbd-bin)
+        /usr/bin/python3 -c 'import nbd' 2>/dev/null || packages+=(python3-libnbd)
+        have qemu-img && have qemu-io || packages+=(qemu-utils)
+        have fio || packages+=(fio)
     fi
 }
 

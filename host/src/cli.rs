@@ -87,6 +87,9 @@ pub enum Command {
     Pages(Pages),
     /// Verify the volume and the invariants of its mappings
     Check,
+    /// Serve files as disks, over NBD
+    #[command(subcommand)]
+    Export(Export),
     /// Offer a port of the guest as a plain UNIX socket
     Relay(Relay),
     /// Print a completion script for a shell
@@ -423,10 +426,49 @@ pub struct Pages {
     pub path: Option<OsString>,
 }
 
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  umbra export add /golden.img --read-only        prints the URI
+  umbra export add /a.img disk --size 10G         as `disk`, with 10 GiB whatever the file has
+  nbdinfo \"$(umbra export add /a.img a)\"
+  umbra export list --json
+  umbra export remove disk
+
+Clients can name any file by its path, without an export: nbd+unix:///a.img?socket=STATE/nbd.sock")]
+pub enum Export {
+    /// Give a file a name for NBD, and print the URI; it stays over restarts
+    Add(ExportAdd),
+    /// Remove an export that nobody uses; the file stays
+    Remove {
+        /// Name of the export
+        name: String,
+    },
+    /// List exports, and who uses them
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportAdd {
+    /// File on the server
+    pub path: OsString,
+    /// Name for clients [default: the path, without the first `/`]
+    pub name: Option<String>,
+    /// Let nobody write
+    #[arg(long)]
+    pub read_only: bool,
+    /// Size that clients see; a shorter file is made longer
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub size: Option<u64>,
+    /// Replace an export of this name
+    #[arg(long)]
+    pub replace: bool,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  umbra relay 10809 /tmp/nbd.sock        until Ctrl-C")]
+  umbra relay 10809 /tmp/nbd.sock        until Ctrl-C (`umbra up` has one already: nbd.sock in the state directory)")]
 pub struct Relay {
     /// Port of the guest
     pub port: u32,

@@ -7,6 +7,7 @@
 //! | `control.sock`   | the supervisor: status, shutdown, console                     |
 //! | `vsock.sock`     | the guest's vsock ports, where no `/dev/vhost-vsock` exists   |
 //! | `endpoint`       | how to reach the guest; there once it can be reached          |
+//! | `nbd.sock`       | the guest's NBD server, for any client of NBD                 |
 //! | `vhost.sock`     | between QEMU and the vsock device                             |
 //! | `qmp.sock`       | QEMU's machine protocol                                       |
 //! | `*.pid`          | supervisor, QEMU                                              |
@@ -71,6 +72,9 @@ impl fmt::Display for StateError {
 impl std::error::Error for StateError {}
 
 impl StateDir {
+    /// The name of the socket before the guest's NBD server.
+    pub const NBD_SOCKET: &str = "nbd.sock";
+
     /// A state directory at a path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         StateDir { path: path.into() }
@@ -157,9 +161,16 @@ impl StateDir {
 
     /// Removes what an earlier run left behind. Only the holder of the lock may.
     pub fn clear(&self, _lock: &Lock) -> Result<(), StateError> {
-        for name in
-            ["control.sock", "vsock.sock", "vhost.sock", "qmp.sock", "endpoint", "supervisor.pid", "qemu.pid"]
-        {
+        for name in [
+            "control.sock",
+            "vsock.sock",
+            "vhost.sock",
+            StateDir::NBD_SOCKET,
+            "qmp.sock",
+            "endpoint",
+            "supervisor.pid",
+            "qemu.pid",
+        ] {
             remove(&self.file(name))?;
         }
         Ok(())

@@ -28,11 +28,13 @@
 
 mod connect;
 mod error;
+mod exports;
 mod files;
 mod transfer;
 
 pub use connect::{Stream, connect};
 pub use error::{Error, Result};
+pub use exports::NbdServer;
 pub use files::{Blocks, File, Fill, Msync, Parents, Poked};
 pub use transfer::{Progress, Transferred, get, put};
 pub use umbra_proto::rpc;

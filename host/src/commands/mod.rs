@@ -8,10 +8,12 @@
 //! | `transfer.rs`   | put, get                                                |
 //! | `mapping.rs`    | poke, peek, pages, check                                |
 //! | `bench.rs`      | bench                                                   |
+//! | `export.rs`     | export                                                  |
 //! | `relay.rs`      | relay                                                   |
 //! | `generate.rs`   | completions, man                                        |
 
 mod bench;
+mod export;
 mod files;
 mod generate;
 mod links;
@@ -80,6 +82,7 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Peek(it)) => mapping::peek(&context, it),
         Some(Command::Pages(it)) => mapping::pages(&context, it),
         Some(Command::Check) => mapping::check(&context),
+        Some(Command::Export(it)) => export::export(&context, it),
         Some(Command::Relay(it)) => relay::relay(&context, it),
         Some(Command::Leash(_) | Command::Supervise { .. } | Command::Completions(_) | Command::Man(_)) => {
             unreachable!("handled above")

@@ -15,7 +15,7 @@
 use super::console::{self, Console, Meaning};
 use super::control::{self, EndGuard, Instance, Stopped};
 use super::qemu::{self, Machine};
-use super::transport::{Ports, Transport, last_line};
+use super::transport::{Offer, Ports, Transport, last_line};
 use super::{Accel, LaunchError, Options, Status, accel, nvdimm};
 use crate::client::Client;
 use crate::state::{Lock, StateDir};
@@ -32,6 +32,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use umbra_proto::nbd;
 
 /// How long a guest may take to say `ready`. Rebuilding a large volume under emulation is slow.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -122,6 +123,8 @@ struct Supervisor {
     bare: bool,
     /// Clients of `down`.
     waiting: Vec<Waiting>,
+    /// The socket before the guest's NBD server, once it is ready.
+    nbd: Option<Offer>,
 }
 
 /// What the control socket's threads see.
@@ -231,6 +234,7 @@ impl Supervisor {
             started,
             bare: options.guest_config.iter().any(|line| line == "volume=no"),
             waiting: Vec::new(),
+            nbd: None,
         })
     }
 
@@ -263,6 +267,7 @@ impl Supervisor {
                 Ok(Event::Ready(_)) if stopping || useless.is_some() || self.is_ready() => {}
                 Ok(Event::Ready(at)) => {
                     deadline = None;
+                    self.offer_nbd()?;
                     self.state.write("endpoint", &self.transport.endpoint())?;
                     let status = self.set_ready(at);
                     if reporter.ready(&status).is_err() {
@@ -327,6 +332,17 @@ impl Supervisor {
                 _ => {}
             }
         }
+    }
+
+    /// Lets clients of NBD connect, which know nothing of vsock.
+    fn offer_nbd(&mut self) -> Result<(), LaunchError> {
+        let offer = self
+            .state
+            .listen(StateDir::NBD_SOCKET)
+            .and_then(|listener| self.shared.ports.offer(listener, nbd::PORT))
+            .map_err(|error| LaunchError::Io("listen for clients of NBD".into(), error))?;
+        self.nbd = Some(offer);
+        Ok(())
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {

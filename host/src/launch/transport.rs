@@ -105,13 +105,14 @@ pub(super) struct Ports {
 }
 
 /// A plain socket before a port, until this goes.
-enum Offer {
+pub(super) enum Offer {
     Device { _offer: vsock::Offer },
     Kernel { _relay: Relay },
 }
 
 impl Ports {
-    fn offer(&self, listener: UnixListener, port: u32) -> io::Result<Offer> {
+    /// Makes a plain socket of a listening one.
+    pub(super) fn offer(&self, listener: UnixListener, port: u32) -> io::Result<Offer> {
         Ok(match &self.way {
             Way::Device { device, .. } => {
                 Offer::Device { _offer: device.listen(listener, Target::Port(port))? }
