@@ -10,6 +10,7 @@
 //! | [`image`]   | disk images with a real filesystem, and their hashes          |
 //! | [`linux`]   | Linux guests                                                  |
 //! | [`edits`]   | stores as the host computes them                              |
+//! | [`linux`]   | Linux guests: Debian's kernel and an initial RAM disk           |
 //! | [`nbd`]     | a client of NBD that speaks all of it                         |
 //! | [`kills`]   | QEMU killed under writers that log what was made durable      |
 //! | [`soft`]    | the servers without a machine, over a volume in memory        |
