@@ -2,8 +2,9 @@
 # The README's two commands on a Debian 12 that has nothing but its base: what run-qemu.sh forgets to install shows here.
 #
 # Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of this checkout, changes
-# and all, into a new chroot and there runs ./run-qemu.sh until it serves, Ctrl-C, and ./run-qemu.sh test. The
-# chroot gets this machine's apt sources, keys and proxies, its own certificate authorities and its cargo registry settings.
+# and all, into a new chroot and there runs ./run-qemu.sh until it serves, as a user with sudo; Ctrl-C; and
+# ./run-qemu.sh test, as root. The chroot gets this machine's apt sources, keys and proxies, its own certificate
+# authorities and its cargo registry settings.
 #
 # --keep leaves the chroot behind, for a look.
 set -euo pipefail
@@ -37,7 +38,7 @@ eval "$(apt-config shell proxy Acquire::http::Proxy 2>/dev/null || true)"
 [[ $mirror ]] || die "apt's sources name no mirror of Debian 12 (bookworm); run apt-get update first"
 
 step "a base system from $mirror"
-debootstrap --variant=minbase bookworm "$root" "$mirror" >"$root.log" 2>&1 ||
+debootstrap --variant=minbase --include=sudo bookworm "$root" "$mirror" >"$root.log" 2>&1 ||
     { tail -n 20 "$root.log" >&2; die "debootstrap failed"; }
 rm -f "$root.log"
 
@@ -65,15 +66,21 @@ for file in /etc/resolv.conf /etc/hosts; do
 done
 copy /usr/local/share/ca-certificates
 cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
-for file in config.toml config credentials.toml; do
-    if [[ -e $cargo_home/$file ]]; then
-        install -D -m 600 "$cargo_home/$file" "$root/root/.cargo/$file"
-    fi
+chroot "$root" useradd --create-home --shell /bin/bash newcomer
+echo 'newcomer ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/newcomer"
+for home in root home/newcomer; do
+    for file in config.toml config credentials.toml; do
+        if [[ -e $cargo_home/$file ]]; then
+            install -D -m 600 "$cargo_home/$file" "$root/$home/.cargo/$file"
+        fi
+    done
 done
+chroot "$root" chown -R newcomer: /home/newcomer
 
 step "a copy of the checkout"
 mkdir "$root/srv/umbra"
 git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C "$root/srv/umbra"
+chroot "$root" chown -R newcomer: /srv/umbra
 
 mount -t proc proc "$root/proc"
 mount --rbind --make-rslave /sys "$root/sys"
@@ -82,7 +89,7 @@ mount -t tmpfs tmpfs "$root/tmp"
 
 # --- The two commands.
 
-environment=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true)
+environment=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true)
 while IFS= read -r -d '' variable; do
     case ${variable%%=*} in
     *_proxy | *_PROXY | CARGO_HTTP_* | CARGO_NET_* | CARGO_REGISTRIES_* | CARGO_REGISTRY_* | CARGO_SOURCE_*)
@@ -92,36 +99,41 @@ while IFS= read -r -d '' variable; do
 done < <(env -0)
 # A file that cargo is told to trust must be there too.
 [[ ! ${CARGO_HTTP_CAINFO-} ]] || copy "$CARGO_HTTP_CAINFO"
-inside() { chroot "$root" env -i "${environment[@]}" bash -c "cd /srv/umbra && $1" </dev/null; }
+as() { # a user and a command
+    local home
+    home=$(chroot "$root" getent passwd "$1" | cut -d: -f6)
+    chroot --userspec="$1" "$root" env -i HOME="$home" "${environment[@]}" bash -c "cd /srv/umbra && $2" </dev/null
+}
 
 step "who may not install is told what is missing"
-said=$(chroot --userspec=65534:65534 "$root" env -i "${environment[@]}" /srv/umbra/run-qemu.sh </dev/null 2>&1) &&
+said=$(as nobody ./run-qemu.sh 2>&1) &&
     die "run-qemu.sh succeeded as nobody, with nothing installed"
 [[ $said == *"apt-get install"*qemu-system-x86* ]] || die "that is not what is missing: $said"
 
-step "./run-qemu.sh"
+step "./run-qemu.sh, with sudo"
 console=$root/root/console.log
 # Not in the background of a shell, which would make it deaf to Ctrl-C.
-inside 'exec setsid env --default-signal=INT ./run-qemu.sh' >"$console" 2>&1 &
+as newcomer 'exec setsid env --default-signal=INT ./run-qemu.sh' >"$console" 2>&1 &
 chroot_pid=$!
-serves() { inside 'target/release/umbra status --json' 2>/dev/null | grep -Eq '"ready": ?true'; }
+serves() { as newcomer 'target/release/umbra status --json' 2>/dev/null | grep -Eq '"ready": ?true'; }
 until serves; do
     kill -0 "$chroot_pid" 2>/dev/null || { tail -n 40 "$console" >&2; die "run-qemu.sh ended before it served"; }
     ((SECONDS < 3600)) || { tail -n 40 "$console" >&2; die "run-qemu.sh does not serve after an hour"; }
     sleep 2
 done
 step "it serves; Ctrl-C"
-inside 'target/release/umbra df'
+as newcomer 'target/release/umbra df'
 kill -INT "$(pgrep -of 'umbra up')"
 wait "$chroot_pid" || { tail -n 20 "$console" >&2; die "run-qemu.sh ended with status $? after Ctrl-C"; }
 ! pgrep -l 'qemu-system' >&2 || die "these outlived it"
 
 step "it repeats nothing"
+as newcomer './run-qemu.sh setup'
 before=$SECONDS
-inside ./run-qemu.sh\ setup
+as newcomer './run-qemu.sh setup'
 ((SECONDS - before <= 3)) || die "setting up what is set up took $((SECONDS - before)) s"
 
-step "./run-qemu.sh test"
-inside './run-qemu.sh test'
+step "./run-qemu.sh test, as root"
+as root './run-qemu.sh test'
 
 step "passed"
