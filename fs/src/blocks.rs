@@ -84,6 +84,7 @@ impl Content {
 
     /// The reference that word `index` of a block with this content makes: `Err` tells
     /// what is wrong with the word. Bounds are checked by [`Geometry::holds`].
+    #[inline(always)]
     pub fn reference(self, index: u16, word: u64) -> Result<Option<(Pointer, Content)>, &'static str> {
         match self {
             Content::Data => Ok(None),
@@ -141,6 +142,8 @@ impl Fresh {
 pub(crate) struct Blocks<P> {
     pub pmem: P,
     pub geometry: Geometry,
+    /// Where the record of block 0 is: byte offset in the region.
+    records: u64,
     /// A bit for each group: its records are valid. Others are to be read as zeros.
     pub(crate) initialised: Vec<u64>,
     /// Free blocks of each group.
@@ -171,6 +174,7 @@ impl<P: Pmem> Blocks<P> {
         Blocks {
             pmem,
             geometry,
+            records: geometry.scratch * BLOCK_SIZE,
             initialised: vec![0; groups.div_ceil(64) as usize],
             free_in,
             free,
@@ -191,8 +195,9 @@ impl<P: Pmem> Blocks<P> {
         self.shared
     }
 
+    #[inline(always)]
     fn record(&self, block: Block) -> u64 {
-        self.geometry.scratch * BLOCK_SIZE + block.0 * RECORD_SIZE
+        self.records + block.0 * RECORD_SIZE
     }
 
     /// Where the records of a group are: byte offset and length.
@@ -202,37 +207,47 @@ impl<P: Pmem> Blocks<P> {
         (first, end - first)
     }
 
+    #[inline(always)]
     fn is_initialised(&self, block: Block) -> bool {
         let group = block.0 / GROUP;
         self.initialised[(group / 64) as usize] >> (group % 64) & 1 != 0
     }
 
+    #[inline(always)]
     fn state(&self, block: Block) -> Result<u64, Poisoned> {
         if self.is_initialised(block) { self.pmem.load(self.record(block)) } else { Ok(0) }
     }
 
+    #[inline(always)]
     fn set_state(&mut self, block: Block, state: u64) {
         if !self.is_initialised(block) {
-            let group = block.0 / GROUP;
-            let (at, len) = self.group_records(group);
-            self.pmem.zero(at, len);
-            self.initialised[(group / 64) as usize] |= 1 << (group % 64);
+            self.initialise(block.0 / GROUP);
         }
         let at = self.record(block);
         self.pmem.store(at, state);
     }
 
+    #[cold]
+    fn initialise(&mut self, group: u64) {
+        let (at, len) = self.group_records(group);
+        self.pmem.zero(at, len);
+        self.initialised[(group / 64) as usize] |= 1 << (group % 64);
+    }
+
     /// References to a block.
+    #[inline(always)]
     pub fn count(&self, block: Block) -> Result<u32, Poisoned> {
         Ok(self.state(block)? as u32)
     }
 
     /// First page in the list of the block's shadows, as [`crate::dax`] keeps it: 0 is none.
+    #[inline(always)]
     pub fn shadows(&self, block: Block) -> Result<u32, Poisoned> {
         Ok((self.state(block)? >> 32) as u32)
     }
 
     /// Sets the head of the list of the block's shadows.
+    #[inline(always)]
     pub fn set_shadows(&mut self, block: Block, head: u32) -> Result<(), Poisoned> {
         let state = self.state(block)?;
         self.set_state(block, state & 0xffff_ffff | (head as u64) << 32);
@@ -271,6 +286,7 @@ impl<P: Pmem> Blocks<P> {
 
     /// Takes a reference away. At the last one the block waits to be reclaimed, if it has
     /// references of its own, or is free.
+    #[inline(always)]
     fn drop_reference(&mut self, block: Block, content: Content) -> Result<(), Poisoned> {
         let state = self.state(block)?;
         match state as u32 {
@@ -294,6 +310,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Frees a block whose references have gone, or have been taken over.
+    #[inline]
     fn set_free(&mut self, block: Block) -> Result<(), Poisoned> {
         debug_assert!(matches!(self.shadows(block)?, 0 | PENDING), "block {} is still shown", block.0);
         self.set_state(block, 0);
@@ -335,10 +352,25 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Takes a free block; its count is 1 and its content undefined.
+    #[inline]
     pub fn allocate(&mut self, purpose: Purpose) -> Result<Fresh> {
         if self.free <= purpose.reserve() {
             return Err(Error::NoSpace);
         }
+        // Mostly free, and on the fault path.
+        let mut block = Block(self.cursor);
+        if self.state(block)? != 0 {
+            block = self.find_free()?;
+        }
+        self.set_state(block, 1);
+        self.free -= 1;
+        self.free_in[(block.0 / GROUP) as usize] -= 1;
+        self.cursor = if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
+        Ok(Fresh(block))
+    }
+
+    /// The first free block from the cursor on.
+    fn find_free(&self) -> Result<Block> {
         let groups = self.geometry.groups();
         let first_group = self.cursor / GROUP;
         // The group of the cursor comes twice: from the cursor on, and whole at the end.
@@ -354,12 +386,7 @@ impl<P: Pmem> Blocks<P> {
             let end = ((group + 1) * GROUP).min(self.geometry.total);
             for block in (start..end).map(Block) {
                 if self.state(block)? == 0 {
-                    self.set_state(block, 1);
-                    self.free -= 1;
-                    self.free_in[group as usize] -= 1;
-                    self.cursor =
-                        if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
-                    return Ok(Fresh(block));
+                    return Ok(block);
                 }
             }
         }
@@ -376,6 +403,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Makes sure that `blocks` can be allocated, reclaiming what waits for it.
+    #[inline]
     pub fn ensure(&mut self, blocks: u64, purpose: Purpose) -> Result<()> {
         while self.free < blocks + purpose.reserve() {
             if !self.reclaim_step()? {
@@ -413,6 +441,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Word `index` of a block.
+    #[inline(always)]
     pub fn word(&self, block: Block, index: u16) -> Result<u64, Poisoned> {
         self.pmem.load(block.0 * BLOCK_SIZE + index as u64 * 8)
     }

@@ -69,6 +69,7 @@ pub(crate) fn height_for(block: FileBlock) -> u8 {
 
 impl<P: Pmem, M> Volume<P, M> {
     /// Follows word `index` of a block; bounds and checks are verified.
+    #[inline(always)]
     pub(crate) fn follow(
         &self,
         block: Block,
@@ -80,6 +81,7 @@ impl<P: Pmem, M> Volume<P, M> {
     }
 
     /// What a word of a block refers to, verified.
+    #[inline(always)]
     pub(crate) fn reference(
         &self,
         block: Block,

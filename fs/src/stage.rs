@@ -51,12 +51,14 @@ pub(crate) struct Stage<S> {
 
 impl Stage<Written> {
     /// An empty stage; `fresh` is an empty list whose memory is used.
+    #[inline]
     pub fn new(fresh: Vec<Block>) -> Self {
         debug_assert!(fresh.is_empty());
         Stage { ranges: ArrayVec::new(), fresh, used: false, state: PhantomData }
     }
 
     /// Allocates a block whose content will be written through this stage.
+    #[inline]
     pub fn allocate<P: Pmem>(&mut self, blocks: &mut Blocks<P>, purpose: Purpose) -> Result<Fresh> {
         let fresh = blocks.allocate(purpose)?;
         self.fresh.push(fresh.block());
@@ -64,6 +66,7 @@ impl Stage<Written> {
     }
 
     /// Remembers a range that has to be flushed.
+    #[inline]
     fn wrote<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
         self.used = true;
         if let Some(last) = self.ranges.last_mut()
@@ -76,37 +79,44 @@ impl Stage<Written> {
         }
     }
 
+    #[inline]
     fn write_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, bytes: &[u8]) {
         pmem.write(at, bytes);
         self.wrote(pmem, at, bytes.len() as u64);
     }
 
+    #[inline]
     fn zero_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
         pmem.zero(at, len);
         self.wrote(pmem, at, len);
     }
 
+    #[inline]
     fn store_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, value: u64) {
         pmem.store(at, value);
         self.wrote(pmem, at, 8);
     }
 
     /// Writes bytes from `offset` on.
+    #[inline]
     pub fn write<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, bytes: &[u8]) {
         self.write_at(pmem, byte_at(to.block(), offset), bytes);
     }
 
     /// Stores a word.
+    #[inline]
     pub fn store_entry<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, index: u16, value: u64) {
         self.store_at(pmem, byte_at(to.block(), index as u64 * 8), value);
     }
 
     /// Writes zeros from `offset` on.
+    #[inline]
     pub fn zero<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, len: u64) {
         self.zero_at(pmem, byte_at(to.block(), offset), len);
     }
 
     /// Copies a whole block.
+    #[inline]
     pub fn copy_block<P: Pmem>(&mut self, pmem: &mut P, from: Block, to: &Fresh) -> Result<(), Poisoned> {
         let at = byte_at(to.block(), 0);
         pmem.copy(byte_at(from, 0), at, BLOCK_SIZE)?;
@@ -120,6 +130,7 @@ impl Stage<Written> {
     }
 
     /// Starts writing everything back.
+    #[inline]
     pub fn flush<P: Pmem>(mut self, pmem: &mut P) -> Stage<Flushed> {
         for (at, len) in self.ranges.drain(..) {
             pmem.flush(at, len);
@@ -128,6 +139,7 @@ impl Stage<Written> {
     }
 
     /// Gives everything up: the blocks are free again. Returns the list for reuse.
+    #[inline]
     pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
         for block in self.fresh.drain(..) {
             blocks.unallocate(block);
@@ -139,6 +151,7 @@ impl Stage<Written> {
 impl Stage<Flushed> {
     /// Ends a stage that only overwrote blocks in place, where nothing is published: it is
     /// durable with the next fence. Returns the list for reuse.
+    #[inline]
     pub fn unfenced(mut self) -> Vec<Block> {
         debug_assert!(self.fresh.is_empty());
         self.fresh.clear();
@@ -146,6 +159,7 @@ impl Stage<Flushed> {
     }
 
     /// Waits until it is durable. An empty stage needs no fence.
+    #[inline]
     pub fn fence<P: Pmem>(self, pmem: &mut P) -> Stage<Durable> {
         if self.used {
             pmem.fence();
@@ -156,6 +170,7 @@ impl Stage<Flushed> {
 
 impl Stage<Durable> {
     /// The list of fresh blocks, emptied, for reuse: they are published, or hold nothing.
+    #[inline]
     pub fn finish(mut self) -> Vec<Block> {
         self.fresh.clear();
         self.fresh
@@ -193,6 +208,7 @@ pub(crate) struct Exclusive<'v, P> {
 impl<'v, P: Pmem> Place<'v, P> {
     /// Finds out about the last block of a path that starts at the top: whether each block of
     /// it has one reference. An empty path leads to nothing that could be changed.
+    #[inline]
     pub fn find(blocks: &'v mut Blocks<P>, path: impl Iterator<Item = Block>) -> Result<Self, Poisoned> {
         let mut last = None;
         for block in path {
@@ -208,6 +224,7 @@ impl<'v, P: Pmem> Place<'v, P> {
     }
 
     /// Finds out about a block whose path above was found exclusive when the epoch was `epoch`.
+    #[inline]
     pub fn below(blocks: &'v mut Blocks<P>, epoch: u64, block: Block) -> Result<Self, Poisoned> {
         if blocks.epoch != epoch {
             return Ok(Place::Shared(Shared(())));
@@ -219,26 +236,31 @@ impl<'v, P: Pmem> Place<'v, P> {
 impl<'v, P: Pmem> Exclusive<'v, P> {
     /// Writes bytes, through a stage, to a place that no word in use refers to; or content of a
     /// file, which may tear.
+    #[inline]
     pub fn write(&mut self, stage: &mut Stage<Written>, offset: u64, bytes: &[u8]) {
         stage.write_at(&mut self.blocks.pmem, byte_at(self.block, offset), bytes);
     }
 
     /// As [`Exclusive::write`], with zeros.
+    #[inline]
     pub fn zero(&mut self, stage: &mut Stage<Written>, offset: u64, len: u64) {
         stage.zero_at(&mut self.blocks.pmem, byte_at(self.block, offset), len);
     }
 
     /// Stores a word, through a stage, that may be there before what is published with it.
+    #[inline]
     pub fn prepare_entry(&mut self, stage: &mut Stage<Written>, index: u16, value: u64) {
         stage.store_at(&mut self.blocks.pmem, byte_at(self.block, index as u64 * 8), value);
     }
 
     /// Stores a word: whoever looks finds what it refers to.
+    #[inline]
     fn store_entry(&mut self, index: u16, value: u64) {
         self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), value);
     }
 
     /// Stores the words that make a durable stage part of the tree, each in one store.
+    #[inline]
     pub fn publish(
         mut self,
         words: &[(u16, u64)],
@@ -269,6 +291,7 @@ pub(crate) struct Published<S> {
 
 impl Published<Written> {
     /// Starts writing the words back.
+    #[inline]
     pub fn flush<P: Pmem>(self, pmem: &mut P) -> Published<Flushed> {
         if self.first <= self.last {
             let at = self.block.0 * BLOCK_SIZE + self.first as u64 * 8;
@@ -280,6 +303,7 @@ impl Published<Written> {
 
 impl Published<Flushed> {
     /// Waits until the change is durable.
+    #[inline]
     pub fn fence<P: Pmem>(self, pmem: &mut P) -> Published<Durable> {
         pmem.fence();
         self.turn()
@@ -288,12 +312,14 @@ impl Published<Flushed> {
 
 impl Published<Durable> {
     /// What was dropped, for [`Blocks::release`].
+    #[inline]
     pub fn into_retired(self) -> Vec<Retire> {
         self.retired
     }
 }
 
 impl<S> Published<S> {
+    #[inline]
     fn turn<T>(self) -> Published<T> {
         Published {
             block: self.block,

@@ -137,25 +137,43 @@ pub fn counts() -> WriteCounts {
     WriteCounts { flushes: FLUSHES.load(Ordering::Relaxed), fences: FENCES.load(Ordering::Relaxed) }
 }
 
-/// Writes `lines` lines back, at least one, from `start` on. A loop by hand: it is on the fault
-/// path, 64 lines at a time.
+/// Writes `lines` lines back, from `start` on. By hand, and unrolled: it is on the fault path, 64
+/// lines at a time.
 macro_rules! write_back {
-    ($instruction:literal, $start:expr, $lines:expr) => {
+    ($instruction:literal, $start:expr, $lines:expr) => {{
+        let (start, lines): (u64, u64) = ($start, $lines);
         // SAFETY: writing lines back changes no memory; were one not mapped, the processor would say
         // so. It has the instruction, as CPUID says.
         unsafe {
             core::arch::asm!(
+                "jmp 3f",
                 "2:",
+                concat!($instruction, " [{at}]"),
+                concat!($instruction, " [{at} + 64]"),
+                concat!($instruction, " [{at} + 128]"),
+                concat!($instruction, " [{at} + 192]"),
+                concat!($instruction, " [{at} + 256]"),
+                concat!($instruction, " [{at} + 320]"),
+                concat!($instruction, " [{at} + 384]"),
+                concat!($instruction, " [{at} + 448]"),
+                "add {at}, 512",
+                "3:",
+                "sub {left}, 8",
+                "jae 2b",
+                "add {left}, 8",
+                "jz 5f",
+                "4:",
                 concat!($instruction, " [{at}]"),
                 "add {at}, 64",
                 "dec {left}",
-                "jnz 2b",
-                at = inout(reg) $start => _,
-                left = inout(reg) $lines => _,
+                "jnz 4b",
+                "5:",
+                at = inout(reg) start => _,
+                left = inout(reg) lines => _,
                 options(nostack),
             )
         }
-    };
+    }};
 }
 
 /// Writes lines back, with the best instruction, from a mapped address on.
@@ -163,6 +181,7 @@ pub fn write_back(start: u64, lines: u64) {
     write_back_by(FlushBy::best(), start, lines);
 }
 
+#[inline]
 fn write_back_by(by: FlushBy, start: u64, lines: u64) {
     match by {
         FlushBy::Clwb => write_back!("clwb", start, lines),
@@ -180,8 +199,10 @@ pub fn store_fence() {
 /// A mapped NVDIMM: the write path.
 pub struct Nvdimm {
     phys: PhysAddr,
-    view: VirtAddr,
-    alias: VirtAddr,
+    /// Where it is mapped read-only, and where it can be stored to. Plain numbers: the checks of
+    /// `VirtAddr` at each addition would be a good part of a fault.
+    view: u64,
+    alias: u64,
     len: u64,
     flush_by: FlushBy,
     /// The platform writes the caches back when power fails.
@@ -219,7 +240,7 @@ impl Nvdimm {
             hints.push(unsafe { space::map_device(PhysAddr::new(hint), 8) }.map_err(NoNvdimm::Map)?);
         }
         let (flush_by, caches_persist) = (FlushBy::best(), caches_persist());
-        Ok(Nvdimm { phys, view, alias, len, flush_by, caches_persist, hints })
+        Ok(Nvdimm { phys, view: view.as_u64(), alias: alias.as_u64(), len, flush_by, caches_persist, hints })
     }
 
     /// Where the NVDIMM starts in physical memory.
@@ -228,17 +249,20 @@ impl Nvdimm {
     }
 
     /// Checks a range; panics beyond the end, which is a bug of the filesystem.
+    #[inline(always)]
     fn offset(&self, at: u64, len: u64) -> u64 {
         assert!(at <= self.len && len <= self.len - at, "access at {at:#x} beyond the NVDIMM's end");
         at
     }
 
+    #[inline(always)]
     fn from(&self, at: u64, len: u64) -> *const u8 {
-        (self.view + self.offset(at, len)).as_ptr()
+        (self.view + self.offset(at, len)) as *const u8
     }
 
+    #[inline(always)]
     fn to(&mut self, at: u64, len: u64) -> *mut u8 {
-        (self.alias + self.offset(at, len)).as_mut_ptr()
+        (self.alias + self.offset(at, len)) as *mut u8
     }
 }
 
@@ -266,6 +290,7 @@ impl umbra_fs::Pmem for Nvdimm {
         self.len
     }
 
+    #[inline(always)]
     fn load(&self, at: u64) -> Result<u64, Poisoned> {
         assert!(at.is_multiple_of(8), "unaligned word at {at:#x}");
         // SAFETY: `from` checked the range, which is mapped for good; the word is aligned.
@@ -294,6 +319,7 @@ impl umbra_fs::Pmem for Nvdimm {
         Ok(found.map(|at| at as u64))
     }
 
+    #[inline(always)]
     fn store(&mut self, at: u64, value: u64) {
         assert!(at.is_multiple_of(8), "unaligned word at {at:#x}");
         // SAFETY: `to` checked the range, whose alias is writable; the word is aligned.
@@ -312,6 +338,7 @@ impl umbra_fs::Pmem for Nvdimm {
         unsafe { to.write_bytes(0, len as usize) };
     }
 
+    #[inline]
     fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned> {
         assert!(from + len <= to || to + len <= from || len == 0, "overlapping copy {from:#x} to {to:#x}");
         let from = self.from(from, len);
@@ -321,6 +348,7 @@ impl umbra_fs::Pmem for Nvdimm {
         Ok(())
     }
 
+    #[inline]
     fn flush(&mut self, at: u64, len: u64) {
         if len == 0 {
             return;
@@ -332,10 +360,10 @@ impl umbra_fs::Pmem for Nvdimm {
         if self.caches_persist {
             return;
         }
-        let start = self.view.as_u64() + first;
-        write_back_by(self.flush_by, start, lines);
+        write_back_by(self.flush_by, self.view + first, lines);
     }
 
+    #[inline]
     fn fence(&mut self) {
         FENCES.fetch_add(1, Ordering::Relaxed);
         store_fence();

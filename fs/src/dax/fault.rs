@@ -166,9 +166,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         {
             self.faults.write += 1;
             self.changes += 1;
-            self.toss(page);
-            self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
-            return Ok(());
+            return self.grant(page, own);
         }
         self.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
         let (new, done) = match cache.leaf {
@@ -177,18 +175,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         self.faults.cow += 1;
         self.retarget_others(page, ino, new)?;
-        self.toss(page);
-        self.dax.translate(&mut self.blocks, page, Frame::Block(new), Rights::Write)?;
+        self.grant(page, new)?;
         self.release(done)
     }
 
-    fn toss(&mut self, page: Page) {
-        if let Some((Frame::Block(_), Rights::Read)) = self.dax.mmu.get(page) {
-            self.faults.tossed += 1;
-        }
+    /// Lets the page show a block of its own; a shadow that was there is tossed.
+    fn grant(&mut self, page: Page, own: Block) -> Result<()> {
+        let tossed = self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
+        self.faults.tossed += tossed as u64;
+        Ok(())
     }
 
     /// A stage with a new block that has what the position shows.
+    #[inline(always)]
     fn stage_copy(&mut self, entry: Option<Pointer>) -> Result<(Stage<Written>, Block)> {
         let mut stage = self.stage();
         let filled = stage.allocate(&mut self.blocks, Purpose::Grow).and_then(|new| {
@@ -208,6 +207,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Copy on write below a leaf that is exclusive already: the fast path.
+    #[inline(always)]
     fn copy_in_place(
         &mut self,
         leaf: Block,

@@ -47,6 +47,7 @@ impl Shadows {
     }
 
     /// Makes a page a shadow of a block.
+    #[inline]
     pub fn add<P: Pmem>(&mut self, blocks: &mut Blocks<P>, page: Page, block: Block) -> Result<(), Poisoned> {
         let head = blocks.shadows(block)?;
         blocks.set_shadows(block, page.0 + 1)?;
@@ -60,6 +61,7 @@ impl Shadows {
     }
 
     /// Tosses a shadow; with the last one the block stops being a master.
+    #[inline]
     pub fn remove<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,

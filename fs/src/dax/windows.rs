@@ -95,7 +95,7 @@ pub(crate) struct Windows<M> {
     windows: Vec<Option<Ino>>,
     open: u64,
     files: BTreeMap<Ino, OpenFile>,
-    /// First slot of each bucket of the hash of (window, leaf).
+    /// First slot of each bucket of the hash of (file, leaf): all slots of a position are in one.
     buckets: Vec<u32>,
     hand: u32,
     /// Present translations: of the zero page, and writable ones.
@@ -207,14 +207,16 @@ impl<M: Mmu> Windows<M> {
         Ok(last && orphan)
     }
 
-    fn bucket(&self, window: Window, leaf: u32) -> usize {
-        let key = (window.0 as u64) << 32 | leaf as u64;
+    #[inline]
+    fn bucket(&self, ino: Ino, leaf: u32) -> usize {
+        let key = ino.0 << 32 ^ leaf as u64;
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.buckets.len() - 1)
     }
 
     /// Gives a window a slot for one of its leaves, if need be by taking it from another.
     pub fn attach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, window: Window, leaf: u32) -> Result<Slot> {
-        let bucket = self.bucket(window, leaf);
+        let ino = self.file_of(window)?;
+        let bucket = self.bucket(ino, leaf);
         let mut at = self.buckets[bucket];
         while at != NONE {
             let slot = &mut self.slots[at as usize];
@@ -224,7 +226,6 @@ impl<M: Mmu> Windows<M> {
             }
             at = slot.next_in_bucket;
         }
-        let ino = self.file_of(window)?;
         let slot = self.take_slot(blocks)?;
         let first = self.files.get_mut(&ino).map(|f| core::mem::replace(&mut f.first_slot, slot.0));
         let next_in_file = first.unwrap_or(NONE);
@@ -286,7 +287,7 @@ impl<M: Mmu> Windows<M> {
         if dirty {
             blocks.pmem.fence();
         }
-        let bucket = self.bucket(Window(state.window), state.leaf);
+        let bucket = self.bucket(state.ino, state.leaf);
         if self.buckets[bucket] == slot.0 {
             self.buckets[bucket] = state.next_in_bucket;
         } else {
@@ -315,6 +316,7 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Slots of a file, one after another: pass `None` first.
+    #[inline]
     fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
         let next = match after {
             None => self.files.get(&ino)?.first_slot,
@@ -323,13 +325,21 @@ impl<M: Mmu> Windows<M> {
         (next != NONE).then_some(next)
     }
 
-    /// Slots that show a leaf of a file.
+    /// Slots that show a leaf of a file, one after another: pass `None` first.
+    #[inline]
     pub fn next_slot_of_leaf(&self, ino: Ino, leaf: u32, after: Option<Slot>) -> Option<Slot> {
-        let mut at = self.next_slot(ino, after.map(|s| s.0))?;
-        while self.slots[at as usize].leaf != leaf {
-            at = self.next_slot(ino, Some(at))?;
+        let mut at = match after {
+            None => self.buckets[self.bucket(ino, leaf)],
+            Some(slot) => self.slots[slot.0 as usize].next_in_bucket,
+        };
+        while at != NONE {
+            let slot = &self.slots[at as usize];
+            if slot.leaf == leaf && slot.ino == ino {
+                return Some(Slot(at));
+            }
+            at = slot.next_in_bucket;
         }
-        Some(Slot(at))
+        None
     }
 
     /// All slots of a file.
@@ -342,6 +352,7 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Undoes the accounts of a translation that is about to go.
+    #[inline(always)]
     fn forget<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
@@ -366,15 +377,16 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Makes a page show a frame: as a shadow, or as a dirty page. What was translated
-    /// before is not invalidated.
+    /// before is not invalidated. Tells whether that was a shadow.
     pub fn translate<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
         page: Page,
         frame: Frame,
         rights: Rights,
-    ) -> Result<(), Poisoned> {
-        if let Some((old, old_rights)) = self.mmu.get(page) {
+    ) -> Result<bool, Poisoned> {
+        let old = self.mmu.get(page);
+        if let Some((old, old_rights)) = old {
             self.forget(blocks, page, old, old_rights)?;
         }
         match (frame, rights) {
@@ -387,7 +399,7 @@ impl<M: Mmu> Windows<M> {
         }
         self.slots[page.slot().0 as usize].present += 1;
         self.mmu.set(page, frame, rights);
-        Ok(())
+        Ok(matches!(old, Some((Frame::Block(_), Rights::Read))))
     }
 
     /// Removes the translations of a range of file blocks in all windows of a file.

@@ -46,6 +46,7 @@ impl Geometry {
     }
 
     /// Whether a block number from media can be followed.
+    #[inline]
     pub fn holds(self, block: Block) -> bool {
         (self.first..self.total).contains(&block.0)
     }

@@ -46,18 +46,21 @@ impl Salt {
 }
 
 /// A multiply hash: it is computed on the page-fault path.
+#[inline]
 fn check(value: u64, salt: Salt) -> u64 {
     let x = (value ^ (salt.0 as u64) << VALUE_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> VALUE_BITS
 }
 
 /// Adds the check to a value of at most 48 bits.
+#[inline]
 pub(crate) fn seal(value: u64, salt: Salt) -> u64 {
     debug_assert!(value <= VALUE);
     value | check(value, salt) << VALUE_BITS
 }
 
 /// The value of a word, if its check is right.
+#[inline]
 pub(crate) fn open(word: u64, salt: Salt) -> Option<u64> {
     let value = word & VALUE;
     (check(value, salt) == word >> VALUE_BITS).then_some(value)
@@ -89,11 +92,13 @@ impl Pointer {
     }
 
     /// The word for entry `index` of a node of this level.
+    #[inline]
     pub fn encode(self, level: u8, index: u16) -> u64 {
         seal(self.bits(), Salt::entry(level, index))
     }
 
     /// Reads entry `index` of a node: `Ok(None)` is a hole, `Err` a word that fails its check.
+    #[inline(always)]
     pub fn decode(word: u64, level: u8, index: u16) -> Result<Option<Self>, BadWord> {
         if word == 0 {
             return Ok(None);

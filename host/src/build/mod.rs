@@ -121,6 +121,8 @@ pub fn build(request: &Request<'_>) -> Result<Images, Error> {
     for feature in request.features {
         cargo.arg(format!("--features=umbra-kernel/{feature}"));
     }
+    // A call costs more than most of what is called on the fault path.
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     // All debug information would make the image larger than the memory that it is loaded into.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     cargo.stdin(Stdio::null()).stdout(Stdio::null());

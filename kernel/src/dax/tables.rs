@@ -29,6 +29,7 @@ const WRITE: u64 = READ | Flags::WRITABLE.bits();
 static SLOTS: AtomicU32 = AtomicU32::new(0);
 
 /// Number of slots that are mapped.
+#[inline]
 pub fn slots() -> u32 {
     SLOTS.load(Ordering::Relaxed)
 }
@@ -39,6 +40,7 @@ pub fn address_of(page: Page) -> u64 {
 }
 
 /// The page that an address is in, if it is in the window area.
+#[inline]
 pub fn page_of(address: u64) -> Option<Page> {
     let offset = address.wrapping_sub(WINDOWS);
     (offset < u64::from(slots()) * SLOT).then_some(Page((offset / PAGE) as u32))
@@ -85,6 +87,7 @@ impl WindowTables {
         })
     }
 
+    #[inline]
     fn entry(&self, page: Page) -> *mut u64 {
         assert!(page.slot().0 < self.slots, "page {} is beyond the last slot", page.0);
         // SAFETY: the run of tables has 512 entries for each slot.
@@ -97,6 +100,7 @@ impl Mmu for WindowTables {
         self.slots
     }
 
+    #[inline]
     fn set(&mut self, page: Page, frame: Frame, rights: Rights) {
         let flags = match rights {
             Rights::Read => READ,
@@ -114,11 +118,13 @@ impl Mmu for WindowTables {
         unsafe { self.entry(page).write_volatile(address & ADDRESS | flags) };
     }
 
+    #[inline]
     fn clear(&mut self, page: Page) {
         // SAFETY: the entry is this value's.
         unsafe { self.entry(page).write_volatile(0) };
     }
 
+    #[inline]
     fn get(&self, page: Page) -> Option<(Frame, Rights)> {
         // SAFETY: the entry is this value's.
         let entry = unsafe { self.entry(page).read_volatile() };
