@@ -47,8 +47,9 @@ use std::time::Duration;
 
 /// How long the server may say nothing, in an answer or in taking a request.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Read ahead of what is asked for: many small answers in one call.
-const READ_BUFFER: usize = 32 << 10;
+/// Read ahead of what is asked for: a frame's header with what is small behind it. Payloads go straight to where they
+/// are wanted.
+const READ_BUFFER: usize = 256;
 const CLIENT_NAME: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
 
 /// A connection to the server. After an error that is not [`Error::Server`] it is of no
@@ -167,11 +168,34 @@ impl Client {
     /// Takes the next frame of the answers. An error of the server is the answer to the first
     /// request in flight, and those behind it are answered too.
     pub fn receive(&mut self) -> Result<Response<'_>> {
+        let header = self.receive_front()?;
+        read_into(&mut self.stream, &mut self.payload, header.payload).map_err(lost)?;
+        self.finish_frame(header)?;
+        Ok(Response {
+            method: header.method,
+            more: header.has_more(),
+            body: &self.body,
+            payload: &self.payload,
+        })
+    }
+
+    /// As [`Client::receive`], with the payload in `into`, which has room for the largest there can be
+    /// ([`HelloResponse::max_payload`]): its length, and whether more frames answer the same request.
+    fn receive_payload(&mut self, into: &mut [u8]) -> Result<(usize, bool)> {
+        let header = self.receive_front()?;
+        let len = header.payload as usize;
+        let into = into.get_mut(..len).ok_or_else(|| Error::Protocol(format!("a payload of {len} bytes")))?;
+        self.stream.read_exact(into).map_err(lost)?;
+        self.finish_frame(header)?;
+        Ok((len, header.has_more()))
+    }
+
+    /// Takes the header and the body of a frame.
+    fn receive_front(&mut self) -> Result<Header> {
         let &(id, method) = self
             .in_flight
             .front()
             .ok_or_else(|| Error::Protocol("no request is waiting for an answer".into()))?;
-        let lost = |error| Error::from_io(error, "to answer");
         let mut header = [0; HEADER_LEN];
         self.stream.read_exact(&mut header).map_err(lost)?;
         let header = Header::decode(&header);
@@ -187,7 +211,11 @@ impl Client {
             }
         }
         read_into(&mut self.stream, &mut self.body, header.body()).map_err(lost)?;
-        read_into(&mut self.stream, &mut self.payload, header.payload).map_err(lost)?;
+        Ok(header)
+    }
+
+    /// A frame is there as a whole.
+    fn finish_frame(&mut self, header: Header) -> Result<()> {
         if !header.has_more() {
             self.in_flight.pop_front();
         }
@@ -196,7 +224,7 @@ impl Client {
                 rpc::decode(&self.body).map_err(|error| Error::Protocol(error.to_string()))?;
             return Err(Error::Server(error));
         }
-        Ok(Response { method, more: header.has_more(), body: &self.body, payload: &self.payload })
+        Ok(())
     }
 
     /// Sends a request and waits for its answer of one frame.
@@ -248,6 +276,10 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn lost(error: io::Error) -> Error {
+    Error::from_io(error, "to answer")
 }
 
 /// Writes two buffers as one stream, in as few calls as it takes.

@@ -10,7 +10,10 @@ use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of one write request.
@@ -23,6 +26,10 @@ const READ_PIECE: u64 = 4 << 20;
 const READS_IN_FLIGHT: usize = 4;
 /// How much of a file is asked for its runs at once.
 const EXTENTS_SPAN: u64 = 4 << 30;
+/// Bytes that are written to a file at once, at least: large writes get large pages of the host's cache.
+const CHUNK: usize = 1 << 20;
+/// Chunks under way: one that is filled, one that is written, one between.
+const CHUNKS: usize = 3;
 /// Zeros for a standard output, which has no holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -314,37 +321,127 @@ fn receive_runs(
     client: &mut Client,
     file: &File,
     runs: &[(u64, u64)],
-    (mut at, end): (u64, u64),
+    (at, end): (u64, u64),
     target: &mut Target<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let pieces: Vec<(u64, u64)> = runs.iter().flat_map(|&run| cut(run)).collect();
-    let mut asked = 0;
-    for &(start, stop) in &pieces {
-        while asked < pieces.len() && client.in_flight() < READS_IN_FLIGHT {
-            let (offset, to) = pieces[asked];
-            client.send(&rpc::Read { handle: file.handle, offset, len: to - offset }, &[])?;
-            asked += 1;
+    let reads = Reads { client, handle: file.handle, pieces: &pieces, asked: 0 };
+    match target {
+        Target::File(file) => to_file(reads, file, progress),
+        Target::Stream(stream) => to_stream(reads, (at, end), *stream, progress),
+    }
+}
+
+/// Reads in flight.
+struct Reads<'r> {
+    client: &'r mut Client,
+    handle: u32,
+    /// What is read.
+    pieces: &'r [(u64, u64)],
+    /// How many of them were asked for.
+    asked: usize,
+}
+
+impl Reads<'_> {
+    /// Keeps requests in flight.
+    fn ask(&mut self) -> Result<()> {
+        while self.client.in_flight() < READS_IN_FLIGHT
+            && let Some(&(offset, end)) = self.pieces.get(self.asked)
+        {
+            self.client.send(&rpc::Read { handle: self.handle, offset, len: end - offset }, &[])?;
+            self.asked += 1;
         }
-        target.zeros(at, start)?;
+        Ok(())
+    }
+}
+
+/// In order, with zeros for holes, and for what a file that was cut meanwhile lacks.
+fn to_stream(
+    mut reads: Reads<'_>,
+    (mut at, end): (u64, u64),
+    stream: &mut dyn Write,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    for &(start, _) in reads.pieces {
+        reads.ask()?;
+        zeros(stream, at, start)?;
         at = start;
         loop {
-            let response = client.receive()?;
+            let response = reads.client.receive()?;
             let more = response.more;
-            target.write(at, response.payload)?;
+            stream.write_all(response.payload).map_err(target_failed)?;
             at += response.payload.len() as u64;
             progress(at);
             if !more {
                 break;
             }
         }
-        if at < stop {
-            // The file was cut meanwhile. What is gone reads as zeros.
-            target.zeros(at, stop)?;
-            at = stop;
+    }
+    zeros(stream, at, end)
+}
+
+/// Bytes of a file on their way to the disk.
+struct Chunk {
+    at: u64,
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+/// What is received is written by a second thread: each takes about as long as the other. What the file lacks, because
+/// it was cut meanwhile, is a hole.
+fn to_file(mut reads: Reads<'_>, file: &fs::File, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    let room = reads.client.server().max_payload as usize;
+    thread::scope(|scope| {
+        let (full, to_write) = sync_channel::<Chunk>(CHUNKS);
+        let (empty, free) = sync_channel::<Vec<u8>>(CHUNKS);
+        let writer = scope.spawn(move || -> Result<()> {
+            for chunk in to_write {
+                file.write_all_at(&chunk.bytes[..chunk.len], chunk.at).map_err(target_failed)?;
+                // The receiver may have all that it wants.
+                let _ = empty.send(chunk.bytes);
+            }
+            Ok(())
+        });
+        let received = receive_chunks(&mut reads, room, &full, &free, progress);
+        drop(full);
+        // Why it stopped counts, not that this was noticed.
+        let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
+        written.and(received)
+    })
+}
+
+fn receive_chunks(
+    reads: &mut Reads<'_>,
+    room: usize,
+    full: &SyncSender<Chunk>,
+    free: &Receiver<Vec<u8>>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let gone = || target_failed(io::ErrorKind::BrokenPipe.into());
+    let mut made = 0;
+    for &(mut at, _) in reads.pieces {
+        reads.ask()?;
+        let mut more = true;
+        while more {
+            let mut bytes = if made < CHUNKS {
+                made += 1;
+                vec![0; CHUNK + room]
+            } else {
+                free.recv().map_err(|_| gone())?
+            };
+            let mut len = 0;
+            while more && len < CHUNK {
+                let count;
+                (count, more) = reads.client.receive_payload(&mut bytes[len..])?;
+                len += count;
+            }
+            full.send(Chunk { at, len, bytes }).map_err(|_| gone())?;
+            at += len as u64;
+            progress(at);
         }
     }
-    target.zeros(at, end)
+    Ok(())
 }
 
 /// A range in pieces of [`READ_PIECE`].
@@ -352,22 +449,11 @@ fn cut((start, end): (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
     (start..end).step_by(READ_PIECE as usize).map(move |at| (at, end.min(at + READ_PIECE)))
 }
 
-impl Target<'_> {
-    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        match self {
-            Target::File(file) => file.write_all_at(bytes, at),
-            Target::Stream(stream) => stream.write_all(bytes),
-        }
-        .map_err(target_failed)
+fn zeros(stream: &mut dyn Write, mut from: u64, to: u64) -> Result<()> {
+    while from < to {
+        let count = (to - from).min(ZEROS.len() as u64);
+        stream.write_all(&ZEROS[..count as usize]).map_err(target_failed)?;
+        from += count;
     }
-
-    fn zeros(&mut self, mut from: u64, to: u64) -> Result<()> {
-        let Target::Stream(stream) = self else { return Ok(()) };
-        while from < to {
-            let count = (to - from).min(ZEROS.len() as u64);
-            stream.write_all(&ZEROS[..count as usize]).map_err(target_failed)?;
-            from += count;
-        }
-        Ok(())
-    }
+    Ok(())
 }
