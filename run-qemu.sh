@@ -68,6 +68,12 @@ find_missing_packages() {
         /usr/bin/python3 -c 'import nbd' 2>/dev/null || packages+=(python3-libnbd)
         have qemu-img && have qemu-io || packages+=(qemu-utils)
         have fio || packages+=(fio)
+        # A Linux guest, which is one more.
+        compgen -G '/boot/vmlinuz-*-amd64' >/dev/null || packages+=(linux-image-amd64)
+        have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || packages+=(busybox-static)
+        have cpio || packages+=(cpio)
+        have modprobe || packages+=(kmod)
+        have nbd-client || packages+=(nbd-client)
     fi
 }
 

@@ -1,5 +1,7 @@
-//! Measures Umbra beside its peers, in one go: `cargo peers xfs`. See `tests/peers/README.md`.
+//! Measures Umbra beside its peers, in one go: `cargo peers xfs`, `cargo peers nbd`. See `tests/peers/README.md`.
 
+mod drive;
+mod nbd;
 mod table;
 mod umbra_side;
 mod xfs;
@@ -14,7 +16,7 @@ struct Options {
     /// Which peer
     #[arg(value_enum)]
     peer: Peer,
-    /// Rounds of Umbra's side
+    /// Rounds: of Umbra's side (xfs), or of both (nbd)
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
     /// Print one JSON object
@@ -26,16 +28,20 @@ struct Options {
 enum Peer {
     /// XFS with reflink on fsdax, in a Linux guest
     Xfs,
+    /// nbdkit with its file plugin on XFS fsdax, in a Linux guest
+    Nbd,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let Peer::Xfs = options.peer;
-    let measured = xfs::measure().and_then(|peer| Ok((peer, umbra_side::measure(options.rounds)?)));
-    match measured {
-        Ok((peer, ours)) => {
-            let rows = table::rows(&peer, &ours);
-            print!("{}", if options.json { table::json(&rows, &ours) } else { table::text(&rows, &ours) });
+    let table = match options.peer {
+        Peer::Xfs => xfs(&options),
+        Peer::Nbd => nbd::measure(options.rounds)
+            .map(|measured| if options.json { measured.json() } else { measured.text() }),
+    };
+    match table {
+        Ok(table) => {
+            print!("{table}");
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -43,4 +49,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn xfs(options: &Options) -> Result<String, String> {
+    let (peer, ours) = (xfs::measure()?, umbra_side::measure(options.rounds)?);
+    let rows = table::rows(&peer, &ours);
+    Ok(if options.json { table::json(&rows, &ours) } else { table::text(&rows, &ours) })
 }
