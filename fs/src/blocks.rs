@@ -45,6 +45,7 @@ pub(crate) enum Content {
 
 impl Content {
     /// What the children of this block hold.
+    #[inline]
     pub fn child(self) -> Content {
         match self {
             Content::Node(1) | Content::Data | Content::Inodes => Content::Data,
@@ -55,15 +56,18 @@ impl Content {
     }
 
     /// What the top block of a file's tree of this height holds.
+    #[inline]
     pub fn file_top(height: u8) -> Content {
         if height == 0 { Content::Data } else { Content::Node(height) }
     }
 
     /// What the top block of an inode file of this height holds.
+    #[inline]
     pub fn inode_file_top(height: u8) -> Content {
         if height == 0 { Content::Inodes } else { Content::InodeNode(height) }
     }
 
+    #[inline]
     fn code(self) -> u64 {
         match self {
             Content::Data => 0,
@@ -73,6 +77,7 @@ impl Content {
         }
     }
 
+    #[inline]
     fn from_code(code: u64) -> Content {
         match code {
             1..=3 => Content::Node(code as u8),
@@ -118,6 +123,7 @@ pub(crate) enum Purpose {
 const RESERVE: u64 = 64;
 
 impl Purpose {
+    #[inline]
     fn reserve(self) -> u64 {
         match self {
             Purpose::Grow => RESERVE,
@@ -249,9 +255,60 @@ impl<P: Pmem> Blocks<P> {
     /// Sets the head of the list of the block's shadows.
     #[inline(always)]
     pub fn set_shadows(&mut self, block: Block, head: u32) -> Result<(), Poisoned> {
+        self.replace_shadows(block, head).map(drop)
+    }
+
+    /// Sets the head of the list of the block's shadows, and returns the one that it had.
+    pub fn replace_shadows(&mut self, block: Block, head: u32) -> Result<u32, Poisoned> {
         let state = self.state(block)?;
         self.set_state(block, state & 0xffff_ffff | (head as u64) << 32);
+        Ok((state >> 32) as u32)
+    }
+
+    /// Adds a reference to all that both a block and its copy refer to. A word that fails its
+    /// check refers to nothing that anyone could follow.
+    pub fn share_children(&mut self, old: Block, copy: Block, content: Content) -> Result<(), Poisoned> {
+        const WORDS: usize = 64;
+        // Once for all: what goes by the epoch only asks whether it moved.
+        self.epoch += 1;
+        let (mut left, mut right) = ([0; WORDS * 8], [0; WORDS * 8]);
+        for start in (0..512).step_by(WORDS) {
+            let offset = start as u64 * 8;
+            self.pmem.read(old.0 * BLOCK_SIZE + offset, &mut left)?;
+            self.pmem.read(copy.0 * BLOCK_SIZE + offset, &mut right)?;
+            for (at, (a, b)) in left.as_chunks().0.iter().zip(right.as_chunks().0).enumerate() {
+                let word = u64::from_le_bytes(*a);
+                if word == 0 || word != u64::from_le_bytes(*b) {
+                    continue;
+                }
+                let index = (start + at) as u16;
+                let found = match content {
+                    // Nearly all that is ever copied.
+                    Content::Node(1) => Pointer::decode(word, 1, index).ok().flatten(),
+                    _ => content.reference(index, word).ok().flatten().map(|(pointer, _)| pointer),
+                };
+                if let Some(pointer) = found
+                    && self.geometry.holds(pointer.block)
+                {
+                    self.share(pointer.block)?;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Adds a reference to a block that has one, as a rule; the epoch is the caller's to move.
+    #[inline]
+    fn share(&mut self, block: Block) -> Result<(), Poisoned> {
+        let state = self.state(block)?;
+        match state as u32 {
+            0 | STICKY => self.add_reference(block),
+            count => {
+                self.pmem.store(self.record(block), state + 1);
+                self.shared += (count == 1) as u64;
+                Ok(())
+            }
+        }
     }
 
     /// Adds a reference. The position may stop being exclusive.
@@ -265,7 +322,8 @@ impl<P: Pmem> Blocks<P> {
                 self.free_in[(block.0 / GROUP) as usize] -= 1;
             }
             count => {
-                self.set_state(block, state + 1);
+                // It has a record, since it has a reference.
+                self.pmem.store(self.record(block), state + 1);
                 self.epoch += 1;
                 self.shared += (count == 1) as u64;
             }

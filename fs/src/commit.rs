@@ -322,16 +322,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn count_children(&mut self, copies: &Copies) -> Result<()> {
         for copy in copies.iter().filter(|c| !c.moved && c.content != Content::Data) {
             let Some(old) = copy.old else { continue };
-            for index in 0..512 {
-                let word = self.blocks.word(old, index)?;
-                if word == 0 || self.blocks.word(copy.new.block(), index)? != word {
-                    continue;
-                }
-                // A word that fails its check refers to nothing that anyone could follow.
-                if let Ok(Some((pointer, _))) = self.reference(old, copy.content, index, word) {
-                    self.blocks.add_reference(pointer.block)?;
-                }
-            }
+            self.blocks.share_children(old, copy.new.block(), copy.content)?;
         }
         Ok(())
     }

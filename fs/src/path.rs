@@ -53,11 +53,13 @@ impl Step {
 }
 
 /// Index in a node of `level` of the entry that leads to a file block.
+#[inline]
 pub(crate) fn index_at(block: FileBlock, level: u8) -> u16 {
     (block.0 >> (9 * (level as u32 - 1)) & 511) as u16
 }
 
 /// Smallest height of a tree that maps a file block.
+#[inline]
 pub(crate) fn height_for(block: FileBlock) -> u8 {
     match block.0 {
         0 => 0,
@@ -164,6 +166,22 @@ impl<P: Pmem, M> Volume<P, M> {
         Ok(path)
     }
 
+    /// The block that holds a live inode, and its root, where the way there does not matter.
+    pub(crate) fn inode(&self, ino: Ino) -> Result<(Block, Root)> {
+        if ino.0 == 0 || ino.0 >= inode::MAX_INO {
+            return Err(Error::NotFound);
+        }
+        let live = self.live_root()?;
+        let at = FileBlock(ino.0 / INODES_PER_BLOCK as u64);
+        let mut block = live.top.filter(|_| at.0 < live.capacity()).ok_or(Error::NotFound)?.block;
+        for level in (1..=live.height).rev() {
+            let next = self.follow(block, Content::InodeNode(level), index_at(at, level))?;
+            block = next.ok_or(Error::NotFound)?.0.block;
+        }
+        let root = self.verified_root(block, slot_of(ino))?.ok_or(Error::NotFound)?;
+        Ok((block, root))
+    }
+
     /// The path to a live inode, and its root.
     pub(crate) fn inode_path(&self, ino: Ino) -> Result<(Path, Root)> {
         if ino.0 == 0 || ino.0 >= inode::MAX_INO {
@@ -242,6 +260,7 @@ impl<P: Pmem, M> Volume<P, M> {
 }
 
 /// Byte offset in the region of word `index` of a block.
+#[inline]
 pub(crate) fn word_at(block: Block, index: u16) -> u64 {
     block.0 * BLOCK_SIZE + index as u64 * 8
 }

@@ -345,6 +345,14 @@ pub struct Bench {
     #[arg(long)]
     pub icount: bool,
 
+    /// Another part than the operations: clone-size, clone-fragments, fault-clones, fault-size, directory
+    #[arg(long, value_name = "NAME", default_value = "operations")]
+    pub part: String,
+
+    /// What the part makes of it: bytes, extents, clones, names
+    #[arg(long, value_name = "N", value_parser = parse_bytes)]
+    pub parameter: Option<u64>,
+
     /// Use this loader instead of building one
     #[arg(long, value_name = "ELF", requires = "kernel", env = "UMBRA_LOADER", hide = true)]
     pub loader: Option<PathBuf>,

@@ -251,7 +251,9 @@ impl Nvdimm {
     /// Checks a range; panics beyond the end, which is a bug of the filesystem.
     #[inline(always)]
     fn offset(&self, at: u64, len: u64) -> u64 {
-        assert!(at <= self.len && len <= self.len - at, "access at {at:#x} beyond the NVDIMM's end");
+        if at > self.len || len > self.len - at {
+            beyond(at);
+        }
         at
     }
 
@@ -264,6 +266,19 @@ impl Nvdimm {
     fn to(&mut self, at: u64, len: u64) -> *mut u8 {
         (self.alias + self.offset(at, len)) as *mut u8
     }
+}
+
+/// Out of line, so that what is checked on the fault path is not kept for a message.
+#[cold]
+#[inline(never)]
+fn beyond(at: u64) -> ! {
+    panic!("access at {at:#x} beyond the NVDIMM's end");
+}
+
+#[cold]
+#[inline(never)]
+fn unaligned(at: u64) -> ! {
+    panic!("unaligned word at {at:#x}");
 }
 
 /// The ranges that hold no volume, each at its place in the table; `None` for the others. To be called once,
@@ -292,11 +307,14 @@ impl umbra_fs::Pmem for Nvdimm {
 
     #[inline(always)]
     fn load(&self, at: u64) -> Result<u64, Poisoned> {
-        assert!(at.is_multiple_of(8), "unaligned word at {at:#x}");
+        if !at.is_multiple_of(8) {
+            unaligned(at);
+        }
         // SAFETY: `from` checked the range, which is mapped for good; the word is aligned.
         Ok(unsafe { self.from(at, 8).cast::<u64>().read_volatile() })
     }
 
+    #[inline]
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Poisoned> {
         let from = self.from(at, into.len() as u64);
         // SAFETY: `from` checked the range; the kernel's memory and the NVDIMM do not overlap.
@@ -321,7 +339,9 @@ impl umbra_fs::Pmem for Nvdimm {
 
     #[inline(always)]
     fn store(&mut self, at: u64, value: u64) {
-        assert!(at.is_multiple_of(8), "unaligned word at {at:#x}");
+        if !at.is_multiple_of(8) {
+            unaligned(at);
+        }
         // SAFETY: `to` checked the range, whose alias is writable; the word is aligned.
         unsafe { self.to(at, 8).cast::<u64>().write_volatile(value) };
     }

@@ -28,7 +28,7 @@ use crate::volume::Volume;
 const FAULT_BLOCKS: u64 = 10;
 /// Pages that the first read fault in a slot fills, and those that follow it.
 const FIRST_AROUND: u32 = 16;
-const NEXT_AROUND: u32 = 128;
+const NEXT_AROUND: u32 = 512;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Opens a shared window on a file. The file's content lives until it is closed,
@@ -139,7 +139,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let high = (low + around).min((end - first).min(PAGES_PER_SLOT as u64) as u32);
         for at in low..high {
             let page = slot.page(at);
-            if at != index && self.dax.mmu.get(page).is_some() {
+            // A translation that is there already was there before the fault: the
+            // processor had not seen it, and needs it no more than once.
+            if self.dax.mmu.get(page).is_some() {
                 continue;
             }
             let frame = match self.cached_entry(cache, ino, FileBlock(first + at as u64)) {
@@ -148,11 +150,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Err(error) if at == index => return Err(error),
                 Err(_) => continue,
             };
-            // A translation that is there already was there before the fault: the
-            // processor had not seen it, and needs it no more than once.
-            if self.dax.mmu.get(page).is_none() {
-                self.dax.translate(&mut self.blocks, page, frame, Rights::Read)?;
-            }
+            self.dax.show(&mut self.blocks, page, frame)?;
         }
         Ok(())
     }

@@ -49,8 +49,7 @@ impl Shadows {
     /// Makes a page a shadow of a block.
     #[inline]
     pub fn add<P: Pmem>(&mut self, blocks: &mut Blocks<P>, page: Page, block: Block) -> Result<(), Poisoned> {
-        let head = blocks.shadows(block)?;
-        blocks.set_shadows(block, page.0 + 1)?;
+        let head = blocks.replace_shadows(block, page.0 + 1)?;
         self.links[page.0 as usize] = Link { next: head, prev: 0 };
         match head {
             0 => self.masters += 1,

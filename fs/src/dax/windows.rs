@@ -376,6 +376,22 @@ impl<M: Mmu> Windows<M> {
         Ok(())
     }
 
+    /// Makes a page that shows nothing show a frame, read-only.
+    pub fn show<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        page: Page,
+        frame: Frame,
+    ) -> Result<(), Poisoned> {
+        match frame {
+            Frame::Zero => self.zero += 1,
+            Frame::Block(block) => self.shadows.add(blocks, page, block)?,
+        }
+        self.slots[page.slot().0 as usize].present += 1;
+        self.mmu.set(page, frame, Rights::Read);
+        Ok(())
+    }
+
     /// Makes a page show a frame: as a shadow, or as a dirty page. What was translated
     /// before is not invalidated. Tells whether that was a shadow.
     pub fn translate<P: Pmem>(

@@ -51,21 +51,25 @@ pub(crate) const ROOT_INO: Ino = Ino(1);
 pub(crate) const MAX_INO: u64 = 1 << 32;
 
 /// Slot of an inode in its block.
+#[inline]
 pub(crate) fn slot_of(ino: Ino) -> u16 {
     (ino.0 % INODES_PER_BLOCK as u64) as u16
 }
 
 /// Index in the block of word `word` of the inode in `slot`.
+#[inline]
 pub(crate) fn word_index(slot: u16, word: u16) -> u16 {
     slot * INODE_WORDS + word
 }
 
 /// Seals a checked number (size, nlink, family, seed, parent) at `word` of `slot`.
+#[inline]
 pub(crate) fn seal_number(value: u64, word: u16, slot: u16) -> u64 {
     seal(value, Salt::inode(word, slot))
 }
 
 /// Reads a checked number.
+#[inline]
 pub(crate) fn open_number(raw: u64, word: u16, slot: u16) -> Result<u64, BadWord> {
     open(raw, Salt::inode(word, slot)).ok_or(BadWord)
 }

@@ -23,23 +23,28 @@ const HEIGHT_SHIFT: u32 = 44;
 pub(crate) struct Salt(u16);
 
 impl Salt {
+    #[inline]
     const fn new(kind: u16, index: u16) -> Self {
         debug_assert!(kind < 16 && index < 4096);
         Salt(kind << 12 | index)
     }
     /// Entry `index` of a tree node of this level (1 to 3).
+    #[inline]
     pub const fn entry(level: u8, index: u16) -> Self {
         Self::new(level as u16, index)
     }
     /// Word `word` (0 to 6: the checked ones) of the inode in slot `slot` of its block.
+    #[inline]
     pub const fn inode(word: u16, slot: u16) -> Self {
         Self::new(8 + word, slot)
     }
     /// Slot `index` of a directory bucket.
+    #[inline]
     pub const fn slot(index: u16) -> Self {
         Self::new(4, index)
     }
     /// The header of an entry's payload in a directory bucket.
+    #[inline]
     pub const fn payload() -> Self {
         Self::new(5, 0)
     }
@@ -77,15 +82,18 @@ pub(crate) struct Pointer {
 
 impl Pointer {
     /// A pointer to a block that has content.
+    #[inline]
     pub fn to(block: Block) -> Self {
         Pointer { block, unwritten: false }
     }
 
+    #[inline]
     fn bits(self) -> u64 {
         debug_assert!(self.block.0 <= BLOCK);
         self.block.0 | PRESENT | if self.unwritten { UNWRITTEN } else { 0 }
     }
 
+    #[inline]
     fn from_bits(value: u64) -> Option<Self> {
         (value & PRESENT != 0)
             .then_some(Pointer { block: Block(value & BLOCK), unwritten: value & UNWRITTEN != 0 })
@@ -129,6 +137,7 @@ impl Root {
     pub const EMPTY: Root = Root { height: 0, top: None };
 
     /// The root word of the inode in slot `slot` of its block.
+    #[inline]
     pub fn encode(self, slot: u16) -> u64 {
         debug_assert!(self.height <= 3 && (self.top.is_some() || self.height == 0));
         let value = LIVE | (self.height as u64) << HEIGHT_SHIFT | self.top.map_or(0, Pointer::bits);
@@ -136,6 +145,7 @@ impl Root {
     }
 
     /// Reads a root word: `Ok(None)` is a free inode.
+    #[inline]
     pub fn decode(word: u64, slot: u16) -> Result<Option<Self>, BadWord> {
         if word == 0 {
             return Ok(None);
@@ -152,6 +162,7 @@ impl Root {
     }
 
     /// File blocks that a tree of this height can map.
+    #[inline]
     pub fn capacity(self) -> u64 {
         512u64.pow(self.height as u32)
     }

@@ -56,11 +56,10 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Opens an inode as a directory.
     pub(super) fn dir(&self, ino: Ino) -> Result<Dir> {
-        let block = self.inode_block(ino)?;
+        let (block, root) = self.inode(ino)?;
         if self.kind_in(block, ino)?.0 != Kind::Directory {
             return Err(Error::NotDirectory);
         }
-        let (_, root) = self.inode_path(ino)?;
         Ok(Dir { seed: self.seed_of(block, ino)?, root })
     }
 
@@ -118,15 +117,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(None)
     }
 
-    fn read_bucket(&self, block: Block) -> Result<Bucket> {
-        let mut bucket = Bucket::new();
-        self.blocks.pmem.read(word_at(block, 0), &mut bucket.bytes)?;
-        Ok(bucket)
+    fn read_bucket(&self, block: Block, into: &mut Bucket) -> Result<()> {
+        Ok(self.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
     }
 
     /// Makes sure that a name of this length and hash can be inserted with one word: the
     /// place for it, and the path to its bucket. May split and rewrite buckets.
     pub(super) fn make_room(&mut self, other: &Stage<Written>, ino: Ino, name: &[u8]) -> Result<Room> {
+        let mut bucket = Bucket::new();
         loop {
             let dir = self.dir(ino)?;
             let hash = self.hash(dir, name);
@@ -136,7 +134,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.commit_beside(other, &[Edit::content(&path, &Bucket::new().bytes)])?;
                 continue;
             };
-            let bucket = self.read_bucket(block)?;
+            self.read_bucket(block, &mut bucket)?;
             match bucket.place(range, name.len()).map_err(|_| damaged(block))? {
                 Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Place::Compact => {
@@ -193,12 +191,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let dir = self.dir(dir)?;
         // A cookie is a position, and the rank among names of the same position, plus 1.
+        let mut bucket = Bucket::new();
         let mut position = cookie >> 8;
         let mut seen = cookie & 0xff;
         while position < NameHash::POSITIONS {
             let (range, block) = self.bucket_of(dir, NameHash::at_position(position))?;
             let Some(block) = block else { return Ok(()) };
-            let bucket = self.read_bucket(block)?;
+            self.read_bucket(block, &mut bucket)?;
             let mut order = arrayvec::ArrayVec::<(u64, u16), { SLOTS as usize }>::new();
             for entry in bucket.entries(range) {
                 let entry = entry.map_err(|_| damaged(block))?;

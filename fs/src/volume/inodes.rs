@@ -52,8 +52,7 @@ fn damaged(block: Block, what: &'static str) -> Error {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The block that holds a live inode.
     pub(crate) fn inode_block(&self, ino: Ino) -> Result<Block> {
-        let (path, _) = self.inode_path(ino)?;
-        path.last().and_then(|step| step.block).ok_or(Error::NotFound)
+        self.inode(ino).map(|(block, _)| block)
     }
 
     fn raw(&self, block: Block, ino: Ino, word: u16) -> Result<u64> {

@@ -61,9 +61,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let start = path.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
         let name = &path[start..];
         check_name(name)?;
-        let dir = self.resolve(&path[..start])?;
-        self.dir(dir)?;
-        Ok((dir, name))
+        // What comes before the name ends in a slash, or is empty: it is a directory.
+        Ok((self.resolve(&path[..start])?, name))
     }
 
     /// Creates an empty file.

@@ -36,8 +36,12 @@ pub fn bench(context: &Context, options: Bench) -> Outcome {
 fn measure(client: &mut Client, options: &Bench) -> Outcome<(Vec<Figure>, Vec<Figure>)> {
     // A round takes a second or two, and much longer where instructions are counted.
     client.set_timeout(Some(PATIENCE))?;
-    let floor = bench::run(client, "floor", None, options.rounds)?;
-    Ok((floor, bench::run(client, "operations", None, options.rounds)?))
+    // The floor belongs to the operations; what grows is compared with itself.
+    let floor = match options.part.as_str() {
+        "operations" => bench::run(client, "floor", None, options.rounds)?,
+        _ => Vec::new(),
+    };
+    Ok((floor, bench::run(client, &options.part, options.parameter, options.rounds)?))
 }
 
 /// Boots a machine whose clock counts instructions, and ends it again.

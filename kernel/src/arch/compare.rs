@@ -1,88 +1,123 @@
-//! Comparing memory: 64 bytes at a time, all of one side before the other.
+//! Comparing memory, 64 bytes at a time: all of one side is loaded before the other.
 //!
 //! An emulator's TLB is direct-mapped: where both sides share an entry, each change between
 //! them is a miss, so there are few of them (see `copy.rs`).
 
-/// Words that are compared at once.
-const WORDS: usize = 8;
-/// Bytes of them.
-const CHUNK: usize = WORDS * 8;
+use core::arch::asm;
+
+/// Bytes that are compared at once.
+const CHUNK: usize = 64;
 
 /// Where two ranges of `len` bytes first differ, counted from their starts.
 ///
 /// # Safety
 ///
-/// Both ranges are valid for reads, aligned to 8 bytes, and nobody stores to them meanwhile.
+/// Both ranges are valid for reads, and nobody stores to them meanwhile.
 pub unsafe fn first_difference(a: *const u8, b: *const u8, len: usize) -> Option<usize> {
     // SAFETY: as the caller promises.
-    unsafe {
-        first(a, len, |at| b.add(at).cast::<[u64; WORDS]>().read_volatile(), |at| b.add(at).read_volatile())
-    }
+    let equal = len / CHUNK * CHUNK - unsafe { chunks(a, b, len / CHUNK) } * CHUNK;
+    // SAFETY: within the ranges.
+    (equal..len).find(|&at| unsafe { a.add(at).read_volatile() != b.add(at).read_volatile() })
 }
 
 /// Where a range of `len` bytes has its first byte that is not zero.
 ///
 /// # Safety
 ///
-/// The range is valid for reads, aligned to 8 bytes, and nobody stores to it meanwhile.
+/// The range is valid for reads, and nobody stores to it meanwhile.
 pub unsafe fn first_nonzero(a: *const u8, len: usize) -> Option<usize> {
-    // SAFETY: as the caller promises.
-    unsafe { first(a, len, |_| [0; WORDS], |_| 0) }
-}
-
-/// Where a range first differs from what `words` and `byte` give for an offset.
-///
-/// # Safety
-///
-/// As for [`first_nonzero`].
-#[inline(always)]
-unsafe fn first(
-    a: *const u8,
-    len: usize,
-    words: impl Fn(usize) -> [u64; WORDS],
-    byte: impl Fn(usize) -> u8,
-) -> Option<usize> {
+    static ZEROS: [u8; CHUNK] = [0; CHUNK];
     let mut at = 0;
-    while at + CHUNK <= len {
-        // SAFETY: the chunk is within the range, and aligned as the range is.
-        let left = unsafe { a.add(at).cast::<[u64; WORDS]>().read_volatile() };
-        let right = words(at);
-        let differing = left.iter().zip(&right).fold(0, |all, (l, r)| all | (l ^ r));
-        if differing != 0 {
-            break;
-        }
+    // SAFETY: within the range.
+    while at + CHUNK <= len && unsafe { chunks(a.add(at), ZEROS.as_ptr(), 1) } == 0 {
         at += CHUNK;
     }
     // SAFETY: within the range.
-    (at..len).find(|&at| unsafe { a.add(at).read_volatile() } != byte(at))
+    (at..len).find(|&at| unsafe { a.add(at).read_volatile() } != 0)
+}
+
+/// Compares up to `count` chunks, until one differs; returns how many are left with that one.
+///
+/// # Safety
+///
+/// As for [`first_difference`].
+unsafe fn chunks(a: *const u8, b: *const u8, count: usize) -> usize {
+    if count == 0 {
+        return 0;
+    }
+    let left;
+    // SAFETY: loads from the ranges only, which the caller vouches for. rbx, which the compiler keeps for
+    // itself, is put back.
+    unsafe {
+        asm!(
+            "push rbx",
+            "2:",
+            "mov rax, [rsi]",
+            "mov rbx, [rsi + 8]",
+            "mov rdx, [rsi + 16]",
+            "mov r8, [rsi + 24]",
+            "mov r9, [rsi + 32]",
+            "mov r10, [rsi + 40]",
+            "mov r11, [rsi + 48]",
+            "mov r12, [rsi + 56]",
+            "xor rax, [rdi]",
+            "xor rbx, [rdi + 8]",
+            "xor rdx, [rdi + 16]",
+            "xor r8, [rdi + 24]",
+            "xor r9, [rdi + 32]",
+            "xor r10, [rdi + 40]",
+            "xor r11, [rdi + 48]",
+            "xor r12, [rdi + 56]",
+            "or rax, rbx",
+            "or rdx, r8",
+            "or r9, r10",
+            "or r11, r12",
+            "or rax, rdx",
+            "or r9, r11",
+            "or rax, r9",
+            "jnz 3f",
+            "add rsi, 64",
+            "add rdi, 64",
+            "dec rcx",
+            "jnz 2b",
+            "3:",
+            "pop rbx",
+            inout("rsi") a => _,
+            inout("rdi") b => _,
+            inout("rcx") count => left,
+            out("rax") _,
+            out("rdx") _,
+            out("r8") _,
+            out("r9") _,
+            out("r10") _,
+            out("r11") _,
+            out("r12") _,
+            options(readonly),
+        );
+    }
+    left
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[repr(align(8))]
-    struct Aligned([u8; 300]);
-
     #[test]
     fn differences_are_found_wherever_they_are() {
-        let a = Aligned(core::array::from_fn(|i| i as u8));
-        let zeros = Aligned([0; 300]);
+        let a: [u8; 300] = core::array::from_fn(|i| i as u8);
         for len in [0, 1, 63, 64, 65, 128, 299, 300] {
-            let first = |b: &Aligned| {
-                // SAFETY: both have 300 bytes.
-                unsafe { first_difference(a.0.as_ptr(), b.0.as_ptr(), len) }
-            };
-            assert_eq!(first(&Aligned(a.0)), None);
+            // SAFETY: both have 300 bytes.
+            let first = |b: &[u8; 300]| unsafe { first_difference(a.as_ptr(), b.as_ptr(), len) };
+            assert_eq!(first(&a), None);
             for at in 0..300 {
-                let mut b = Aligned(a.0);
-                b.0[at] ^= 0x80;
+                let mut b = a;
+                b[at] ^= 0x80;
                 let found = (at < len).then_some(at);
                 assert_eq!(first(&b), found);
-                b.0 = zeros.0;
-                b.0[at] = 1;
+                b = [0; 300];
+                b[at] = 1;
                 // SAFETY: it has 300 bytes.
-                assert_eq!(unsafe { first_nonzero(b.0.as_ptr(), len) }, found);
+                assert_eq!(unsafe { first_nonzero(b.as_ptr(), len) }, found);
             }
         }
     }

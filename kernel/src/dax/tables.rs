@@ -89,7 +89,7 @@ impl WindowTables {
 
     #[inline]
     fn entry(&self, page: Page) -> *mut u64 {
-        assert!(page.slot().0 < self.slots, "page {} is beyond the last slot", page.0);
+        assert!(page.slot().0 < self.slots, "a page is beyond the last slot");
         // SAFETY: the run of tables has 512 entries for each slot.
         unsafe { self.entries.add(page.0 as usize) }
     }
@@ -139,6 +139,7 @@ impl Mmu for WindowTables {
         Some((frame, rights))
     }
 
+    #[inline]
     fn invalidate(&mut self, page: Page) {
         x86_64::instructions::tlb::flush(VirtAddr::new(address_of(page)));
     }

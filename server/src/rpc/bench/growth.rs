@@ -1,6 +1,6 @@
 //! One operation while something grows: files, fragments, clones, directories.
 
-use super::{Bench, PREFIX, path};
+use super::{Bench, PREFIX, path, paths};
 use crate::platform::Platform;
 use crate::rpc::failure::{During, Failure, Shown};
 use crate::rpc::names;
@@ -37,7 +37,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, part: &str, n: u64) -> Resu
 fn file<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<Ino, Failure> {
     let size = size.clamp(BLOCK_SIZE, MAX_FILE_SIZE) / BLOCK_SIZE * BLOCK_SIZE;
     b.prepare(4096)?;
-    let ino = b.create("file")?;
+    let ino = b.create(&path("file"))?;
     let mut have = size.min(LEAF_SIZE);
     b.fill(ino, have, &vec![0x41; have.min(64 << 10) as usize])?;
     while have < size {
@@ -53,8 +53,8 @@ fn file<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<Ino, Failure> {
 }
 
 fn clones<M: Platform>(b: &mut Bench<'_, M>) -> Result<(), Failure> {
-    let names: Vec<_> = (0..CLONES).map(|i| format!("c{i}")).collect();
-    b.time("clone", CLONES, |b| names.iter().try_for_each(|name| b.clone("file", name).map(drop)))
+    let (file, names) = (path("file"), paths("c", 0..CLONES));
+    b.time("clone", CLONES, |b| names.iter().try_for_each(|name| b.clone(&file, name).map(drop)))
 }
 
 fn clone_size<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<(), Failure> {
@@ -87,7 +87,7 @@ fn fault_clones<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure
     file(b, LEAF_SIZE)?;
     let mut last = Ino(0);
     for i in 0..n.clamp(1, 100_000) {
-        last = b.clone("file", &format!("c{i}"))?;
+        last = b.clone(&path("file"), &path(&format!("c{i}")))?;
     }
     faults(b, last)
 }
@@ -95,7 +95,7 @@ fn fault_clones<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure
 /// A fault in a clone of a file of this size.
 fn fault_size<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<(), Failure> {
     file(b, size.max(LEAF_SIZE))?;
-    let clone = b.clone("file", "c")?;
+    let clone = b.clone(&path("file"), &path("c"))?;
     faults(b, clone)
 }
 
@@ -105,18 +105,18 @@ fn directory<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
     let dir = path("dir");
     let request = rpc::MakeDirectory { path: &dir, mode: None, parents: false };
     names::make_directory(b.machine, request)?;
-    let name = |i: u64| format!("dir/{i:08}");
     for i in 0..n {
-        b.create(&name(i))?;
+        b.create(&path(&format!("dir/{i}")))?;
     }
+    let known: Vec<_> = (0..NAMES).map(|i| path(&format!("dir/{}", i * 7919 % n.max(1)))).collect();
     b.time("lookup", NAMES, |b| {
-        (0..NAMES).try_for_each(|i| {
-            let path = path(&name(i * 7919 % n.max(1)));
-            b.machine.volume(|v| v.resolve(&path)).map(drop).during(format_args!("look a name up"))
+        known.iter().try_for_each(|path| {
+            b.machine.volume(|v| v.resolve(path)).map(drop).during(format_args!("look a name up"))
         })
     })?;
-    b.time("create", NAMES, |b| (n..n + NAMES).try_for_each(|i| b.create(&name(i)).map(drop)))?;
-    b.time("unlink", NAMES, |b| (n..n + NAMES).try_for_each(|i| b.unlink(&name(i))))
+    let new = paths("dir/", n..n + NAMES);
+    b.time("create", NAMES, |b| new.iter().try_for_each(|path| b.create(path).map(drop)))?;
+    b.time("unlink", NAMES, |b| new.iter().try_for_each(|path| b.unlink(path)))
 }
 
 /// Removes a directory of files in the root directory.

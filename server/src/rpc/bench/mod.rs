@@ -21,7 +21,7 @@ use crate::platform::{Persisted, Platform, reclaim_step};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use umbra_fs::dax::{self, PAGES_PER_SLOT};
 use umbra_fs::{BLOCK_SIZE, Error, Ino, Window};
 use umbra_proto::rpc::{self, ErrorCode};
@@ -56,6 +56,11 @@ struct Bench<'m, M> {
 
 fn path(name: &str) -> Vec<u8> {
     format!("/{PREFIX}{name}").into_bytes()
+}
+
+/// Paths with numbers: made before anything is timed.
+fn paths(name: &str, numbers: Range<u64>) -> Vec<Vec<u8>> {
+    numbers.map(|number| path(&format!("{name}{number}"))).collect()
 }
 
 impl<M: Platform> Bench<'_, M> {
@@ -126,18 +131,17 @@ impl<M: Platform> Bench<'_, M> {
         Ok(())
     }
 
-    fn create(&mut self, name: &str) -> Result<Ino, Failure> {
-        let created = names::create(self.machine, rpc::Create { path: &path(name), mode: None })?;
+    fn create(&mut self, path: &[u8]) -> Result<Ino, Failure> {
+        let created = names::create(self.machine, rpc::Create { path, mode: None })?;
         Ok(Ino(created.ino))
     }
 
-    fn unlink(&mut self, name: &str) -> Result<(), Failure> {
-        names::unlink(self.machine, rpc::Unlink { path: &path(name) })
+    fn unlink(&mut self, path: &[u8]) -> Result<(), Failure> {
+        names::unlink(self.machine, rpc::Unlink { path })
     }
 
-    fn clone(&mut self, from: &str, to: &str) -> Result<Ino, Failure> {
-        let (from, to) = (path(from), path(to));
-        let cloned = super::content::clone(self.machine, rpc::CloneFile { from: &from, to: &to })?;
+    fn clone(&mut self, from: &[u8], to: &[u8]) -> Result<Ino, Failure> {
+        let cloned = super::content::clone(self.machine, rpc::CloneFile { from, to })?;
         Ok(Ino(cloned.ino))
     }
 

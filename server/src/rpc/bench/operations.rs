@@ -1,16 +1,15 @@
 //! The operations of a filesystem, each for itself: those that `tests/peers/xfs/bench.c` measures
 //! on Linux, in the same order, by the same names, on the same amounts.
 
-use super::{Bench, PIECE};
+use super::{Bench, PIECE, path, paths};
 use crate::platform::{Platform, reclaim_step};
 use crate::rpc::failure::{During, Failure};
-use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use umbra_fs::{BLOCK_SIZE, Ino};
 
-const CLONES: usize = 64;
-const NAMES: usize = 500;
+const CLONES: u64 = 64;
+const NAMES: u64 = 500;
 /// A stride that has no factor in common with the number of pages: it reaches all of them.
 const STRIDE: u64 = 7919;
 
@@ -27,7 +26,8 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     let mut buffer = vec![0x41; PIECE];
     let random = |i: u64| (i * STRIDE) % pages * BLOCK_SIZE;
 
-    let a = b.create("a")?;
+    let golden = path("a");
+    let a = b.create(&golden)?;
     b.time("seq_write_2MiB", size / large, |b| {
         b.fill(a, size, &buffer)?;
         b.sync(a)
@@ -42,8 +42,10 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     b.close(window)?;
     let block = vec![0x41; BLOCK_SIZE as usize];
     b.time("rand_write_4K_unshared", 2000, |b| (0..2000).try_for_each(|i| b.write(a, random(i), &block)))?;
-    let clones: Vec<Ino> = b.time("clone_contiguous", CLONES as u64, |b| {
-        (0..CLONES).map(|i| b.clone("a", &format!("c{i}"))).collect()
+    let names = paths("c", 0..CLONES);
+    let mut clones: Vec<Ino> = Vec::with_capacity(names.len());
+    b.time("clone_contiguous", CLONES, |b| {
+        names.iter().try_for_each(|name| b.clone(&golden, name).map(|ino| clones.push(ino)))
     })?;
 
     let window = b.open(clones[0])?;
@@ -62,8 +64,9 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         b.touch(window, (0..nr).map(|i| random(i) / BLOCK_SIZE), Some(1))
     })?;
     b.close(window)?;
+    let fragmented = paths("f", 0..16);
     b.time("clone_fragmented_2048ext", 16, |b| {
-        (0..16).try_for_each(|i| b.clone("c2", &format!("f{i}")).map(drop))
+        fragmented.iter().try_for_each(|name| b.clone(&names[2], name).map(drop))
     })?;
     b.time("pwrite_4K_cow", 2000, |b| (0..2000).try_for_each(|i| b.write(clones[3], random(i), &block)))?;
     b.time("pwrite_4K_cow_fsync", 200, |b| {
@@ -73,7 +76,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         })
     })?;
 
-    let d = b.create("d")?;
+    let d = b.create(&path("d"))?;
     b.fill(d, dedupe, &buffer)?;
     b.fill(clones[5], dedupe, &buffer)?;
     b.time("dedupe_compare_16MiB", 1, |b| {
@@ -83,13 +86,12 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         Ok(())
     })?;
 
-    let names: Vec<_> = (0..NAMES).map(|i| format!("n{i}")).collect();
-    b.time("create", NAMES as u64, |b| names.iter().try_for_each(|name| b.create(name).map(drop)))?;
-    b.time("unlink", NAMES as u64, |b| names.iter().try_for_each(|name| b.unlink(name)))?;
-    let names: Vec<_> = (0..CLONES).map(|i| format!("c{i}")).collect();
-    b.time("unlink_clone", CLONES as u64, |b| names.iter().try_for_each(|name| b.unlink(name)))?;
+    let new = paths("n", 0..NAMES);
+    b.time("create", NAMES, |b| new.iter().try_for_each(|name| b.create(name).map(drop)))?;
+    b.time("unlink", NAMES, |b| new.iter().try_for_each(|name| b.unlink(name)))?;
+    b.time("unlink_clone", CLONES, |b| names.iter().try_for_each(|name| b.unlink(name)))?;
     // What unlinking leaves to the background, for each clone.
-    b.time("reclaim_clone", CLONES as u64, |b| {
+    b.time("reclaim_clone", CLONES, |b| {
         while reclaim_step(b.machine).during(format_args!("reclaim"))? {}
         Ok(())
     })
