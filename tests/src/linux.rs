@@ -128,7 +128,8 @@ impl Guest {
         let mut files = BTreeSet::new();
         for name in names {
             let mut command = Command::new(&modprobe);
-            let listed = run(command.args(["-S", &self.version, "--show-depends", name])).unwrap_or_default();
+            let listed = run(command.args(["-S", &self.version, "--ignore-install", "--show-depends", name]))
+                .unwrap_or_default();
             files.extend(
                 listed
                     .lines()
