@@ -144,6 +144,17 @@ impl Fresh {
     }
 }
 
+/// What counting a reference to a block has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reference {
+    /// It is the first one: those in the block count, too.
+    First,
+    /// There are others.
+    Further,
+    /// The others say that the block holds something else.
+    Mixed,
+}
+
 /// The blocks of a volume.
 pub(crate) struct Blocks<P> {
     pub pmem: P,
@@ -331,15 +342,28 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
-    /// For a rebuild: notes what a block with references of its own holds.
-    pub fn note_content(&mut self, block: Block, content: Content) {
-        let at = self.record(block) + 8;
-        self.pmem.store(at, content.code() << 40);
-    }
-
-    /// For a rebuild: what a block that has a reference holds.
-    pub fn noted_content(&self, block: Block) -> Result<Content, Poisoned> {
-        Ok(Content::from_code(self.pmem.load(self.record(block) + 8)? >> 40))
+    /// For a rebuild: counts a reference to a block, which holds `content`.
+    pub fn count_reference(&mut self, block: Block, content: Content) -> Result<Reference, Poisoned> {
+        let state = self.state(block)?;
+        if state as u32 == 0 {
+            self.set_state(block, state + 1);
+            self.free -= 1;
+            self.free_in[(block.0 / GROUP) as usize] -= 1;
+            // A group starts with zeros, which stand for data.
+            if content != Content::Data {
+                let at = self.record(block) + 8;
+                self.pmem.store(at, content.code() << 40);
+            }
+            return Ok(Reference::First);
+        }
+        if self.pmem.load(self.record(block) + 8)? >> 40 != content.code() {
+            return Ok(Reference::Mixed);
+        }
+        if state as u32 != STICKY {
+            self.set_state(block, state + 1);
+            self.shared += (state as u32 == 1) as u64;
+        }
+        Ok(Reference::Further)
     }
 
     /// Takes a reference away. At the last one the block waits to be reclaimed, if it has

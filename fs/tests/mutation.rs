@@ -165,7 +165,9 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
         ("files", Truncate("b", 20_000), 1) => "behind the end are zeros already",
         // From here on: the first step ends a commit, the second only fills blocks that are free.
         ("files" | "tall", Truncate("b" | "p", 100 | 5000), 0) => "the size, then a copy of a node",
-        ("files", Store("b", ..), 1) | ("links", Store("d/c", ..), 1) => "one page, then the next",
+        ("files", Store("b", ..) | Punch("b", ..), 1) | ("links", Store("d/c", ..), 1) => {
+            "one page, then the next"
+        }
         ("tall", Write("o", ..), 1) | ("tall", Write("s", ..), 2) => "below one leaf, then below the next",
         ("files", CloneRange("a", _, "a" | "k", ..), 1) => "zeros behind the end, then the range",
         ("full", Create(_) | Mkdir(_) | Clone(..) | Link(..) | Symlink(..) | Rename(..), 1 | 3) => {

@@ -3,6 +3,7 @@
 use crate::arch::clock::{self, Instant};
 use crate::dax::{Processor, Volume, WindowTables};
 use crate::measure;
+use crate::media;
 use crate::mm::{PAGE, frames, heap};
 use crate::nvdimm::{self, Nvdimm};
 use alloc::string::ToString;
@@ -12,7 +13,7 @@ use umbra_fs::Time;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_server::Platform;
 use umbra_server::nbd::Exports;
-use umbra_server::platform::{Counters, Memory, Nvdimm as Region, Persisted, Sample};
+use umbra_server::platform::{Counters, Memory, Mounted, Nvdimm as Region, Persisted, Sample};
 
 /// The machine with its counters: one, for all servers.
 pub struct Board {
@@ -85,6 +86,9 @@ impl Platform for Board {
     }
     fn boot_ns(&self) -> u64 {
         self.ready.0
+    }
+    fn mounted(&self) -> Mounted {
+        media::mounted()
     }
     fn memory(&self) -> Memory {
         let (heap, frames) = (heap::counts(), frames::counts());

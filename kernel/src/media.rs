@@ -13,9 +13,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use spin::Mutex;
 use umbra_fs::{FormatOptions, MountError, Pmem};
+use umbra_server::platform::Mounted;
 
 /// Why no volume is served.
 static WHY_NONE: Mutex<String> = Mutex::new(String::new());
+/// How the volume that is served was mounted.
+static MOUNTED: Mutex<Mounted> = Mutex::new(Mounted { took_ns: 0, rebuilt: false });
 /// The NVDIMM and the page tables of windows, while no volume is served.
 static IDLE: Mutex<Option<(Nvdimm, WindowTables)>> = Mutex::new(None);
 
@@ -51,7 +54,7 @@ fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
         log::warn!("formatting, as told (format=yes)");
         return format_and_serve(nvdimm, windows);
     }
-    match dax::Volume::mount(nvdimm, windows, clock::wall()) {
+    match mount(nvdimm, windows) {
         Ok(volume) => {
             serve_volume(volume);
             Ok(())
@@ -67,6 +70,23 @@ fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
     }
 }
 
+/// Mounts, and notes how that went.
+fn mount(nvdimm: Nvdimm, windows: WindowTables) -> Result<dax::Volume, (MountError, Nvdimm, WindowTables)> {
+    let start = clock::now();
+    let volume = dax::Volume::mount(nvdimm, windows, clock::wall())?;
+    let took_ns = clock::now().0 - start.0;
+    let rebuilt = volume.was_rebuilt();
+    *MOUNTED.lock() = Mounted { took_ns, rebuilt };
+    let how = if rebuilt { ", counted anew" } else { "" };
+    log::info!("mounted in {}.{:03} ms{how}", took_ns / 1_000_000, took_ns / 1000 % 1000);
+    Ok(volume)
+}
+
+/// How the volume was mounted.
+pub fn mounted() -> Mounted {
+    *MOUNTED.lock()
+}
+
 fn serve_volume(volume: dax::Volume) {
     let space = volume.space();
     log::info!("volume of {} blocks, {} free; {} window slots", space.total, space.free, dax::slots());
@@ -79,7 +99,7 @@ fn format_and_serve(mut nvdimm: Nvdimm, windows: WindowTables) -> Result<(), Str
         *IDLE.lock() = Some((nvdimm, windows));
         return Err(mount_error(why));
     }
-    match dax::Volume::mount(nvdimm, windows, clock::wall()) {
+    match mount(nvdimm, windows) {
         Ok(volume) => {
             serve_volume(volume);
             Ok(())

@@ -25,6 +25,9 @@ pub trait Platform: Machine {
     /// Nanoseconds that it took from the first instruction of the loader until clients were served.
     fn boot_ns(&self) -> u64;
 
+    /// How the volume was mounted.
+    fn mounted(&self) -> Mounted;
+
     /// The use of DRAM.
     fn memory(&self) -> Memory;
 
@@ -61,6 +64,15 @@ pub trait Platform: Machine {
 
     /// The counters of the servers. They start as `Counters::default()`.
     fn counters(&mut self) -> &mut Counters;
+}
+
+/// How the volume was mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mounted {
+    /// Nanoseconds that it took.
+    pub took_ns: u64,
+    /// Everything was counted anew, since the last stop was not clean.
+    pub rebuilt: bool,
 }
 
 /// Use of DRAM, in bytes.

@@ -14,6 +14,7 @@
 //! | [`nbd`]     | a client of NBD that speaks all of it                         |
 //! | [`kills`]   | QEMU killed under writers that log what was made durable      |
 //! | [`soft`]    | the servers without a machine, over a volume in memory        |
+//! | [`torture`] | kills at random moments, and what has to be there after them     |
 //! | [`random`]  | numbers that are the same in every run                        |
 //!
 //! The tests themselves are in `tests/tests/`, one file for each thing that is shown. They
@@ -28,6 +29,7 @@ pub mod nbd;
 pub mod programs;
 pub mod random;
 pub mod soft;
+pub mod torture;
 pub mod vm;
 
 pub use vm::{Machine, Vm};

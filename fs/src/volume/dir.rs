@@ -179,6 +179,32 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(empty)
     }
 
+    /// Calls `each` for every entry, in the order of the buckets: inode and kind. Each is verified.
+    pub(super) fn each_entry(&self, dir: Ino, each: &mut dyn FnMut(Ino, Kind)) -> Result<()> {
+        let dir = self.dir(dir)?;
+        let mut bucket = Bucket::new();
+        // Buckets whose splits are not known yet; each split adds one.
+        let mut waiting = arrayvec::ArrayVec::<Range, { MAX_DEPTH as usize + 1 }>::new();
+        waiting.push(Range { number: 0, depth: 0 });
+        while let Some(mut range) = waiting.pop() {
+            let Some(pointer) = self.entry(dir.root, FileBlock(range.number))? else { return Ok(()) };
+            while range.depth < MAX_DEPTH {
+                let split = range.number + (1 << range.depth);
+                if self.entry(dir.root, FileBlock(split))?.is_none() {
+                    break;
+                }
+                range.depth += 1;
+                waiting.push(Range { number: split, depth: range.depth });
+            }
+            self.blocks.pmem.read(word_at(pointer.block, 0), &mut bucket.bytes)?;
+            for entry in bucket.entries(range) {
+                let entry = entry.map_err(|_| damaged(pointer.block))?;
+                each(entry.ino, entry.kind);
+            }
+        }
+        Ok(())
+    }
+
     /// Lists a directory behind `cookie` (0: from the start) until `each` breaks.
     ///
     /// Entries come in the order of the reversed bits of their hashes, which no split

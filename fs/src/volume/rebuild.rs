@@ -5,7 +5,7 @@
 //! each inode: what has no name goes, and counts of names are set right.
 
 use super::Volume;
-use crate::blocks::Content;
+use crate::blocks::{Content, Reference};
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{
@@ -17,7 +17,6 @@ use crate::pmem::Pmem;
 use crate::types::*;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
 
 /// How often each inode is named: a bit, and a number where there are more names.
 pub(super) struct Names {
@@ -80,28 +79,22 @@ impl Names {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Builds all derived state from the trees.
     pub(super) fn rebuild(&mut self) -> Result<()> {
-        self.count_all()?;
-        self.count_inodes()?;
+        self.inodes.room = INODES_PER_BLOCK as u64;
+        self.count(self.system_top(), Content::InodeNode(2), None, 0)?;
         let names = self.count_names()?;
         self.correct_names(&names)
     }
 
-    /// Counts references: from the system inode file down.
-    fn count_all(&mut self) -> Result<()> {
-        self.count(self.system_top(), Content::InodeNode(2), 0)
-    }
-
-    /// Counts one reference to a block, and with the first one what the block refers to.
-    fn count(&mut self, block: Block, content: Content, depth: u32) -> Result<()> {
-        let first = self.blocks.count(block)? == 0;
-        self.blocks.add_reference(block)?;
-        if !first && self.blocks.noted_content(block)? != content {
-            return Err(Error::Damaged { block, what: "it is used as two different things" });
+    /// Counts one reference to a block, and with the first one what the block refers to. `place`:
+    /// which block of the live inode file it is, or the first one below it.
+    fn count(&mut self, block: Block, content: Content, place: Option<u64>, depth: u32) -> Result<()> {
+        match self.blocks.count_reference(block, content)? {
+            Reference::First if content != Content::Data => {}
+            Reference::First | Reference::Further => return Ok(()),
+            Reference::Mixed => {
+                return Err(Error::Damaged { block, what: "it is used as two different things" });
+            }
         }
-        if !first || content == Content::Data {
-            return Ok(());
-        }
-        self.blocks.note_content(block, content);
         // Three nodes and a block of inodes, twice, and the data: deeper is a loop.
         if depth > 9 {
             return Err(Error::Damaged { block, what: "a tree is deeper than any can be" });
@@ -112,13 +105,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if word == 0 {
                 continue;
             }
-            let found = if block == self.system {
-                self.system_reference(index, word)?
-            } else {
-                self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c))
+            let (found, below) = match (content, place) {
+                _ if block == self.system => {
+                    let live = (index == system::LIVE * INODE_WORDS).then_some(0);
+                    (self.system_reference(index, word)?, live)
+                }
+                (Content::InodeNode(level), Some(first)) => {
+                    let at = first + index as u64 * 512u64.pow(level as u32 - 1);
+                    (self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c)), Some(at))
+                }
+                _ => {
+                    if let Some(at) = place {
+                        self.inodes.room = self.inodes.room.max((at + 1) * INODES_PER_BLOCK as u64);
+                    }
+                    (self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c)), None)
+                }
             };
             if let Some((child, content)) = found {
-                self.count(child, content, depth + 1)?;
+                self.count(child, content, below, depth + 1)?;
             }
         }
         Ok(())
@@ -140,17 +144,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(Some((top.block, content)))
     }
 
-    fn count_inodes(&mut self) -> Result<()> {
-        self.inodes.used = 0;
-        self.inodes.room = INODES_PER_BLOCK as u64;
-        self.each_inode(&mut |volume, ino, _, _| {
-            volume.inodes.used += 1;
-            let room = (ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64;
-            volume.inodes.room = volume.inodes.room.max(room);
-            Ok(())
-        })
-    }
-
     /// Walks the names of all directories that have a name themselves. An inode without
     /// one is not looked at: a crash may have left it half written.
     pub(super) fn count_names(&mut self) -> Result<Names> {
@@ -165,16 +158,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 if !names.walk(dir) {
                     continue;
                 }
-                self.read_dir(dir, 0, &mut |entry| {
-                    names.add(entry.ino);
-                    if entry.kind == Kind::Directory {
+                self.each_entry(dir, &mut |ino, kind| {
+                    names.add(ino);
+                    if kind == Kind::Directory {
                         if waiting.len() < WAITING {
-                            waiting.push(entry.ino);
+                            waiting.push(ino);
                         } else {
                             missed = true;
                         }
                     }
-                    ControlFlow::Continue(())
                 })
                 .map_err(|error| match error {
                     // Its name says that there is a directory.
@@ -203,9 +195,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn correct_names(&mut self, names: &Names) -> Result<()> {
         loop {
             let mut nameless = arrayvec::ArrayVec::<Ino, 64>::new();
-            let mut named = 0;
+            let (mut named, mut used) = (0, 0);
             self.each_inode(&mut |volume, ino, block, _| {
                 let is = names.of(ino);
+                used += 1;
                 named += (is > 0) as u64;
                 if is == 0 {
                     let _ = nameless.try_push(ino);
@@ -223,6 +216,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 Ok(())
             })?;
+            self.inodes.used = used;
             if named != names.distinct {
                 return Err(self.dangling());
             }

@@ -30,8 +30,8 @@ use umbra_fs::testing::{Event, LogPmem, Model, Skip, Undecided};
 /// Product of choices up to which all states are built.
 pub const EXHAUSTIVE: u64 = 4096;
 
-/// Content of trees that is kept from sequence to sequence.
-const MOST_TREE_BYTES: usize = 1 << 30;
+/// Content of the trees of known states, at most.
+const MOST_TREE_BYTES: usize = 256 << 20;
 
 /// Where in a run a violation was found.
 #[derive(Clone, Debug)]
@@ -149,9 +149,8 @@ impl Explorer {
         self.pmem.mark();
         let result = self.look_at(&run, ops);
         self.pmem.rollback();
-        if self.known.len() > 10_000 || self.tree_bytes > MOST_TREE_BYTES {
-            self.known.clear();
-            self.tree_bytes = 0;
+        if self.known.len() > 10_000 {
+            self.forget();
         }
         let fences = run.events[run.start..].iter().filter(|e| matches!(e, Event::Fence { .. })).count();
         result.map(|()| Some(fences as u64))
@@ -469,6 +468,13 @@ impl Explorer {
         Ok(())
     }
 
+    /// Forgets the states that were looked at, to bound memory: they may be looked at again.
+    fn forget(&mut self) {
+        self.known.clear();
+        self.trees.clear();
+        self.tree_bytes = 0;
+    }
+
     /// Recovers a state, unless that was done before.
     fn state(
         &mut self,
@@ -479,6 +485,9 @@ impl Explorer {
         let hash = self.state_hash(undecided, hash, words);
         if let Some(known) = self.known.get(&hash) {
             return (known.outcome.clone(), known.reads.clone());
+        }
+        if self.tree_bytes > MOST_TREE_BYTES {
+            self.forget();
         }
         self.pmem.mark();
         self.put_state(words);

@@ -119,6 +119,12 @@ pub struct StatusResponse {
     /// Built with debug assertions.
     #[n(13)]
     pub debug: bool,
+    /// Nanoseconds that mounting the volume took.
+    #[n(14)]
+    pub mount_ns: Option<u64>,
+    /// Whether the last stop was not clean, so that the mount counted everything anew.
+    #[n(15)]
+    pub rebuilt: Option<bool>,
 }
 
 /// Use of DRAM, in bytes.

@@ -214,6 +214,7 @@ fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
 
 fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
     let (memory, persisted, counters) = (machine.memory(), machine.persisted(), *machine.counters());
+    let mounted = machine.mounted();
     rpc::StatusResponse {
         server: String::from(SERVER),
         uptime_ns: machine.uptime_ns(),
@@ -235,5 +236,7 @@ fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
         handles: counters.handles,
         reclaiming: counters.reclaiming,
         debug: cfg!(debug_assertions),
+        mount_ns: Some(mounted.took_ns),
+        rebuilt: Some(mounted.rebuilt),
     }
 }

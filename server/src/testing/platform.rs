@@ -1,7 +1,7 @@
 //! A machine with a volume in plain memory and a software MMU.
 
 use crate::nbd::{Exports, table};
-use crate::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
+use crate::platform::{Counters, Memory, Mounted, Nvdimm, Persisted, Platform};
 use alloc::string::String;
 use alloc::vec::Vec;
 use umbra_fs::dax::{AccessError, Machine, Page};
@@ -92,6 +92,9 @@ impl Platform for SoftPlatform {
     }
     fn boot_ns(&self) -> u64 {
         1
+    }
+    fn mounted(&self) -> Mounted {
+        Mounted { took_ns: 1, rebuilt: self.machine.volume.was_rebuilt() }
     }
     fn memory(&self) -> Memory {
         Memory::default()

@@ -95,6 +95,9 @@ impl Platform for Bare {
     fn boot_ns(&self) -> u64 {
         400
     }
+    fn mounted(&self) -> umbra_server::platform::Mounted {
+        umbra_server::platform::Mounted::default()
+    }
     fn memory(&self) -> Memory {
         Memory { total: 5, heap_used: 1, heap_total: 2, frames_used: 3, frames_total: 4, allocations: 5 }
     }

@@ -13,13 +13,17 @@
 //! | `idle.rs`     | what an idle guest costs, and how fast it wakes             |
 //! | `memory.rs`   | what windows cost                                           |
 //! | `kills.rs`    | QEMU killed 50 times under writers of NBD (only by its name) |
+//! | `recovery.rs` | how long a mount takes, after a clean stop and after a kill |
+//! | `torture.rs`  | kills at random moments (only where it is named)            |
 
 mod boot;
 mod clones;
 mod idle;
 mod kills;
 mod memory;
+mod recovery;
 mod report;
+mod torture;
 mod transfer;
 
 use clap::Parser;
@@ -44,12 +48,15 @@ struct Options {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Only these: boot, transfer, clones, idle, memory; nbd-kills runs only if it is named
+    /// Only these: boot, transfer, clones, idle, memory, recovery; nbd-kills, and torture, which kills
+    /// QEMU once a round, run only if they are named
     only: Vec<String>,
 }
 
 /// A measurement, by name.
 type Part = (&'static str, fn(&Options, &mut Report));
+
+const TORTURE: &str = "torture";
 
 const PARTS: &[Part] = &[
     ("boot", boot::measure),
@@ -57,6 +64,8 @@ const PARTS: &[Part] = &[
     ("clones", clones::measure),
     ("idle", idle::measure),
     ("memory", memory::measure),
+    ("recovery", recovery::measure),
+    (TORTURE, torture::measure),
 ];
 
 fn main() {
@@ -69,7 +78,8 @@ fn main() {
     }
     let mut report = Report::default();
     for (name, measure) in PARTS {
-        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
+        let named = options.only.iter().any(|only| only == name);
+        if named || options.only.is_empty() && *name != TORTURE {
             eprintln!("measuring {name} ...");
             measure(&options, &mut report);
         }
