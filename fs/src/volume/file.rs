@@ -24,7 +24,8 @@ pub(super) const NODE_BLOCKS: u64 = 12;
 /// What is written.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
-    Bytes(&'a [u8]),
+    /// Bytes in two pieces, one behind the other.
+    Bytes([&'a [u8]; 2]),
     /// Zeros, where there is anything else.
     Zeros(u64),
     /// Zeros that take space.
@@ -34,7 +35,7 @@ pub(super) enum Source<'a> {
 impl Source<'_> {
     fn len(&self) -> u64 {
         match self {
-            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::Bytes([first, second]) => (first.len() + second.len()) as u64,
             Source::Zeros(len) | Source::ProvidedZeros(len) => *len,
         }
     }
@@ -42,7 +43,11 @@ impl Source<'_> {
     /// Fills a part of a new block.
     fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
         match self {
-            Source::Bytes(bytes) => stage.write(pmem, to, piece.within, &bytes[piece.source()]),
+            Source::Bytes(bytes) => {
+                for (within, bytes) in piece.of(*bytes) {
+                    stage.write(pmem, to, within, bytes);
+                }
+            }
             Source::Zeros(_) | Source::ProvidedZeros(_) => stage.zero(pmem, to, piece.within, piece.len),
         }
     }
@@ -50,7 +55,11 @@ impl Source<'_> {
     /// Overwrites a part of a block in place.
     fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
         match self {
-            Source::Bytes(bytes) => own.write(stage, piece.within, &bytes[piece.source()]),
+            Source::Bytes(bytes) => {
+                for (within, bytes) in piece.of(*bytes) {
+                    own.write(stage, within, bytes);
+                }
+            }
             Source::Zeros(_) | Source::ProvidedZeros(_) => own.zero(stage, piece.within, piece.len),
         }
     }
@@ -66,9 +75,18 @@ struct Piece {
 }
 
 impl Piece {
-    fn source(&self) -> core::ops::Range<usize> {
-        self.from as usize..(self.from + self.len) as usize
+    /// The bytes of this piece that each part of the source has, and where in the block they go.
+    fn of(self, source: [&[u8]; 2]) -> impl Iterator<Item = (u64, &[u8])> {
+        let parts = cut(source, self.from as usize, (self.from + self.len) as usize);
+        let within = [self.within, self.within + parts[0].len() as u64];
+        within.into_iter().zip(parts).filter(|(_, bytes)| !bytes.is_empty())
     }
+}
+
+/// Bytes `from` to `end` of two pieces that lie one behind the other.
+fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
+    let seam = first.len();
+    [&first[from.min(seam)..end.min(seam)], &second[from.saturating_sub(seam)..end.saturating_sub(seam)]]
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
@@ -117,12 +135,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// durable at return, overwrites in place after [`Volume::sync`]. Returns fewer bytes
     /// than given only if space ran out midway.
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], now: Time) -> Result<usize> {
+        self.write_parts(ino, offset, [bytes, &[]], now)
+    }
+
+    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one.
+    pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
         let mut size = self.file_size(ino)?;
-        let end = offset
-            .checked_add(bytes.len() as u64)
-            .filter(|&end| end <= MAX_FILE_SIZE)
-            .ok_or(Error::TooLarge)?;
-        if bytes.is_empty() {
+        let len = (parts[0].len() + parts[1].len()) as u64;
+        let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
+        if len == 0 {
             return Ok(0);
         }
         if end > size {
@@ -130,10 +151,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let mut done = 0;
         let mut most = LEAF_SIZE;
-        while done < bytes.len() as u64 {
+        while done < len {
             let at = offset + done;
             let piece = (LEAF_SIZE - at % LEAF_SIZE).min(most - at % BLOCK_SIZE).min(end - at);
-            let source = Source::Bytes(&bytes[done as usize..(done + piece) as usize]);
+            let source = Source::Bytes(cut(parts, done as usize, (done + piece) as usize));
             let raise = (at + piece > size).then_some(at + piece);
             match self.write_piece(ino, at, source, raise) {
                 Ok(()) => {}

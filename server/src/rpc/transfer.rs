@@ -188,7 +188,7 @@ impl Transfer {
         let most = received.len().min(PIECE);
         let n = piece(at, self.left(), most);
         if n > 0 && (self.direction == Direction::Store || ends_well(at, n, self.left())) {
-            let (stored, failure) = self.put(machine, at, &received[..n]);
+            let (stored, failure) = self.put(machine, at, [&received[..n], &[]]);
             stream.consume(stored);
             return self.account(s, stored, failure);
         }
@@ -198,29 +198,45 @@ impl Transfer {
         if stream.available() < block {
             return Ok(Step::Wait);
         }
-        let bytes = &mut s.out.room()[..block];
-        take(stream, bytes);
-        let (stored, failure) = self.put(machine, at, bytes);
+        let joined = &mut s.out.room()[..block];
+        take(stream, joined);
+        // With it goes what lies behind it, so that one change holds both.
+        let behind = stream.received();
+        let n = piece(at + block as u64, self.left() - block as u64, behind.len().min(PIECE - block));
+        let goes_on = n > 0 && ends_well(at, block + n, self.left());
+        let behind = &behind[..if goes_on { n } else { 0 }];
+        let (stored, failure) = self.put(machine, at, [joined, behind]);
         // All of the block was consumed, whatever was stored of it.
-        s.request.payload_left -= (block - stored) as u32;
+        stream.consume(stored.saturating_sub(block));
+        s.request.payload_left -= block.saturating_sub(stored) as u32;
         self.account(s, stored, failure)
     }
 
-    /// Gives bytes to the file; returns how many it took, and why not all.
-    fn put<M: Platform>(&self, machine: &mut M, at: u64, bytes: &[u8]) -> (usize, Option<Failure>) {
+    /// Gives bytes, in two pieces, to the file; returns how many it took, and why not all.
+    fn put<M: Platform>(&self, machine: &mut M, at: u64, parts: [&[u8]; 2]) -> (usize, Option<Failure>) {
+        let len = parts[0].len() + parts[1].len();
         let (stored, error) = if self.direction == Direction::Store {
-            match dax::store(machine, self.file.window, at, bytes) {
-                Ok(()) => (bytes.len(), None),
-                Err(e) => (e.done, Some(e.error)),
-            }
+            self.store(machine, at, parts)
         } else {
             let (ino, now) = (self.file.ino, machine.now());
-            match machine.volume(|v| v.write(ino, at, bytes, now)) {
-                Ok(n) => (n, (n < bytes.len()).then_some(Error::NoSpace)),
+            match machine.volume(|v| v.write_parts(ino, at, parts, now)) {
+                Ok(n) => (n, (n < len).then_some(Error::NoSpace)),
                 Err(e) => (0, Some(e)),
             }
         };
-        (stored.min(bytes.len()), error.map(|e| self.failed(e)))
+        (stored.min(len), error.map(|e| self.failed(e)))
+    }
+
+    /// Stores through the window; returns how many bytes it stored, and why not all.
+    fn store<M: Platform>(&self, machine: &mut M, at: u64, parts: [&[u8]; 2]) -> (usize, Option<Error>) {
+        let mut stored = 0;
+        for part in parts {
+            match dax::store(machine, self.file.window, at + stored as u64, part) {
+                Ok(()) => stored += part.len(),
+                Err(e) => return (stored + e.done, Some(e.error)),
+            }
+        }
+        (stored, None)
     }
 
     fn account(&mut self, s: &mut Session, stored: usize, failure: Option<Failure>) -> Result<Step, Failure> {
