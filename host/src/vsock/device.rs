@@ -323,11 +323,9 @@ impl Worker {
         }
     }
 
-    /// Takes on a client, or closes its connection: then nobody serves.
+    /// Takes on a client, or closes its connection. One that comes before the rings run waits for them: the guest may
+    /// have said already that it is ready, while QEMU's messages are still unread.
     fn admit(&mut self, stream: UnixStream, target: Target) {
-        if !lock(&self.session).is_running() {
-            return;
-        }
         if self.switch.len() >= self.room {
             return self.note(&format!("a client was turned away: there are {} already", self.switch.len()));
         }
@@ -396,6 +394,26 @@ fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
+    use std::time::Duration;
+
+    /// The guest says `ready` as soon as QEMU has written its messages, not when they have been read.
+    #[test]
+    fn a_client_that_comes_before_the_rings_run_is_not_turned_away() {
+        let folder = std::env::temp_dir().join(format!("umbra-vsock-early-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let listener = |name: &str| UnixListener::bind(folder.join(name)).unwrap();
+        let log = File::create(folder.join("log")).unwrap();
+        let device = Device::start(listener("qemu"), log, |why| panic!("{why}")).unwrap();
+        let offer = device.listen(listener("clients"), Target::Asked).unwrap();
+        let mut client = UnixStream::connect(folder.join("clients")).unwrap();
+        client.write_all(b"CONNECT 1\n").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let error = client.read(&mut [0]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+        drop(offer);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn tokens_are_what_they_were() {
