@@ -2,7 +2,7 @@
 //!
 //! | module        | what                                                      |
 //! |---------------|-----------------------------------------------------------|
-//! | [`bench`]     | benchmarks: rounds in the server, medians here             |
+//! | [`mod@bench`] | benchmarks: rounds in the server, medians here             |
 //! | [`build`]     | the loader and the kernel, from this source tree          |
 //! | [`client`]    | the client library, usable on its own                     |
 //! | [`launch`]    | the virtual machine: start, supervise, shut down          |

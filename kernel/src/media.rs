@@ -54,43 +54,39 @@ fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
         log::warn!("formatting, as told (format=yes)");
         return format_and_serve(nvdimm, windows);
     }
-    match mount(nvdimm, windows) {
-        Ok(volume) => {
-            serve_volume(volume);
-            Ok(())
-        }
-        Err((MountError::Blank, nvdimm, windows)) => {
+    match mount_and_serve(nvdimm, windows) {
+        Err(MountError::Blank) => {
             log::info!("the NVDIMM is blank: formatting");
-            format_and_serve(nvdimm, windows)
+            format_now()
         }
-        Err((why, nvdimm, windows)) => {
-            *IDLE.lock() = Some((nvdimm, windows));
-            Err(mount_error(why))
-        }
+        result => result.map_err(mount_error),
     }
 }
 
-/// Mounts, and notes how that went.
-fn mount(nvdimm: Nvdimm, windows: WindowTables) -> Result<dax::Volume, (MountError, Nvdimm, WindowTables)> {
+/// Mounts the volume, notes how that went, and serves it. On failure its parts are idle.
+fn mount_and_serve(nvdimm: Nvdimm, windows: WindowTables) -> Result<(), MountError> {
     let start = clock::now();
-    let volume = dax::Volume::mount(nvdimm, windows, clock::wall())?;
+    let volume = match dax::Volume::mount(nvdimm, windows, clock::wall()) {
+        Ok(volume) => volume,
+        Err((why, nvdimm, windows)) => {
+            *IDLE.lock() = Some((nvdimm, windows));
+            return Err(why);
+        }
+    };
     let took_ns = clock::now().0 - start.0;
     let rebuilt = volume.was_rebuilt();
     *MOUNTED.lock() = Mounted { took_ns, rebuilt };
     let how = if rebuilt { ", counted anew" } else { "" };
     log::info!("mounted in {}.{:03} ms{how}", took_ns / 1_000_000, took_ns / 1000 % 1000);
-    Ok(volume)
+    let space = volume.space();
+    log::info!("volume of {} blocks, {} free; {} window slots", space.total, space.free, dax::slots());
+    dax::serve(volume);
+    Ok(())
 }
 
 /// How the volume was mounted.
 pub fn mounted() -> Mounted {
     *MOUNTED.lock()
-}
-
-fn serve_volume(volume: dax::Volume) {
-    let space = volume.space();
-    log::info!("volume of {} blocks, {} free; {} window slots", space.total, space.free, dax::slots());
-    dax::serve(volume);
 }
 
 /// Overwrites the NVDIMM with an empty volume and serves that.
@@ -99,16 +95,7 @@ fn format_and_serve(mut nvdimm: Nvdimm, windows: WindowTables) -> Result<(), Str
         *IDLE.lock() = Some((nvdimm, windows));
         return Err(mount_error(why));
     }
-    match mount(nvdimm, windows) {
-        Ok(volume) => {
-            serve_volume(volume);
-            Ok(())
-        }
-        Err((why, nvdimm, windows)) => {
-            *IDLE.lock() = Some((nvdimm, windows));
-            Err(mount_error(why))
-        }
-    }
+    mount_and_serve(nvdimm, windows).map_err(mount_error)
 }
 
 fn format_options() -> FormatOptions {
