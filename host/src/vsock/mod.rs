@@ -16,7 +16,7 @@
 //! | `ring.rs`       | a virtqueue, and the chains of memory in it                   |
 //! | `switch.rs`     | what is done with packets: connections made, served, ended    |
 //! | `connection.rs` | one connection: its client, and credit                        |
-//! | `tests.rs`      | all of it against a guest that is memory in a test            |
+//! | `tests/`        | all of it against a guest that is memory in a test            |
 //!
 //! - Nothing waits for a client: what its socket has no room for is kept, up to the credit that the guest
 //!   has for that connection. Nothing waits for the guest: a client is read only when there is credit and a

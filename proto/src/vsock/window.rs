@@ -5,6 +5,11 @@
 
 use core::num::Wrapping;
 
+/// The peer may hold itself to less than it is granted, and says so nowhere: Linux sends no more ahead than its own
+/// buffer has room for (256 KiB, if nobody sets another), whatever the peer's. It never asks for credit either. So a receiver
+/// that tells of what it took only when its own window runs out may never be sent the bytes that would run it out.
+const MODEST_PEER: u32 = 256 << 10;
+
 /// What may be sent to the peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendWindow {
@@ -122,10 +127,11 @@ impl ReceiveWindow {
     }
 
     /// Whether the peer should be told: it knows of less than half of the window while
-    /// there is more.
+    /// there is more, or what it does not know of is half of what it dares to send ahead.
     pub fn worth_telling(&self) -> bool {
         let known = (self.told_end - self.received).0;
-        known < self.free() && known < self.size / 2
+        let untold = self.free().saturating_sub(known);
+        untold > 0 && (known < self.size / 2 || untold >= MODEST_PEER / 2)
     }
 }
 
@@ -169,6 +175,29 @@ mod tests {
         assert_eq!(window.receive(4097), Err(Overrun));
         window.told();
         assert!(!window.worth_telling(), "there is nothing new to tell");
+    }
+
+    #[test]
+    fn a_peer_that_sends_less_ahead_than_it_may_is_told_in_time() {
+        let mut receive = ReceiveWindow::new(16 << 20);
+        let mut send = SendWindow::default();
+        receive.told();
+        send.update(receive.size(), receive.consumed());
+        let (mut moved, mut told) = (0, 0);
+        while moved < 64 << 20 {
+            let n = send.free().min((MODEST_PEER - send.outstanding()) as usize).min(64 << 10);
+            assert!(n > 0, "stuck after {moved} bytes");
+            send.sent(n);
+            receive.receive(n as u32).unwrap();
+            receive.consume(n);
+            moved += n;
+            if receive.worth_telling() {
+                receive.told();
+                send.update(receive.size(), receive.consumed());
+                told += 1;
+            }
+        }
+        assert_eq!(told, (64 << 20) / (MODEST_PEER / 2));
     }
 
     proptest! {
