@@ -39,7 +39,7 @@ fn a_guest_that_sends_less_ahead_than_it_may_is_never_stuck() {
             guest.run();
         }
         let before = known_taken;
-        known_taken = guest.inbox.drain(..).last().map_or(before, |(header, _)| header.fwd_cnt);
+        known_taken = guest.inbox.drain(..).next_back().map_or(before, |(header, _)| header.fwd_cnt);
         assert!(
             known_taken > before,
             "all that was sent, {sent} bytes, was taken, and the guest knows of {before}"
