@@ -83,7 +83,7 @@ pub fn poll(board: Option<&mut Board>) -> bool {
 
 /// Whether everything that servers sent has left.
 pub fn is_drained() -> bool {
-    NET.lock().as_ref().is_none_or(|net| net.device.is_drained())
+    NET.lock().as_mut().is_none_or(|net| net.device.is_drained())
 }
 
 /// What happened since the start, if there is a device.

@@ -55,7 +55,10 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     let maximum = memory.saturating_add(machine.nvdimm_size).saturating_add(MEMORY_SLACK);
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     add(&["-machine", "q35,nvdimm=on,memory-backend=ram"]);
-    add(&["-accel", &machine.accel.to_string(), "-cpu", "max", "-smp", "1"]);
+    // QEMU emulates a machine that can never have a second processor without memory barriers. The vsock device, on another
+    // thread, needs those of the guest: each looks whether the other is about to sleep.
+    let processors = if machine.accel == Accel::Tcg { "1,maxcpus=2" } else { "1" };
+    add(&["-accel", &machine.accel.to_string(), "-cpu", "max", "-smp", processors]);
     if options.icount {
         add(&["-icount", "shift=0"]);
     }

@@ -3,14 +3,16 @@
 use super::hal::KernelHal;
 use crate::acpi;
 use crate::arch::apic;
-use crate::mm::space;
+use crate::mm::{direct, space};
 use crate::pci::bars::{self, BarError, Bars, HOLES, Range, Space};
 use crate::pci::msix::{Capability, ENTRY, Message};
 use crate::pci::ports::Ports;
 use crate::pci::registers::Registers;
 use crate::pci::scan::{Function, scan};
+use crate::vsock::crosses;
 use core::fmt;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering, fence};
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
 use virtio_drivers::transport::pci::{
     PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_VENDOR_ID, VirtioPciError,
@@ -29,6 +31,7 @@ const CONFIG_VECTOR: usize = 0x10;
 const QUEUE_SELECT: usize = 0x16;
 const QUEUE_VECTOR: usize = 0x1A;
 const QUEUE_NOTIFY_OFFSET: usize = 0x1E;
+const QUEUE_DEVICE: usize = 0x30;
 const COMMON_LEN: usize = 0x38;
 /// "No vector."
 const NO_VECTOR: u16 = 0xFFFF;
@@ -114,17 +117,42 @@ pub struct Device {
     capability: Capability,
 }
 
-/// The register that tells a device of new buffers in one queue.
+/// The register that tells a device of new buffers in one queue, and what the device wants to be told of: writing it is
+/// what costs most of all that is done for a packet.
+///
+/// `should_notify` of the queue is not it: it errs when the 16-bit counters turn over, and otherwise rings for everything.
 #[derive(Debug)]
 pub struct Doorbell {
     register: Registers,
     queue: u16,
+    /// The entry after whose addition the device wants to be told (2.7.10); without, after each.
+    wish: Option<&'static AtomicU16>,
+    /// Entries that were added, modulo 2^16; and those of them that were there when the wish was last looked at.
+    added: u16,
+    looked: u16,
 }
 
 impl Doorbell {
-    /// Tells it.
+    /// An entry was added to the queue.
+    pub fn added(&mut self) {
+        self.added = self.added.wrapping_add(1);
+    }
+
+    /// Tells the device of what was added since the last call, if it wants to know.
     pub fn ring(&mut self) {
-        self.register.write(0, self.queue);
+        if self.added == self.looked {
+            return;
+        }
+        let wanted = self.wish.is_none_or(|wish| {
+            // What was added is visible before the wish is read: either the device sees it when it looks for the last
+            // time before it sleeps, or its wish is seen here.
+            fence(Ordering::SeqCst);
+            crosses(wish.load(Ordering::Relaxed), self.looked, self.added)
+        });
+        self.looked = self.added;
+        if wanted {
+            self.register.write(0, self.queue);
+        }
     }
 }
 
@@ -201,8 +229,9 @@ impl Device {
         if accepted { Ok(()) } else { Err(Error::NoInterrupts) }
     }
 
-    /// The doorbell of a queue.
-    pub fn doorbell(&mut self, queue: u16) -> Result<Doorbell, Error> {
+    /// The doorbell of a queue that was set up with this many entries and has none yet; `by_index`: the device says
+    /// which it wants to be told of.
+    pub fn doorbell(&mut self, queue: u16, size: usize, by_index: bool) -> Result<Doorbell, Error> {
         self.common.write(QUEUE_SELECT, queue);
         let number = usize::from(self.common.read::<u16>(QUEUE_NOTIFY_OFFSET));
         let offset = number * self.notify_step;
@@ -211,7 +240,13 @@ impl Device {
             return Err(Error::Capability("notification"));
         }
         let register = map((start + offset as u64, 2), 2)?;
-        Ok(Doorbell { register, queue })
+        let half = |at| u64::from(self.common.read::<u32>(QUEUE_DEVICE + at));
+        // Behind flags, index and the entries of the used ring (2.7.8).
+        let wish = (half(0) | half(4) << 32) + 4 + 8 * size as u64;
+        // SAFETY: the queue has just been set up with this ring, which is in the direct map, aligned to 4 bytes, and never
+        // given back; the device alone writes there, 2 bytes at a time.
+        let wish = by_index.then(|| unsafe { &*direct(PhysAddr::new(wish)).as_ptr::<AtomicU16>() });
+        Ok(Doorbell { register, queue, wish, added: 0, looked: 0 })
     }
 }
 

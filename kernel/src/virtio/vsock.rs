@@ -9,8 +9,8 @@
 //! Header and payload are apart, so that payloads are aligned to pages. A header is cleared
 //! before the device gets it: what a device completes without writing is then no packet.
 //!
-//! The device is told of a whole batch at once, by one doorbell a queue. (`should_notify` of the queue
-//! is not used: it errs when its 16-bit counter turns over.)
+//! The device is told of a whole batch at once, by one doorbell a queue, and only if it wants to know. What it has sent is
+//! looked at only when buffers run short: each look asks it for an interrupt.
 
 use super::hal::{KernelHal, shared};
 use super::pci::{self, Doorbell, Error};
@@ -68,8 +68,6 @@ pub struct Vsock {
     transmit: VirtQueue<KernelHal, SIZE>,
     event: VirtQueue<KernelHal, EVENT_SIZE>,
     doorbells: [Doorbell; QUEUES as usize],
-    /// Whether a queue has news for the device.
-    news: [bool; QUEUES as usize],
     /// What the device has, by token.
     receiving: Box<[Option<Buffer>; SIZE]>,
     sending: Box<[Option<Sending>; SIZE]>,
@@ -122,7 +120,11 @@ impl Vsock {
         let receive = VirtQueue::new(transport, RECEIVE, false, by_index).map_err(Error::Queue)?;
         let transmit = VirtQueue::new(transport, TRANSMIT, false, by_index).map_err(Error::Queue)?;
         let event = VirtQueue::new(transport, EVENT, false, by_index).map_err(Error::Queue)?;
-        let doorbells = [device.doorbell(RECEIVE)?, device.doorbell(TRANSMIT)?, device.doorbell(EVENT)?];
+        let doorbells = [
+            device.doorbell(RECEIVE, SIZE, by_index)?,
+            device.doorbell(TRANSMIT, SIZE, by_index)?,
+            device.doorbell(EVENT, EVENT_SIZE, by_index)?,
+        ];
         let mut headers = shared((CONTROLS * HEADER_STEP).div_ceil(PAGE)).ok_or(Error::NoMemory)?;
         let mut controls = Vec::with_capacity(CONTROLS);
         for _ in 0..CONTROLS {
@@ -135,7 +137,6 @@ impl Vsock {
             transmit,
             event,
             doorbells,
-            news: [false; QUEUES as usize],
             receiving: Box::new([const { None }; SIZE]),
             sending: Box::new([const { None }; SIZE]),
             events: [const { None }; EVENT_SIZE],
@@ -185,7 +186,8 @@ impl Vsock {
     }
 
     /// Whether everything that was sent has left.
-    pub fn is_drained(&self) -> bool {
+    pub fn is_drained(&mut self) -> bool {
+        self.collect();
         self.free.len() == BUFFERS && self.controls.len() == CONTROLS
     }
 
@@ -197,7 +199,7 @@ impl Vsock {
             Ok(token) => self.events[usize::from(token)] = Some(event),
             Err(_) => self.break_down("has no room for an event"),
         }
-        self.news[usize::from(EVENT)] = true;
+        self.doorbells[usize::from(EVENT)].added();
     }
 
     /// The device did what no device does. Its queues are left alone from now on.
@@ -206,6 +208,38 @@ impl Vsock {
             log::error!("vsock: the device {what}; no client is served any more");
             self.broken = true;
         }
+    }
+
+    /// Takes back what was sent; the device interrupts when there is more of it.
+    fn collect(&mut self) -> Room {
+        let mut room = Room::AsBefore;
+        while !self.broken
+            && let Some(token) = Self::used(&self.transmit)
+        {
+            let sent = self.sending.get_mut(usize::from(token)).and_then(Option::take);
+            let done = match &sent {
+                None => Err(virtio_drivers::Error::WrongToken),
+                // SAFETY: the slices are those that were added under this token.
+                Some(Sending::Data(buffer, len)) => unsafe {
+                    self.transmit.pop_used(token, &[&buffer.header[..], &buffer.payload[..*len]], &mut [])
+                },
+                // SAFETY: as above.
+                Some(Sending::Control(header)) => unsafe {
+                    self.transmit.pop_used(token, &[&header[..]], &mut [])
+                },
+            };
+            if done.is_err() {
+                self.break_down("completed a packet that it does not have");
+                break;
+            }
+            match sent {
+                Some(Sending::Data(buffer, _)) => self.free.push(buffer),
+                Some(Sending::Control(header)) => self.controls.push(header),
+                None => {}
+            }
+            room = Room::Made;
+        }
+        room
     }
 
     /// The next token in the used ring of a queue, if any. Before it says that there is
@@ -249,7 +283,7 @@ impl Device for Vsock {
             Ok(token) => self.receiving[usize::from(token)] = Some(buffer),
             Err(_) => self.break_down("has no room for a receive buffer"),
         }
-        self.news[usize::from(RECEIVE)] = true;
+        self.doorbells[usize::from(RECEIVE)].added();
     }
 
     fn take(&mut self) -> Option<Buffer> {
@@ -268,7 +302,7 @@ impl Device for Vsock {
             Ok(token) => self.sending[usize::from(token)] = Some(Sending::Data(buffer, len)),
             Err(_) => self.break_down("has no room for a packet"),
         }
-        self.news[usize::from(TRANSMIT)] = true;
+        self.doorbells[usize::from(TRANSMIT)].added();
     }
 
     fn send_control(&mut self, header: &Header) -> Result<(), Busy> {
@@ -279,46 +313,18 @@ impl Device for Vsock {
             Ok(token) => self.sending[usize::from(token)] = Some(Sending::Control(control)),
             Err(_) => self.break_down("has no room for a packet"),
         }
-        self.news[usize::from(TRANSMIT)] = true;
+        self.doorbells[usize::from(TRANSMIT)].added();
         Ok(())
     }
 
     fn reap(&mut self) -> Room {
-        let mut room = Room::AsBefore;
-        while !self.broken
-            && let Some(token) = Self::used(&self.transmit)
-        {
-            let sent = self.sending.get_mut(usize::from(token)).and_then(Option::take);
-            let done = match &sent {
-                None => Err(virtio_drivers::Error::WrongToken),
-                // SAFETY: the slices are those that were added under this token.
-                Some(Sending::Data(buffer, len)) => unsafe {
-                    self.transmit.pop_used(token, &[&buffer.header[..], &buffer.payload[..*len]], &mut [])
-                },
-                // SAFETY: as above.
-                Some(Sending::Control(header)) => unsafe {
-                    self.transmit.pop_used(token, &[&header[..]], &mut [])
-                },
-            };
-            if done.is_err() {
-                self.break_down("completed a packet that it does not have");
-                break;
-            }
-            match sent {
-                Some(Sending::Data(buffer, _)) => self.free.push(buffer),
-                Some(Sending::Control(header)) => self.controls.push(header),
-                None => {}
-            }
-            room = Room::Made;
+        if self.free.len() > BUFFERS / 2 && self.controls.len() > CONTROLS / 2 {
+            return Room::AsBefore;
         }
-        room
+        self.collect()
     }
 
     fn notify(&mut self) {
-        for (news, doorbell) in self.news.iter_mut().zip(&mut self.doorbells) {
-            if core::mem::take(news) {
-                doorbell.ring();
-            }
-        }
+        self.doorbells.iter_mut().for_each(Doorbell::ring);
     }
 }

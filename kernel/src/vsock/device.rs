@@ -44,7 +44,8 @@ pub trait Device {
     /// Sends a packet without payload, if there is room for it now.
     fn send_control(&mut self, header: &Header) -> Result<(), Busy>;
 
-    /// Collects what was sent; returns whether there is room again that was not before.
+    /// Collects what was sent, unless there is room in plenty; returns whether there is room again that was not before. If
+    /// there is not, the device has something as soon as there is.
     fn reap(&mut self) -> Room;
 
     /// Tells the device of what was sent and recycled since the last call.
@@ -62,4 +63,31 @@ pub enum Room {
     Made,
     /// It did not.
     AsBefore,
+}
+
+/// Whether a counter that went from `old` to `new` passed `event`, all modulo 2^16: so both ends of a queue say which
+/// entry is the one that they want to be told of (virtio 1.2, 2.7.10.1).
+pub fn crosses(event: u16, old: u16, new: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_met_once_wherever_the_counters_are() {
+        for event in [0u16, 1, 100, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF] {
+            for before in 0..200u16 {
+                let old = event.wrapping_sub(before);
+                for steps in 1..200 {
+                    let new = old.wrapping_add(steps);
+                    assert_eq!(crosses(event, old, new), steps > before, "{event} in {old}..{new}");
+                }
+                // It was met before.
+                let old = event.wrapping_add(1 + before);
+                assert!(!crosses(event, old, old.wrapping_add(1)));
+            }
+        }
+    }
 }

@@ -100,6 +100,8 @@ pub struct Endpoint<S> {
     pending: VecDeque<Slot>,
     /// Resets to be sent.
     resets: VecDeque<Header>,
+    /// The device made room when nobody could make use of it any more.
+    room: bool,
     deadline: Option<Millis>,
     now: Millis,
     statistics: Statistics,
@@ -116,6 +118,7 @@ impl<S> Endpoint<S> {
             starved: VecDeque::with_capacity(MAX_CONNECTIONS),
             pending: VecDeque::with_capacity(MAX_CONNECTIONS),
             resets: VecDeque::with_capacity(MAX_CONNECTIONS + MAX_RESETS),
+            room: false,
             deadline: None,
             now: Millis(0),
             statistics: Statistics::default(),
@@ -139,7 +142,7 @@ impl<S> Endpoint<S> {
         H: Handler<Server = S>,
     {
         self.now = now;
-        if device.reap() == Room::Made {
+        if device.reap() == Room::Made || core::mem::take(&mut self.room) {
             self.send_pending(device);
             self.run_starved(device, handler);
         }
@@ -168,7 +171,10 @@ impl<S> Endpoint<S> {
         }
         self.send_pending(device);
         device.notify();
-        if more || !self.ready.is_empty() {
+        // Who waits for room waits for the device, which says so only to one who has just found none.
+        let waits = !self.starved.is_empty() || !self.pending.is_empty() || !self.resets.is_empty();
+        self.room = waits && device.reap() == Room::Made;
+        if more || self.room || !self.ready.is_empty() {
             return Next::Now;
         }
         self.deadline.map_or(Next::Event, Next::At)

@@ -51,7 +51,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room};
+pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room, crosses};
 pub use endpoint::{Endpoint, Handler, Next, Statistics};
 pub use pool::{CHUNK, Page, Pool};
 pub use umbra_proto::vsock::{Address, Cid, HEADER_LEN, Header, Operation, Port};

@@ -1,33 +1,40 @@
-//! The clients that are driven against both sides: qemu-img and nbdcopy, and for what the transport can do, sockets.
+//! The clients that are driven against both sides: one of our own that bounds nothing, qemu-img and nbdcopy; and for what
+//! the transport can do, the same loop as our own's over the raw services.
 
+use crate::client::{self, Echo, Order, Requests, Talk, connect, drive, drive_pairs};
 use crate::nbd::{SIZE, Side};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::Instant;
+use umbra_proto::nbd;
 use umbra_tests::linux::{find, run};
+
+/// Requests of each figure, and how many are under way where it is more than one.
+const SINGLE: usize = 4000;
+const PAIRS: usize = 2000;
+const MANY: usize = 24_000;
+const DEPTH: usize = 16;
+/// Large requests: bytes of each, and how many are under way.
+const LARGE: usize = 256 << 10;
+const LARGE_DEPTH: usize = 8;
 
 /// A bench of qemu-img: name, requests, depth, more arguments.
 const BENCHES: &[(&str, u32, u32, &[&str])] = &[
-    ("read_4k_qd1", 3000, 1, &[]),
-    ("read_4k_qd16", 16_000, 16, &[]),
-    ("write_4k_qd1", 3000, 1, &["-w"]),
-    ("write_4k_qd16", 16_000, 16, &["-w"]),
-    ("write_4k_flush", 1500, 1, &["-w", "--flush-interval=1"]),
+    ("qemu-img read_4k_qd1", 3000, 1, &[]),
+    ("qemu-img read_4k_qd16", 16_000, 16, &[]),
+    ("qemu-img write_4k_qd1", 3000, 1, &["-w"]),
+    ("qemu-img write_4k_qd16", 16_000, 16, &["-w"]),
+    ("qemu-img write_4k_flush", 1500, 1, &["-w", "--flush-interval=1"]),
 ];
-
-/// How long a client may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 type Figures = BTreeMap<&'static str, f64>;
 
 /// What is the ceiling of a figure.
 pub fn ceiling(name: &str) -> &'static str {
-    match name {
+    match name.split(' ').next_back().unwrap_or(name) {
         "read_4k_qd1" | "write_4k_qd1" => "raw_echo_4k_qd1",
         "read_4k_qd16" | "write_4k_qd16" => "raw_echo_4k_qd16",
         "write_4k_flush" => "raw_echo_4k_then_28",
@@ -69,6 +76,7 @@ fn medians(rounds: &[Figures]) -> Figures {
 
 fn one(side: &Side, disk: &Path) -> Result<Figures, String> {
     let mut figures = Figures::new();
+    own(side, &mut figures).map_err(|e| format!("the client on {}: {e}", side.socket(10809).display()))?;
     let uri = format!("nbd+unix:///{}?socket={}", side.export, side.socket(10809).display());
     for (name, count, depth, more) in BENCHES {
         let mut command = patiently(&find("qemu-img", "qemu-utils")?);
@@ -82,7 +90,9 @@ fn one(side: &Side, disk: &Path) -> Result<Figures, String> {
     }
     let nbdcopy = find("nbdcopy", "libnbd-bin")?;
     let disk = disk.to_string_lossy();
-    for (name, from, to) in [("seq_read", uri.as_str(), "null:"), ("seq_write", &*disk, uri.as_str())] {
+    for (name, from, to) in
+        [("nbdcopy seq_read", uri.as_str(), "null:"), ("nbdcopy seq_write", &*disk, uri.as_str())]
+    {
         let start = Instant::now();
         // One that stalls leaves its line out of the table, and the others in.
         match run(patiently(&nbdcopy).args(["--connections=1", "--requests=8", from, to])) {
@@ -96,32 +106,39 @@ fn one(side: &Side, disk: &Path) -> Result<Figures, String> {
     Ok(figures)
 }
 
-/// What the transport does without NBD.
-fn raw(side: &Side, figures: &mut Figures) -> std::io::Result<()> {
-    let connect = |port| -> std::io::Result<UnixStream> {
-        let stream = UnixStream::connect(side.socket(port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    };
-    let mut echo = connect(7)?;
-    let mut rounds = |sizes: &[usize], count: u32| -> std::io::Result<f64> {
-        let mut bytes = vec![7; 8192];
-        let start = Instant::now();
-        for _ in 0..count {
-            for &size in sizes {
-                echo.write_all(&bytes[..size])?;
-                echo.read_exact(&mut bytes[..size])?;
-            }
-        }
-        Ok(f64::from(count) / start.elapsed().as_secs_f64())
-    };
-    rounds(&[4096], 100)?;
-    figures.insert("raw_echo_4k_qd1", rounds(&[4096], 3000)?);
-    figures.insert("raw_echo_4k_then_28", rounds(&[4096, 28], 1500)?);
-    figures.insert("raw_echo_4k_qd16", deep(&echo, 16_000, 16)?);
+/// What our own client makes of it.
+fn own(side: &Side, figures: &mut Figures) -> io::Result<()> {
+    let mut stream = client::open(&side.socket(10809), side.export)?;
+    let make = |command, len, order| Requests::new(command, len, order, SIZE);
+    let small = |command| make(command, 4096, Order::Random);
+    let large = |command| make(command, LARGE, Order::InTurn);
+    let (read, write) = (nbd::Command::READ, nbd::Command::WRITE);
+    drive(&mut stream, &mut small(read), 200, 1)?;
+    figures.insert("read_4k_qd1", drive(&mut stream, &mut small(read), SINGLE, 1)?);
+    figures.insert("read_4k_qd16", drive(&mut stream, &mut small(read), MANY, DEPTH)?);
+    figures.insert("write_4k_qd1", drive(&mut stream, &mut small(write), SINGLE, 1)?);
+    figures.insert("write_4k_qd16", drive(&mut stream, &mut small(write), MANY, DEPTH)?);
+    let mut flush = make(nbd::Command::FLUSH, 0, Order::InTurn);
+    figures.insert("write_4k_flush", drive_pairs(&mut stream, &mut small(write), &mut flush, PAIRS)?);
+    let megabytes = LARGE as f64 / 1e6;
+    let count = 2 * SIZE as usize / LARGE;
+    for (name, command) in [("seq_read", read), ("seq_write", write)] {
+        let rate = drive(&mut stream, &mut large(command), count, LARGE_DEPTH)?;
+        figures.insert(name, rate * megabytes);
+    }
+    Ok(())
+}
 
-    let mut source = connect(19)?;
+/// What the transport does without NBD.
+fn raw(side: &Side, figures: &mut Figures) -> io::Result<()> {
+    let mut echo = connect(&side.socket(7))?;
+    let talk = &mut Echo(4096) as &mut dyn Talk;
+    drive(&mut echo, talk, 200, 1)?;
+    figures.insert("raw_echo_4k_qd1", drive(&mut echo, talk, SINGLE, 1)?);
+    figures.insert("raw_echo_4k_then_28", drive_pairs(&mut echo, talk, &mut Echo(28), PAIRS)?);
+    figures.insert("raw_echo_4k_qd16", drive(&mut echo, talk, MANY, DEPTH)?);
+
+    let mut source = connect(&side.socket(19))?;
     // So much is asked of Umbra's; Linux's sends zeros without end.
     source.write_all(&SIZE.to_le_bytes())?;
     let mut piece = vec![0; 1 << 20];
@@ -129,14 +146,14 @@ fn raw(side: &Side, figures: &mut Figures) -> std::io::Result<()> {
     while left > 0 {
         let most = left.min(piece.len());
         match source.read(&mut piece[..most])? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n => left -= n,
         }
     }
     figures.insert("raw_source", SIZE as f64 / 1e6 / start.elapsed().as_secs_f64());
     drop(source);
 
-    let mut sink = connect(9)?;
+    let mut sink = connect(&side.socket(9))?;
     let start = Instant::now();
     for _ in 0..SIZE as usize / piece.len() {
         sink.write_all(&piece)?;
@@ -146,41 +163,4 @@ fn raw(side: &Side, figures: &mut Figures) -> std::io::Result<()> {
     sink.read_to_end(&mut Vec::new())?;
     figures.insert("raw_sink", SIZE as f64 / 1e6 / start.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// Echoes 4 KiB with so many under way; how many a second.
-fn deep(echo: &UnixStream, count: usize, depth: usize) -> std::io::Result<f64> {
-    const LEN: usize = 4096;
-    let (permit, permits) = std::sync::mpsc::sync_channel::<()>(depth);
-    let mut sender = echo.try_clone()?;
-    let mut receiver = echo.try_clone()?;
-    let start = Instant::now();
-    let sending = thread::spawn(move || -> std::io::Result<()> {
-        let bytes = [7; LEN];
-        for _ in 0..count {
-            // Blocks while as many are under way; fails when the other side has given up.
-            if permit.send(()).is_err() {
-                break;
-            }
-            sender.write_all(&bytes)?;
-        }
-        Ok(())
-    });
-    let mut bytes = vec![0; LEN * depth];
-    let (mut received, mut done) = (0, 0);
-    while done < count {
-        match receiver.read(&mut bytes)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => received += n,
-        }
-        while done < received / LEN {
-            done += 1;
-            // The permit of what came back.
-            let _ = permits.try_recv();
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    drop(permits);
-    sending.join().map_err(|_| std::io::Error::other("the sender has failed"))??;
-    Ok(count as f64 / seconds)
 }

@@ -1,5 +1,6 @@
 //! Measures Umbra beside its peers, in one go: `cargo peers xfs`, `cargo peers nbd`. See `tests/peers/README.md`.
 
+mod client;
 mod drive;
 mod nbd;
 mod table;

@@ -23,15 +23,23 @@ pub const PORTS: [u32; 4] = [7, 9, 19, 10809];
 /// Bytes of the disk.
 pub const SIZE: u64 = 128 << 20;
 
-/// How often Umbra should do what nbdkit does once.
-const AIMS: &[(&str, f64)] = &[
-    ("read_4k_qd1", 1.5),
-    ("read_4k_qd16", 3.0),
-    ("write_4k_qd1", 1.5),
-    ("write_4k_qd16", 3.0),
-    ("write_4k_flush", 10.0),
-    ("seq_read", 2.0),
-    ("seq_write", 2.0),
+/// How often Umbra should do what nbdkit does once. The lines of other people's clients have no aim: what such a client
+/// takes for itself is the same on both sides.
+const AIMS: &[(&str, Option<f64>)] = &[
+    ("read_4k_qd1", Some(1.5)),
+    ("read_4k_qd16", Some(3.0)),
+    ("write_4k_qd1", Some(1.5)),
+    ("write_4k_qd16", Some(3.0)),
+    ("write_4k_flush", Some(10.0)),
+    ("seq_read", Some(2.0)),
+    ("seq_write", Some(2.0)),
+    ("qemu-img read_4k_qd1", None),
+    ("qemu-img read_4k_qd16", None),
+    ("qemu-img write_4k_qd1", None),
+    ("qemu-img write_4k_qd16", None),
+    ("qemu-img write_4k_flush", None),
+    ("nbdcopy seq_read", None),
+    ("nbdcopy seq_write", None),
 ];
 /// Or this far from what the transport can do, if that is at least what Linux makes of it.
 const FROM_CEILING: f64 = 1.2;
@@ -109,6 +117,7 @@ fn start_linux(folder: &Path) -> Result<Linux, String> {
     // As Umbra's, but for its memory; Linux would copy with `rep movsb`, which emulation runs byte by byte.
     let qemu = Command::new(qemu)
         .args(["-accel", "tcg", "-machine", "q35,nvdimm=on,memory-backend=ram", "-cpu", "max,-erms,-fsrm"])
+        .args(["-smp", "1,maxcpus=2"])
         .args(["-m", "1G,slots=2,maxmem=8G", "-object", "memory-backend-memfd,id=ram,size=1G,share=on"])
         .arg("-object")
         .arg(format!("memory-backend-file,id=nv,share=on,mem-path={},size=1G,prealloc=on", nvdimm.display()))
@@ -189,7 +198,7 @@ struct Row {
     name: &'static str,
     peer: f64,
     ours: f64,
-    aim: f64,
+    aim: Option<f64>,
     /// What the transports can do.
     ceilings: Option<(f64, f64)>,
 }
@@ -203,13 +212,14 @@ impl Row {
         self.ceilings.filter(|(peer, ours)| ours >= peer).map(|(_, ours)| ours / self.ours)
     }
     fn is_met(&self) -> bool {
-        self.ratio() >= self.aim || self.below_ceiling().is_some_and(|far| far <= FROM_CEILING)
+        self.aim.is_none_or(|aim| self.ratio() >= aim)
+            || self.below_ceiling().is_some_and(|far| far <= FROM_CEILING)
     }
 }
 
 impl Measured {
     fn rows(&self) -> Vec<Row> {
-        let row = |&(name, aim): &(&'static str, f64)| {
+        let row = |&(name, aim): &(&'static str, Option<f64>)| {
             let raw = drive::ceiling(name);
             let ceilings = self.peer.get(raw).copied().zip(self.ours.get(raw).copied());
             Some(Row { name, peer: *self.peer.get(name)?, ours: *self.ours.get(name)?, aim, ceilings })
@@ -220,7 +230,7 @@ impl Measured {
     /// The table.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{:<16} {:>10} {:>10} {:>7} {:>6} {:>12} {:>12} {:>10}\n",
+            "{:<23} {:>10} {:>10} {:>7} {:>6} {:>12} {:>12} {:>10}\n",
             "per second", "nbdkit", "Umbra", "ratio", "aim", "raw, Linux", "raw, Umbra", "raw/Umbra"
         );
         for row in self.rows() {
@@ -230,15 +240,17 @@ impl Measured {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{:<16} {:>10.0} {:>10.0} {:>7.2} {:>6.1} {raw_peer:>12.0} {raw_ours:>12.0} {far:>10}{mark}",
+                "{:<23} {:>10.0} {:>10.0} {:>7.2} {:>6} {raw_peer:>12.0} {raw_ours:>12.0} {far:>10}{mark}",
                 row.name,
                 row.peer,
                 row.ours,
                 row.ratio(),
-                row.aim,
+                row.aim.map_or("-".into(), |aim| format!("{aim:.1}")),
             );
         }
-        text.push_str("seq_*: MB a second; the others: requests a second (write_4k_flush: pairs)\n");
+        text.push_str(
+            "seq: MB a second; the others: requests a second (write_4k_flush: pairs of requests)\n",
+        );
         text
     }
 
