@@ -86,61 +86,78 @@ pub fn bars(
     Ok(svg)
 }
 
-/// Lines over a logarithmic scale; what goes up is linear, from 0.
-pub fn lines(title: &str, x: Axis, y: Axis, lines: &[Line]) -> Result<String, String> {
-    draw_lines(title, x, y, lines, |range| range)
+/// How what goes up is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// From 0.
+    Linear,
+    /// By decades.
+    Logarithmic,
 }
 
-/// Lines over two logarithmic scales.
-pub fn log_lines(title: &str, x: Axis, y: Axis, lines: &[Line]) -> Result<String, String> {
-    let low = lines.iter().flat_map(|line| &line.1).map(|p| p.1).fold(f64::INFINITY, f64::min);
-    draw_lines(title, x, y, lines, |range| (low / 2.0..range.end).log_scale())
+/// Lines over a logarithmic scale, with a mark at each point.
+pub fn lines(title: &str, x: Axis, y: Axis, scale: Scale, lines: &[Line]) -> Result<String, String> {
+    let values = || lines.iter().flat_map(|line| &line.1).map(|p| p.1);
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    match scale {
+        Scale::Linear => draw_lines(title, x, y, lines, 0f64..high * 1.2),
+        Scale::Logarithmic => {
+            let range = low / 1.5..high * 1.5;
+            let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+            let marks = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|first| first * 10f64.powi(decade)));
+            let marks = marks.filter(|mark| range.contains(mark)).collect();
+            draw_lines(title, x, y, lines, range.log_scale().with_key_points(marks))
+        }
+    }
 }
 
-fn draw_lines<Y>(
-    title: &str,
-    x: Axis,
-    y: Axis,
-    lines: &[Line],
-    scale: impl Fn(std::ops::Range<f64>) -> Y,
-) -> Result<String, String>
+fn draw_lines<Y>(title: &str, x: Axis, y: Axis, lines: &[Line], up: Y) -> Result<String, String>
 where
     Y: AsRangedCoord<Value = f64>,
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let points = || lines.iter().flat_map(|line| &line.1);
-    let low = points().map(|p| p.0).fold(f64::INFINITY, f64::min);
-    let high = points().map(|p| p.0).fold(low, f64::max);
-    let top = points().map(|p| p.1).fold(0.0, f64::max) * 1.2;
+    // What was measured is marked, not round numbers.
+    let mut marks: Vec<f64> = lines.iter().flat_map(|line| &line.1).map(|p| p.0).collect();
+    marks.sort_by(f64::total_cmp);
+    marks.dedup();
+    let (Some(&low), Some(&high)) = (marks.first(), marks.last()) else {
+        return Err("cannot draw: there are no points".to_string());
+    };
     let mut svg = String::new();
     {
-        let area = area(&mut svg, 420)?;
+        let (head, area) = area(&mut svg, 430)?.split_vertically(64);
+        head.draw(&Text::new(title.to_string(), (90, 14), (FONT, 18))).map_err(text)?;
+        let mut left = 90;
+        for (at, (name, _)) in lines.iter().enumerate().filter(|_| lines.len() > 1) {
+            let colour = COLOURS[at % COLOURS.len()];
+            let key = PathElement::new([(left, 49), (left + 18, 49)], colour.stroke_width(2));
+            head.draw(&key).map_err(text)?;
+            head.draw(&Text::new(name.clone(), (left + 24, 42), (FONT, 13))).map_err(text)?;
+            left += 54 + 7 * name.chars().count() as i32;
+        }
         let mut chart = ChartBuilder::on(&area)
-            .caption(title, (FONT, 18))
             .margin(12)
+            .margin_top(4)
+            .margin_right(40)
             .x_label_area_size(44)
             .y_label_area_size(90)
-            .build_cartesian_2d((low..high * 1.1).log_scale(), scale(0f64..top))
+            .build_cartesian_2d((low..high * 1.05).log_scale().with_key_points(marks), up)
             .map_err(text)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .y_labels(7)
             .x_desc(x.label)
             .y_desc(y.label)
             .x_label_formatter(&|value| (x.show)(*value))
             .y_label_formatter(&|value| (y.show)(*value))
             .draw()
             .map_err(text)?;
-        for (at, (name, points)) in lines.iter().enumerate() {
+        for (at, (_, points)) in lines.iter().enumerate() {
             let colour = COLOURS[at % COLOURS.len()];
             let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
-            let drawn = chart.draw_series(line).map_err(text)?;
-            if lines.len() > 1 {
-                drawn
-                    .label(name)
-                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], colour.stroke_width(2)));
-            }
+            chart.draw_series(line).map_err(text)?;
         }
-        legend(&mut chart, lines.len() > 1)?;
         area.present().map_err(text)?;
     }
     Ok(svg)
@@ -186,7 +203,13 @@ mod tests {
             assert!(svg.contains(part), "{part} is not in {svg}");
         }
         let all = [("clone".to_string(), vec![(4096.0, 10.0), (1e9, 11.0)])];
-        assert!(lines("Clones", AXIS, AXIS, &all).unwrap().contains("polyline"));
-        assert!(log_lines("Clones", AXIS, AXIS, &all).unwrap().contains("polyline"));
+        for scale in [Scale::Linear, Scale::Logarithmic] {
+            let svg = lines("Clones", AXIS, AXIS, scale, &all).unwrap();
+            for part in ["Clones", "polyline", "4096", "1000000000"] {
+                assert!(svg.contains(part), "{part} is not in {svg}");
+            }
+            assert!(!svg.contains("clone"), "one line needs no name: {svg}");
+            assert!(lines("Clones", AXIS, AXIS, scale, &[]).is_err());
+        }
     }
 }

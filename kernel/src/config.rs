@@ -16,6 +16,9 @@ pub struct Config {
     pub no_volume: bool,
     /// `echo=yes`: the console echoes what it reads and prompts, for a bare terminal.
     pub echo: bool,
+    /// `slots=NUMBER`: so many slots of windows, and not as many as suit the RAM. With none, nothing can
+    /// be read through windows: that is how their memory is measured.
+    pub slots: Option<u32>,
 }
 
 impl Config {
@@ -38,6 +41,11 @@ impl Config {
     fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
         let equals = line.iter().position(|b| *b == b'=').ok_or("not of the form key=value")?;
         let (key, value) = (&line[..equals], &line[equals + 1..]);
+        if key == b"slots" {
+            let number = core::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            self.slots = Some(number.ok_or("the value is not a number")?);
+            return Ok(());
+        }
         let yes = match value {
             b"yes" => true,
             b"no" => false,
@@ -64,5 +72,7 @@ mod tests {
         assert_eq!(problems.len(), 3);
         assert_eq!(problems[0], "volume=maybe: the value is neither yes nor no");
         assert_eq!(Config::parse(b"").0, Config::default());
+        assert_eq!(Config::parse(b"slots=12").0.slots, Some(12));
+        assert_eq!(Config::parse(b"slots=-1").1, ["slots=-1: the value is not a number"]);
     }
 }

@@ -44,8 +44,8 @@ fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
         nvdimm.len() >> 20,
         nvdimm::flush_name()
     );
-    let windows =
-        WindowTables::new(memory.usable(), nvdimm.phys()).ok_or("no memory for page tables of windows")?;
+    let windows = WindowTables::new(memory.usable(), config.slots, nvdimm.phys())
+        .ok_or("no memory for page tables of windows")?;
     if config.no_volume {
         *IDLE.lock() = Some((nvdimm, windows));
         return Err("not mounted, as told (volume=no)".to_string());

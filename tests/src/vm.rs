@@ -22,11 +22,12 @@ pub struct Machine {
     nvdimm_size: String,
     memory: String,
     features: Vec<&'static str>,
+    in_memory: bool,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Machine { nvdimm_size: "64M".into(), memory: "64M".into(), features: Vec::new() }
+        Machine { nvdimm_size: "64M".into(), memory: "64M".into(), features: Vec::new(), in_memory: false }
     }
 }
 
@@ -39,6 +40,11 @@ impl Machine {
     /// With so much memory.
     pub fn memory(self, size: &str) -> Machine {
         Machine { memory: size.into(), ..self }
+    }
+
+    /// With its NVDIMM in memory, where that is possible: nobody waits for a disk then.
+    pub fn in_memory(self) -> Machine {
+        Machine { in_memory: true, ..self }
     }
 
     /// With a feature of the kernel.
@@ -56,7 +62,10 @@ impl Machine {
 
     /// Makes the state directory, and launches nothing yet.
     pub fn prepare(self) -> Vm {
-        let folder = tempfile::Builder::new().prefix("umbra-test-").tempdir().expect("a folder for the test");
+        let shm = Path::new("/dev/shm");
+        let base = if self.in_memory && shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("umbra-test-").tempdir_in(base);
+        let folder = folder.expect("a folder for the test");
         let images = programs::images(&self.features);
         let state = StateDir::new(folder.path().join("state"));
         Vm { machine: self, folder: Some(folder), state, loader: images.loader, kernel: images.kernel }

@@ -60,14 +60,18 @@ pub struct WindowTables {
 unsafe impl Send for WindowTables {}
 
 impl WindowTables {
-    /// Takes frames for as many slots as suit `ram` bytes of RAM, and hooks them into the
-    /// address space. Blocks are counted from `media`. Once; `None` if there is no memory.
-    pub fn new(ram: u64, media: PhysAddr) -> Option<WindowTables> {
+    /// Takes frames for as many slots as are wanted, or else suit `ram` bytes of RAM, and hooks them
+    /// into the address space. Blocks are counted from `media`. Once; `None` if there is no memory.
+    pub fn new(ram: u64, wanted: Option<u32>, media: PhysAddr) -> Option<WindowTables> {
         assert_eq!(slots(), 0, "the window area is built once");
-        let mut slots = (ram / RAM_PER_SLOT).clamp(FEWEST_SLOTS, MOST_SLOTS);
+        let mut slots = match wanted {
+            Some(wanted) => u64::from(wanted).min(MOST_SLOTS),
+            None => (ram / RAM_PER_SLOT).clamp(FEWEST_SLOTS, MOST_SLOTS),
+        };
         let (tables, entries) = loop {
             match frames::alloc_contiguous(slots as usize) {
-                Some(run) => break run,
+                Some((tables, entries)) => break (tables, entries.as_ptr().cast()),
+                None if slots == 0 => break (PhysAddr::zero(), core::ptr::null_mut()),
                 None if slots > FEWEST_SLOTS => slots /= 2,
                 None => return None,
             }
@@ -79,12 +83,7 @@ impl WindowTables {
         }
         let (zero, _) = frames::alloc_contiguous(1)?;
         SLOTS.store(slots as u32, Ordering::Relaxed);
-        Some(WindowTables {
-            entries: entries.as_ptr().cast(),
-            slots: slots as u32,
-            zero: zero.as_u64(),
-            media: media.as_u64(),
-        })
+        Some(WindowTables { entries, slots: slots as u32, zero: zero.as_u64(), media: media.as_u64() })
     }
 
     #[inline]
