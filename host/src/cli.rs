@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use umbra::launch::ExtraNvdimm;
 use umbra::launch::accel::Choice;
 use umbra::units::{parse_byte, parse_bytes, parse_hex};
 
@@ -112,11 +113,16 @@ pub enum Command {
 Examples:
   umbra up                               in the foreground; Ctrl-C shuts down cleanly
   umbra up --detach --nvdimm-size 64G    in the background, once the guest is ready
-  umbra up --state /tmp/u --format       start over with an empty volume")]
+  umbra up --state /tmp/u --format       start over with an empty volume
+  umbra up --extra-nvdimm scratch.img:4G another NVDIMM, for `nbd+unix:///nvdimm%3A1?socket=...`")]
 pub struct Up {
     /// Size of a new NVDIMM image; an existing one must have it [default: 1G, or what is there]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub nvdimm_size: Option<u64>,
+
+    /// Another NVDIMM, which holds no volume but is served whole (as nvdimm:N); a SIZE makes the file. Repeatable
+    #[arg(long, value_name = "PATH[:SIZE]")]
+    pub extra_nvdimm: Vec<ExtraNvdimm>,
 
     /// Memory of the guest
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_bytes)]

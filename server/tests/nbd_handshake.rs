@@ -72,6 +72,35 @@ fn what_is_not_there_is_unknown_and_the_handshake_goes_on() {
 }
 
 #[test]
+fn a_region_that_cannot_be_served_is_refused_in_words() {
+    let mut m = machine_with(b"disk", b"x");
+    for why in ["the volume is on it", "is not well", "a volume of its own"] {
+        let index = m.add_region(4);
+        m.devices[index] = None;
+        m.regions[index].served = why.starts_with("the volume");
+        m.regions[index].problem = (why == "is not well").then(|| why.into());
+    }
+    let free = m.add_region(4);
+    let mut c = Connection::new(&mut m);
+    for (name, code, why) in [
+        ("nvdimm:0", ReplyCode::ERR_POLICY, "cannot serve 'nvdimm:0': the volume is on it"),
+        ("nvdimm:1", ReplyCode::ERR_POLICY, "cannot serve 'nvdimm:1': is not well"),
+        ("nvdimm:2", ReplyCode::ERR_POLICY, "cannot serve 'nvdimm:2': it holds a volume of its own"),
+        ("nvdimm:4", ReplyCode::ERR_UNKNOWN, "there is no 'nvdimm:4': regions here: 4"),
+        ("nvdimm:one", ReplyCode::ERR_UNKNOWN, "'nvdimm:one' is no NVDIMM region"),
+    ] {
+        let (last, said) = c.option(&mut m, OptionCode::GO, &go(name.as_bytes(), &[])).pop().unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(last, code, "{said}");
+        assert!(said.starts_with(why), "{said}");
+    }
+    assert_eq!(
+        c.answer(&mut m, OptionCode::GO, &go(format!("nvdimm:{free}").as_bytes(), &[])),
+        ReplyCode::ACK
+    );
+}
+
+#[test]
 fn options_that_are_not_served_are_refused_in_words() {
     let mut m = machine_with(b"disk", b"x");
     let mut c = Connection::new(&mut m);

@@ -29,23 +29,11 @@ pub struct Disk {
 impl Disk {
     /// Connects and chooses an export; selects all contexts where the style has them.
     pub fn open(state: &StateDir, name: &str, style: Style) -> Disk {
-        let mut stream = connect(state, PORT).expect("a connection to NBD");
-        stream.set_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut received = Vec::new();
-        while received.len() < 18 {
-            more(&mut stream, &mut received);
-        }
-        take_greeting(&mut received);
-        stream.write_all(&hello()).expect("sent");
+        let mut talk = Handshake::start(state);
         let mut ask = |code, data: &[u8]| {
-            stream.write_all(&option(code, data)).expect("sent");
-            loop {
-                if let Some(replies) = take_replies(&mut received, code) {
-                    assert_eq!(replies.last().map(|r| r.0), Some(ReplyCode::ACK), "{code}: {replies:?}");
-                    return replies;
-                }
-                more(&mut stream, &mut received);
-            }
+            let replies = talk.ask(code, data);
+            assert_eq!(replies.last().map(|r| r.0), Some(ReplyCode::ACK), "{code}: {replies:?}");
+            replies
         };
         if style != Style::Simple {
             let code = match style {
@@ -57,10 +45,16 @@ impl Disk {
             ContextRequest::encode(name.as_bytes(), &[b"base:allocation", b"x-umbra:sharing"], &mut data);
             ask(OptionCode::SET_META_CONTEXT, &data);
         }
-        let mut data = Vec::new();
-        InfoRequest::encode(name.as_bytes(), &[InfoType::BLOCK_SIZE], &mut data);
-        let (size, flags) = export_info(&ask(OptionCode::GO, &data));
+        let (size, flags) = export_info(&ask(OptionCode::GO, &go(name)));
+        let stream = talk.stream;
         Disk { stream, style, client: Client::new(style), size, flags }
+    }
+
+    /// Asks for an export that is refused; returns how, and what is said.
+    pub fn refused(state: &StateDir, name: &str) -> (ReplyCode, String) {
+        let (code, said) = Handshake::start(state).ask(OptionCode::GO, &go(name)).pop().expect("a reply");
+        assert!(code.is_error(), "{name}: {code}");
+        (code, String::from_utf8(said).expect("text"))
     }
 
     /// Sends a request; returns its cookie. Fails when the connection is gone.
@@ -134,6 +128,44 @@ impl Disk {
         let mut byte = [0];
         matches!(self.stream.read(&mut byte), Ok(0))
             || self.stream.write_all(&[0]).is_err_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+/// The data of a GO.
+fn go(name: &str) -> Vec<u8> {
+    let mut data = Vec::new();
+    InfoRequest::encode(name.as_bytes(), &[InfoType::BLOCK_SIZE], &mut data);
+    data
+}
+
+/// A connection that has not chosen an export.
+struct Handshake {
+    stream: Stream,
+    received: Vec<u8>,
+}
+
+impl Handshake {
+    fn start(state: &StateDir) -> Handshake {
+        let mut stream = connect(state, PORT).expect("a connection to NBD");
+        stream.set_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut received = Vec::new();
+        while received.len() < 18 {
+            more(&mut stream, &mut received);
+        }
+        take_greeting(&mut received);
+        stream.write_all(&hello()).expect("sent");
+        Handshake { stream, received }
+    }
+
+    /// All replies to an option.
+    fn ask(&mut self, code: OptionCode, data: &[u8]) -> Vec<(ReplyCode, Vec<u8>)> {
+        self.stream.write_all(&option(code, data)).expect("sent");
+        loop {
+            if let Some(replies) = take_replies(&mut self.received, code) {
+                return replies;
+            }
+            more(&mut self.stream, &mut self.received);
+        }
     }
 }
 

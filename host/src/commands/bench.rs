@@ -58,6 +58,7 @@ fn on_a_machine_of_its_own(options: &Bench) -> Outcome<(Vec<Figure>, Vec<Figure>
     detach::start(&Options {
         state: folder.path().to_path_buf(),
         nvdimm_size: Some(NVDIMM_SIZE),
+        extra_nvdimms: Vec::new(),
         memory: DEFAULT_MEMORY,
         accel: accel::Choice::Tcg,
         format: false,

@@ -37,6 +37,7 @@ pub fn up(context: &Context, options: Up) -> Outcome {
     let launch = Options {
         state: state.path().to_path_buf(),
         nvdimm_size: options.nvdimm_size,
+        extra_nvdimms: options.extra_nvdimm,
         memory: options.memory,
         accel: options.accel,
         format: options.format,

@@ -24,7 +24,7 @@
 //! | `control`       | requests to the supervisor, and the client side of them  |
 //! | `detach`        | a supervisor in the background                           |
 //! | `leash`         | children that die with their parent                      |
-//! | `nvdimm`        | the image file                                           |
+//! | `nvdimm`        | the image files                                          |
 //! | `qemu`          | QEMU's command line                                      |
 //! | `relay`         | plain sockets before ports, where the host kernel does vsock |
 //! | `supervisor`    | start, wait, shut down                                   |
@@ -52,6 +52,8 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::{env, fmt, io};
 
+pub use nvdimm::ExtraNvdimm;
+
 /// Size of a new NVDIMM where none is asked for.
 pub const DEFAULT_NVDIMM_SIZE: u64 = 1 << 30;
 /// Memory of the guest where none is asked for.
@@ -68,6 +70,9 @@ pub struct Options {
     /// Size of the NVDIMM in bytes: what a new image gets, and what an existing one must
     /// have. `None` takes an existing one as it is. `Some(0)` runs without an NVDIMM.
     pub nvdimm_size: Option<u64>,
+    /// NVDIMMs beside the volume's.
+    #[serde(default)]
+    pub extra_nvdimms: Vec<ExtraNvdimm>,
     /// Memory of the guest in bytes.
     pub memory: u64,
     /// Which accelerator.

@@ -1,17 +1,94 @@
-//! The image file behind the NVDIMM.
+//! The image files behind the NVDIMMs: the volume's, and any beside it.
 //!
-//! It is created sparse and then only ever mapped: nothing here truncates, overwrites or
+//! They are created sparse and then only ever mapped: nothing here truncates, overwrites or
 //! removes an existing one.
 
 use super::{DEFAULT_NVDIMM_SIZE, LaunchError};
 use crate::state::StateDir;
-use crate::units::show_bytes;
-use std::fs::{self, OpenOptions};
+use crate::units::{parse_bytes, show_bytes};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// QEMU maps the file in pages.
 const GRANULE: u64 = 4096;
+
+/// An NVDIMM that is not the volume's: its image file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraNvdimm {
+    /// The file, by an absolute path.
+    pub path: PathBuf,
+    /// What a new file gets, and an existing one must have. `None`: it is there.
+    pub size: Option<u64>,
+}
+
+/// From `PATH` or `PATH:SIZE`.
+impl FromStr for ExtraNvdimm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // What follows a colon and is no size is a part of the path.
+        let sized = text.rsplit_once(':').and_then(|(path, size)| Some((path, parse_bytes(size).ok()?)));
+        let (path, size) = sized.map_or((text, None), |(path, size)| (path, Some(size)));
+        let path = std::path::absolute(path).map_err(|error| format!("'{path}' is no path: {error}"))?;
+        Ok(ExtraNvdimm { path, size })
+    }
+}
+
+/// An NVDIMM beside the volume's, ready to be mapped.
+pub(super) struct Extra {
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+    /// Keeps it to this machine.
+    pub(super) _lock: File,
+}
+
+/// Makes sure that the images beside the volume's are there, and nobody else's.
+pub(super) fn prepare_extra(
+    state: &StateDir,
+    volume: u64,
+    wanted: &[ExtraNvdimm],
+) -> Result<Vec<Extra>, LaunchError> {
+    if volume == 0 && !wanted.is_empty() {
+        return Err(LaunchError::Unusable(
+            "--extra-nvdimm needs the NVDIMM of the volume beside it: with --nvdimm-size 0 there is none"
+                .into(),
+        ));
+    }
+    wanted.iter().map(|wanted| prepare_one(state, wanted)).collect()
+}
+
+fn prepare_one(state: &StateDir, wanted: &ExtraNvdimm) -> Result<Extra, LaunchError> {
+    let ExtraNvdimm { path, size } = wanted;
+    let shown = path.display();
+    let unusable = |why: String| LaunchError::Unusable(why);
+    let found = match (fs::metadata(path), size) {
+        (Ok(found), _) if !found.is_file() => return Err(unusable(format!("{shown} is not a regular file"))),
+        (Ok(found), _) => checked(path, found.len(), *size, "--extra-nvdimm")?,
+        (Err(error), Some(size)) if error.kind() == io::ErrorKind::NotFound => {
+            make(path, path, *size, "--extra-nvdimm")?
+        }
+        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(unusable(format!(
+                "{shown} does not exist: --extra-nvdimm {shown}:SIZE makes an image of that size"
+            )));
+        }
+        (Err(error), _) => return Err(LaunchError::Io(format!("look at {shown}"), error)),
+    };
+    if fs::canonicalize(path).ok() == fs::canonicalize(state.nvdimm()).ok() {
+        return Err(unusable(format!("{shown} is the NVDIMM of the volume; --extra-nvdimm is for others")));
+    }
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    let lock = opened.map_err(|error| LaunchError::Io(format!("open {shown}"), error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Extra { path: path.clone(), size: found, _lock: lock }),
+        Err(TryLockError::WouldBlock) => Err(unusable(format!("{shown} is in use as an NVDIMM already"))),
+        Err(TryLockError::Error(error)) => Err(LaunchError::Io(format!("lock {shown}"), error)),
+    }
+}
 
 /// Makes sure that the image is there with the right size, and returns its size; 0 means
 /// that the guest gets no NVDIMM.
@@ -24,20 +101,20 @@ pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<u64, Laun
         Ok(found) if !found.is_file() => {
             Err(LaunchError::Unusable(format!("{} is not a regular file", path.display())))
         }
-        Ok(found) => check_existing(state, found.len(), wanted),
+        Ok(found) => checked(&path, found.len(), wanted, "--nvdimm-size"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create(state, wanted.unwrap_or(DEFAULT_NVDIMM_SIZE))
+            // Sized under another name, so that a half-made image never carries the real one.
+            make(&path, &state.file("nvdimm.img.new"), wanted.unwrap_or(DEFAULT_NVDIMM_SIZE), "--nvdimm-size")
         }
         Err(error) => Err(LaunchError::Io(format!("look at {}", path.display()), error)),
     }
 }
 
-fn check_existing(state: &StateDir, size: u64, wanted: Option<u64>) -> Result<u64, LaunchError> {
-    let path = state.nvdimm();
+fn checked(path: &Path, size: u64, wanted: Option<u64>, option: &str) -> Result<u64, LaunchError> {
     if let Some(wanted) = wanted.filter(|&wanted| wanted != size) {
         return Err(LaunchError::Unusable(format!(
-            "{} has {} ({size} bytes), but --nvdimm-size asks for {} ({wanted} bytes); an image keeps its \
-             size: leave the option out, or use another --state",
+            "{} has {} ({size} bytes), but {option} asks for {} ({wanted} bytes); an image keeps its size: \
+             leave it out, or use another file or --state",
             path.display(),
             show_bytes(size),
             show_bytes(wanted),
@@ -52,15 +129,13 @@ fn check_existing(state: &StateDir, size: u64, wanted: Option<u64>) -> Result<u6
     Ok(size)
 }
 
-fn create(state: &StateDir, size: u64) -> Result<u64, LaunchError> {
-    let path = state.nvdimm();
-    if !size.is_multiple_of(GRANULE) {
+/// Makes a sparse image, under the name `making` until it has its size.
+fn make(path: &Path, making: &Path, size: u64, option: &str) -> Result<u64, LaunchError> {
+    if size == 0 || !size.is_multiple_of(GRANULE) {
         return Err(LaunchError::Unusable(format!(
-            "--nvdimm-size {size} is not possible: the size of an NVDIMM is a multiple of {GRANULE}"
+            "{option}: {size} bytes are not possible: the size of an NVDIMM is a multiple of {GRANULE}"
         )));
     }
-    // Sized under another name, so that a half-made image never carries the real one.
-    let making = state.file("nvdimm.img.new");
     let failed = |error| {
         LaunchError::Io(format!("create an image of {} at {}", show_bytes(size), path.display()), error)
     };
@@ -69,10 +144,10 @@ fn create(state: &StateDir, size: u64) -> Result<u64, LaunchError> {
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&making)
+        .open(making)
         .map_err(failed)?;
     file.set_len(size).map_err(failed)?;
-    fs::rename(&making, &path).map_err(failed)?;
+    fs::rename(making, path).map_err(failed)?;
     Ok(size)
 }
 
@@ -93,6 +168,40 @@ mod tests {
         let error = prepare(&state, Some(1 << 20)).unwrap_err().to_string();
         assert!(error.contains("keeps its size"), "{error}");
         assert_eq!(fs::read(state.nvdimm()).unwrap(), vec![7; 8192]);
+    }
+
+    #[test]
+    fn an_extra_image_is_a_path_and_perhaps_a_size() {
+        let parse = |text: &str| text.parse::<ExtraNvdimm>().unwrap();
+        assert_eq!(parse("/a/b.img"), ExtraNvdimm { path: "/a/b.img".into(), size: None });
+        assert_eq!(parse("/a/b.img:4G"), ExtraNvdimm { path: "/a/b.img".into(), size: Some(4 << 30) });
+        assert_eq!(parse("/a:b/c"), ExtraNvdimm { path: "/a:b/c".into(), size: None });
+        assert!(parse("b.img").path.is_absolute());
+        assert!("".parse::<ExtraNvdimm>().is_err());
+    }
+
+    #[test]
+    fn an_extra_image_is_made_kept_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        prepare(&state, Some(1 << 20)).unwrap();
+        let extra = |size| ExtraNvdimm { path: dir.path().join("extra"), size };
+        let refused = |volume, wanted: &[ExtraNvdimm]| match prepare_extra(&state, volume, wanted) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("it was taken"),
+        };
+        assert!(refused(1 << 20, &[extra(None)]).contains("does not exist"));
+        assert!(refused(1 << 20, &[extra(Some(0))]).contains("not possible"));
+        assert!(refused(0, &[extra(Some(8192))]).contains("--nvdimm-size 0"));
+        let made = prepare_extra(&state, 1 << 20, &[extra(Some(8192))]).unwrap();
+        assert_eq!((made.len(), made[0].size), (1, 8192));
+        assert!(refused(1 << 20, &[extra(None)]).contains("in use"));
+        drop(made);
+        assert_eq!(prepare_extra(&state, 1 << 20, &[extra(None)]).unwrap()[0].size, 8192);
+        assert!(refused(1 << 20, &[extra(Some(4096))]).contains("keeps its size"));
+        assert!(refused(1 << 20, &[extra(None), extra(None)]).contains("in use"));
+        let own = ExtraNvdimm { path: state.nvdimm(), size: None };
+        assert!(refused(1 << 20, &[own]).contains("is the NVDIMM of the volume"));
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! escaping and sockets have short paths. `qboot` is the firmware: it enters the loader in
 //! 0.04 s under emulation, where SeaBIOS takes 0.1 s and OVMF 3 s.
 
+use super::nvdimm::Extra;
 use super::transport::Transport;
 use super::{Accel, LaunchError, Options, find_program, leash};
 use crate::state::StateDir;
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -45,6 +48,8 @@ pub(super) struct Machine {
     pub(super) transport: Transport,
     /// Size of the NVDIMM; 0 for none.
     pub(super) nvdimm_size: u64,
+    /// Those behind it.
+    pub(super) extra: Vec<Extra>,
 }
 
 fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
@@ -52,7 +57,10 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     let mut add = |arguments: &[&str]| all.extend(arguments.iter().map(OsString::from));
 
     let memory = options.memory;
-    let maximum = memory.saturating_add(machine.nvdimm_size).saturating_add(MEMORY_SLACK);
+    let beside = machine.extra.iter().map(|extra| extra.size.saturating_add(MEMORY_SLACK));
+    let beside = beside.fold(machine.nvdimm_size.saturating_add(MEMORY_SLACK), u64::saturating_add);
+    let maximum = memory.saturating_add(beside);
+    let slots = 2 + machine.extra.len();
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     add(&["-machine", "q35,nvdimm=on,memory-backend=ram"]);
     // QEMU emulates a machine that can never have a second processor without memory barriers. The vsock device, on another
@@ -63,12 +71,12 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
         add(&["-icount", "shift=0"]);
     }
     // Sizes in KiB: QEMU reads a bare number as MiB.
-    add(&["-m", &format!("size={}k,slots=2,maxmem={}k", memory >> 10, maximum >> 10)]);
+    add(&["-m", &format!("size={}k,slots={slots},maxmem={}k", memory >> 10, maximum >> 10)]);
     // Shared, because the vsock device reads and writes the guest's queues.
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
+    let prealloc = if options.prealloc { ",prealloc=on" } else { "" };
     if machine.nvdimm_size > 0 {
         let size = machine.nvdimm_size;
-        let prealloc = if options.prealloc { ",prealloc=on" } else { "" };
         let backend =
             format!("memory-backend-file,id=nvm,mem-path=nvdimm.img,size={size},share=on{prealloc}");
         add(&["-object", &backend]);
@@ -85,7 +93,22 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     }
     all.extend(["-kernel".into(), options.loader.clone().into()]);
     all.extend(["-initrd".into(), options.kernel.clone().into()]);
+    // Behind the volume's: QEMU gives addresses in the order of devices, and the guest takes the lowest for the volume.
+    for (number, extra) in (1..).zip(&machine.extra) {
+        let mut backend = OsString::from(format!("memory-backend-file,id=nvm{number},mem-path="));
+        backend.push(escaped(&extra.path));
+        backend.push(format!(",size={},share=on{prealloc}", extra.size));
+        let device = format!("nvdimm,id=nvdimm{number},memdev=nvm{number}");
+        all.extend(["-object".into(), backend, "-device".into(), device.into()]);
+    }
     all
+}
+
+/// A path as part of an option: a comma in it is written twice.
+fn escaped(path: &Path) -> OsString {
+    let bytes = path.as_os_str().as_bytes();
+    let twice = bytes.iter().flat_map(|&byte| std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
+    OsString::from_vec(twice.collect())
 }
 
 /// The guest's configuration: what it finds as `opt/umbra/config`.
@@ -110,6 +133,7 @@ mod tests {
         Options {
             state: "/s".into(),
             nvdimm_size: None,
+            extra_nvdimms: Vec::new(),
             memory: 64 << 20,
             accel: Choice::Auto,
             format: true,
@@ -121,15 +145,16 @@ mod tests {
         }
     }
 
-    fn line(nvdimm_size: u64) -> String {
-        let machine = Machine { accel: Accel::Tcg, transport: Transport::Kernel { cid: 1234 }, nvdimm_size };
+    fn line(nvdimm_size: u64, extra: Vec<Extra>) -> String {
+        let transport = Transport::Kernel { cid: 1234 };
+        let machine = Machine { accel: Accel::Tcg, transport, nvdimm_size, extra };
         let all = arguments(&options(), &machine);
         all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn the_machine_has_what_was_asked_for() {
-        let line = line(1 << 30);
+        let line = line(1 << 30, Vec::new());
         for part in [
             "-m size=65536k,slots=2,maxmem=2162688k",
             "memory-backend-memfd,id=ram,size=67108864,share=on",
@@ -143,8 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn further_nvdimms_come_behind_the_first() {
+        let extra = Extra { path: "/a,b".into(), size: 2 << 30, _lock: tempfile::tempfile().unwrap() };
+        let line = line(1 << 30, vec![extra]);
+        for part in [
+            "-m size=65536k,slots=3,maxmem=5308416k",
+            "-object memory-backend-file,id=nvm1,mem-path=/a,,b,size=2147483648,share=on",
+            "-device nvdimm,id=nvdimm1,memdev=nvm1",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+
+    #[test]
     fn no_nvdimm_means_no_device() {
-        assert!(!line(0).contains("nvdimm0"));
+        assert!(!line(0, Vec::new()).contains("nvdimm0"));
     }
 
     #[test]

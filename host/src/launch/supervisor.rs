@@ -118,6 +118,8 @@ struct Supervisor {
     transport: Transport,
     /// Killed, where it still runs, when this goes.
     _qemu: Process,
+    /// Locked until then.
+    _extra: Vec<nvdimm::Extra>,
     started: Instant,
     /// The guest was told to mount nothing; then it is no failure that it does not.
     bare: bool,
@@ -170,6 +172,7 @@ impl Supervisor {
         reporter: &mut dyn Reporter,
     ) -> Result<Supervisor, LaunchError> {
         let nvdimm_size = nvdimm::prepare(state, options.nvdimm_size)?;
+        let extra = nvdimm::prepare_extra(state, nvdimm_size, &options.extra_nvdimms)?;
         let (accel, accel_reason) = accel::choose(options.accel)?;
         let transport = Transport::choose(state);
         let endpoint = transport.endpoint();
@@ -184,7 +187,7 @@ impl Supervisor {
             drop(ended.send(Event::DeviceEnded(why)));
         })?;
 
-        let machine = Machine { accel, transport, nvdimm_size };
+        let machine = Machine { accel, transport, nvdimm_size, extra };
         let console_log = state.log("console.log")?;
         let started = Instant::now();
         let mut child = qemu::start(state, options, &machine, state.log("qemu.log")?)?;
@@ -230,6 +233,7 @@ impl Supervisor {
             shared,
             console,
             transport: machine.transport,
+            _extra: machine.extra,
             _qemu: qemu,
             started,
             bare: options.guest_config.iter().any(|line| line == "volume=no"),

@@ -231,7 +231,7 @@ pub struct Nfit {
 }
 
 impl Nfit {
-    /// The persistent ranges, in the order of the table.
+    /// The persistent ranges, by address: the table may list them in any order.
     pub fn persistent(&self) -> impl Iterator<Item = &SpaRange> {
         self.ranges.iter().filter(|range| range.kind == RangeKind::Persistent)
     }

@@ -131,6 +131,8 @@ pub fn parse(table: &[u8]) -> Result<Nfit, NfitError> {
         nfit.add(kind, &rest[..usize::from(length)]).map_err(|e| e.unwrap_or(bad))?;
         at += usize::from(length);
     }
+    // Whoever takes the first one takes the same with every firmware.
+    nfit.ranges.sort_by_key(|range| range.base);
     Ok(nfit)
 }
 
@@ -311,6 +313,12 @@ mod tests {
         let nfit = parse(&table(&[spa(2, 4096, 4096), region])).unwrap();
         let why = nfit.usable(&nfit.ranges[0]).unwrap_err().to_string();
         assert!(why.contains("not armed"), "{why}");
+    }
+
+    #[test]
+    fn ranges_are_in_the_order_of_their_addresses() {
+        let nfit = parse(&table(&[spa(1, 12288, 4096), spa(2, 4096, 4096), spa(3, 8192, 4096)])).unwrap();
+        assert_eq!(nfit.persistent().map(|range| range.index).collect::<Vec<_>>(), [2, 3, 1]);
     }
 
     #[test]

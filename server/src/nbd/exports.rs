@@ -137,13 +137,27 @@ fn path_of<M: Platform>(
 }
 
 fn region_of<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExport> {
-    let number = name.strip_prefix(REGION).and_then(|n| core::str::from_utf8(n).ok()?.parse().ok());
-    let size = number.and_then(|index| Some((index, umbra_fs::Pmem::len(machine.device(index)?))));
-    match size {
-        Some((index, size)) => {
+    let number = name.strip_prefix(REGION).and_then(|n| core::str::from_utf8(n).ok()?.parse::<usize>().ok());
+    let Some(index) = number else {
+        return Err(NoExport::Unknown(format!("{} is no NVDIMM region: it has no number", shown(name))));
+    };
+    let regions = machine.nvdimms();
+    let why = match regions.get(index) {
+        None => {
+            let count = regions.len();
+            return Err(NoExport::Unknown(format!("there is no {}: regions here: {count}", shown(name))));
+        }
+        Some(region) if region.served => "the volume is on it".into(),
+        Some(region) => match &region.problem {
+            Some(problem) => problem.clone(),
+            None => "it holds a volume of its own, which is left alone".into(),
+        },
+    };
+    match machine.device(index).map(|device| umbra_fs::Pmem::len(device)) {
+        Some(size) => {
             Ok(Found { name: name.to_vec(), size, read_only: false, source: Source::Region(index) })
         }
-        None => Err(NoExport::Unknown(format!("{} is no NVDIMM region without a volume", shown(name)))),
+        None => Err(NoExport::Unusable(format!("cannot serve {}: {why}", shown(name)))),
     }
 }
 
