@@ -54,7 +54,7 @@ fn bench_draws_what_it_measured() {
 }
 
 #[test]
-fn the_beginning_of_every_curve_is_measured_and_drawn() {
+fn two_points_of_every_curve_are_measured_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("performance.md");
     fs::copy(documentation().join("performance.md"), &text).unwrap();
@@ -67,15 +67,21 @@ fn the_beginning_of_every_curve_is_measured_and_drawn() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let curves = report["curves"].as_array().unwrap();
     let measured: BTreeSet<String> = curves.iter().map(|c| c["name"].as_str().unwrap().to_string()).collect();
+    let mut aims = 0;
     for curve in curves {
         for series in curve["series"].as_array().unwrap() {
             let points = series["points"].as_array().unwrap();
             assert_eq!(points.len(), 2, "{} of {}", series["name"], curve["name"]);
             assert!(points.iter().all(|point| point[1].as_f64().unwrap() >= 0.0), "{series}");
+            // Aims are about counts only: instructions, and bytes.
+            assert_ne!(series["aim_met"], false, "{series} of {}", curve["name"]);
+            aims += usize::from(series["aim_met"] == true);
         }
         let name = curve["name"].as_str().unwrap();
         assert_figure(&folder.path().join(format!("growth/{name}.svg")), &[curve["x"].as_str().unwrap()]);
     }
+
+    assert_eq!(aims, 8, "clones against two things, faults against three, memory");
 
     // All places of the text are filled, and all its figures there: now, and as they are kept.
     let new = fs::read_to_string(&text).unwrap();

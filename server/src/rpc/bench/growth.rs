@@ -24,6 +24,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, part: &str, n: u64) -> Resu
         "clone-size" => clone_size(b, n),
         "clone-fragments" => clone_fragments(b, n),
         "fault-clones" => fault_clones(b, n),
+        "fault-shadows" => fault_shadows(b, n),
         "fault-size" => fault_size(b, n),
         "directory" => directory(b, n),
         _ => Err(Failure::new(
@@ -92,6 +93,22 @@ fn fault_clones<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure
         last = b.clone(&path("file"), &path(&format!("c{i}")))?;
     }
     faults(b, last)
+}
+
+/// A fault on the last clone of a file, while `n` others show the same blocks.
+fn fault_shadows<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
+    file(b, LEAF_SIZE)?;
+    let mut windows = Vec::new();
+    for name in paths("c", 0..n.clamp(1, 100_000)) {
+        let ino = b.clone(&path("file"), &name)?;
+        let window = b.open(ino)?;
+        // The first load shows some pages, the second all.
+        b.touch(window, [0, LEAF - 1].into_iter(), None)?;
+        windows.push(window);
+    }
+    let last = b.clone(&path("file"), &path("last"))?;
+    faults(b, last)?;
+    windows.into_iter().try_for_each(|window| b.close(window))
 }
 
 /// A fault in a clone of a file of this size.

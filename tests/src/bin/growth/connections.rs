@@ -13,8 +13,10 @@ use umbra_tests::random::Random;
 use umbra_tests::{Machine, Vm};
 
 const CONNECTIONS: &[u64] = &[1, 2, 4, 8, 16, 32, 64];
+const QUICK: [u64; 2] = [1, 4];
 /// How long each point is measured.
 const SPAN: Duration = Duration::from_millis(700);
+const QUICK_SPAN: Duration = Duration::from_millis(50);
 const BLOCK: u64 = 4096;
 /// Each connection has a file of so much, which a stream reads or writes again and again.
 const SIZE: u64 = 2 << 20;
@@ -84,7 +86,7 @@ fn stream_in(vm: &Vm, number: u64) -> Request {
 }
 
 /// What so many connections do in a second, all of them together.
-fn rate(vm: &Vm, connections: u64, open: fn(&Vm, u64) -> Request) -> f64 {
+fn rate(vm: &Vm, connections: u64, open: fn(&Vm, u64) -> Request, span: Duration) -> f64 {
     // All are open, and have had an answer, before the first is counted.
     let barrier = Barrier::new(connections as usize);
     let worker = |number| {
@@ -92,7 +94,7 @@ fn rate(vm: &Vm, connections: u64, open: fn(&Vm, u64) -> Request) -> f64 {
         request();
         barrier.wait();
         let (start, mut done) = (Instant::now(), 0.0);
-        while start.elapsed() < SPAN {
+        while start.elapsed() < span {
             done += request();
         }
         // Each by its own clock: the last request of a slow one ends late.
@@ -119,11 +121,12 @@ fn curve(
 ) -> Curve {
     let series = kinds.iter().map(|&(kind, open)| {
         eprintln!("        {kind}");
-        let at = |&connections: &u64| {
-            let rates = (0..options.rounds.max(1)).map(|_| rate(vm, connections, open)).collect();
+        let span = if options.quick { QUICK_SPAN } else { SPAN };
+        let at = |connections: u64| {
+            let rates = (0..options.rounds.max(1)).map(|_| rate(vm, connections, open, span)).collect();
             (connections as f64, median(rates))
         };
-        Series::drawn(kind, count, options.points(CONNECTIONS).iter().map(at).collect())
+        Series::drawn(kind, count, options.points(CONNECTIONS, QUICK).into_iter().map(at).collect())
     });
     let series = series.collect();
     let x = Axis { label: "connections", show: count };
@@ -134,8 +137,7 @@ fn curve(
 pub fn measure(options: &Options) -> Vec<Curve> {
     let vm = Machine::nvdimm("256M").in_memory().prepare();
     vm.up_with(&["--prealloc"]);
-    let most = *options.points(CONNECTIONS).last().expect("there are some");
-    for number in 0..most {
+    for number in 0..*CONNECTIONS.last().expect("there are some") {
         stream_in(&vm, number)();
     }
     let requests =

@@ -46,8 +46,8 @@ impl Series {
         (values().fold(f64::MIN, f64::max) / values().fold(f64::MAX, f64::min) - 1.0) * 100.0
     }
 
-    /// What came of the aim, in words.
-    fn verdict(&self) -> Option<String> {
+    /// What became of the aim: in words, and whether it was met.
+    fn verdict(&self) -> Option<(String, bool)> {
         let (text, met) = match self.aim? {
             Aim::Flat(within) => {
                 let spread = self.spread();
@@ -58,7 +58,7 @@ impl Series {
                 (format!("at most {}, wanted: {}", (self.show)(top), (self.show)(most)), top <= most)
             }
         };
-        Some(format!("{}: {text}{}.", self.name, if met { "" } else { " (**missed**)" }))
+        Some((format!("{}: {text}{}.", self.name, if met { "" } else { " (**missed**)" }), met))
     }
 }
 
@@ -102,7 +102,7 @@ impl Curve {
             }
         }
         text += "\n";
-        for verdict in self.series.iter().filter_map(Series::verdict) {
+        for (verdict, _) in self.series.iter().filter_map(Series::verdict) {
             let _ = write!(text, "\n{verdict}");
         }
         text
@@ -111,7 +111,8 @@ impl Curve {
 
 /// All curves, for programs.
 pub fn json(curves: &[Curve]) -> Value {
-    let series = |s: &Series| json!({ "name": s.name, "points": s.points });
+    let met = |s: &Series| s.verdict().map(|(_, met)| met);
+    let series = |s: &Series| json!({ "name": s.name, "points": s.points, "aim_met": met(s) });
     let curve = |c: &Curve| json!({ "name": c.name, "x": c.x.label, "series": c.series.iter().map(series).collect::<Vec<_>>() });
     json!({ "version": 1, "curves": curves.iter().map(curve).collect::<Vec<_>>() })
 }

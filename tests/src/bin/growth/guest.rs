@@ -21,6 +21,7 @@ struct Part {
     title: &'static str,
     x: Axis<'static>,
     points: &'static [u64],
+    quick: [u64; 2],
     /// Its operations: what people call them.
     operations: &'static [(&'static str, &'static str)],
     /// How many of them, from the first on, cost the same everywhere.
@@ -32,7 +33,9 @@ const SIZES: &[u64] = &[4 << 10, 64 << 10, 1 << 20, 16 << 20, 256 << 20, 4 << 30
 const LEAVES: &[u64] = &[2 << 20, 16 << 20, 128 << 20, 1 << 30, 8 << 30, 64 << 30];
 const EXTENTS: &[u64] = &[1, 8, 64, 512, 4096, 32_768, 262_144];
 const CLONES: &[u64] = &[1, 2, 10, 100, 1000, 10_000];
-const NAMES: &[u64] = &[1000, 10_000, 30_000, 100_000, 300_000, 1_000_000];
+/// 2,000 files with 512 shadows each: a million.
+const SHOWING: &[u64] = &[1, 10, 100, 500, 2000];
+const NAMES: &[u64] = &[1000, 4000, 10_000, 20_000, 30_000, 60_000, 100_000, 300_000, 1_000_000];
 const FAULTS: &[(&str, &str)] =
     &[("cow_fault", "copy-on-write fault"), ("first_store", "first store below a shared leaf")];
 
@@ -42,6 +45,7 @@ const PARTS: &[Part] = &[
         title: "Clone, against the size of the file",
         x: Axis { label: "size of the file", show: size },
         points: SIZES,
+        quick: [4 << 10, 64 << 30],
         operations: &[("clone", "clone")],
         flat: 1,
         scale: Scale::Linear,
@@ -51,6 +55,7 @@ const PARTS: &[Part] = &[
         title: "Clone, against the extents of the file",
         x: Axis { label: "extents", show: count },
         points: EXTENTS,
+        quick: [1, 4096],
         operations: &[("clone", "clone")],
         flat: 1,
         scale: Scale::Linear,
@@ -60,6 +65,17 @@ const PARTS: &[Part] = &[
         title: "Store into the last of many clones",
         x: Axis { label: "clones", show: count },
         points: CLONES,
+        quick: [1, 1000],
+        operations: FAULTS,
+        flat: 2,
+        scale: Scale::Logarithmic,
+    },
+    Part {
+        name: "fault-shadows",
+        title: "Store while others show the same blocks",
+        x: Axis { label: "files that show the same 512 blocks", show: count },
+        points: SHOWING,
+        quick: [1, 100],
         operations: FAULTS,
         flat: 2,
         scale: Scale::Logarithmic,
@@ -69,6 +85,7 @@ const PARTS: &[Part] = &[
         title: "Store into a clone, against the size of the file",
         x: Axis { label: "size of the file", show: size },
         points: LEAVES,
+        quick: [2 << 20, 64 << 30],
         operations: FAULTS,
         flat: 1,
         scale: Scale::Logarithmic,
@@ -78,6 +95,7 @@ const PARTS: &[Part] = &[
         title: "Names, against the entries of the directory",
         x: Axis { label: "entries", show: count },
         points: NAMES,
+        quick: [1000, 4000],
         operations: &[("create", "create"), ("unlink", "unlink"), ("lookup", "lookup")],
         flat: 0,
         scale: Scale::Linear,
@@ -90,7 +108,7 @@ type Measured = BTreeMap<(&'static str, String), Vec<(f64, f64)>>;
 fn run(client: &mut Client, options: &Options, rounds: usize) -> Measured {
     let mut all = Measured::new();
     for part in PARTS {
-        for &point in options.points(part.points) {
+        for point in options.points(part.points, part.quick) {
             eprintln!("        {}: {}", part.name, (part.x.show)(point as f64));
             // A directory of a million is its own warm-up, and large enough to be a mean by itself.
             let large = part.name == "directory" && point >= LARGE;
@@ -107,7 +125,9 @@ fn run(client: &mut Client, options: &Options, rounds: usize) -> Measured {
 }
 
 fn on_a_machine(options: &Options, counted: bool) -> Measured {
-    let vm = Machine::nvdimm(if options.quick { "256M" } else { "2G" }).in_memory().prepare();
+    // The RAM has slots for a million shadows.
+    let machine = Machine::nvdimm(if options.quick { "256M" } else { "2G" }).memory("192M");
+    let vm = machine.in_memory().prepare();
     let arguments: &[&str] = match counted {
         true => &["--prealloc", "--accel", "tcg", "--icount"],
         false => &["--prealloc", "--accel", "tcg"],

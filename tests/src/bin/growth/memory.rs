@@ -58,7 +58,7 @@ fn shown(vm: &Vm, slots: u64, shadows: u64) -> [u64; 3] {
 
 /// Measures the memory of up to a million shadows.
 pub fn measure(options: &Options) -> Vec<Curve> {
-    let points = options.points(SHADOWS);
+    let points = options.points(SHADOWS, [1000, 30_000]);
     let vm = Machine::nvdimm("256M").in_memory().launch();
     let mut client = vm.client();
     let file = client.open_or_create(&name(0)).expect("it can be created");
@@ -73,7 +73,7 @@ pub fn measure(options: &Options) -> Vec<Curve> {
     // Without windows, and with nothing open.
     let [none, ..] = shown(&vm, 0, 0);
     let [mut all, mut without, mut bytes, mut growth] = [const { Vec::new() }; 4];
-    for &shadows in points {
+    for shadows in points {
         let shadows = shadows.next_multiple_of(SLOT_PAGES);
         eprintln!("        {} shadows", count(shadows as f64));
         let [_, before, after] = shown(&vm, shadows / SLOT_PAGES, shadows);

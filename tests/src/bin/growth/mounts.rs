@@ -58,7 +58,7 @@ fn against_content(options: &Options) -> Curve {
     let vm = Machine::nvdimm(if options.quick { "128M" } else { "4352M" }).in_memory().prepare();
     up(&vm);
     let (mut written, mut killed, mut clean) = (0, Vec::new(), Vec::new());
-    for &content in options.points(CONTENT) {
+    for content in options.points(CONTENT, [16 * MIB, 64 * MIB]) {
         eprintln!("        {} of content", size(content as f64));
         let mut client = vm.client();
         let file = client.open_or_create(b"/data").expect("it can be created");
@@ -83,7 +83,7 @@ fn against_clones(options: &Options) -> Curve {
     append(&mut client, &file, 0, 64 * MIB);
     drop(client);
     let (mut made, mut killed, mut clean) = (0, Vec::new(), Vec::new());
-    for &clones in options.points(CLONES) {
+    for clones in options.points(CLONES, [1, 10]) {
         eprintln!("        {} clones", count(clones as f64));
         let mut client = vm.client();
         while made < clones {
