@@ -81,6 +81,16 @@ pub fn poll(board: Option<&mut Board>) -> bool {
     }
 }
 
+/// Whether a packet has come that was not looked at.
+pub fn has_news() -> bool {
+    NET.lock().as_ref().is_some_and(|net| net.device.has_news())
+}
+
+/// Makes packets interrupt, as they do not while they are looked at anyway; returns whether one has come already.
+pub fn listen() -> bool {
+    NET.lock().as_ref().is_some_and(|net| net.device.listen())
+}
+
 /// Whether everything that servers sent has left.
 pub fn is_drained() -> bool {
     NET.lock().as_mut().is_none_or(|net| net.device.is_drained())

@@ -11,6 +11,49 @@ use umbra_server::Progress;
 /// How long a power-off waits for what is queued on connections.
 const FAREWELL_NS: u64 = 200_000_000;
 
+/// How long the processor looks out for packets before it sleeps, at most and at least. To be woken costs the host several
+/// switches between threads, which is most of the time that a small request takes.
+const MOST_LOOKING_NS: u64 = 100_000;
+const LEAST_LOOKING_NS: u64 = 25_000;
+
+/// Between two rounds in which there was nothing to do.
+///
+/// Looking out pays if packets come soon after one another, and if the host has another processor for who sends them. Whether they do is
+/// seen from how long the last sleeps were.
+#[derive(Default)]
+struct Pause {
+    looking_ns: u64,
+}
+
+impl Pause {
+    /// Waits for something to do: looks out for a while, then sleeps.
+    fn rest(&mut self) {
+        let start = clock::now().0;
+        while self.looking_ns > 0 && clock::now().0 - start < self.looking_ns {
+            if net::has_news() || apic::is_woken() {
+                return;
+            }
+        }
+        if net::listen() {
+            return;
+        }
+        let start = clock::now().0;
+        apic::sleep();
+        self.looking_ns = looking_after(self.looking_ns, clock::now().0 - start);
+    }
+}
+
+/// How long to look out after a sleep of this length.
+fn looking_after(before: u64, slept_ns: u64) -> u64 {
+    if slept_ns < MOST_LOOKING_NS {
+        (before * 2).clamp(LEAST_LOOKING_NS, MOST_LOOKING_NS)
+    } else if before / 2 < LEAST_LOOKING_NS {
+        0
+    } else {
+        before / 2
+    }
+}
+
 /// Serves for good.
 ///
 /// Does whatever there is to do, and sleeps otherwise. Whatever an interrupt brings after a
@@ -22,6 +65,7 @@ pub fn serve(config: Config) -> ! {
     let mut console = Console::new(config);
     let mut board = None;
     let mut off_at = None;
+    let mut pause = Pause::default();
     loop {
         apic::begin_round();
         let mut worked = machine_checks();
@@ -44,7 +88,7 @@ pub fn serve(config: Config) -> ! {
             }
         }
         if !worked {
-            apic::sleep();
+            pause.rest();
         }
     }
 }

@@ -243,6 +243,11 @@ pub fn begin_round() {
     WOKEN.store(false, Ordering::Relaxed);
 }
 
+/// Whether an interrupt came since [`begin_round`].
+pub fn is_woken() -> bool {
+    WOKEN.load(Ordering::Relaxed)
+}
+
 /// Sleeps until an interrupt, unless one came since [`begin_round`].
 pub fn sleep() {
     x86_64::instructions::interrupts::disable();

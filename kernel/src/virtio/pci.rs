@@ -31,6 +31,7 @@ const CONFIG_VECTOR: usize = 0x10;
 const QUEUE_SELECT: usize = 0x16;
 const QUEUE_VECTOR: usize = 0x1A;
 const QUEUE_NOTIFY_OFFSET: usize = 0x1E;
+const QUEUE_DRIVER: usize = 0x28;
 const QUEUE_DEVICE: usize = 0x30;
 const COMMON_LEN: usize = 0x38;
 /// "No vector."
@@ -240,13 +241,25 @@ impl Device {
             return Err(Error::Capability("notification"));
         }
         let register = map((start + offset as u64, 2), 2)?;
-        let half = |at| u64::from(self.common.read::<u32>(QUEUE_DEVICE + at));
         // Behind flags, index and the entries of the used ring (2.7.8).
-        let wish = (half(0) | half(4) << 32) + 4 + 8 * size as u64;
-        // SAFETY: the queue has just been set up with this ring, which is in the direct map, aligned to 4 bytes, and never
-        // given back; the device alone writes there, 2 bytes at a time.
-        let wish = by_index.then(|| unsafe { &*direct(PhysAddr::new(wish)).as_ptr::<AtomicU16>() });
+        let wish = by_index.then(|| self.wish(queue, QUEUE_DEVICE, 4 + 8 * size));
         Ok(Doorbell { register, queue, wish, added: 0, looked: 0 })
+    }
+
+    /// Where the driver says after which entry of such a queue it wants an interrupt (2.7.7).
+    pub fn interrupt_wish(&mut self, queue: u16, size: usize) -> &'static AtomicU16 {
+        // Behind flags, index and the entries of the available ring (2.7.6).
+        self.wish(queue, QUEUE_DRIVER, 4 + 2 * size)
+    }
+
+    /// The word at `offset` in a ring of a queue that was set up.
+    fn wish(&mut self, queue: u16, ring: usize, offset: usize) -> &'static AtomicU16 {
+        self.common.write(QUEUE_SELECT, queue);
+        let half = |at| u64::from(self.common.read::<u32>(ring + at));
+        let at = PhysAddr::new((half(0) | half(4) << 32) + offset as u64);
+        // SAFETY: the queue has just been set up with this ring, which is in the direct map, aligned, and never given
+        // back; whoever writes there writes these 2 bytes at once.
+        unsafe { &*direct(at).as_ptr::<AtomicU16>() }
     }
 }
 

@@ -10,7 +10,8 @@
 //! before the device gets it: what a device completes without writing is then no packet.
 //!
 //! The device is told of a whole batch at once, by one doorbell a queue, and only if it wants to know. What it has sent is
-//! looked at only when buffers run short: each look asks it for an interrupt.
+//! looked at only when buffers run short: each look asks it for an interrupt. For what it has received it interrupts only one
+//! who is about to sleep ([`Vsock::listen`]).
 
 use super::hal::{KernelHal, shared};
 use super::pci::{self, Doorbell, Error};
@@ -18,7 +19,7 @@ use crate::vsock::{Buffer, Busy, Cid, Device, HEADER_LEN, Header, PAYLOAD, Packe
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitflags::bitflags;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU16, Ordering, fence};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, Transport};
@@ -68,6 +69,9 @@ pub struct Vsock {
     transmit: VirtQueue<KernelHal, SIZE>,
     event: VirtQueue<KernelHal, EVENT_SIZE>,
     doorbells: [Doorbell; QUEUES as usize],
+    /// The received packet after which the device is to interrupt, if that can be said; and how many there were, modulo 2^16.
+    interrupt: Option<&'static AtomicU16>,
+    received: u16,
     /// What the device has, by token.
     receiving: Box<[Option<Buffer>; SIZE]>,
     sending: Box<[Option<Sending>; SIZE]>,
@@ -125,6 +129,7 @@ impl Vsock {
             device.doorbell(TRANSMIT, SIZE, by_index)?,
             device.doorbell(EVENT, EVENT_SIZE, by_index)?,
         ];
+        let interrupt = by_index.then(|| device.interrupt_wish(RECEIVE, SIZE));
         let mut headers = shared((CONTROLS * HEADER_STEP).div_ceil(PAGE)).ok_or(Error::NoMemory)?;
         let mut controls = Vec::with_capacity(CONTROLS);
         for _ in 0..CONTROLS {
@@ -137,6 +142,8 @@ impl Vsock {
             transmit,
             event,
             doorbells,
+            interrupt,
+            received: 0,
             receiving: Box::new([const { None }; SIZE]),
             sending: Box::new([const { None }; SIZE]),
             events: [const { None }; EVENT_SIZE],
@@ -183,6 +190,21 @@ impl Vsock {
             self.offer_event(event);
         }
         reset
+    }
+
+    /// Whether a packet has come.
+    pub fn has_news(&self) -> bool {
+        !self.broken && self.receive.peek_used().is_some()
+    }
+
+    /// Asks for an interrupt when a packet comes; returns whether one has come already.
+    pub fn listen(&self) -> bool {
+        if let Some(interrupt) = self.interrupt {
+            interrupt.store(self.received, Ordering::Relaxed);
+            // Either the device sees the wish when it has added one, or that is seen here.
+            fence(Ordering::SeqCst);
+        }
+        self.has_news()
     }
 
     /// Whether everything that was sent has left.
@@ -258,7 +280,7 @@ impl Device for Vsock {
         if self.broken {
             return None;
         }
-        let token = Self::used(&self.receive)?;
+        let token = self.receive.peek_used()?;
         let Some(buffer) = self.receiving.get_mut(usize::from(token)).and_then(Option::take) else {
             self.break_down("completed a buffer that it does not have");
             return None;
@@ -268,7 +290,14 @@ impl Device for Vsock {
             self.receive.pop_used(token, &[], &mut [&mut buffer.header[..], &mut buffer.payload[..]])
         };
         match written {
-            Ok(written) => Some(Packet { buffer, written: written as usize }),
+            Ok(written) => {
+                self.received = self.received.wrapping_add(1);
+                if let Some(interrupt) = self.interrupt {
+                    // One that has been is one that never comes.
+                    interrupt.store(self.received.wrapping_sub(1), Ordering::Relaxed);
+                }
+                Some(Packet { buffer, written: written as usize })
+            }
             Err(_) => {
                 self.break_down("completed a buffer that it does not have");
                 None
