@@ -58,6 +58,12 @@ pub(crate) fn index_at(block: FileBlock, level: u8) -> u16 {
     (block.0 >> (9 * (level as u32 - 1)) & 511) as u16
 }
 
+/// Number of the leaf that maps a file block.
+#[inline]
+pub(crate) fn leaf_number(block: FileBlock) -> u64 {
+    block.0 / 512
+}
+
 /// Smallest height of a tree that maps a file block.
 #[inline]
 pub(crate) fn height_for(block: FileBlock) -> u8 {
@@ -120,7 +126,7 @@ impl<P: Pmem, M> Volume<P, M> {
 
     /// Continues a path, whose last step is a block of inodes, into the tree of that
     /// inode: down to the node of level `target`, or at 0 to the block itself.
-    fn descend(
+    pub(crate) fn descend(
         &self,
         path: &mut Path,
         root: Root,

@@ -65,6 +65,19 @@ impl Stage<Written> {
         Ok(fresh)
     }
 
+    /// Allocates up to `most` blocks that follow each other.
+    #[inline]
+    pub fn allocate_run<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        most: u64,
+        purpose: Purpose,
+    ) -> Result<Fresh> {
+        let fresh = blocks.allocate_run(most, purpose)?;
+        self.fresh.extend(fresh.blocks());
+        Ok(fresh)
+    }
+
     /// Remembers a range that has to be flushed.
     #[inline]
     fn wrote<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
@@ -100,6 +113,7 @@ impl Stage<Written> {
     /// Writes bytes from `offset` on.
     #[inline]
     pub fn write<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, bytes: &[u8]) {
+        debug_assert!(offset + bytes.len() as u64 <= to.len());
         self.write_at(pmem, byte_at(to.block(), offset), bytes);
     }
 
@@ -112,6 +126,7 @@ impl Stage<Written> {
     /// Writes zeros from `offset` on.
     #[inline]
     pub fn zero<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, len: u64) {
+        debug_assert!(offset + len <= to.len());
         self.zero_at(pmem, byte_at(to.block(), offset), len);
     }
 

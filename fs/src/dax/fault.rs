@@ -13,16 +13,17 @@
 //! If a step fails, nothing has changed: the old translation stays, and the access fails.
 
 use super::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
-use super::windows::{LeafCache, Window};
+use super::windows::Window;
 use crate::blocks::{Content, Purpose};
 use crate::commit::Edit;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Place, Published, Retire, Stage, Written};
+use crate::stage::{Durable, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
 use crate::volume::Volume;
+use crate::volume::leaves::Leaf;
 
 /// Blocks that one fault may need: the page, and copies of all nodes above it.
 const FAULT_BLOCKS: u64 = 10;
@@ -74,64 +75,28 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Invalid("no window is at this address"));
         }
         let (ino, leaf) = (state.ino, state.leaf);
-        let cache = self.leaf_cache(slot)?;
-        let end = self.size_in(Block(cache.inodes), ino)?.div_ceil(BLOCK_SIZE);
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
+        let leaf = self.leaf_above(ino, block)?;
+        let end = self.size_in(leaf.inodes, ino)?.div_ceil(BLOCK_SIZE);
         if block.0 >= end {
             return Err(Error::Invalid("beyond the end of the file"));
         }
         match access {
             Access::Load => {
                 self.faults.read += 1;
-                self.show_around(slot, page.index(), cache, ino, end)
+                self.show_around(slot, page.index(), leaf, ino, end)
             }
             Access::Store => {
                 self.dax.storing = Some(ino);
-                let result = self.store_fault(page, block, cache, ino);
+                let result = self.store_fault(page, block, leaf, ino);
                 self.dax.storing = None;
                 result
             }
         }
     }
 
-    /// What the slot knows of its leaf, found out anew if anything may have moved.
-    fn leaf_cache(&mut self, slot: Slot) -> Result<LeafCache> {
-        let state = &self.dax.slots[slot.0 as usize];
-        if state.cache.epoch == self.blocks.epoch {
-            return Ok(state.cache);
-        }
-        let first = FileBlock(state.leaf as u64 * PAGES_PER_SLOT as u64);
-        let (path, root) = self.inode_path(state.ino)?;
-        let inodes = path.last().and_then(|s| s.block).ok_or(Error::NotFound)?;
-        let leaf = self.leaf(root, first)?;
-        let exclusive = match leaf {
-            Some(_) => {
-                let path = self.node_path(self.dax.slots[slot.0 as usize].ino, first, 1)?;
-                self.exclusive_steps(&path)? == path.len()
-            }
-            // The pointer is in the inode itself.
-            None => self.exclusive_steps(&path)? == path.len(),
-        };
-        let cache = LeafCache { epoch: self.blocks.epoch, leaf, exclusive, inodes: inodes.0 };
-        self.dax.slots[slot.0 as usize].cache = cache;
-        Ok(cache)
-    }
-
-    /// The entry of a block, from what the slot knows.
-    fn cached_entry(&self, cache: LeafCache, ino: Ino, block: FileBlock) -> Result<Option<Pointer>> {
-        if let Some(leaf) = cache.leaf {
-            let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
-            return Ok(self.follow(leaf, Content::Node(1), index)?.map(|(pointer, _)| pointer));
-        }
-        if block.0 != 0 {
-            return Ok(None);
-        }
-        let (_, root) = self.inode_path(ino)?;
-        Ok(root.top.filter(|_| root.height == 0))
-    }
-
     /// Shows the page, and neighbours of it that are not shown yet, read-only.
-    fn show_around(&mut self, slot: Slot, index: u32, cache: LeafCache, ino: Ino, end: u64) -> Result<()> {
+    fn show_around(&mut self, slot: Slot, index: u32, leaf: Leaf, ino: Ino, end: u64) -> Result<()> {
         let state = &self.dax.slots[slot.0 as usize];
         let first = state.leaf as u64 * PAGES_PER_SLOT as u64;
         let around = if state.present == 0 { FIRST_AROUND } else { NEXT_AROUND };
@@ -144,7 +109,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if self.dax.mmu.get(page).is_some() {
                 continue;
             }
-            let frame = match self.cached_entry(cache, ino, FileBlock(first + at as u64)) {
+            let frame = match self.entry_below(leaf, ino, FileBlock(first + at as u64)) {
                 Ok(Some(pointer)) if !pointer.unwritten => Frame::Block(pointer.block),
                 Ok(_) => Frame::Zero,
                 Err(error) if at == index => return Err(error),
@@ -156,10 +121,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Makes a page writable, by a grant if the block is this position's own, else by a copy.
-    fn store_fault(&mut self, page: Page, block: FileBlock, cache: LeafCache, ino: Ino) -> Result<()> {
-        let entry = self.cached_entry(cache, ino, block)?;
+    fn store_fault(&mut self, page: Page, block: FileBlock, leaf: Leaf, ino: Ino) -> Result<()> {
+        let entry = self.entry_below(leaf, ino, block)?;
         if let Some(Pointer { block: own, unwritten: false }) = entry
-            && cache.exclusive
+            && leaf.exclusive
             && self.blocks.count(own)? == 1
         {
             self.faults.write += 1;
@@ -167,9 +132,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return self.grant(page, own);
         }
         self.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
-        let (new, done) = match cache.leaf {
-            Some(leaf) if cache.exclusive => self.copy_in_place(leaf, cache.epoch, block, entry)?,
-            _ => self.copy_with_path(ino, block, entry)?,
+        let (new, done) = match leaf.own() {
+            Some(node) => self.copy_in_place(node, leaf.epoch, block, entry)?,
+            None => self.copy_with_path(ino, block, entry)?,
         };
         self.faults.cow += 1;
         self.retarget_others(page, ino, new)?;
@@ -208,7 +173,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     #[inline(always)]
     fn copy_in_place(
         &mut self,
-        leaf: Block,
+        node: Block,
         epoch: u64,
         block: FileBlock,
         entry: Option<Pointer>,
@@ -218,14 +183,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         retired.extend(entry.map(|old| Retire::Drop(old.block, Content::Data)));
         let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
         let word = [(index, Pointer::to(new).encode(1, index))];
-        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        // The path above was found exclusive in this epoch, and nothing has moved since.
-        let Place::Exclusive(place) = Place::below(&mut self.blocks, epoch, leaf)? else {
-            return Err(Error::Damaged { block: leaf, what: "a reference count changed under a fault" });
-        };
-        let published = place.publish(&word, &stage, retired);
-        self.fresh = stage.finish();
-        Ok((new, published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem)))
+        Ok((new, self.publish_in_place(stage, node, epoch, &word, retired)?))
     }
 
     /// Copy on write where nodes above have to be copied, or made, first.

@@ -8,7 +8,7 @@ use super::shadows::Shadows;
 use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::pmem::{Pmem, Poisoned};
-use crate::types::{BLOCK_SIZE, Block, Ino};
+use crate::types::{BLOCK_SIZE, Ino};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,22 +19,6 @@ const NONE: u32 = u32::MAX;
 /// An open window: a view of one file that plain loads and stores go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window(pub u32);
-
-/// What a slot knows about the leaf of the tree that it shows.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LeafCache {
-    /// The epoch in which all this was found out; another epoch makes it void.
-    pub epoch: u64,
-    /// The leaf node of the tree.
-    pub leaf: Option<Block>,
-    /// The path down to the leaf is exclusive.
-    pub exclusive: bool,
-    /// The block that holds the inode.
-    pub inodes: Block0,
-}
-
-/// A block number that is 0 until it is known.
-pub(crate) type Block0 = u64;
 
 #[derive(Clone, Debug)]
 pub(crate) struct SlotState {
@@ -50,7 +34,6 @@ pub(crate) struct SlotState {
     pub present: u32,
     /// Pages that are writable.
     dirty: [u64; 8],
-    pub cache: LeafCache,
 }
 
 impl SlotState {
@@ -64,7 +47,6 @@ impl SlotState {
         used: false,
         present: 0,
         dirty: [0; 8],
-        cache: LeafCache { epoch: u64::MAX, leaf: None, exclusive: false, inodes: 0 },
     };
 
     fn set_dirty(&mut self, index: u32, dirty: bool) {
@@ -426,22 +408,44 @@ impl<M: Mmu> Windows<M> {
         from: u64,
         end: u64,
     ) -> Result<(), Poisoned> {
+        let leaves = from / PAGES_PER_SLOT as u64..end.div_ceil(PAGES_PER_SLOT as u64);
+        if leaves.end.saturating_sub(leaves.start) == 1 {
+            let leaf = leaves.start as u32;
+            let mut at = None;
+            while let Some(slot) = self.next_slot_of_leaf(ino, leaf, at) {
+                at = Some(slot);
+                self.unmap_in(blocks, slot, from, end)?;
+            }
+            return Ok(());
+        }
         let mut at = None;
         while let Some(slot) = self.next_slot(ino, at) {
             at = Some(slot);
-            let first = self.slots[slot as usize].leaf as u64 * PAGES_PER_SLOT as u64;
-            let low = from.max(first);
-            let high = end.min(first + PAGES_PER_SLOT as u64);
-            for block in low..high {
-                if self.slots[slot as usize].present == 0 {
-                    break;
-                }
-                let page = Slot(slot).page((block - first) as u32);
-                if let Some((frame, rights)) = self.mmu.get(page) {
-                    self.forget(blocks, page, frame, rights)?;
-                    self.mmu.clear(page);
-                    self.mmu.invalidate(page);
-                }
+            self.unmap_in(blocks, Slot(slot), from, end)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the translations of a range of file blocks in one slot.
+    fn unmap_in<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        slot: Slot,
+        from: u64,
+        end: u64,
+    ) -> Result<(), Poisoned> {
+        let first = self.slots[slot.0 as usize].leaf as u64 * PAGES_PER_SLOT as u64;
+        let low = from.max(first);
+        let high = end.min(first + PAGES_PER_SLOT as u64);
+        for block in low..high {
+            if self.slots[slot.0 as usize].present == 0 {
+                break;
+            }
+            let page = slot.page((block - first) as u32);
+            if let Some((frame, rights)) = self.mmu.get(page) {
+                self.forget(blocks, page, frame, rights)?;
+                self.mmu.clear(page);
+                self.mmu.invalidate(page);
             }
         }
         Ok(())

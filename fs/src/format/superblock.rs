@@ -51,6 +51,11 @@ impl Geometry {
         (self.first..self.total).contains(&block.0)
     }
 
+    /// Whether all block numbers of a group can be followed.
+    pub fn holds_group(self, group: u64) -> bool {
+        group * GROUP >= self.first && (group + 1) * GROUP <= self.total
+    }
+
     /// Groups of the volume.
     pub fn groups(self) -> u64 {
         self.total.div_ceil(GROUP)

@@ -71,6 +71,12 @@ pub(crate) fn open(word: u64, salt: Salt) -> Option<u64> {
     (check(value, salt) == word >> VALUE_BITS).then_some(value)
 }
 
+/// The value of a word whose check is known to be right.
+#[inline]
+pub(crate) fn value(word: u64) -> u64 {
+    word & VALUE
+}
+
 /// A reference to a block, from a node or from a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pointer {
@@ -85,6 +91,12 @@ impl Pointer {
     #[inline]
     pub fn to(block: Block) -> Self {
         Pointer { block, unwritten: false }
+    }
+
+    /// What it would be to the block `blocks` further.
+    #[inline]
+    pub fn behind(self, blocks: u64) -> Self {
+        Pointer { block: Block(self.block.0 + blocks), ..self }
     }
 
     #[inline]

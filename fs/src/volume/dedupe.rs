@@ -12,11 +12,11 @@
 //! was equal when it was.
 
 use super::Volume;
-use crate::blocks::{Content, Purpose};
+use crate::blocks::Purpose;
 use crate::dax::{Mmu, PAGES_PER_SLOT};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
-use crate::format::word::{Pointer, Root};
+use crate::format::word::{self, Pointer, Root};
 use crate::path::{index_at, word_at};
 use crate::pmem::Pmem;
 use crate::types::*;
@@ -165,11 +165,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut pair = [None; 2];
         for (side, block) in [run.from + at, run.to + at].map(FileBlock).into_iter().enumerate() {
             pair[side] = match run.leaves[side] {
-                Some(leaf) => self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(p, _)| p),
+                Some(leaf) => self.entry_in(leaf, block)?,
                 None => run.roots[side].top.filter(|_| run.roots[side].height == 0 && block.0 == 0),
             };
         }
         Ok(pair)
+    }
+
+    /// Whether source and target refer to different things at a block of the run, whose words are known
+    /// to be whole.
+    fn differs(&self, run: &Run, at: u64) -> Result<bool> {
+        if let [Some(a), Some(b)] = run.leaves {
+            let source = self.blocks.word(a, index_at(FileBlock(run.from + at), 1))?;
+            let target = self.blocks.word(b, index_at(FileBlock(run.to + at), 1))?;
+            return Ok(word::value(source) != word::value(target));
+        }
+        let [a, b] = self.pair(run, at)?;
+        Ok(a != b)
     }
 
     /// Whether all of a run is shared, or missing in both, as its nodes tell.
@@ -186,20 +198,42 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Compares a block of the run: `Ok(None)` if it is equal, else where the first difference is.
-    fn difference(&self, [a, b]: [Option<Pointer>; 2], len: u64) -> Result<Option<u64>> {
-        let place = |p: Option<Pointer>| p.filter(|p| !p.unwritten).map(|p| word_at(p.block, 0));
-        Ok(match (place(a), place(b)) {
-            (None, None) => None,
-            (Some(at), None) | (None, Some(at)) => self.blocks.pmem.first_nonzero(at, len)?,
-            (Some(a), Some(b)) if a == b => None,
-            (Some(a), Some(b)) => self.blocks.pmem.first_difference(a, b, len)?,
-        })
+    /// Compares blocks of a run, `len` bytes: `Ok(None)` if they are equal, else where the first
+    /// difference is. What lies side by side in both files is compared at once.
+    fn difference(&self, run: &Run, len: u64) -> Result<Option<u64>> {
+        let mut at = 0;
+        let mut next = self.pair(run, 0)?;
+        while at < run.blocks {
+            let (begin, pair) = (at, next);
+            loop {
+                at += 1;
+                if at == run.blocks {
+                    break;
+                }
+                next = self.pair(run, at)?;
+                if next != pair.map(|p| p.map(|p| p.behind(at - begin))) {
+                    break;
+                }
+            }
+            let place = |p: Option<Pointer>| p.filter(|p| !p.unwritten).map(|p| word_at(p.block, 0));
+            let piece = (at * BLOCK_SIZE).min(len) - begin * BLOCK_SIZE;
+            let found = match (place(pair[0]), place(pair[1])) {
+                (None, None) => None,
+                (Some(a), Some(b)) if a == b => None,
+                (Some(a), Some(b)) => self.blocks.pmem.first_difference(a, b, piece)?,
+                (Some(a), None) | (None, Some(a)) => self.blocks.pmem.first_nonzero(a, piece)?,
+            };
+            if let Some(byte) = found {
+                return Ok(Some(begin * BLOCK_SIZE + byte));
+            }
+        }
+        Ok(None)
     }
 
-    /// Bytes of a block of the range: fewer than a block only at the end of both files.
-    fn length_at(work: &Dedupe, block: u64) -> u64 {
-        (work.len - block * BLOCK_SIZE).min(BLOCK_SIZE)
+    /// Bytes of `blocks` blocks of the range from block `first` on: fewer than whole blocks only at the end of
+    /// both files.
+    fn length_of(work: &Dedupe, first: u64, blocks: u64) -> u64 {
+        (work.len - first * BLOCK_SIZE).min(blocks * BLOCK_SIZE)
     }
 
     /// A step of the first pass.
@@ -214,12 +248,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 work.done += self.run(work, work.done, blocks - work.done)?.blocks;
                 continue;
             }
-            for at in 0..run.blocks {
-                let block = work.done + at;
-                let len = Self::length_at(work, block);
-                if let Some(byte) = self.difference(self.pair(&run, at)?, len)? {
-                    return Ok(Some(Deduped { shared: 0, differs_at: Some(block * BLOCK_SIZE + byte) }));
-                }
+            if let Some(byte) = self.difference(&run, Self::length_of(work, work.done, run.blocks))? {
+                return Ok(Some(Deduped { shared: 0, differs_at: Some(work.done * BLOCK_SIZE + byte) }));
             }
             work.done += run.blocks;
             read += run.blocks;
@@ -247,15 +277,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if Self::alike(&run) {
                 continue;
             }
+            let first = work.done + at - run.blocks;
+            if compare && let Some(byte) = self.difference(&run, Self::length_of(work, first, run.blocks))? {
+                let differs_at = Some(first * BLOCK_SIZE + byte);
+                return Ok(Some(Deduped { shared: work.shared, differs_at }));
+            }
             for i in 0..run.blocks {
-                let block = work.done + at - run.blocks + i;
-                let pair = self.pair(&run, i)?;
-                let len = Self::length_at(work, block);
-                differing += if pair[0] != pair[1] { len } else { 0 };
-                if compare && let Some(byte) = self.difference(pair, len)? {
-                    let differs_at = Some(block * BLOCK_SIZE + byte);
-                    return Ok(Some(Deduped { shared: work.shared, differs_at }));
-                }
+                differing += if self.differs(&run, i)? { Self::length_of(work, first + i, 1) } else { 0 };
             }
         }
         if differing > 0 {

@@ -1,93 +1,23 @@
-//! Content of files: read, write, truncate.
+//! Content of files: read, truncate, extents.
 //!
 //! Beyond the end of a file nothing is defined, neither the rest of its last block nor
 //! entries behind it. Whoever raises the size cleans up first; what is known to be clean
 //! is remembered.
 
 use super::Volume;
-use crate::blocks::{Content, Fresh, Purpose};
+use super::write::Source;
+use crate::blocks::{Content, Purpose};
 use crate::commit::Edit;
-use crate::dax::{Mmu, PAGES_PER_SLOT};
+use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{Pointer, Root};
 use crate::path::{Path, height_for, index_at, word_at};
 use crate::pmem::Pmem;
-use crate::stage::{Exclusive, Place, Stage, Written};
 use crate::types::*;
 
-/// Bytes that one leaf node maps.
-const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 /// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
 pub(super) const NODE_BLOCKS: u64 = 12;
-
-/// What is written.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    /// Bytes in two pieces, one behind the other.
-    Bytes([&'a [u8]; 2]),
-    /// Zeros, where there is anything else.
-    Zeros(u64),
-    /// Zeros that take space.
-    ProvidedZeros(u64),
-}
-
-impl Source<'_> {
-    fn len(&self) -> u64 {
-        match self {
-            Source::Bytes([first, second]) => (first.len() + second.len()) as u64,
-            Source::Zeros(len) | Source::ProvidedZeros(len) => *len,
-        }
-    }
-
-    /// Fills a part of a new block.
-    fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
-        match self {
-            Source::Bytes(bytes) => {
-                for (within, bytes) in piece.of(*bytes) {
-                    stage.write(pmem, to, within, bytes);
-                }
-            }
-            Source::Zeros(_) | Source::ProvidedZeros(_) => stage.zero(pmem, to, piece.within, piece.len),
-        }
-    }
-
-    /// Overwrites a part of a block in place.
-    fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
-        match self {
-            Source::Bytes(bytes) => {
-                for (within, bytes) in piece.of(*bytes) {
-                    own.write(stage, within, bytes);
-                }
-            }
-            Source::Zeros(_) | Source::ProvidedZeros(_) => own.zero(stage, piece.within, piece.len),
-        }
-    }
-}
-
-/// A part of a block that is written.
-#[derive(Clone, Copy)]
-struct Piece {
-    /// Where it is in the source, and in the block.
-    from: u64,
-    within: u64,
-    len: u64,
-}
-
-impl Piece {
-    /// The bytes of this piece that each part of the source has, and where in the block they go.
-    fn of(self, source: [&[u8]; 2]) -> impl Iterator<Item = (u64, &[u8])> {
-        let parts = cut(source, self.from as usize, (self.from + self.len) as usize);
-        let within = [self.within, self.within + parts[0].len() as u64];
-        within.into_iter().zip(parts).filter(|(_, bytes)| !bytes.is_empty())
-    }
-}
-
-/// Bytes `from` to `end` of two pieces that lie one behind the other.
-fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
-    let seam = first.len();
-    [&first[from.min(seam)..end.min(seam)], &second[from.saturating_sub(seam)..end.saturating_sub(seam)]]
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Size of a file, or of a symbolic link, whose target can be read as content.
@@ -101,7 +31,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Size of a file that is to be changed.
     pub(super) fn file_size(&self, ino: Ino) -> Result<u64> {
-        let block = self.inode_block(ino)?;
+        self.file_size_in(self.inode_block(ino)?, ino)
+    }
+
+    /// Size of a file that is to be changed, whose inode's block is known.
+    pub(super) fn file_size_in(&self, block: Block, ino: Ino) -> Result<u64> {
         match self.kind_in(block, ino)?.0 {
             Kind::Directory => Err(Error::IsDirectory),
             Kind::Symlink => Err(Error::Invalid("is a symbolic link")),
@@ -131,48 +65,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(len as usize)
     }
 
-    /// Writes; extends the file where needed. What had to be allocated or copied is
-    /// durable at return, overwrites in place after [`Volume::sync`]. Returns fewer bytes
-    /// than given only if space ran out midway.
-    pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], now: Time) -> Result<usize> {
-        self.write_parts(ino, offset, [bytes, &[]], now)
-    }
-
-    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one.
-    pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
-        let mut size = self.file_size(ino)?;
-        let len = (parts[0].len() + parts[1].len()) as u64;
-        let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
-        if len == 0 {
-            return Ok(0);
-        }
-        if end > size {
-            self.prepare_extension(ino, size, offset)?;
-        }
-        let mut done = 0;
-        let mut most = LEAF_SIZE;
-        while done < len {
-            let at = offset + done;
-            let piece = (LEAF_SIZE - at % LEAF_SIZE).min(most - at % BLOCK_SIZE).min(end - at);
-            let source = Source::Bytes(cut(parts, done as usize, (done + piece) as usize));
-            let raise = (at + piece > size).then_some(at + piece);
-            match self.write_piece(ino, at, source, raise) {
-                Ok(()) => {}
-                // What fits still goes in, block by block.
-                Err(Error::NoSpace) if most > BLOCK_SIZE => {
-                    most = BLOCK_SIZE;
-                    continue;
-                }
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
-            }
-            size = size.max(at + piece);
-            done += piece;
-        }
-        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
-        Ok(done as usize)
-    }
-
     /// Entry of a block as the path to its leaf, or to its inode, has it.
     pub(super) fn entry_on(&self, path: &Path, root: Root, block: FileBlock) -> Result<Option<Pointer>> {
         let Some(last) = path.last() else { return Ok(None) };
@@ -185,122 +77,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Ok(last.spine.filter(|&(_, height)| height == 0 && block.0 == 0).map(|(pointer, _)| pointer))
             }
             _ => Ok(root.top.filter(|_| root.height == 0 && block.0 == 0)),
-        }
-    }
-
-    /// Writes a piece that lies below one leaf, and raises the size.
-    pub(super) fn write_piece(
-        &mut self,
-        ino: Ino,
-        offset: u64,
-        source: Source<'_>,
-        raise: Option<u64>,
-    ) -> Result<()> {
-        let len = source.len();
-        let first = offset / BLOCK_SIZE;
-        let last = (offset + len - 1) / BLOCK_SIZE;
-        self.blocks.ensure(last - first + 1 + NODE_BLOCKS, Purpose::Grow)?;
-        let (path, root) = self.leaf_path(ino, FileBlock(last))?;
-        // Blocks below a path that is all exclusive may be this file's own.
-        let existing = path.iter().take_while(|step| step.block.is_some()).count();
-        let exclusive = (self.exclusive_steps(&path)? == existing).then_some(self.blocks.epoch);
-
-        let mut stage = self.stage();
-        let mut words = core::mem::take(&mut self.words);
-        words.clear();
-        let mut result = Ok(());
-        for block in first..=last {
-            let begin = offset.max(block * BLOCK_SIZE);
-            let end = (offset + len).min((block + 1) * BLOCK_SIZE);
-            let piece = Piece { from: begin - offset, within: begin % BLOCK_SIZE, len: end - begin };
-            result = self.write_block(
-                &mut stage,
-                &path,
-                root,
-                ino,
-                FileBlock(block),
-                exclusive,
-                source,
-                piece,
-                &mut words,
-            );
-            if result.is_err() {
-                break;
-            }
-        }
-        if let Err(error) = result {
-            self.abandon(stage);
-            self.words = words;
-            return Err(error);
-        }
-        let result = self.publish_piece(stage, ino, &path, &words, first..last + 1, raise);
-        self.words = words;
-        result
-    }
-
-    /// Writes one block: in place if it is the file's own, else to a new one, whose
-    /// entry is added to `words`. `exclusive`: the epoch in which the path was found to be so.
-    #[allow(clippy::too_many_arguments)]
-    fn write_block(
-        &mut self,
-        stage: &mut Stage<Written>,
-        path: &Path,
-        root: Root,
-        ino: Ino,
-        block: FileBlock,
-        exclusive: Option<u64>,
-        source: Source<'_>,
-        piece: Piece,
-        words: &mut alloc::vec::Vec<(u16, u64)>,
-    ) -> Result<()> {
-        let old = self.entry_on(path, root, block)?.filter(|p| !p.unwritten);
-        if let (Some(pointer), Some(epoch)) = (old, exclusive)
-            && let Place::Exclusive(own) = Place::below(&mut self.blocks, epoch, pointer.block)?
-        {
-            source.overwrite(stage, own, piece);
-            return Ok(());
-        }
-        if old.is_none() && matches!(source, Source::Zeros(_)) {
-            return Ok(());
-        }
-        let new = stage.allocate(&mut self.blocks, Purpose::Grow)?;
-        // Whole blocks never read the old ones.
-        match old {
-            _ if piece.len == BLOCK_SIZE => {}
-            Some(pointer) => stage.copy_block(&mut self.blocks.pmem, pointer.block, &new)?,
-            None => stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE),
-        }
-        source.fill(stage, &mut self.blocks.pmem, &new, piece);
-        words.push(self.data_word(path, ino, block, Some(Pointer::to(new.block()))));
-        Ok(())
-    }
-
-    fn publish_piece(
-        &mut self,
-        mut stage: Stage<Written>,
-        ino: Ino,
-        path: &Path,
-        words: &[(u16, u64)],
-        range: core::ops::Range<u64>,
-        raise: Option<u64>,
-    ) -> Result<()> {
-        if !words.is_empty() {
-            let done = self.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?;
-            self.dax.unmap(&mut self.blocks, ino, range.start, range.end)?;
-            self.release(done)?;
-            stage = self.stage();
-        }
-        match raise {
-            Some(size) => {
-                self.set_size(stage, ino, size, Purpose::Grow).inspect_err(|_| self.forget_trimmed(ino))
-            }
-            None => {
-                // Overwritten in place: durable with the next fence.
-                self.unfenced |= stage.is_used();
-                let flushed = stage.flush(&mut self.blocks.pmem);
-                self.fresh = flushed.unfenced();
-                Ok(())
-            }
         }
     }
 
@@ -399,7 +175,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Makes all stores to a file durable, those through windows included.
     pub fn sync(&mut self, ino: Ino) -> Result<()> {
-        self.inode_path(ino)?;
+        self.leaf_above(ino, FileBlock(0))?;
         self.dax.sync(&mut self.blocks, ino)?;
         self.blocks.pmem.fence();
         self.unfenced = false;

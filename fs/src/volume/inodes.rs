@@ -1,6 +1,7 @@
 //! Inodes: attributes, and who gets which number.
 
 use super::Volume;
+use super::leaves::Leaf;
 use crate::blocks::Purpose;
 use crate::checkpoint::Counts;
 use crate::commit::Edit;
@@ -145,12 +146,26 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let stage = self.stage();
             return self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release);
         }
+        self.store_times(block, ino, words, now);
+        Ok(())
+    }
+
+    /// As [`Volume::touch`], where the way to the inode may be known.
+    pub(super) fn touch_in(&mut self, known: Leaf, ino: Ino, words: &[u16], now: Time) -> Result<()> {
+        if !known.inodes_exclusive {
+            return self.touch(ino, words, now);
+        }
+        self.store_times(known.inodes, ino, words, now);
+        Ok(())
+    }
+
+    /// Stores times in a block of inodes that is exclusive.
+    fn store_times(&mut self, block: Block, ino: Ino, words: &[u16], now: Time) {
         for &word in words {
-            let at = word_at(block, word_index(slot, word));
+            let at = word_at(block, word_index(slot_of(ino), word));
             self.blocks.pmem.store(at, now.0 as u64);
             self.blocks.pmem.flush(at, 8);
         }
-        Ok(())
     }
 
     /// Commits a new size.
@@ -161,16 +176,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         size: u64,
         purpose: Purpose,
     ) -> Result<()> {
-        let (path, _) = match self.inode_path(ino) {
-            Ok(found) => found,
-            Err(error) => {
-                self.abandon(stage);
-                return Err(error);
-            }
-        };
         let slot = slot_of(ino);
         let word = [(word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))];
-        self.commit_and_release(stage, &[Edit::words(&path, &word)], purpose)
+        let found = self.leaf_above(ino, FileBlock(0)).and_then(|known| match known.inodes_exclusive {
+            true => Ok((known, None)),
+            false => Ok((known, Some(self.inode_path(ino)?.0))),
+        });
+        match found {
+            Ok((_, Some(path))) => self.commit_and_release(stage, &[Edit::words(&path, &word)], purpose),
+            Ok((known, None)) => {
+                let retired = core::mem::take(&mut self.retired);
+                let done = self.publish_in_place(stage, known.inodes, known.epoch, &word, retired)?;
+                self.release(done)
+            }
+            Err(error) => {
+                self.abandon(stage);
+                Err(error)
+            }
+        }
     }
 
     /// Finds an inode number that is free. Its block may have to be made.
@@ -264,6 +287,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn inode_dropped(&mut self, ino: Ino) {
         self.inodes.used -= 1;
         self.forget_trimmed(ino);
+        // What is remembered of it is void.
+        self.blocks.epoch += 1;
     }
 
     /// The new root of an inode as an edit of its own.

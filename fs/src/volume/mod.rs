@@ -5,7 +5,9 @@
 //! | `mount.rs` | format, mount, unmount |
 //! | `rebuild.rs` | counting references and free blocks anew after a stop that was not clean |
 //! | `inodes.rs` | attributes, allocation of inodes |
-//! | `file.rs` | read, write, truncate |
+//! | `leaves.rs` | what is remembered of leaf nodes |
+//! | `file.rs` | read, truncate, extents |
+//! | `write.rs` | write |
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `names.rs` | create, remove, rename, paths |
@@ -24,12 +26,14 @@ mod dedupe;
 mod dir;
 mod file;
 mod inodes;
+pub(crate) mod leaves;
 mod links;
 mod mount;
 mod names;
 mod punch;
 mod rebuild;
 mod splice;
+mod write;
 
 pub use check::CheckReport;
 pub use dedupe::{Dedupe, Deduped};
@@ -70,6 +74,7 @@ pub struct Volume<P, M> {
     pub(crate) fresh: Vec<Block>,
     pub(crate) retired: Vec<Retire>,
     words: Vec<(u16, u64)>,
+    pub(crate) leaves: leaves::Leaves,
 }
 
 /// Counts of what the fault handler did since mount.

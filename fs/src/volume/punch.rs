@@ -13,7 +13,8 @@
 //! step is durable at return, but for parts of blocks that are overwritten in place.
 
 use super::Volume;
-use super::file::{NODE_BLOCKS, Source};
+use super::file::NODE_BLOCKS;
+use super::write::Source;
 use crate::blocks::Purpose;
 use crate::commit::Edit;
 use crate::dax::Mmu;

@@ -1,7 +1,7 @@
-//! Copies, bare page faults, invalidation, write-back.
+//! Copies, comparisons, bare page faults, invalidation, write-back.
 
 use super::{median, time};
-use crate::arch::{copy, tables};
+use crate::arch::{compare, copy, tables};
 use crate::dax;
 use crate::mm::{DIRECT, PAGE, WINDOWS, direct, frames, space};
 use crate::nvdimm;
@@ -211,6 +211,23 @@ pub(super) fn run(all: &mut Vec<Sample>) {
     {
         all.push(copies(name, method));
     }
+    all.push(median("compare_4k", PAGES, || {
+        let area = next();
+        for index in 0..PAGES as usize {
+            let from = direct(ground.from + index as u64 * PAGE).as_ptr();
+            // SAFETY: both pages are this ground's.
+            unsafe { copy::chosen().copy(ground.target(area, index), from, PAGE as usize) };
+        }
+        time(|| {
+            for index in 0..PAGES as usize {
+                let from = direct(ground.from + index as u64 * PAGE).as_ptr();
+                // SAFETY: both pages are this ground's, and nobody stores there.
+                let found =
+                    unsafe { compare::first_difference(from, ground.target(area, index), PAGE as usize) };
+                assert_eq!(found, None, "a copy differs");
+            }
+        })
+    }));
     ground.show();
     let invalidate = |index| x86_64::instructions::tlb::flush(VirtAddr::new(ground.base + index * PAGE));
     all.push(median("invalidate_page", PAGES, || time(|| (0..PAGES).for_each(invalidate))));

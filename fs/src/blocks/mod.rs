@@ -13,9 +13,13 @@
 //! | 0 | all ones | waits to be reclaimed; the word links to the next one |
 //! | n | head | n references; all ones: more than can be counted (sticky until a rebuild) |
 
+mod children;
+mod content;
+
+pub(crate) use content::Content;
+
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
-use crate::format::word::{Pointer, Root};
 use crate::pmem::{Pmem, Poisoned};
 use crate::stage::{Durable, Published, Retire};
 use crate::types::{BLOCK_SIZE, Block};
@@ -29,85 +33,6 @@ const STICKY: u32 = u32::MAX;
 const PENDING: u32 = u32::MAX;
 /// End of the list of blocks that wait.
 const END: u64 = (1 << 40) - 1;
-
-/// What a block holds, for those who have to follow its references.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// Bytes of a file, or a directory bucket: refers to nothing.
-    Data,
-    /// A node of a tree of files' blocks; level 1 to 3.
-    Node(u8),
-    /// A node of an inode file; level 1 to 3. Below level 1 are blocks of inodes.
-    InodeNode(u8),
-    /// A block of inodes, which refers to their trees.
-    Inodes,
-}
-
-impl Content {
-    /// What the children of this block hold.
-    #[inline]
-    pub fn child(self) -> Content {
-        match self {
-            Content::Node(1) | Content::Data | Content::Inodes => Content::Data,
-            Content::Node(level) => Content::Node(level - 1),
-            Content::InodeNode(1) => Content::Inodes,
-            Content::InodeNode(level) => Content::InodeNode(level - 1),
-        }
-    }
-
-    /// What the top block of a file's tree of this height holds.
-    #[inline]
-    pub fn file_top(height: u8) -> Content {
-        if height == 0 { Content::Data } else { Content::Node(height) }
-    }
-
-    /// What the top block of an inode file of this height holds.
-    #[inline]
-    pub fn inode_file_top(height: u8) -> Content {
-        if height == 0 { Content::Inodes } else { Content::InodeNode(height) }
-    }
-
-    #[inline]
-    fn code(self) -> u64 {
-        match self {
-            Content::Data => 0,
-            Content::Node(level) => level as u64,
-            Content::InodeNode(level) => 4 + level as u64,
-            Content::Inodes => 8,
-        }
-    }
-
-    #[inline]
-    fn from_code(code: u64) -> Content {
-        match code {
-            1..=3 => Content::Node(code as u8),
-            5..=7 => Content::InodeNode(code as u8 - 4),
-            8 => Content::Inodes,
-            _ => Content::Data,
-        }
-    }
-
-    /// The reference that word `index` of a block with this content makes: `Err` tells
-    /// what is wrong with the word. Bounds are checked by [`Geometry::holds`].
-    #[inline(always)]
-    pub fn reference(self, index: u16, word: u64) -> Result<Option<(Pointer, Content)>, &'static str> {
-        match self {
-            Content::Data => Ok(None),
-            Content::Node(level) | Content::InodeNode(level) => {
-                let pointer = Pointer::decode(word, level, index).map_err(|_| "a pointer fails its check")?;
-                Ok(pointer.map(|p| (p, self.child())))
-            }
-            Content::Inodes => {
-                use crate::format::inode::{INODE_WORDS, ROOT};
-                if index % INODE_WORDS != ROOT {
-                    return Ok(None);
-                }
-                let root = Root::decode(word, index / INODE_WORDS).map_err(|_| "a root fails its check")?;
-                Ok(root.and_then(|r| r.top.map(|top| (top, Content::file_top(r.height)))))
-            }
-        }
-    }
-}
 
 /// Who asks for a block: how deep into the reserve it may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,15 +57,39 @@ impl Purpose {
     }
 }
 
-/// A block that was allocated, and that nothing refers to yet: it can be filled in any order.
+/// A block, or several that follow each other, that was allocated and that nothing refers to yet:
+/// it can be filled in any order.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Fresh(Block);
+pub(crate) struct Fresh {
+    first: Block,
+    count: u64,
+}
 
 impl Fresh {
-    /// Its number, to refer to it.
+    /// The number of the (first) block, to refer to it.
+    #[inline]
     pub fn block(&self) -> Block {
-        self.0
+        self.first
+    }
+
+    /// The numbers of all of them.
+    #[inline]
+    pub fn blocks(&self) -> impl ExactSizeIterator<Item = Block> + use<> {
+        let first = self.first.0;
+        (0..self.count as u32).map(move |at| Block(first + u64::from(at)))
+    }
+
+    /// One of several.
+    pub fn part(&self, at: u64) -> Fresh {
+        debug_assert!(at < self.count);
+        Fresh { first: Block(self.first.0 + at), count: 1 }
+    }
+
+    /// Bytes that it has.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.count * BLOCK_SIZE
     }
 }
 
@@ -172,7 +121,7 @@ pub(crate) struct Blocks<P> {
     cursor: u64,
     /// Head and number of the blocks that wait to be reclaimed.
     pending: Option<Block>,
-    /// Grows whenever a position may have stopped being exclusive, or its node moved.
+    /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode went.
     pub epoch: u64,
 }
 
@@ -274,52 +223,6 @@ impl<P: Pmem> Blocks<P> {
         let state = self.state(block)?;
         self.set_state(block, state & 0xffff_ffff | (head as u64) << 32);
         Ok((state >> 32) as u32)
-    }
-
-    /// Adds a reference to all that both a block and its copy refer to. A word that fails its
-    /// check refers to nothing that anyone could follow.
-    pub fn share_children(&mut self, old: Block, copy: Block, content: Content) -> Result<(), Poisoned> {
-        const WORDS: usize = 64;
-        // Once for all: what goes by the epoch only asks whether it moved.
-        self.epoch += 1;
-        let (mut left, mut right) = ([0; WORDS * 8], [0; WORDS * 8]);
-        for start in (0..512).step_by(WORDS) {
-            let offset = start as u64 * 8;
-            self.pmem.read(old.0 * BLOCK_SIZE + offset, &mut left)?;
-            self.pmem.read(copy.0 * BLOCK_SIZE + offset, &mut right)?;
-            for (at, (a, b)) in left.as_chunks().0.iter().zip(right.as_chunks().0).enumerate() {
-                let word = u64::from_le_bytes(*a);
-                if word == 0 || word != u64::from_le_bytes(*b) {
-                    continue;
-                }
-                let index = (start + at) as u16;
-                let found = match content {
-                    // Nearly all that is ever copied.
-                    Content::Node(1) => Pointer::decode(word, 1, index).ok().flatten(),
-                    _ => content.reference(index, word).ok().flatten().map(|(pointer, _)| pointer),
-                };
-                if let Some(pointer) = found
-                    && self.geometry.holds(pointer.block)
-                {
-                    self.share(pointer.block)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a reference to a block that has one, as a rule; the epoch is the caller's to move.
-    #[inline]
-    fn share(&mut self, block: Block) -> Result<(), Poisoned> {
-        let state = self.state(block)?;
-        match state as u32 {
-            0 | STICKY => self.add_reference(block),
-            count => {
-                self.pmem.store(self.record(block), state + 1);
-                self.shared += (count == 1) as u64;
-                Ok(())
-            }
-        }
     }
 
     /// Adds a reference. The position may stop being exclusive.
@@ -448,7 +351,31 @@ impl<P: Pmem> Blocks<P> {
         self.free -= 1;
         self.free_in[(block.0 / GROUP) as usize] -= 1;
         self.cursor = if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
-        Ok(Fresh(block))
+        Ok(Fresh { first: block, count: 1 })
+    }
+
+    /// Takes as many free blocks as follow each other, `most` of them at most and one at least.
+    pub fn allocate_run(&mut self, most: u64, purpose: Purpose) -> Result<Fresh> {
+        let most = most.min(self.free.saturating_sub(purpose.reserve()));
+        let Fresh { first, .. } = self.allocate(purpose)?;
+        // The rest is in the group of the first one, whose records are valid by now.
+        let end = (first.0 + most).min((first.0 / GROUP + 1) * GROUP).min(self.geometry.total);
+        let mut block = first.0 + 1;
+        while block < end {
+            let at = self.record(Block(block));
+            if self.pmem.load(at) != Ok(0) {
+                break;
+            }
+            self.pmem.store(at, 1);
+            block += 1;
+        }
+        let more = block - first.0 - 1;
+        self.free -= more;
+        self.free_in[(first.0 / GROUP) as usize] -= more as u16;
+        if more > 0 {
+            self.cursor = if block < self.geometry.total { block } else { self.geometry.first };
+        }
+        Ok(Fresh { first, count: more + 1 })
     }
 
     /// The first free block from the cursor on.
@@ -493,28 +420,6 @@ impl<P: Pmem> Blocks<P> {
             }
         }
         Ok(())
-    }
-
-    /// Reclaims one block that waits: drops its references, then frees it. False if none waits.
-    pub fn reclaim_step(&mut self) -> Result<bool> {
-        let Some(block) = self.pending else { return Ok(false) };
-        let link = self.pmem.load(self.record(block) + 8)?;
-        let content = Content::from_code(link >> 40);
-        self.pending = (link & END != END).then_some(Block(link & END));
-        for index in 0..512u16 {
-            // What cannot be read or fails its check stays taken until a rebuild.
-            let Ok(word) = self.word(block, index) else { continue };
-            if word == 0 {
-                continue;
-            }
-            if let Ok(Some((pointer, content))) = content.reference(index, word)
-                && self.geometry.holds(pointer.block)
-            {
-                self.drop_reference(pointer.block, content)?;
-            }
-        }
-        self.set_free(block)?;
-        Ok(true)
     }
 
     /// Whether blocks wait to be reclaimed.

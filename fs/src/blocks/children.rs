@@ -1,0 +1,133 @@
+//! What all words of a node refer to at once: when it is copied, and when it goes.
+
+use super::{Blocks, Content, END, STICKY};
+use crate::error::Result;
+use crate::format::superblock::GROUP;
+use crate::format::word::Pointer;
+use crate::pmem::{Pmem, Poisoned};
+use crate::types::{BLOCK_SIZE, Block};
+
+/// Words of a node that are looked at together.
+const WORDS: usize = 64;
+type Words = [[u8; 8]; WORDS];
+
+impl<P: Pmem> Blocks<P> {
+    /// Adds a reference to all that both a block and its copy refer to. A word that fails its
+    /// check refers to nothing that anyone could follow.
+    pub fn share_children(&mut self, old: Block, copy: Block, content: Content) -> Result<(), Poisoned> {
+        let (mut left, mut right): (Words, Words) = ([[0; 8]; WORDS], [[0; 8]; WORDS]);
+        for start in (0..512).step_by(WORDS) {
+            let offset = start as u64 * 8;
+            self.pmem.read(old.0 * BLOCK_SIZE + offset, left.as_flattened_mut())?;
+            self.pmem.read(copy.0 * BLOCK_SIZE + offset, right.as_flattened_mut())?;
+            for (word, copied) in left.iter_mut().zip(&right) {
+                if word != copied {
+                    *word = [0; 8];
+                }
+            }
+            // Nearly all that is ever copied are leaves.
+            if content == Content::Node(1) {
+                self.share_data(&left, start as u16)?;
+                continue;
+            }
+            for (word, index) in left.iter().zip(start as u16..) {
+                if let Ok(Some((pointer, _))) = content.reference(index, u64::from_le_bytes(*word))
+                    && self.geometry.holds(pointer.block)
+                {
+                    self.add_reference(pointer.block)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a reference to the data that entries of a leaf refer to, from `index` on. Out of line, as the next
+    /// one is: the loop needs all registers.
+    #[inline(never)]
+    fn share_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
+        self.each_record(words, index, |blocks, block, record, state| match state as u32 {
+            0 | STICKY => blocks.add_reference(block),
+            count => {
+                blocks.pmem.store(record, state + 1);
+                blocks.shared += (count == 1) as u64;
+                Ok(())
+            }
+        })
+    }
+
+    /// Takes a reference away from the data that entries of a leaf refer to, from `index` on.
+    #[inline(never)]
+    fn drop_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
+        self.each_record(words, index, |blocks, block, record, state| match state as u32 {
+            0 | 1 | STICKY => blocks.drop_reference(block, Content::Data),
+            count => {
+                blocks.pmem.store(record, state - 1);
+                blocks.shared -= (count == 2) as u64;
+                Ok(())
+            }
+        })
+    }
+
+    /// Calls `each` for what entries of a leaf refer to: its record is valid. Copying or reclaiming a leaf
+    /// does this 512 times.
+    #[inline(always)]
+    fn each_record(
+        &mut self,
+        words: &Words,
+        index: u16,
+        each: impl Fn(&mut Self, Block, u64, u64) -> Result<(), Poisoned>,
+    ) -> Result<(), Poisoned> {
+        // The group of the last one, if all of it is within the volume and has valid records: neighbours
+        // mostly are in the same one.
+        let mut group = u64::MAX;
+        for (word, index) in words.iter().zip(index..) {
+            let Ok(Some(Pointer { block, .. })) = Pointer::decode(u64::from_le_bytes(*word), 1, index) else {
+                continue;
+            };
+            if block.0 / GROUP != group {
+                if !self.geometry.holds(block) {
+                    continue;
+                }
+                if !self.is_initialised(block) {
+                    self.initialise(block.0 / GROUP);
+                }
+                group = if self.geometry.holds_group(block.0 / GROUP) { block.0 / GROUP } else { u64::MAX };
+            }
+            let record = self.record(block);
+            let state = self.pmem.load(record)?;
+            each(self, block, record, state)?;
+        }
+        Ok(())
+    }
+
+    /// Reclaims one block that waits: drops its references, then frees it. False if none waits.
+    pub fn reclaim_step(&mut self) -> Result<bool> {
+        let Some(block) = self.pending else { return Ok(false) };
+        let link = self.pmem.load(self.record(block) + 8)?;
+        let content = Content::from_code(link >> 40);
+        self.pending = (link & END != END).then_some(Block(link & END));
+        let mut words: Words = [[0; 8]; WORDS];
+        for start in (0..512u16).step_by(WORDS) {
+            let at = block.0 * BLOCK_SIZE + start as u64 * 8;
+            // What cannot be read or fails its check stays taken until a rebuild.
+            if self.pmem.read(at, words.as_flattened_mut()).is_err() {
+                for (word, index) in words.iter_mut().zip(start..) {
+                    *word = self.word(block, index).unwrap_or(0).to_le_bytes();
+                }
+            }
+            if content == Content::Node(1) {
+                self.drop_data(&words, start)?;
+                continue;
+            }
+            for (word, index) in words.iter().zip(start..) {
+                if let Ok(Some((pointer, content))) = content.reference(index, u64::from_le_bytes(*word))
+                    && self.geometry.holds(pointer.block)
+                {
+                    self.drop_reference(pointer.block, content)?;
+                }
+            }
+        }
+        self.set_free(block)?;
+        Ok(true)
+    }
+}

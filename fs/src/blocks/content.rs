@@ -1,0 +1,82 @@
+//! What a block holds, and what its words refer to.
+
+use crate::format::word::{Pointer, Root};
+
+/// What a block holds, for those who have to follow its references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Bytes of a file, or a directory bucket: refers to nothing.
+    Data,
+    /// A node of a tree of files' blocks; level 1 to 3.
+    Node(u8),
+    /// A node of an inode file; level 1 to 3. Below level 1 are blocks of inodes.
+    InodeNode(u8),
+    /// A block of inodes, which refers to their trees.
+    Inodes,
+}
+
+impl Content {
+    /// What the children of this block hold.
+    #[inline]
+    pub fn child(self) -> Content {
+        match self {
+            Content::Node(1) | Content::Data | Content::Inodes => Content::Data,
+            Content::Node(level) => Content::Node(level - 1),
+            Content::InodeNode(1) => Content::Inodes,
+            Content::InodeNode(level) => Content::InodeNode(level - 1),
+        }
+    }
+
+    /// What the top block of a file's tree of this height holds.
+    #[inline]
+    pub fn file_top(height: u8) -> Content {
+        if height == 0 { Content::Data } else { Content::Node(height) }
+    }
+
+    /// What the top block of an inode file of this height holds.
+    #[inline]
+    pub fn inode_file_top(height: u8) -> Content {
+        if height == 0 { Content::Inodes } else { Content::InodeNode(height) }
+    }
+
+    #[inline]
+    pub(super) fn code(self) -> u64 {
+        match self {
+            Content::Data => 0,
+            Content::Node(level) => level as u64,
+            Content::InodeNode(level) => 4 + level as u64,
+            Content::Inodes => 8,
+        }
+    }
+
+    #[inline]
+    pub(super) fn from_code(code: u64) -> Content {
+        match code {
+            1..=3 => Content::Node(code as u8),
+            5..=7 => Content::InodeNode(code as u8 - 4),
+            8 => Content::Inodes,
+            _ => Content::Data,
+        }
+    }
+
+    /// The reference that word `index` of a block with this content makes: `Err` tells
+    /// what is wrong with the word. Bounds are checked by [`Geometry::holds`].
+    #[inline(always)]
+    pub fn reference(self, index: u16, word: u64) -> Result<Option<(Pointer, Content)>, &'static str> {
+        match self {
+            Content::Data => Ok(None),
+            Content::Node(level) | Content::InodeNode(level) => {
+                let pointer = Pointer::decode(word, level, index).map_err(|_| "a pointer fails its check")?;
+                Ok(pointer.map(|p| (p, self.child())))
+            }
+            Content::Inodes => {
+                use crate::format::inode::{INODE_WORDS, ROOT};
+                if index % INODE_WORDS != ROOT {
+                    return Ok(None);
+                }
+                let root = Root::decode(word, index / INODE_WORDS).map_err(|_| "a root fails its check")?;
+                Ok(root.and_then(|r| r.top.map(|top| (top, Content::file_top(r.height)))))
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What is known about leaf nodes: found out once, and used until something moves.
+//!
+//! Whoever changes a block of a file has to know the leaf node above it, and whether all blocks
+//! on the way there are exclusive. Both hold until that leaf is copied, or until the epoch of the blocks
+//! changes: when the count of a node or an inode block rises above one, or one moves, or an inode goes.
+
+use super::Volume;
+use crate::blocks::Content;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::format::word::Pointer;
+use crate::path::{height_for, index_at, leaf_number};
+use crate::pmem::Pmem;
+use crate::stage::{Durable, Place, Published, Retire, Stage, Written};
+use crate::types::{Block, FileBlock, Ino};
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Leaves that are remembered. A power of two.
+const KNOWN: usize = 128;
+
+/// What is known about the leaf above some blocks of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaf {
+    /// The epoch in which this was found out; in another one it is void.
+    pub epoch: u64,
+    /// The leaf node. `None`: it is missing, or the inode itself refers to the only block.
+    pub node: Option<Block>,
+    /// The way to the leaf, or to the inode if that refers to no leaf, is exclusive.
+    pub exclusive: bool,
+    /// The block that holds the inode, and whether the way to that is exclusive.
+    pub inodes: Block,
+    pub inodes_exclusive: bool,
+}
+
+impl Leaf {
+    /// The leaf node, if its words can be stored in place.
+    #[inline]
+    pub fn own(&self) -> Option<Block> {
+        self.node.filter(|_| self.exclusive)
+    }
+}
+
+/// The leaves that were used last, each at the place that its hash gives.
+#[derive(Debug)]
+pub(crate) struct Leaves(Vec<(Ino, u64, Leaf)>);
+
+impl Default for Leaves {
+    fn default() -> Self {
+        let nothing =
+            Leaf { epoch: u64::MAX, node: None, exclusive: false, inodes: Block(0), inodes_exclusive: false };
+        Leaves(vec![(Ino(0), 0, nothing); KNOWN])
+    }
+}
+
+impl Leaves {
+    #[inline(always)]
+    fn at(&mut self, ino: Ino, number: u64) -> &mut (Ino, u64, Leaf) {
+        let key = (ino.0 << 28 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        &mut self.0[key as usize % KNOWN]
+    }
+
+    /// Forgets all that has this leaf node (or none), which has moved or has one reference less.
+    pub fn forget(&mut self, node: Option<Block>) {
+        for (_, _, leaf) in &mut self.0 {
+            if leaf.node == node {
+                leaf.epoch = u64::MAX;
+            }
+        }
+    }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// What is known about the leaf above a block of a live inode.
+    #[inline]
+    pub(crate) fn leaf_above(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
+        let number = leaf_number(block);
+        let epoch = self.blocks.epoch;
+        match *self.leaves.at(ino, number) {
+            (of, at, leaf) if of == ino && at == number && leaf.epoch == epoch => Ok(leaf),
+            _ => self.find_leaf(ino, block),
+        }
+    }
+
+    #[cold]
+    fn find_leaf(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
+        let (mut path, root) = self.inode_path(ino)?;
+        let inodes = path.last().and_then(|step| step.block).ok_or(Error::NotFound)?;
+        let inodes_exclusive = self.exclusive_steps(&path)? == path.len();
+        let mut node = None;
+        let mut exclusive = inodes_exclusive;
+        if height_for(block) <= root.height && root.height > 0 {
+            self.descend(&mut path, root, block, 1, false)?;
+            node = path.last().and_then(|step| step.block);
+            exclusive = exclusive && node.is_some() && self.exclusive_steps(&path)? == path.len();
+        }
+        let leaf = Leaf { epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
+        let number = leaf_number(block);
+        *self.leaves.at(ino, number) = (ino, number, leaf);
+        Ok(leaf)
+    }
+
+    /// The entry of a block, from what is known about the leaf above it.
+    #[inline]
+    pub(crate) fn entry_below(&self, leaf: Leaf, ino: Ino, block: FileBlock) -> Result<Option<Pointer>> {
+        match leaf.node {
+            Some(node) => self.entry_in(node, block),
+            None if block.0 != 0 => Ok(None),
+            None => {
+                let (_, root) = self.inode_path(ino)?;
+                Ok(root.top.filter(|_| root.height == 0))
+            }
+        }
+    }
+
+    /// The entry of a block in its leaf node.
+    #[inline(always)]
+    pub(crate) fn entry_in(&self, node: Block, block: FileBlock) -> Result<Option<Pointer>> {
+        Ok(self.follow(node, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
+    }
+
+    /// Publishes words in a block, a leaf node or one of inodes, which was found exclusive in `epoch`: the
+    /// short way to commit, where no node has to be copied.
+    #[inline]
+    pub(crate) fn publish_in_place(
+        &mut self,
+        stage: Stage<Written>,
+        block: Block,
+        epoch: u64,
+        words: &[(u16, u64)],
+        retired: Vec<Retire>,
+    ) -> Result<Published<Durable>> {
+        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
+        // Nothing has moved since.
+        let Place::Exclusive(place) = Place::below(&mut self.blocks, epoch, block)? else {
+            return Err(Error::Damaged { block, what: "a reference count changed under a change" });
+        };
+        let published = place.publish(words, &stage, retired);
+        self.fresh = stage.finish();
+        self.unfenced = false;
+        Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
+    }
+}

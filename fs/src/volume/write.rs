@@ -1,0 +1,351 @@
+//! Writing to files.
+//!
+//! A write goes leaf by leaf. Below a leaf, blocks that are the file's own are overwritten in place;
+//! all others are given new blocks, in runs that are filled at once, and one publication makes all
+//! their entries refer to them:
+//!
+//! ```text
+//!   leaf          [ own | shared | shared | hole ]
+//!   write            |      \________|______/
+//!                in place          new blocks, flush, FENCE, three words, flush, FENCE
+//! ```
+
+use super::Volume;
+use super::file::NODE_BLOCKS;
+use crate::blocks::{Content, Fresh, Purpose};
+use crate::commit::Edit;
+use crate::dax::{Mmu, PAGES_PER_SLOT};
+use crate::error::{Error, Result};
+use crate::format::inode;
+use crate::format::word::{Pointer, Root};
+use crate::path::{Path, index_at};
+use crate::pmem::Pmem;
+use crate::stage::{Exclusive, Place, Retire, Stage, Written};
+use crate::types::*;
+use alloc::vec::Vec;
+
+/// Bytes that one leaf node maps.
+const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
+
+/// What is written.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Bytes in two pieces, one behind the other.
+    Bytes([&'a [u8]; 2]),
+    /// Zeros, where there is anything else.
+    Zeros(u64),
+    /// Zeros that take space.
+    ProvidedZeros(u64),
+}
+
+impl Source<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Source::Bytes([first, second]) => (first.len() + second.len()) as u64,
+            Source::Zeros(len) | Source::ProvidedZeros(len) => *len,
+        }
+    }
+
+    /// Fills a part of a new block.
+    fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
+        match self {
+            Source::Bytes(bytes) => {
+                for (within, bytes) in piece.of(*bytes) {
+                    stage.write(pmem, to, within, bytes);
+                }
+            }
+            Source::Zeros(_) | Source::ProvidedZeros(_) => stage.zero(pmem, to, piece.within, piece.len),
+        }
+    }
+
+    /// Overwrites a part of a block in place.
+    fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
+        match self {
+            Source::Bytes(bytes) => {
+                for (within, bytes) in piece.of(*bytes) {
+                    own.write(stage, within, bytes);
+                }
+            }
+            Source::Zeros(_) | Source::ProvidedZeros(_) => own.zero(stage, piece.within, piece.len),
+        }
+    }
+}
+
+/// A part of a block, or of a run of blocks, that is written.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Where it is in the source, and in the blocks.
+    from: u64,
+    within: u64,
+    len: u64,
+}
+
+impl Piece {
+    /// What a write of the bytes from `offset` to `end` of a file has in `count` blocks of it.
+    #[inline]
+    fn of_blocks(first: u64, count: u64, offset: u64, end: u64) -> Piece {
+        let begin = first * BLOCK_SIZE;
+        let (from, to) = (begin.max(offset), (begin + count * BLOCK_SIZE).min(end));
+        Piece { from: from - offset, within: from - begin, len: to - from }
+    }
+
+    /// The bytes of this piece that each part of the source has, and where in the block they go.
+    fn of(self, source: [&[u8]; 2]) -> impl Iterator<Item = (u64, &[u8])> {
+        let parts = cut(source, self.from as usize, (self.from + self.len) as usize);
+        let within = [self.within, self.within + parts[0].len() as u64];
+        within.into_iter().zip(parts).filter(|(_, bytes)| !bytes.is_empty())
+    }
+}
+
+/// Bytes `from` to `end` of two pieces that lie one behind the other.
+fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
+    let seam = first.len();
+    [&first[from.min(seam)..end.min(seam)], &second[from.saturating_sub(seam)..end.saturating_sub(seam)]]
+}
+
+/// Where the entries of a piece are.
+enum Way<'a> {
+    /// In a leaf node that was found to be the file's own in this epoch: words are stored in place.
+    Own(Block, u64),
+    /// Below nodes that are shared or missing, or in the inode: words are committed. The epoch tells
+    /// that what there is of the path is exclusive.
+    Path { path: &'a Path, root: Root, exclusive: Option<u64> },
+}
+
+impl Way<'_> {
+    /// The epoch in which blocks below may be the file's own.
+    fn exclusive(&self) -> Option<u64> {
+        match *self {
+            Way::Own(_, epoch) => Some(epoch),
+            Way::Path { exclusive, .. } => exclusive,
+        }
+    }
+}
+
+/// A piece on its way: it lies below one leaf.
+struct Writing<'a> {
+    ino: Ino,
+    offset: u64,
+    source: Source<'a>,
+    way: Way<'a>,
+}
+
+impl Writing<'_> {
+    /// Number of the first file block that the leaf maps.
+    fn base(&self) -> u64 {
+        self.offset / LEAF_SIZE * PAGES_PER_SLOT as u64
+    }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Writes; extends the file where needed. What had to be allocated or copied is
+    /// durable at return, overwrites in place after [`Volume::sync`]. Returns fewer bytes
+    /// than given only if space ran out midway.
+    pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], now: Time) -> Result<usize> {
+        self.write_parts(ino, offset, [bytes, &[]], now)
+    }
+
+    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one.
+    pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
+        let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
+        let mut size = self.file_size_in(known.inodes, ino)?;
+        let len = (parts[0].len() + parts[1].len()) as u64;
+        let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
+        if len == 0 {
+            return Ok(0);
+        }
+        if end > size {
+            self.prepare_extension(ino, size, offset)?;
+        }
+        let mut done = 0;
+        let mut most = LEAF_SIZE;
+        while done < len {
+            let at = offset + done;
+            let piece = (LEAF_SIZE - at % LEAF_SIZE).min(most - at % BLOCK_SIZE).min(end - at);
+            let source = Source::Bytes(cut(parts, done as usize, (done + piece) as usize));
+            let raise = (at + piece > size).then_some(at + piece);
+            match self.write_piece(ino, at, source, raise) {
+                Ok(()) => {}
+                // What fits still goes in, block by block.
+                Err(Error::NoSpace) if most > BLOCK_SIZE => {
+                    most = BLOCK_SIZE;
+                    continue;
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+            size = size.max(at + piece);
+            done += piece;
+        }
+        let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
+        self.touch_in(known, ino, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(done as usize)
+    }
+
+    /// Writes a piece that lies below one leaf, and raises the size.
+    pub(super) fn write_piece(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        source: Source<'_>,
+        raise: Option<u64>,
+    ) -> Result<()> {
+        let len = source.len();
+        let (first, last) = (offset / BLOCK_SIZE, (offset + len - 1) / BLOCK_SIZE);
+        self.blocks.ensure(last - first + 1 + NODE_BLOCKS, Purpose::Grow)?;
+        let leaf = self.leaf_above(ino, FileBlock(last))?;
+        let found;
+        let way = match leaf.own() {
+            Some(node) => Way::Own(node, leaf.epoch),
+            None => {
+                found = self.leaf_path(ino, FileBlock(last))?;
+                let (path, root) = &found;
+                let existing = path.iter().take_while(|step| step.block.is_some()).count();
+                let exclusive = (self.exclusive_steps(path)? == existing).then_some(self.blocks.epoch);
+                Way::Path { path, root: *root, exclusive }
+            }
+        };
+        let mut stage = self.stage();
+        let mut words = core::mem::take(&mut self.words);
+        words.clear();
+        let mut retired = core::mem::take(&mut self.retired);
+        let writing = Writing { ino, offset, source, way };
+        let staged = self.stage_piece(&writing, &mut stage, &mut words, &mut retired);
+        let result = match staged {
+            Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
+            Err(error) => {
+                self.abandon(stage);
+                retired.clear();
+                self.retired = retired;
+                Err(error)
+            }
+        };
+        self.words = words;
+        result
+    }
+
+    /// The entry of a block of the piece.
+    #[inline]
+    fn entry_of(&self, writing: &Writing<'_>, block: FileBlock) -> Result<Option<Pointer>> {
+        match &writing.way {
+            Way::Own(node, _) => self.entry_in(*node, block),
+            Way::Path { path, root, .. } => self.entry_on(path, *root, block),
+        }
+    }
+
+    /// Overwrites what is the file's own; fills new blocks for all else, whose entries are then in
+    /// `words`. What they replace in a leaf of the file's own is in `retired`.
+    fn stage_piece(
+        &mut self,
+        writing: &Writing<'_>,
+        stage: &mut Stage<Written>,
+        words: &mut Vec<(u16, u64)>,
+        retired: &mut Vec<Retire>,
+    ) -> Result<()> {
+        let end = writing.offset + writing.source.len();
+        let only_zeros = matches!(writing.source, Source::Zeros(_));
+        for block in writing.offset / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
+            let old = self.entry_of(writing, FileBlock(block))?;
+            match old.filter(|pointer| !pointer.unwritten) {
+                Some(pointer) => {
+                    if let Some(epoch) = writing.way.exclusive()
+                        && let Place::Exclusive(own) = Place::below(&mut self.blocks, epoch, pointer.block)?
+                    {
+                        let piece = Piece::of_blocks(block, 1, writing.offset, end);
+                        writing.source.overwrite(stage, own, piece);
+                        continue;
+                    }
+                }
+                None if only_zeros => continue,
+                None => {}
+            }
+            words.push((index_at(FileBlock(block), 1), 0));
+            if matches!(writing.way, Way::Own(..)) {
+                retired.extend(old.map(|pointer| Retire::Drop(pointer.block, Content::Data)));
+            }
+        }
+        let mut done = 0;
+        while let Some(&(index, _)) = words.get(done) {
+            // Entries that follow each other, for as long as free blocks do.
+            let follow = words[done..].iter().zip(index..).take_while(|(word, at)| word.0 == *at).count();
+            let new = stage.allocate_run(&mut self.blocks, follow as u64, Purpose::Grow)?;
+            self.fill_run(writing, stage, &new, writing.base() + u64::from(index))?;
+            for (word, block) in words[done..].iter_mut().zip(new.blocks()) {
+                let pointer = Pointer::to(block);
+                *word = match &writing.way {
+                    Way::Own(..) => (word.0, pointer.encode(1, word.0)),
+                    Way::Path { path, .. } => {
+                        let at = FileBlock(writing.base() + u64::from(word.0));
+                        self.data_word(path, writing.ino, at, Some(pointer))
+                    }
+                };
+                done += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills new blocks, which become those from file block `first` on.
+    fn fill_run(
+        &mut self,
+        writing: &Writing<'_>,
+        stage: &mut Stage<Written>,
+        new: &Fresh,
+        first: u64,
+    ) -> Result<()> {
+        let end = writing.offset + writing.source.len();
+        let count = new.blocks().count() as u64;
+        let piece = Piece::of_blocks(first, count, writing.offset, end);
+        // Whole blocks never read the old ones; what is left of a part of one does.
+        let last = count - 1;
+        let begins_within = piece.within > 0;
+        let ends_within = piece.within + piece.len < count * BLOCK_SIZE;
+        for needed in [(begins_within, 0), (ends_within && !(begins_within && last == 0), last)] {
+            let (true, at) = needed else { continue };
+            match self.entry_of(writing, FileBlock(first + at))?.filter(|old| !old.unwritten) {
+                Some(old) => stage.copy_block(&mut self.blocks.pmem, old.block, &new.part(at))?,
+                None => stage.zero(&mut self.blocks.pmem, new, at * BLOCK_SIZE, BLOCK_SIZE),
+            }
+        }
+        writing.source.fill(stage, &mut self.blocks.pmem, new, piece);
+        Ok(())
+    }
+
+    fn publish_piece(
+        &mut self,
+        writing: &Writing<'_>,
+        mut stage: Stage<Written>,
+        words: &[(u16, u64)],
+        retired: Vec<Retire>,
+        raise: Option<u64>,
+    ) -> Result<()> {
+        let ino = writing.ino;
+        if words.is_empty() {
+            self.retired = retired;
+        } else {
+            let done = match &writing.way {
+                Way::Own(node, epoch) => self.publish_in_place(stage, *node, *epoch, words, retired)?,
+                Way::Path { path, .. } => {
+                    self.retired = retired;
+                    self.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
+                }
+            };
+            let end = writing.offset + writing.source.len();
+            self.dax.unmap(&mut self.blocks, ino, writing.offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE))?;
+            self.release(done)?;
+            stage = self.stage();
+        }
+        match raise {
+            Some(size) => {
+                self.set_size(stage, ino, size, Purpose::Grow).inspect_err(|_| self.forget_trimmed(ino))
+            }
+            None => {
+                // Overwritten in place: durable with the next fence.
+                self.unfenced |= stage.is_used();
+                let flushed = stage.flush(&mut self.blocks.pmem);
+                self.fresh = flushed.unfenced();
+                Ok(())
+            }
+        }
+    }
+}
