@@ -351,7 +351,8 @@ pub struct Bench {
     #[arg(long)]
     pub icount: bool,
 
-    /// Another part than the operations: clone-size, clone-fragments, fault-clones, fault-size, directory
+    /// Another part than the operations: clone-size, clone-fragments, fault-clones, fault-shadows,
+    /// fault-size, directory
     #[arg(long, value_name = "NAME", default_value = "operations")]
     pub part: String,
 

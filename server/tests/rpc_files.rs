@@ -236,9 +236,15 @@ fn benchmarks_measure_and_leave_nothing() {
     // And some for buckets that are split, and blocks of inodes.
     assert!((1000..1200).contains(&found("create").fences));
     assert!(all.iter().all(|s| s.ns > 0));
-    let both =
-        [("clone-size", 9 << 20), ("clone-fragments", 64), ("fault-clones", 20), ("fault-size", 1 << 32)];
-    for (part, parameter) in both.into_iter().chain([("directory", 700)]) {
+    let parts = [
+        ("clone-size", 9 << 20),
+        ("clone-fragments", 64),
+        ("fault-clones", 20),
+        ("fault-shadows", 6),
+        ("fault-size", 1 << 32),
+        ("directory", 700),
+    ];
+    for (part, parameter) in parts {
         let all = samples(&mut c, &mut m, part, parameter);
         assert!(!all.is_empty() && all.iter().all(|s| s.ns > 0), "{part}: {all:?}");
     }

@@ -51,14 +51,14 @@ impl Series {
         let (text, met) = match self.aim? {
             Aim::Flat(within) => {
                 let spread = self.spread();
-                (format!("{spread:.1} % from the least to the most, wanted: {within}"), spread <= within)
+                (format!("the most is {spread:.1} % above the least (at most {within})"), spread <= within)
             }
             Aim::AtMost(most) => {
                 let top = self.points.iter().map(|p| p.1).fold(f64::MIN, f64::max);
-                (format!("at most {}, wanted: {}", (self.show)(top), (self.show)(most)), top <= most)
+                (format!("the most is {} (at most {})", (self.show)(top), (self.show)(most)), top <= most)
             }
         };
-        Some((format!("{}: {text}{}.", self.name, if met { "" } else { " (**missed**)" }), met))
+        Some((format!("- {}: {text}{}", self.name, if met { "" } else { ", **missed**" }), met))
     }
 }
 
