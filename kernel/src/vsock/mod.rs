@@ -76,7 +76,7 @@ pub const MAX_CONNECTIONS: usize = 256;
 pub const BASE_WINDOW: u32 = 8 * 1024;
 
 /// Receive window of a busy connection, in bytes, if the pool has that much.
-pub const MAX_WINDOW: u32 = 256 * 1024;
+pub const MAX_WINDOW: u32 = 1024 * 1024;
 
 /// Chunks that a pool must have so that no connection is refused for lack of memory.
 pub const BASE_CHUNKS: usize = MAX_CONNECTIONS * pool::chunks_of(BASE_WINDOW);

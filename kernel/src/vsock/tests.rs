@@ -460,7 +460,7 @@ fn a_busy_server_does_not_keep_others_waiting() {
 
 #[test]
 fn counters_turn_over_and_the_bytes_go_on() {
-    let mut guest = Guest::new(4, 8, BASE_CHUNKS + 200);
+    let mut guest = Guest::new(4, 8, BASE_CHUNKS + 1024);
     let mut alloc = connect(&mut guest, 1, 9)[0].0.buf_alloc;
     let payload = vec![7; PAYLOAD];
     let (mut sent, mut forwarded) = (0u64, 0u32);
