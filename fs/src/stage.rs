@@ -146,8 +146,8 @@ impl Stage<Written> {
 
     /// Starts writing everything back.
     #[inline]
-    pub fn flush<P: Pmem>(mut self, pmem: &mut P) -> Stage<Flushed> {
-        for (at, len) in self.ranges.drain(..) {
+    pub fn flush<P: Pmem>(self, pmem: &mut P) -> Stage<Flushed> {
+        for &(at, len) in &self.ranges {
             pmem.flush(at, len);
         }
         Stage { ranges: ArrayVec::new(), fresh: self.fresh, used: self.used, state: PhantomData }

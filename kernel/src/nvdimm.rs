@@ -123,6 +123,13 @@ pub fn rewrite_word(at: u64) {
 static FLUSHES: AtomicU64 = AtomicU64::new(0);
 static FENCES: AtomicU64 = AtomicU64::new(0);
 
+/// Counts. By a load and a store: there is one processor, interrupts do not come here, and an emulator makes a call of
+/// every locked instruction, of which a fault would have four for this alone.
+#[inline]
+fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+}
+
 /// Counts of the write path since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteCounts {
@@ -376,7 +383,7 @@ impl umbra_fs::Pmem for Nvdimm {
         self.offset(at, len);
         let first = at & !(LINE - 1);
         let lines = (at + len - first).div_ceil(LINE);
-        FLUSHES.fetch_add(lines, Ordering::Relaxed);
+        add(&FLUSHES, lines);
         if self.caches_persist {
             return;
         }
@@ -385,7 +392,7 @@ impl umbra_fs::Pmem for Nvdimm {
 
     #[inline]
     fn fence(&mut self) {
-        FENCES.fetch_add(1, Ordering::Relaxed);
+        add(&FENCES, 1);
         store_fence();
         for hint in &self.hints {
             // SAFETY: a flush hint register, mapped for good; any value does. The second fence

@@ -325,7 +325,7 @@ impl<P: Pmem> Blocks<P> {
     pub fn release(&mut self, done: Published<Durable>) -> Result<Vec<Retire>> {
         let mut retired = done.into_retired();
         let mut result = Ok(());
-        for item in retired.drain(..) {
+        while let Some(item) = retired.pop() {
             let step = match item {
                 Retire::Drop(block, content) => self.drop_reference(block, content),
                 Retire::Moved(block) => self.set_free(block),

@@ -180,7 +180,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<(Block, Published<Durable>)> {
         let (stage, new) = self.stage_copy(entry)?;
         let mut retired = core::mem::take(&mut self.retired);
-        retired.extend(entry.map(|old| Retire::Drop(old.block, Content::Data)));
+        if let Some(old) = entry {
+            retired.push(Retire::Drop(old.block, Content::Data));
+        }
         let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
         let word = [(index, Pointer::to(new).encode(1, index))];
         Ok((new, self.publish_in_place(stage, node, epoch, &word, retired)?))

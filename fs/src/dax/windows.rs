@@ -456,6 +456,9 @@ impl<M: Mmu> Windows<M> {
     pub fn sync<P: Pmem>(&mut self, blocks: &mut Blocks<P>, ino: Ino) -> Result<bool, Poisoned> {
         let mut any = false;
         let mut at = None;
+        if self.writable == 0 {
+            return Ok(false);
+        }
         while let Some(slot) = self.next_slot(ino, at) {
             at = Some(slot);
             for word in 0..8 {

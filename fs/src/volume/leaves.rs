@@ -8,11 +8,12 @@ use super::Volume;
 use crate::blocks::Content;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
+use crate::format::inode::MAX_INO;
 use crate::format::word::Pointer;
 use crate::path::{height_for, index_at, leaf_number};
 use crate::pmem::Pmem;
 use crate::stage::{Durable, Place, Published, Retire, Stage, Written};
-use crate::types::{Block, FileBlock, Ino};
+use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -22,6 +23,8 @@ const KNOWN: usize = 128;
 /// What is known about the leaf above some blocks of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf {
+    /// Which leaf of which inode.
+    key: u64,
     /// The epoch in which this was found out; in another one it is void.
     pub epoch: u64,
     /// The leaf node. `None`: it is missing, or the inode itself refers to the only block.
@@ -41,28 +44,41 @@ impl Leaf {
     }
 }
 
+/// An inode (32 bits) and the number of one of its leaves (18 bits).
+#[inline(always)]
+fn key(ino: Ino, block: FileBlock) -> u64 {
+    ino.0 << 18 | leaf_number(block)
+}
+
+const _: () = assert!(MAX_INO <= 1 << 46 && MAX_FILE_SIZE / BLOCK_SIZE / 512 <= 1 << 18);
+
 /// The leaves that were used last, each at the place that its hash gives.
 #[derive(Debug)]
-pub(crate) struct Leaves(Vec<(Ino, u64, Leaf)>);
+pub(crate) struct Leaves(Vec<Leaf>);
 
 impl Default for Leaves {
     fn default() -> Self {
-        let nothing =
-            Leaf { epoch: u64::MAX, node: None, exclusive: false, inodes: Block(0), inodes_exclusive: false };
-        Leaves(vec![(Ino(0), 0, nothing); KNOWN])
+        let nothing = Leaf {
+            key: 0,
+            epoch: u64::MAX,
+            node: None,
+            exclusive: false,
+            inodes: Block(0),
+            inodes_exclusive: false,
+        };
+        Leaves(vec![nothing; KNOWN])
     }
 }
 
 impl Leaves {
     #[inline(always)]
-    fn at(&mut self, ino: Ino, number: u64) -> &mut (Ino, u64, Leaf) {
-        let key = (ino.0 << 28 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        &mut self.0[key as usize % KNOWN]
+    fn at(&mut self, key: u64) -> &mut Leaf {
+        &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % KNOWN]
     }
 
     /// Forgets all that has this leaf node (or none), which has moved or has one reference less.
     pub fn forget(&mut self, node: Option<Block>) {
-        for (_, _, leaf) in &mut self.0 {
+        for leaf in &mut self.0 {
             if leaf.node == node {
                 leaf.epoch = u64::MAX;
             }
@@ -74,10 +90,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// What is known about the leaf above a block of a live inode.
     #[inline]
     pub(crate) fn leaf_above(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
-        let number = leaf_number(block);
-        let epoch = self.blocks.epoch;
-        match *self.leaves.at(ino, number) {
-            (of, at, leaf) if of == ino && at == number && leaf.epoch == epoch => Ok(leaf),
+        let (key, epoch) = (key(ino, block), self.blocks.epoch);
+        match *self.leaves.at(key) {
+            leaf if leaf.key == key && leaf.epoch == epoch => Ok(leaf),
             _ => self.find_leaf(ino, block),
         }
     }
@@ -94,9 +109,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             node = path.last().and_then(|step| step.block);
             exclusive = exclusive && node.is_some() && self.exclusive_steps(&path)? == path.len();
         }
-        let leaf = Leaf { epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
-        let number = leaf_number(block);
-        *self.leaves.at(ino, number) = (ino, number, leaf);
+        let key = key(ino, block);
+        let leaf = Leaf { key, epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
+        *self.leaves.at(key) = leaf;
         Ok(leaf)
     }
 
