@@ -92,6 +92,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Gives up a stage.
     pub(crate) fn abandon(&mut self, stage: Stage<Written>) {
+        self.unfenced |= stage.is_used();
         self.fresh = stage.abandon(&mut self.blocks);
     }
 

@@ -153,9 +153,12 @@ impl Stage<Written> {
         Stage { ranges: ArrayVec::new(), fresh: self.fresh, used: self.used, state: PhantomData }
     }
 
-    /// Gives everything up: the blocks are free again. Returns the list for reuse.
-    #[inline]
+    /// Gives everything up: the blocks are free again. Returns the list for reuse. What was overwritten in place
+    /// stays, and is flushed.
     pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
+        for &(at, len) in &self.ranges {
+            blocks.pmem.flush(at, len);
+        }
         for block in self.fresh.drain(..) {
             blocks.unallocate(block);
         }

@@ -128,6 +128,8 @@ impl<P: Pmem> Blocks<P> {
             }
         }
         self.set_free(block)?;
+        // A node that this one shared may be exclusive now.
+        self.epoch += u64::from(content != Content::Node(1));
         Ok(true)
     }
 }

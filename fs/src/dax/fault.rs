@@ -132,6 +132,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return self.grant(page, own);
         }
         self.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
+        if self.blocks.epoch != leaf.epoch {
+            // What was reclaimed may have made the position this file's own.
+            let leaf = self.leaf_above(ino, block)?;
+            return self.store_fault(page, block, leaf, ino);
+        }
         let (new, done) = match leaf.own() {
             Some(node) => self.copy_in_place(node, leaf.epoch, block, entry)?,
             None => self.copy_with_path(ino, block, entry)?,

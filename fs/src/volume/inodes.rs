@@ -278,9 +278,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, _) = self.inode_path(ino)?;
         let word = [(word_index(slot_of(ino), inode::ROOT), 0)];
         let stage = self.stage();
-        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+        let done = self.commit(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
         self.inode_dropped(ino);
-        Ok(())
+        self.release(done)
     }
 
     /// Notes that an inode is free again.

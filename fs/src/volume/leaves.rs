@@ -17,8 +17,8 @@ use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Leaves that are remembered. A power of two.
-const KNOWN: usize = 128;
+/// Leaves that are remembered: of 1 GiB. A power of two.
+const KNOWN: usize = 512;
 
 /// What is known about the leaf above some blocks of a file.
 #[derive(Clone, Copy, Debug)]
@@ -101,14 +101,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn find_leaf(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
         let (mut path, root) = self.inode_path(ino)?;
         let inodes = path.last().and_then(|step| step.block).ok_or(Error::NotFound)?;
-        let inodes_exclusive = self.exclusive_steps(&path)? == path.len();
+        let to_inode = path.len();
         let mut node = None;
-        let mut exclusive = inodes_exclusive;
         if height_for(block) <= root.height && root.height > 0 {
             self.descend(&mut path, root, block, 1, false)?;
             node = path.last().and_then(|step| step.block);
-            exclusive = exclusive && node.is_some() && self.exclusive_steps(&path)? == path.len();
         }
+        let steps = self.exclusive_steps(&path)?;
+        let (exclusive, inodes_exclusive) = (steps == path.len(), steps >= to_inode);
         let key = key(ino, block);
         let leaf = Leaf { key, epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
         *self.leaves.at(key) = leaf;

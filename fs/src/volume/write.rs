@@ -23,6 +23,7 @@ use crate::pmem::Pmem;
 use crate::stage::{Exclusive, Place, Retire, Stage, Written};
 use crate::types::*;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Bytes that one leaf node maps.
 const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
@@ -135,6 +136,20 @@ impl Writing<'_> {
     fn base(&self) -> u64 {
         self.offset / LEAF_SIZE * PAGES_PER_SLOT as u64
     }
+
+    /// File blocks from the first to the last that has a new block now. What lies between was written as a whole.
+    fn replaced(&self, words: &[(u16, u64)]) -> Range<u64> {
+        match (&self.way, words) {
+            (Way::Path { path, .. }, _)
+                if path.last().is_none_or(|step| step.content != Content::Node(1)) =>
+            {
+                0..1
+            }
+            (_, [first, .., last]) => self.base() + u64::from(first.0)..self.base() + u64::from(last.0) + 1,
+            (_, [one]) => self.base() + u64::from(one.0)..self.base() + u64::from(one.0) + 1,
+            (_, []) => 0..0,
+        }
+    }
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
@@ -147,10 +162,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Writes two pieces, one behind the other, as [`Volume::write`] writes one.
     pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
-        let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
-        let mut size = self.file_size_in(known.inodes, ino)?;
         let len = (parts[0].len() + parts[1].len()) as u64;
         let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
+        let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
+        let mut size = self.file_size_in(known.inodes, ino)?;
         if len == 0 {
             return Ok(0);
         }
@@ -192,7 +207,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let len = source.len();
         let (first, last) = (offset / BLOCK_SIZE, (offset + len - 1) / BLOCK_SIZE);
-        self.blocks.ensure(last - first + 1 + NODE_BLOCKS, Purpose::Grow)?;
+        // Without space, a block that is the file's own can still be overwritten.
+        let full = match self.blocks.ensure(last - first + 1 + NODE_BLOCKS, Purpose::Grow) {
+            Err(Error::NoSpace) if first == last => true,
+            result => result.map(|()| false)?,
+        };
         let leaf = self.leaf_above(ino, FileBlock(last))?;
         let found;
         let way = match leaf.own() {
@@ -210,7 +229,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words.clear();
         let mut retired = core::mem::take(&mut self.retired);
         let writing = Writing { ino, offset, source, way };
-        let staged = self.stage_piece(&writing, &mut stage, &mut words, &mut retired);
+        let staged = self.stage_piece(&writing, &mut stage, &mut words, &mut retired, full);
         let result = match staged {
             Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
             Err(error) => {
@@ -221,6 +240,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         };
         self.words = words;
+        if raise.is_some() && result.is_err() {
+            self.forget_trimmed(ino);
+        }
         result
     }
 
@@ -233,14 +255,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Overwrites what is the file's own; fills new blocks for all else, whose entries are then in
-    /// `words`. What they replace in a leaf of the file's own is in `retired`.
+    /// Overwrites what is the file's own; fills new blocks for all else (unless the volume is `full`), whose
+    /// entries are then in `words`. What they replace in a leaf of the file's own is in `retired`.
     fn stage_piece(
         &mut self,
         writing: &Writing<'_>,
         stage: &mut Stage<Written>,
         words: &mut Vec<(u16, u64)>,
         retired: &mut Vec<Retire>,
+        full: bool,
     ) -> Result<()> {
         let end = writing.offset + writing.source.len();
         let only_zeros = matches!(writing.source, Source::Zeros(_));
@@ -263,6 +286,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if matches!(writing.way, Way::Own(..)) {
                 retired.extend(old.map(|pointer| Retire::Drop(pointer.block, Content::Data)));
             }
+        }
+        if full && !words.is_empty() {
+            return Err(Error::NoSpace);
         }
         let mut done = 0;
         while let Some(&(index, _)) = words.get(done) {
@@ -330,15 +356,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     self.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
                 }
             };
-            let end = writing.offset + writing.source.len();
-            self.dax.unmap(&mut self.blocks, ino, writing.offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE))?;
+            // Only what was replaced: pages of blocks that stay may hold stores that are not flushed yet.
+            let replaced = writing.replaced(words);
+            self.dax.unmap(&mut self.blocks, ino, replaced.start, replaced.end)?;
             self.release(done)?;
             stage = self.stage();
         }
         match raise {
-            Some(size) => {
-                self.set_size(stage, ino, size, Purpose::Grow).inspect_err(|_| self.forget_trimmed(ino))
-            }
+            Some(size) => self.set_size(stage, ino, size, Purpose::Grow),
             None => {
                 // Overwritten in place: durable with the next fence.
                 self.unfenced |= stage.is_used();
