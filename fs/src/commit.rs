@@ -140,6 +140,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Reuses what a change dropped.
+    #[inline(always)]
     pub(crate) fn release(&mut self, done: Published<Durable>) -> Result<()> {
         self.retired = self.blocks.release(done)?;
         Ok(())

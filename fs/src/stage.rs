@@ -58,7 +58,7 @@ impl Stage<Written> {
     }
 
     /// Allocates a block whose content will be written through this stage.
-    #[inline]
+    #[inline(always)]
     pub fn allocate<P: Pmem>(&mut self, blocks: &mut Blocks<P>, purpose: Purpose) -> Result<Fresh> {
         let fresh = blocks.allocate(purpose)?;
         self.fresh.push(fresh.block());
@@ -226,7 +226,7 @@ pub(crate) struct Exclusive<'v, P> {
 impl<'v, P: Pmem> Place<'v, P> {
     /// Finds out about the last block of a path that starts at the top: whether each block of
     /// it has one reference. An empty path leads to nothing that could be changed.
-    #[inline]
+    #[inline(always)]
     pub fn find(blocks: &'v mut Blocks<P>, path: impl Iterator<Item = Block>) -> Result<Self, Poisoned> {
         let mut last = None;
         for block in path {

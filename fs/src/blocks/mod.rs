@@ -219,6 +219,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Sets the head of the list of the block's shadows, and returns the one that it had.
+    #[inline(always)]
     pub fn replace_shadows(&mut self, block: Block, head: u32) -> Result<u32, Poisoned> {
         let state = self.state(block)?;
         self.set_state(block, state & 0xffff_ffff | (head as u64) << 32);
@@ -322,6 +323,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Applies what a durable change has dropped.
+    #[inline(always)]
     pub fn release(&mut self, done: Published<Durable>) -> Result<Vec<Retire>> {
         let mut retired = done.into_retired();
         let mut result = Ok(());
@@ -337,7 +339,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Takes a free block; its count is 1 and its content undefined.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&mut self, purpose: Purpose) -> Result<Fresh> {
         if self.free <= purpose.reserve() {
             return Err(Error::NoSpace);

@@ -158,20 +158,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     #[inline(always)]
     fn stage_copy(&mut self, entry: Option<Pointer>) -> Result<(Stage<Written>, Block)> {
         let mut stage = self.stage();
-        let filled = stage.allocate(&mut self.blocks, Purpose::Grow).and_then(|new| {
-            match entry {
-                Some(old) if !old.unwritten => stage.copy_block(&mut self.blocks.pmem, old.block, &new)?,
-                _ => stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE),
-            }
-            Ok(new.block())
-        });
-        match filled {
-            Ok(new) => Ok((stage, new)),
+        let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
+            Ok(new) => new,
             Err(error) => {
                 self.abandon(stage);
-                Err(error)
+                return Err(error);
             }
+        };
+        match entry {
+            Some(old) if !old.unwritten => {
+                if let Err(poisoned) = stage.copy_block(&mut self.blocks.pmem, old.block, &new) {
+                    self.abandon(stage);
+                    return Err(poisoned.into());
+                }
+            }
+            _ => stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE),
         }
+        Ok((stage, new.block()))
     }
 
     /// Copy on write below a leaf that is exclusive already: the fast path.

@@ -60,7 +60,7 @@ impl Shadows {
     }
 
     /// Tosses a shadow; with the last one the block stops being a master.
-    #[inline]
+    #[inline(always)]
     pub fn remove<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,

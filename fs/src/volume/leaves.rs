@@ -88,7 +88,7 @@ impl Leaves {
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// What is known about the leaf above a block of a live inode.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leaf_above(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
         let (key, epoch) = (key(ino, block), self.blocks.epoch);
         match *self.leaves.at(key) {
@@ -116,7 +116,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The entry of a block, from what is known about the leaf above it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn entry_below(&self, leaf: Leaf, ino: Ino, block: FileBlock) -> Result<Option<Pointer>> {
         match leaf.node {
             Some(node) => self.entry_in(node, block),
@@ -136,7 +136,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Publishes words in a block, a leaf node or one of inodes, which was found exclusive in `epoch`: the
     /// short way to commit, where no node has to be copied.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish_in_place(
         &mut self,
         stage: Stage<Written>,
