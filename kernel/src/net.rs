@@ -81,19 +81,19 @@ pub fn poll(board: Option<&mut Board>) -> bool {
     }
 }
 
-/// Whether a packet has come that was not looked at.
+/// Whether a packet has come that can be looked at.
 pub fn has_news() -> bool {
-    NET.lock().as_ref().is_some_and(|net| net.device.has_news())
+    NET.lock().as_ref().is_some_and(|net| net.endpoint.has_news(&net.device))
 }
 
 /// Makes packets interrupt, as they do not while they are looked at anyway; returns whether one has come already.
 pub fn listen() -> bool {
-    NET.lock().as_ref().is_some_and(|net| net.device.listen())
+    NET.lock().as_ref().is_some_and(|net| net.endpoint.listen(&net.device))
 }
 
-/// Whether everything that servers sent has left.
+/// Whether everything that servers could send has left.
 pub fn is_drained() -> bool {
-    NET.lock().as_mut().is_none_or(|net| net.device.is_drained())
+    NET.lock().as_mut().is_none_or(|net| net.endpoint.is_drained(&mut net.device))
 }
 
 /// What happened since the start, if there is a device.

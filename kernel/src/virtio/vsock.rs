@@ -79,6 +79,8 @@ pub struct Vsock {
     /// What it does not have.
     free: Vec<Buffer>,
     controls: Vec<&'static mut [u8; HEADER_LEN]>,
+    /// Something came back since that was last told.
+    made_room: bool,
     /// It did something that no device does; nothing more is expected of it.
     broken: bool,
 }
@@ -149,6 +151,7 @@ impl Vsock {
             events: [const { None }; EVENT_SIZE],
             free: buffers().ok_or(Error::NoMemory)?,
             controls,
+            made_room: false,
             broken: false,
         };
         for buffer in buffers().ok_or(Error::NoMemory)? {
@@ -192,27 +195,6 @@ impl Vsock {
         reset
     }
 
-    /// Whether a packet has come.
-    pub fn has_news(&self) -> bool {
-        !self.broken && self.receive.peek_used().is_some()
-    }
-
-    /// Asks for an interrupt when a packet comes; returns whether one has come already.
-    pub fn listen(&self) -> bool {
-        if let Some(interrupt) = self.interrupt {
-            interrupt.store(self.received, Ordering::Relaxed);
-            // Either the device sees the wish when it has added one, or that is seen here.
-            fence(Ordering::SeqCst);
-        }
-        self.has_news()
-    }
-
-    /// Whether everything that was sent has left.
-    pub fn is_drained(&mut self) -> bool {
-        self.collect();
-        self.free.len() == BUFFERS && self.controls.len() == CONTROLS
-    }
-
     fn offer_event(&mut self, event: &'static mut [u8; EVENT_LEN]) {
         // No event has this number.
         *event = [0xFF; EVENT_LEN];
@@ -233,8 +215,7 @@ impl Vsock {
     }
 
     /// Takes back what was sent; the device interrupts when there is more of it.
-    fn collect(&mut self) -> Room {
-        let mut room = Room::AsBefore;
+    fn collect(&mut self) {
         while !self.broken
             && let Some(token) = Self::used(&self.transmit)
         {
@@ -259,9 +240,8 @@ impl Vsock {
                 Some(Sending::Control(header)) => self.controls.push(header),
                 None => {}
             }
-            room = Room::Made;
+            self.made_room = true;
         }
-        room
     }
 
     /// The next token in the used ring of a queue, if any. Before it says that there is
@@ -347,10 +327,28 @@ impl Device for Vsock {
     }
 
     fn reap(&mut self) -> Room {
-        if self.free.len() > BUFFERS / 2 && self.controls.len() > CONTROLS / 2 {
-            return Room::AsBefore;
+        if self.free.len() <= BUFFERS / 2 || self.controls.len() <= CONTROLS / 2 {
+            self.collect();
         }
-        self.collect()
+        if core::mem::take(&mut self.made_room) { Room::Made } else { Room::AsBefore }
+    }
+
+    fn has_news(&self) -> bool {
+        !self.broken && self.receive.peek_used().is_some()
+    }
+
+    fn listen(&self) -> bool {
+        if let Some(interrupt) = self.interrupt {
+            interrupt.store(self.received, Ordering::Relaxed);
+            // Either the device sees the wish when it has added one, or that is seen here.
+            fence(Ordering::SeqCst);
+        }
+        self.has_news()
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.collect();
+        self.free.len() == BUFFERS && self.controls.len() == CONTROLS
     }
 
     fn notify(&mut self) {

@@ -48,6 +48,15 @@ pub trait Device {
     /// there is not, the device has something as soon as there is.
     fn reap(&mut self) -> Room;
 
+    /// Whether a packet has come.
+    fn has_news(&self) -> bool;
+
+    /// Asks for an interrupt when a packet comes; returns whether one has come already.
+    fn listen(&self) -> bool;
+
+    /// Whether everything that was sent has left. What it finds to have left is room that [`Device::reap`] tells of.
+    fn is_drained(&mut self) -> bool;
+
     /// Tells the device of what was sent and recycled since the last call.
     fn notify(&mut self);
 }

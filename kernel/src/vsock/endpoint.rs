@@ -148,7 +148,7 @@ impl<S> Endpoint<S> {
         }
         let mut more = true;
         for _ in 0..PACKETS_A_POLL {
-            if self.resets.len() >= MAX_RESETS {
+            if self.is_full() {
                 more = false;
                 break;
             }
@@ -172,12 +172,37 @@ impl<S> Endpoint<S> {
         self.send_pending(device);
         device.notify();
         // Who waits for room waits for the device, which says so only to one who has just found none.
-        let waits = !self.starved.is_empty() || !self.pending.is_empty() || !self.resets.is_empty();
-        self.room = waits && device.reap() == Room::Made;
+        self.room = self.waits() && device.reap() == Room::Made;
         if more || self.room || !self.ready.is_empty() {
             return Next::Now;
         }
         self.deadline.map_or(Next::Event, Next::At)
+    }
+
+    /// Whether a packet has come that a poll would look at.
+    pub fn has_news<D: Device>(&self, device: &D) -> bool {
+        !self.is_full() && device.has_news()
+    }
+
+    /// Makes packets interrupt that a poll would look at; returns whether one has come already. While none would be, the
+    /// interrupt that matters is the one for room, which the last poll asked for.
+    pub fn listen<D: Device>(&self, device: &D) -> bool {
+        !self.is_full() && device.listen()
+    }
+
+    /// Whether everything that servers could send has left.
+    pub fn is_drained<D: Device>(&self, device: &mut D) -> bool {
+        !self.waits() && device.is_drained()
+    }
+
+    /// Whether somebody waits for the device to make room.
+    fn waits(&self) -> bool {
+        !self.starved.is_empty() || !self.pending.is_empty() || !self.resets.is_empty()
+    }
+
+    /// Whether so many resets wait for room that packets are left where they are.
+    fn is_full(&self) -> bool {
+        self.resets.len() >= MAX_RESETS
     }
 
     /// All connections are lost, and the machine may have another number: the transport was

@@ -102,6 +102,15 @@ impl Device for Fake {
     fn reap(&mut self) -> Room {
         if core::mem::take(&mut self.made_room) { Room::Made } else { Room::AsBefore }
     }
+    fn has_news(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+    fn listen(&self) -> bool {
+        self.has_news()
+    }
+    fn is_drained(&mut self) -> bool {
+        self.under_way.is_empty()
+    }
     fn notify(&mut self) {}
 }
 
@@ -442,6 +451,55 @@ fn slow_receivers_hold_up_nobody_and_all_sources_get_their_turn() {
     let fast: Vec<usize> = (10..20).map(|port| received[&port]).collect();
     let (least, most) = (fast.iter().min().unwrap(), fast.iter().max().unwrap());
     assert!(most < &(least * 2), "unfair: {fast:?}");
+}
+
+#[test]
+fn what_servers_could_not_send_yet_is_not_drained() {
+    let mut guest = Guest::new(4, 8, BASE_CHUNKS);
+    let mut request = from_host(1, 19, Operation::Request, 0);
+    request.buf_alloc = 10 * PAYLOAD as u32;
+    guest.device.deliver(request, &[]);
+    let mut received = 0;
+    let mut rounds = 0;
+    loop {
+        while guest.poll() == Next::Now {}
+        // The device is done with everything at once, and all buffers are back.
+        while let Some((_, payload)) = guest.device.complete() {
+            received += payload.len();
+        }
+        if guest.endpoint.is_drained(&mut guest.device) {
+            break;
+        }
+        rounds += 1;
+    }
+    assert_eq!(received, 10 * PAYLOAD);
+    assert!(rounds >= 2, "four buffers held it all");
+}
+
+#[test]
+fn resets_without_room_are_waited_for_asleep() {
+    let mut guest = Guest::new(4, 2, BASE_CHUNKS);
+    let mut port = 0;
+    // Nobody takes what is sent: two are under way, and the others wait.
+    while guest.device.has_room() {
+        assert!(port < 1000, "no bound on what waits");
+        guest.device.deliver(from_host(port, 1, Operation::Data, 0), &[]);
+        guest.poll();
+        port += 1;
+    }
+    assert_eq!(guest.poll(), Next::Event);
+    assert!(guest.device.has_news());
+    assert!(!guest.endpoint.has_news(&guest.device) && !guest.endpoint.listen(&guest.device));
+    assert!(!guest.endpoint.is_drained(&mut guest.device));
+    // With room it goes on, and every packet has its answer.
+    let mut answers = 0;
+    while guest.device.complete().is_some() {
+        answers += 1;
+        while guest.poll() == Next::Now {}
+    }
+    assert!(!guest.device.has_news());
+    assert_eq!(answers, port);
+    assert!(guest.endpoint.is_drained(&mut guest.device));
 }
 
 #[test]
