@@ -7,6 +7,7 @@
 //! | [`client`]    | the client library, usable on its own                     |
 //! | [`launch`]    | the virtual machine: start, supervise, shut down          |
 //! | [`plot`]      | figures as SVG                                            |
+//! | `socket`      | sockets between clients and the guest                     |
 //! | [`state`]     | the state directory                                       |
 //! | [`toolchain`] | a toolchain for the bare machine                          |
 //! | [`units`]     | sizes as people write and read them                       |
@@ -19,6 +20,7 @@ pub mod build;
 pub mod client;
 pub mod launch;
 pub mod plot;
+mod socket;
 pub mod state;
 pub mod toolchain;
 pub mod units;

@@ -6,6 +6,7 @@
 //! possible.
 
 use super::{Error, Result};
+use crate::socket;
 use crate::state::StateDir;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -61,7 +62,7 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
         }
         None => {
             let mut stream = state.connect(endpoint).map_err(failed)?;
-            widen(&stream);
+            socket::widen(&stream);
             stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(failed)?;
             handshake(&mut stream, port).map_err(|error| match error.kind() {
                 // The same end of file, whether the port or the whole guest is missing.
@@ -74,14 +75,6 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
             Ok(Stream::Unix(stream))
         }
     }
-}
-
-/// Bytes that a socket of the machine should hold: enough to go on while the other end is being woken.
-const SOCKET_BUFFER: usize = 1 << 20;
-
-/// Lets a socket hold as much as the system grants, up to [`SOCKET_BUFFER`]. With less it is slower, and no worse.
-pub(crate) fn widen(stream: &UnixStream) {
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SOCKET_BUFFER);
 }
 
 /// Asks for a port and waits for the answer; reads not a byte more than it.

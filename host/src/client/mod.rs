@@ -32,7 +32,6 @@ mod exports;
 mod files;
 mod transfer;
 
-pub(crate) use connect::widen;
 pub use connect::{Stream, connect};
 pub use error::{Error, Result};
 pub use exports::NbdServer;

@@ -329,7 +329,7 @@ impl Worker {
         if self.switch.len() >= self.room {
             return self.note(&format!("a client was turned away: there are {} already", self.switch.len()));
         }
-        crate::client::widen(&stream);
+        crate::socket::widen(&stream);
         if let Err(error) = self.switch.accept(stream, target) {
             self.note(&format!("cannot take on a client: {error}"));
         }
