@@ -38,12 +38,35 @@ impl FromStr for ExtraNvdimm {
     }
 }
 
+/// The NVDIMM of the volume, ready to be mapped.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// 0 if there is none.
+    pub(super) size: u64,
+    /// Keeps it to this machine.
+    pub(super) _lock: Option<File>,
+}
+
 /// An NVDIMM beside the volume's, ready to be mapped.
 pub(super) struct Extra {
     pub(super) path: PathBuf,
     pub(super) size: u64,
     /// Keeps it to this machine.
     pub(super) _lock: File,
+}
+
+/// Keeps an image to one machine, for as long as the result lives: two would overwrite each other's volume.
+fn lock(path: &Path) -> Result<File, LaunchError> {
+    let shown = path.display();
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    let file = opened.map_err(|error| LaunchError::Io(format!("open {shown}"), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(LaunchError::Unusable(format!("{shown} is in use as an NVDIMM already")))
+        }
+        Err(TryLockError::Error(error)) => Err(LaunchError::Io(format!("lock {shown}"), error)),
+    }
 }
 
 /// Makes sure that the images beside the volume's are there, and nobody else's.
@@ -81,23 +104,17 @@ fn prepare_one(state: &StateDir, wanted: &ExtraNvdimm) -> Result<Extra, LaunchEr
     if fs::canonicalize(path).ok() == fs::canonicalize(state.nvdimm()).ok() {
         return Err(unusable(format!("{shown} is the NVDIMM of the volume; --extra-nvdimm is for others")));
     }
-    let opened = OpenOptions::new().read(true).write(true).open(path);
-    let lock = opened.map_err(|error| LaunchError::Io(format!("open {shown}"), error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(Extra { path: path.clone(), size: found, _lock: lock }),
-        Err(TryLockError::WouldBlock) => Err(unusable(format!("{shown} is in use as an NVDIMM already"))),
-        Err(TryLockError::Error(error)) => Err(LaunchError::Io(format!("lock {shown}"), error)),
-    }
+    Ok(Extra { path: path.clone(), size: found, _lock: lock(path)? })
 }
 
-/// Makes sure that the image is there with the right size, and returns its size; 0 means
-/// that the guest gets no NVDIMM.
-pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<u64, LaunchError> {
+/// Makes sure that the volume's image is there with the right size, and nobody else's. Size 0 means that the guest gets no
+/// NVDIMM.
+pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<Own, LaunchError> {
     if wanted == Some(0) {
-        return Ok(0);
+        return Ok(Own { size: 0, _lock: None });
     }
     let path = state.nvdimm();
-    match fs::metadata(&path) {
+    let size = match fs::metadata(&path) {
         Ok(found) if !found.is_file() => {
             Err(LaunchError::Unusable(format!("{} is not a regular file", path.display())))
         }
@@ -107,7 +124,8 @@ pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<u64, Laun
             make(&path, &state.file("nvdimm.img.new"), wanted.unwrap_or(DEFAULT_NVDIMM_SIZE), "--nvdimm-size")
         }
         Err(error) => Err(LaunchError::Io(format!("look at {}", path.display()), error)),
-    }
+    }?;
+    Ok(Own { size, _lock: Some(lock(&path)?) })
 }
 
 fn checked(path: &Path, size: u64, wanted: Option<u64>, option: &str) -> Result<u64, LaunchError> {
@@ -159,12 +177,13 @@ mod tests {
     fn an_image_is_made_once_and_keeps_its_size() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path());
-        assert_eq!(prepare(&state, Some(0)).unwrap(), 0);
+        let size = |wanted| prepare(&state, wanted).unwrap().size;
+        assert_eq!(size(Some(0)), 0);
         assert!(!state.nvdimm().exists());
-        assert_eq!(prepare(&state, Some(1 << 20)).unwrap(), 1 << 20);
+        assert_eq!(size(Some(1 << 20)), 1 << 20);
         fs::write(state.nvdimm(), vec![7; 8192]).unwrap();
-        assert_eq!(prepare(&state, None).unwrap(), 8192);
-        assert_eq!(prepare(&state, Some(8192)).unwrap(), 8192);
+        assert_eq!(size(None), 8192);
+        assert_eq!(size(Some(8192)), 8192);
         let error = prepare(&state, Some(1 << 20)).unwrap_err().to_string();
         assert!(error.contains("keeps its size"), "{error}");
         assert_eq!(fs::read(state.nvdimm()).unwrap(), vec![7; 8192]);
@@ -202,6 +221,38 @@ mod tests {
         assert!(refused(1 << 20, &[extra(None), extra(None)]).contains("in use"));
         let own = ExtraNvdimm { path: state.nvdimm(), size: None };
         assert!(refused(1 << 20, &[own]).contains("is the NVDIMM of the volume"));
+    }
+
+    #[test]
+    fn no_two_machines_have_one_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = |name| {
+            let mut state = StateDir::new(dir.path().join(name));
+            state.create().unwrap();
+            state
+        };
+        let (first, second) = (state("first"), state("second"));
+        let running = prepare(&first, Some(8192)).unwrap();
+        let own = prepare(&second, Some(8192)).unwrap();
+        let beside = |path| prepare_extra(&second, own.size, &[ExtraNvdimm { path, size: None }]);
+        let refused = |error: Option<LaunchError>| {
+            let error = error.expect("it was taken").to_string();
+            assert!(error.contains("in use as an NVDIMM already"), "{error}");
+        };
+        // Beside the volume of another machine, under whatever name.
+        fs::hard_link(first.nvdimm(), dir.path().join("link")).unwrap();
+        refused(beside(first.nvdimm()).err());
+        refused(beside(dir.path().join("link")).err());
+        // As its volume.
+        let third = state("third");
+        std::os::unix::fs::symlink(first.nvdimm(), third.nvdimm()).unwrap();
+        refused(prepare(&third, None).err());
+        drop(running);
+        let extra = beside(first.nvdimm()).unwrap();
+        // And the other way round.
+        refused(prepare(&first, None).err());
+        drop(extra);
+        prepare(&third, None).unwrap();
     }
 
     #[test]

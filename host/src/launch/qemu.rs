@@ -4,7 +4,7 @@
 //! escaping and sockets have short paths. `qboot` is the firmware: it enters the loader in
 //! 0.04 s under emulation, where SeaBIOS takes 0.1 s and OVMF 3 s.
 
-use super::nvdimm::Extra;
+use super::nvdimm::{Extra, Own};
 use super::transport::Transport;
 use super::{Accel, LaunchError, Options, find_program, leash};
 use crate::state::StateDir;
@@ -46,8 +46,8 @@ pub(super) struct Machine {
     pub(super) accel: Accel,
     /// The way to the guest's vsock.
     pub(super) transport: Transport,
-    /// Size of the NVDIMM; 0 for none.
-    pub(super) nvdimm_size: u64,
+    /// The volume's NVDIMM.
+    pub(super) nvdimm: Own,
     /// Those behind it.
     pub(super) extra: Vec<Extra>,
 }
@@ -58,7 +58,7 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
 
     let memory = options.memory;
     let beside = machine.extra.iter().map(|extra| extra.size.saturating_add(MEMORY_SLACK));
-    let beside = beside.fold(machine.nvdimm_size.saturating_add(MEMORY_SLACK), u64::saturating_add);
+    let beside = beside.fold(machine.nvdimm.size.saturating_add(MEMORY_SLACK), u64::saturating_add);
     let maximum = memory.saturating_add(beside);
     let slots = 2 + machine.extra.len();
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
@@ -75,8 +75,8 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     // Shared, because the vsock device reads and writes the guest's queues.
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     let prealloc = if options.prealloc { ",prealloc=on" } else { "" };
-    if machine.nvdimm_size > 0 {
-        let size = machine.nvdimm_size;
+    if machine.nvdimm.size > 0 {
+        let size = machine.nvdimm.size;
         let backend =
             format!("memory-backend-file,id=nvm,mem-path=nvdimm.img,size={size},share=on{prealloc}");
         add(&["-object", &backend]);
@@ -146,9 +146,12 @@ mod tests {
     }
 
     fn line(nvdimm_size: u64, extra: Vec<Extra>) -> String {
-        let transport = Transport::Kernel { cid: 1234 };
-        let machine = Machine { accel: Accel::Tcg, transport, nvdimm_size, extra };
-        let all = arguments(&options(), &machine);
+        line_with(&options(), Transport::Kernel { cid: 1234 }, nvdimm_size, extra)
+    }
+
+    fn line_with(options: &Options, transport: Transport, size: u64, extra: Vec<Extra>) -> String {
+        let nvdimm = Own { size, _lock: None };
+        let all = arguments(options, &Machine { accel: Accel::Tcg, transport, nvdimm, extra });
         all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     }
 

@@ -119,7 +119,7 @@ struct Supervisor {
     /// Killed, where it still runs, when this goes.
     _qemu: Process,
     /// Locked until then.
-    _extra: Vec<nvdimm::Extra>,
+    _nvdimms: (nvdimm::Own, Vec<nvdimm::Extra>),
     started: Instant,
     /// The guest was told to mount nothing; then it is no failure that it does not.
     bare: bool,
@@ -171,7 +171,8 @@ impl Supervisor {
         options: &Options,
         reporter: &mut dyn Reporter,
     ) -> Result<Supervisor, LaunchError> {
-        let nvdimm_size = nvdimm::prepare(state, options.nvdimm_size)?;
+        let nvdimm = nvdimm::prepare(state, options.nvdimm_size)?;
+        let nvdimm_size = nvdimm.size;
         let extra = nvdimm::prepare_extra(state, nvdimm_size, &options.extra_nvdimms)?;
         let (accel, accel_reason) = accel::choose(options.accel)?;
         let transport = Transport::choose(state);
@@ -187,7 +188,7 @@ impl Supervisor {
             drop(ended.send(Event::DeviceEnded(why)));
         })?;
 
-        let machine = Machine { accel, transport, nvdimm_size, extra };
+        let machine = Machine { accel, transport, nvdimm, extra };
         let console_log = state.log("console.log")?;
         let started = Instant::now();
         let mut child = qemu::start(state, options, &machine, state.log("qemu.log")?)?;
@@ -233,7 +234,7 @@ impl Supervisor {
             shared,
             console,
             transport: machine.transport,
-            _extra: machine.extra,
+            _nvdimms: (machine.nvdimm, machine.extra),
             _qemu: qemu,
             started,
             bare: options.guest_config.iter().any(|line| line == "volume=no"),
