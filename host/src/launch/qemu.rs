@@ -68,6 +68,8 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     let processors = if machine.accel == Accel::Tcg { "1,maxcpus=2" } else { "1" };
     add(&["-accel", &machine.accel.to_string(), "-cpu", "max", "-smp", processors]);
     if options.icount {
+        // Then all processors, however many there can be, are one thread's, and the barriers are left out again: see
+        // `Transport::qemu_arguments`.
         add(&["-icount", "shift=0"]);
     }
     // Sizes in KiB: QEMU reads a bare number as MiB.
@@ -88,7 +90,7 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
     add(&["-qmp", "unix:qmp.sock,server=on,wait=off"]);
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
-    for argument in machine.transport.qemu_arguments() {
+    for argument in machine.transport.qemu_arguments(options.icount) {
         add(&[&argument]);
     }
     all.extend(["-kernel".into(), options.loader.clone().into()]);
@@ -186,6 +188,17 @@ mod tests {
     #[test]
     fn no_nvdimm_means_no_device() {
         assert!(!line(0, Vec::new()).contains("nvdimm0"));
+    }
+
+    #[test]
+    fn without_barriers_nobody_says_when_to_be_told() {
+        for transport in [Transport::Device, Transport::Kernel { cid: 1234 }] {
+            for icount in [false, true] {
+                let line = line_with(&Options { icount, ..options() }, transport, 0, Vec::new());
+                assert_eq!(line.contains("-icount shift=0"), icount);
+                assert_eq!(line.contains("event_idx=off"), icount, "{line}");
+            }
+        }
     }
 
     #[test]

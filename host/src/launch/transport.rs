@@ -51,17 +51,20 @@ impl Transport {
         }
     }
 
-    /// QEMU's arguments for the device.
-    pub(super) fn qemu_arguments(&self) -> Vec<String> {
+    /// QEMU's arguments for the device. `always_told`: guest and device tell each other of everything, also while the other
+    /// is awake. So it has to be where the machine leaves the guest's memory barriers out: who is told only on demand
+    /// could miss what was added while it went to sleep (`docs/decisions/2026-11-23-looking-before-sleeping.md`).
+    pub(super) fn qemu_arguments(&self, always_told: bool) -> Vec<String> {
+        let event_index = if always_told { ",event_idx=off" } else { "" };
         match self {
             Transport::Kernel { cid } => {
-                vec!["-device".into(), format!("vhost-vsock-pci,guest-cid={cid}")]
+                vec!["-device".into(), format!("vhost-vsock-pci,guest-cid={cid}{event_index}")]
             }
             Transport::Device => vec![
                 "-chardev".into(),
                 format!("socket,id=vsock,path={MEETING_POINT}"),
                 "-device".into(),
-                "vhost-user-vsock-pci,chardev=vsock".into(),
+                format!("vhost-user-vsock-pci,chardev=vsock{event_index}"),
             ],
         }
     }
