@@ -2,7 +2,7 @@
 
 use super::{Blocks, Content, END, STICKY};
 use crate::error::Result;
-use crate::format::superblock::GROUP;
+use crate::format::superblock::{GROUP, RECORD_SIZE};
 use crate::format::word::Pointer;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
@@ -10,6 +10,23 @@ use crate::types::{BLOCK_SIZE, Block};
 /// Words of a node that are looked at together.
 const WORDS: usize = 64;
 type Words = [[u8; 8]; WORDS];
+
+/// Finds the blocks that entries of a leaf refer to, from `index` on, where another leaf has the same; returns how many. Out
+/// of line, so that all that its loop needs is in registers: copying or reclaiming a leaf goes through it 512 times.
+#[inline(never)]
+fn data_of(words: &Words, others: &Words, index: u16, blocks: &mut [u64; WORDS]) -> usize {
+    let mut count = 0;
+    for at in 0..WORDS {
+        let word = u64::from_le_bytes(words[at]);
+        if words[at] == others[at]
+            && let Ok(Some(pointer)) = Pointer::decode(word, 1, index + at as u16)
+        {
+            blocks[count] = pointer.block.0;
+            count += 1;
+        }
+    }
+    count
+}
 
 impl<P: Pmem> Blocks<P> {
     /// Adds a reference to all that both a block and its copy refer to. A word that fails its
@@ -20,18 +37,14 @@ impl<P: Pmem> Blocks<P> {
             let offset = start as u64 * 8;
             self.pmem.read(old.0 * BLOCK_SIZE + offset, left.as_flattened_mut())?;
             self.pmem.read(copy.0 * BLOCK_SIZE + offset, right.as_flattened_mut())?;
-            for (word, copied) in left.iter_mut().zip(&right) {
-                if word != copied {
-                    *word = [0; 8];
-                }
-            }
             // Nearly all that is ever copied are leaves.
             if content == Content::Node(1) {
-                self.share_data(&left, start as u16)?;
+                self.share_data(&left, &right, start as u16)?;
                 continue;
             }
-            for (word, index) in left.iter().zip(start as u16..) {
-                if let Ok(Some((pointer, _))) = content.reference(index, u64::from_le_bytes(*word))
+            for ((word, copied), index) in left.iter().zip(&right).zip(start as u16..) {
+                if word == copied
+                    && let Ok(Some((pointer, _))) = content.reference(index, u64::from_le_bytes(*word))
                     && self.geometry.holds(pointer.block)
                 {
                     self.add_reference(pointer.block)?;
@@ -41,15 +54,18 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
-    /// Adds a reference to the data that entries of a leaf refer to, from `index` on. Out of line, as the next
-    /// one is: the loop needs all registers.
+    /// Adds a reference to the data that entries of a leaf refer to, from `index` on, where its copy has the same.
     #[inline(never)]
-    fn share_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
-        self.each_record(words, index, |blocks, block, record, state| match state as u32 {
+    fn share_data(&mut self, words: &Words, copied: &Words, index: u16) -> Result<(), Poisoned> {
+        let mut blocks = [0; WORDS];
+        let count = data_of(words, copied, index, &mut blocks);
+        self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
             0 | STICKY => blocks.add_reference(block),
             count => {
                 blocks.pmem.store(record, state + 1);
-                blocks.shared += (count == 1) as u64;
+                if count == 1 {
+                    blocks.shared += 1;
+                }
                 Ok(())
             }
         })
@@ -58,44 +74,44 @@ impl<P: Pmem> Blocks<P> {
     /// Takes a reference away from the data that entries of a leaf refer to, from `index` on.
     #[inline(never)]
     fn drop_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
-        self.each_record(words, index, |blocks, block, record, state| match state as u32 {
+        let mut blocks = [0; WORDS];
+        let count = data_of(words, words, index, &mut blocks);
+        self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
             0 | 1 | STICKY => blocks.drop_reference(block, Content::Data),
             count => {
                 blocks.pmem.store(record, state - 1);
-                blocks.shared -= (count == 2) as u64;
+                if count == 2 {
+                    blocks.shared -= 1;
+                }
                 Ok(())
             }
         })
     }
 
-    /// Calls `each` for what entries of a leaf refer to: its record is valid. Copying or reclaiming a leaf
-    /// does this 512 times.
+    /// Calls `each` with each block that the volume has, its record and what is in it.
     #[inline(always)]
     fn each_record(
         &mut self,
-        words: &Words,
-        index: u16,
+        blocks: &[u64],
         each: impl Fn(&mut Self, Block, u64, u64) -> Result<(), Poisoned>,
     ) -> Result<(), Poisoned> {
+        let records = self.records;
         // The group of the last one, if all of it is within the volume and has valid records: neighbours
         // mostly are in the same one.
         let mut group = u64::MAX;
-        for (word, index) in words.iter().zip(index..) {
-            let Ok(Some(Pointer { block, .. })) = Pointer::decode(u64::from_le_bytes(*word), 1, index) else {
-                continue;
-            };
-            if block.0 / GROUP != group {
-                if !self.geometry.holds(block) {
+        for &block in blocks {
+            if block / GROUP != group {
+                if !self.geometry.holds(Block(block)) {
                     continue;
                 }
-                if !self.is_initialised(block) {
-                    self.initialise(block.0 / GROUP);
+                if !self.is_initialised(Block(block)) {
+                    self.initialise(block / GROUP);
                 }
-                group = if self.geometry.holds_group(block.0 / GROUP) { block.0 / GROUP } else { u64::MAX };
+                group = if self.geometry.holds_group(block / GROUP) { block / GROUP } else { u64::MAX };
             }
-            let record = self.record(block);
+            let record = records + block * RECORD_SIZE;
             let state = self.pmem.load(record)?;
-            each(self, block, record, state)?;
+            each(self, Block(block), record, state)?;
         }
         Ok(())
     }

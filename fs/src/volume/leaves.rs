@@ -17,8 +17,8 @@ use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Leaves that are remembered: of 1 GiB. A power of two.
-const KNOWN: usize = 512;
+/// Leaves that are remembered: of 512 MiB. A power of two.
+const KNOWN: usize = 256;
 
 /// What is known about the leaf above some blocks of a file.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,8 @@ impl Default for Leaves {
 impl Leaves {
     #[inline(always)]
     fn at(&mut self, key: u64) -> &mut Leaf {
-        &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % KNOWN]
+        // The upper bits: numbers that follow each other fall apart.
+        &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN.ilog2())) as usize]
     }
 
     /// Forgets all that has this leaf node (or none), which has moved or has one reference less.

@@ -192,7 +192,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             size = size.max(at + piece);
             done += piece;
         }
-        let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
+        // A leaf that was copied moved no inode.
+        let known = match known.epoch == self.blocks.epoch {
+            true => known,
+            false => self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?,
+        };
         self.touch_in(known, ino, &[inode::MTIME, inode::CTIME], now)?;
         Ok(done as usize)
     }
