@@ -232,14 +232,17 @@ fn the_support_table_has_all_of_nbd() {
         .filter_map(|line| Some(line.strip_prefix('|')?.split('|').map(str::trim).collect()))
         .collect();
     let numbered = |name: &str, number: u32| {
-        let number = number.to_string();
-        assert!(cells.iter().any(|row| row[..2] == [name, number.as_str()]), "no row for {name} {number}");
+        let (both, number) = (format!("{name} ({number})"), number.to_string());
+        let found = cells.iter().any(|row| row[0] == both || row[..2] == [name, number.as_str()]);
+        assert!(found, "no row for {name} {number}");
     };
     OptionCode::ALL.iter().for_each(|(code, name)| numbered(name, code.0));
     Command::ALL.iter().for_each(|(command, name)| numbered(name, command.0.into()));
     Errno::ALL.iter().for_each(|(errno, name)| numbered(name, errno.0));
+    // Flags stand beside the command that they are asked with, chunks and replies are answers.
     let named = |name: &str| {
-        assert!(cells.iter().any(|row| row[0].split(", ").any(|cell| cell == name)), "no row for {name}");
+        let mut words = cells.iter().flatten().flat_map(|cell| cell.split([' ', ',', '(', ')', '`']));
+        assert!(words.any(|word| word == name), "no row for {name}");
     };
     ReplyCode::ALL.iter().for_each(|(_, name)| named(name));
     InfoType::ALL.iter().for_each(|(_, name)| named(name));
