@@ -60,7 +60,7 @@ impl Content {
     }
 
     /// The reference that word `index` of a block with this content makes: `Err` tells
-    /// what is wrong with the word. Bounds are checked by [`Geometry::holds`].
+    /// what is wrong with the word. Bounds are checked by [`holds`](crate::format::superblock::Geometry::holds).
     #[inline(always)]
     pub fn reference(self, index: u16, word: u64) -> Result<Option<(Pointer, Content)>, &'static str> {
         match self {
