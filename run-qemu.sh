@@ -15,8 +15,9 @@ Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; s
 OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
 Ctrl-C shuts the guest down cleanly.
 
-Set-up installs Debian packages (as root or with sudo). It changes nothing else. Where it may not
-install, it says what is missing and exits with status 1.
+Set-up installs Debian packages (as root or with sudo), and makes a qemu-utils that is too new for apt's
+QEMU the same version. It changes nothing else. Where it may not install, it says what is missing and
+exits with status 1.
 END
 }
 
@@ -87,6 +88,19 @@ refuse() {
     exit 1
 }
 
+# QEMU's packages have to be of one version. A qemu-utils that is newer than the emulator that apt has (from backports
+# whose source is gone, say) excludes it: then it is installed in the emulator's version too.
+align_qemu() {
+    local emulator utils
+    emulator=$(LC_ALL=C apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: //p')
+    utils=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) || return 0
+    [[ " ${packages[*]} " == *" qemu-system-x86 "* && $emulator == [0-9]* ]] || return 0
+    if dpkg --compare-versions "$utils" gt "$emulator"; then
+        say "run-qemu.sh: qemu-utils $utils excludes qemu-system-x86 $emulator; it is replaced by that version"
+        packages+=("qemu-utils=$emulator")
+    fi
+}
+
 install_packages() {
     local as_root=()
     [[ -e /etc/debian_version ]] && have apt-get || refuse "this is not Debian, so nothing can be installed from here"
@@ -101,8 +115,9 @@ install_packages() {
     local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
     # One source that cannot be reached need not be the one that has these packages.
     "${apt[@]}" update </dev/null >&2 || say "run-qemu.sh: apt-get update failed; going on with the lists that are there"
-    # --no-remove: whatever of the machine is in the way stays, and is named.
-    "${apt[@]}" install --no-remove --no-install-recommends "${packages[@]}" </dev/null >&2 ||
+    align_qemu
+    # --no-remove: whatever else of the machine is in the way stays, and is named.
+    "${apt[@]}" install --no-remove --allow-downgrades --no-install-recommends "${packages[@]}" </dev/null >&2 ||
         refuse "apt-get could not install everything (its reason is above)"
     hash -r
 }
