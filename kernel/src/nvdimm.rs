@@ -113,10 +113,10 @@ pub fn contains_view(address: u64) -> bool {
 pub fn rewrite_word(at: u64) {
     let (base, len) = SERVED.get().copied().unwrap_or_default();
     assert!(at.is_multiple_of(8) && at < len, "word at {at:#x} of {len:#x}");
-    // SAFETY: the word is in the NVDIMM, which is mapped at both places, and aligned.
+    // SAFETY: the word is in the NVDIMM, whose alias is mapped, and aligned.
     unsafe {
-        let word = ((mm::DIRECT + base + at) as *const u64).read_volatile();
-        ((mm::WRITE_ALIAS + base + at) as *mut u64).write_volatile(word);
+        let word = (mm::WRITE_ALIAS + base + at) as *mut u64;
+        word.write_volatile(word.read_volatile());
     }
 }
 
@@ -317,8 +317,11 @@ impl umbra_fs::Pmem for Nvdimm {
         if !at.is_multiple_of(8) {
             unaligned(at);
         }
-        // SAFETY: `from` checked the range, which is mapped for good; the word is aligned.
-        Ok(unsafe { self.from(at, 8).cast::<u64>().read_volatile() })
+        // Through the alias: the next access mostly stores there. An emulator's TLB is direct-mapped, and has a page of the
+        // view and that of the alias in the same entry, so that each change between them is a miss.
+        let at = self.alias + self.offset(at, 8);
+        // SAFETY: `offset` checked the range, which is mapped for good; the word is aligned.
+        Ok(unsafe { (at as *const u64).read_volatile() })
     }
 
     #[inline]
