@@ -222,29 +222,25 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return hole(span - from.0 % span);
         }
         let exclusive = self.exclusive_steps(&path)? == path.len();
-        let describe = |block: u64| -> Result<Extent> {
-            let pointer = self.entry_on(&path, root, FileBlock(block))?;
+        let leaf = path.last().filter(|step| step.content == Content::Node(1)).and_then(|step| step.block);
+        let look = |block: u64| -> Result<(Option<Pointer>, bool)> {
+            let pointer = match leaf {
+                Some(leaf) => self.entry_in(leaf, FileBlock(block))?,
+                None => self.entry_on(&path, root, FileBlock(block))?,
+            };
             let shared = match pointer {
                 Some(p) => !exclusive || self.blocks.count(p.block)? != 1,
                 None => false,
             };
-            let (at, unwritten) = (pointer.map(|p| p.block), pointer.is_some_and(|p| p.unwritten));
-            Ok(Extent { start: from, blocks: 1, at, shared, unwritten })
+            Ok((pointer, shared))
         };
-        let mut run = describe(from.0)?;
-        let limit = ((from.0 / 512 + 1) * 512).min(end);
-        while from.0 + run.blocks < limit {
-            let next = describe(from.0 + run.blocks)?;
-            let follows = match (run.at, next.at) {
-                (Some(a), Some(b)) => a.0 + run.blocks == b.0,
-                (None, None) => true,
-                _ => false,
-            };
-            if !follows || (next.shared, next.unwritten) != (run.shared, run.unwritten) {
-                break;
-            }
-            run.blocks += 1;
+        let (first, shared) = look(from.0)?;
+        let most = (512 - from.0 % 512).min(end - from.0);
+        let mut blocks = 1;
+        while blocks < most && look(from.0 + blocks)? == (first.map(|p| p.behind(blocks)), shared) {
+            blocks += 1;
         }
-        Ok(Some(run))
+        let (at, unwritten) = (first.map(|p| p.block), first.is_some_and(|p| p.unwritten));
+        Ok(Some(Extent { start: from, blocks, at, shared, unwritten }))
     }
 }

@@ -131,8 +131,9 @@ impl Transfer {
         let least = within.min(LEAST as u64) as usize;
         let in_place = room.len() >= FRONT + least;
         let into = if in_place {
+            // All the room there is, wherever in a block that ends: one frame for each packet.
             let most = (room.len() - FRONT).min(PIECE).min(MAX_PAYLOAD as usize);
-            &mut room[FRONT..FRONT + piece(at, within, most)]
+            &mut room[FRONT..FRONT + within.min(most as u64) as usize]
         } else {
             &mut s.out.room()[EMPTY_BODY.len()..][..least]
         };
