@@ -80,7 +80,7 @@ struct Plan {
 }
 
 fn common_steps(a: &Path, b: &Path) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x.block.is_some() && x.block == y.block).count()
+    a.iter().zip(b).take_while(|(x, y)| x.block().is_some() && x.block() == y.block()).count()
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
@@ -124,7 +124,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
 
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        let way = edits[0].path[..=plan.depth].iter().filter_map(|step| step.block);
+        let way = edits[0].path[..=plan.depth].iter().filter_map(|step| step.block());
         let Place::Exclusive(place) = Place::find(&mut self.blocks, way)? else {
             return Err(Error::Damaged {
                 block: self.system,
@@ -193,7 +193,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let mut parent: Option<usize> = None;
             for at in depth + 1..=last {
                 let step = &edit.path[at];
-                let known = copies.iter().position(|c| c.old.is_some() && c.old == step.block);
+                let known = copies.iter().position(|c| c.old.is_some() && c.old == step.block());
                 let this = match known {
                     Some(this) => this,
                     None => {
@@ -234,7 +234,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<Copied> {
         let step = &path[at];
         let new = stage.allocate(&mut self.blocks, purpose)?;
-        match (content, step.block) {
+        match (content, step.block()) {
             (Some(bytes), _) => stage.write(&mut self.blocks.pmem, &new, 0, bytes),
             (None, Some(old)) => stage.copy_block(&mut self.blocks.pmem, old, &new)?,
             (None, None) => {
@@ -243,11 +243,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         let mut moved = false;
-        if let Some(old) = step.block.filter(|_| parent_gone) {
+        if let Some(old) = step.block().filter(|_| parent_gone) {
             moved = self.blocks.count(old)? == 1;
             retired.push(if moved { Retire::Moved(old) } else { Retire::Drop(old, step.content) });
         }
-        Ok(Copied { old: step.block, new, content: step.content, moved })
+        Ok(Copied { old: step.block(), new, content: step.content, moved })
     }
 
     /// Hangs the old top of a tree that grows below its new top.
@@ -258,7 +258,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         step: &crate::path::Step,
         purpose: Purpose,
     ) -> Result<()> {
-        let Some((mut pointer, height)) = step.spine else { return Ok(()) };
+        let Some((mut pointer, height)) = step.spine() else { return Ok(()) };
         let (Content::Node(top_level) | Content::InodeNode(top_level)) = step.content else { return Ok(()) };
         for level in height + 1..top_level {
             let node = stage.allocate(&mut self.blocks, purpose)?;
@@ -290,7 +290,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // References in words that are replaced go, unless the original stays for others.
         let gone = copy.is_none_or(|c| c.moved);
         for &(index, value) in edit.words {
-            let old = match (step.block, step.spine) {
+            let old = match (step.block(), step.spine()) {
                 (Some(block), _) if gone => self.follow(block, step.content, index)?,
                 (None, Some((pointer, height))) if index == 0 => Some((pointer, Content::file_top(height))),
                 _ => None,
@@ -318,8 +318,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// What the last block of a path is; one that does not exist is not exclusive.
     pub(crate) fn place(&mut self, path: &Path) -> Result<Place<'_, P>> {
-        let whole = path.iter().all(|step| step.block.is_some());
-        Ok(Place::find(&mut self.blocks, path.iter().filter(|_| whole).filter_map(|step| step.block))?)
+        let whole = path.iter().all(|step| step.block().is_some());
+        Ok(Place::find(&mut self.blocks, path.iter().filter(|_| whole).filter_map(|step| step.block()))?)
     }
 
     /// The children that a copy and its original both refer to gain a reference.

@@ -19,24 +19,39 @@ const LONGEST: usize = 9;
 /// The blocks from the system inode block down to some block.
 pub(crate) type Path = ArrayVec<Step, LONGEST>;
 
-/// One block of a path.
+/// One block of a path. Small: paths are moved by value, many times for each name that is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
-    /// `None`: it does not exist yet.
-    pub block: Option<Block>,
-    /// What it holds.
-    pub content: Content,
+    /// Number of the block, or [`MISSING`].
+    number: u64,
+    /// In the top node of a tree that grows: what refers to the old top, as a root word. 0: nothing.
+    spine: u64,
     /// The word of it that leads on.
     pub index: u16,
+    /// What it holds.
+    pub content: Content,
     /// In a block of inodes: height of the tree below, as it has to be.
     pub height: u8,
-    /// In the top node of a tree that grows: the old top and its height.
-    pub spine: Option<(Pointer, u8)>,
 }
+
+/// In place of a block's number: it does not exist yet.
+const MISSING: u64 = u64::MAX;
 
 impl Step {
     fn new(block: Option<Block>, content: Content, index: u16) -> Self {
-        Step { block, content, index, height: 0, spine: None }
+        Step { number: block.map_or(MISSING, |block| block.0), spine: 0, index, content, height: 0 }
+    }
+
+    /// The block; `None`: it does not exist yet.
+    #[inline]
+    pub fn block(&self) -> Option<Block> {
+        (self.number != MISSING).then_some(Block(self.number))
+    }
+
+    /// In the top node of a tree that grows: the old top and its height.
+    pub fn spine(&self) -> Option<(Pointer, u8)> {
+        let old = Root::decode(self.spine, 0).ok().flatten()?;
+        old.top.map(|top| (top, old.height))
     }
 
     /// The word that refers from here to the next block of the path.
@@ -136,7 +151,6 @@ impl<P: Pmem, M> Volume<P, M> {
     ) -> Result<()> {
         let node = |level| if inode_file { Content::InodeNode(level) } else { Content::Node(level) };
         let height = if root.top.is_some() { root.height.max(height_for(to)) } else { height_for(to) };
-        let grows = root.top.filter(|_| height > root.height);
         let mut current = root.top.filter(|_| height == root.height).map(|top| top.block);
         if let Some(last) = path.last_mut() {
             last.height = height;
@@ -144,8 +158,8 @@ impl<P: Pmem, M> Volume<P, M> {
         for level in (target.max(1)..=height).rev() {
             let index = index_at(to, level);
             let mut step = Step::new(current, node(level), index);
-            if level == height {
-                step.spine = grows.map(|top| (top, root.height));
+            if level == height && height > root.height {
+                step.spine = root.encode(0);
             }
             path.push(step);
             current = match current {
@@ -163,13 +177,29 @@ impl<P: Pmem, M> Volume<P, M> {
     /// The path to the block that holds an inode, which may not exist yet.
     pub(crate) fn inode_block_path(&self, ino: Ino) -> Result<Path> {
         let mut path = Path::new();
+        self.walk_to_inodes(&mut path, ino)?;
+        Ok(path)
+    }
+
+    /// Fills an empty path as [`Volume::inode_block_path`] has it. Each way through a result would copy it.
+    fn walk_to_inodes(&self, path: &mut Path, ino: Ino) -> Result<()> {
         path.push(Step::new(Some(self.system), Content::Inodes, word_index(system::LIVE, inode::ROOT)));
         let block = FileBlock(ino.0 / INODES_PER_BLOCK as u64);
-        self.descend(&mut path, self.live_root()?, block, 0, true)?;
+        self.descend(path, self.live_root()?, block, 0, true)?;
         if let Some(last) = path.last_mut() {
             last.index = word_index(slot_of(ino), inode::ROOT);
         }
-        Ok(path)
+        Ok(())
+    }
+
+    /// Fills an empty path as [`Volume::inode_path`] has it.
+    fn walk_to_inode(&self, path: &mut Path, ino: Ino) -> Result<Root> {
+        if ino.0 == 0 || ino.0 >= inode::MAX_INO {
+            return Err(Error::NotFound);
+        }
+        self.walk_to_inodes(path, ino)?;
+        let block = path.last().and_then(|step| step.block()).ok_or(Error::NotFound)?;
+        self.verified_root(block, slot_of(ino))?.ok_or(Error::NotFound)
     }
 
     /// The block that holds a live inode, and its root, where the way there does not matter.
@@ -190,19 +220,16 @@ impl<P: Pmem, M> Volume<P, M> {
 
     /// The path to a live inode, and its root.
     pub(crate) fn inode_path(&self, ino: Ino) -> Result<(Path, Root)> {
-        if ino.0 == 0 || ino.0 >= inode::MAX_INO {
-            return Err(Error::NotFound);
-        }
-        let path = self.inode_block_path(ino)?;
-        let block = path.last().and_then(|step| step.block).ok_or(Error::NotFound)?;
-        let root = self.verified_root(block, slot_of(ino))?.ok_or(Error::NotFound)?;
+        let mut path = Path::new();
+        let root = self.walk_to_inode(&mut path, ino)?;
         Ok((path, root))
     }
 
     /// The path to the leaf node that maps a block of a file, or to its inode if the
     /// tree has no nodes; and the root.
     pub(crate) fn leaf_path(&self, ino: Ino, to: FileBlock) -> Result<(Path, Root)> {
-        let (mut path, root) = self.inode_path(ino)?;
+        let mut path = Path::new();
+        let root = self.walk_to_inode(&mut path, ino)?;
         self.descend(&mut path, root, to, 1, false)?;
         Ok((path, root))
     }
@@ -210,7 +237,8 @@ impl<P: Pmem, M> Volume<P, M> {
     /// The path to the node of `level` above a block of a file; `level` is at most the
     /// height of the tree.
     pub(crate) fn node_path(&self, ino: Ino, to: FileBlock, level: u8) -> Result<Path> {
-        let (mut path, root) = self.inode_path(ino)?;
+        let mut path = Path::new();
+        let root = self.walk_to_inode(&mut path, ino)?;
         self.descend(&mut path, root, to, level, false)?;
         Ok(path)
     }
@@ -224,7 +252,7 @@ impl<P: Pmem, M> Volume<P, M> {
     /// reference.
     pub(crate) fn exclusive_steps(&self, path: &Path) -> Result<usize> {
         for (depth, step) in path.iter().enumerate() {
-            match step.block {
+            match step.block() {
                 Some(block) if self.blocks.count(block)? == 1 => {}
                 _ => return Ok(depth),
             }

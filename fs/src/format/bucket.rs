@@ -196,6 +196,89 @@ pub(crate) enum Place {
     Full,
 }
 
+/// The slot words of a bucket.
+pub(crate) type Slots = [[u8; 8]; SLOTS as usize];
+/// Those of an empty bucket.
+pub(crate) const EMPTY: Slots = [[0; 8]; SLOTS as usize];
+
+/// Finds room for a name in a bucket. `header` gives the header word of the payload at a byte of it. The names are
+/// not verified: only their lengths matter here. `bad` is the error where the bucket is damaged.
+pub(crate) fn place<E>(
+    slots: &Slots,
+    header: impl Fn(u16) -> Result<u64, E>,
+    bad: E,
+    range: Range,
+    name_len: usize,
+) -> Result<Place, E> {
+    let mut used = Units::default();
+    let mut owned = 0u128;
+    let mut total = 0;
+    for (raw, slot) in slots.iter().zip(0..) {
+        let word = match SlotWord::decode(u64::from_le_bytes(*raw), slot) {
+            Ok(Some(word)) if range.owns(word.hash) => word,
+            Ok(_) => continue,
+            Err(BadWord) => return Err(bad),
+        };
+        let Ok(header) = Header::peek(header(word.payload())?) else { return Err(bad) };
+        let count = units(header.len as usize);
+        if used.take(word.unit as usize, count).is_err() {
+            return Err(bad);
+        }
+        owned |= 1 << slot;
+        total += count;
+    }
+    let need = units(name_len);
+    let slot = owned.trailing_ones() as u16;
+    if slot == SLOTS || total + need > UNITS {
+        return Ok(Place::Full);
+    }
+    Ok(used.free_run(need).map_or(Place::Compact, |unit| Place::At { slot, unit: unit as u16 }))
+}
+
+/// Which units of a bucket are used: a bit for each.
+#[derive(Default)]
+struct Units([u64; UNITS / 64]);
+
+impl Units {
+    /// Marks units, fewer than 64, as used; they may be already.
+    fn take(&mut self, start: usize, count: usize) -> Result<(), BadWord> {
+        if start + count > UNITS {
+            return Err(BadWord);
+        }
+        let (word, bit) = (start / 64, start % 64);
+        let mask = (1 << count) - 1;
+        self.0[word] |= mask << bit;
+        if bit + count > 64 {
+            self.0[word + 1] |= mask >> (64 - bit);
+        }
+        Ok(())
+    }
+
+    /// The first `count` free units that follow each other.
+    fn free_run(&self, count: usize) -> Option<usize> {
+        let (mut at, mut free) = (0, 0);
+        while at < UNITS {
+            // What is left of the word, from here on: runs of used units and of free ones.
+            let rest = self.0[at / 64] >> (at % 64);
+            let left = 64 - at % 64;
+            if rest & 1 != 0 {
+                at += (rest.trailing_ones() as usize).min(left);
+                free = 0;
+                continue;
+            }
+            let run = (rest.trailing_zeros() as usize).min(left);
+            if free + run >= count {
+                return Some(at - free);
+            }
+            free += run;
+            at += run;
+        }
+        None
+    }
+}
+
+const _: () = assert!(UNITS.is_multiple_of(64) && SLOTS as u32 == u128::BITS);
+
 impl Bucket {
     /// An empty bucket.
     pub fn new() -> Self {
@@ -228,38 +311,6 @@ impl Bucket {
         let name = self.bytes.get(at + 8..at + 8 + len).ok_or(BadWord)?;
         let header = Header::decode(raw, name)?;
         Ok(Entry { slot, word, ino: header.ino, kind: header.kind, name })
-    }
-
-    /// Finds room for a name.
-    pub fn place(&self, range: Range, name_len: usize) -> Result<Place, BadWord> {
-        let mut used = [false; UNITS];
-        let mut owned = [false; SLOTS as usize];
-        let mut total = 0;
-        for slot in 0..SLOTS {
-            let Some(word) = SlotWord::decode(self.word(slot as usize * 8), slot)? else { continue };
-            if !range.owns(word.hash) {
-                continue;
-            }
-            // The names are not verified: only their lengths matter here.
-            let count = units(Header::peek(self.word(word.payload() as usize))?.len as usize);
-            let start = word.unit as usize;
-            used.get_mut(start..start + count).ok_or(BadWord)?.fill(true);
-            owned[slot as usize] = true;
-            total += count;
-        }
-        let need = units(name_len);
-        let Some(slot) = owned.iter().position(|&o| !o) else { return Ok(Place::Full) };
-        if total + need > UNITS {
-            return Ok(Place::Full);
-        }
-        let mut free = 0;
-        for (unit, &taken) in used.iter().enumerate() {
-            free = if taken { 0 } else { free + 1 };
-            if free == need {
-                return Ok(Place::At { slot: slot as u16, unit: (unit + 1 - need) as u16 });
-            }
-        }
-        Ok(Place::Compact)
     }
 
     /// A new bucket with those owned entries that `keep` wants, side by side.
@@ -296,6 +347,12 @@ mod tests {
 
     const ALL: Range = Range { number: 0, depth: 0 };
 
+    fn place_in(bucket: &Bucket, name_len: usize) -> Result<Place, BadWord> {
+        let mut slots = EMPTY;
+        slots.as_flattened_mut().copy_from_slice(&bucket.bytes[..PAYLOADS]);
+        place(&slots, |at| Ok(bucket.word(at as usize)), BadWord, ALL, name_len)
+    }
+
     #[test]
     fn positions_reverse_hashes() {
         for bits in [0, 1, 2, 0x12_3456_789a, (1 << HASH_BITS) - 1] {
@@ -307,12 +364,29 @@ mod tests {
 
     proptest! {
         #[test]
+        fn free_runs_are_found_as_one_by_one(
+            taken in prop::collection::vec((0..UNITS, 1..40usize), 0..60),
+            count in 1..80usize,
+        ) {
+            let (mut units, mut model) = (Units::default(), [false; UNITS]);
+            for (start, len) in taken {
+                let fits = start + len <= UNITS;
+                prop_assert_eq!(units.take(start, len).is_ok(), fits);
+                if fits {
+                    model[start..start + len].fill(true);
+                }
+            }
+            let first = (0..=UNITS - count).find(|&at| !model[at..at + count].contains(&true));
+            prop_assert_eq!(units.free_run(count), first);
+        }
+
+        #[test]
         fn what_is_inserted_is_found(names in prop::collection::vec(prop::collection::vec(1u8..255, 1..40), 1..200)) {
             let mut bucket = Bucket::new();
             let mut model: Vec<(u64, Vec<u8>)> = Vec::new();
             for (i, name) in names.iter().enumerate() {
                 let hash = NameHash::new(i as u64 * 7);
-                match bucket.place(ALL, name.len()).unwrap() {
+                match place_in(&bucket, name.len()).unwrap() {
                     Place::At { slot, unit } => bucket.insert(slot, unit, hash, Ino(i as u64 + 1), Kind::File, name),
                     Place::Compact => prop_assert!(false, "nothing was removed"),
                     Place::Full => break,
@@ -332,7 +406,7 @@ mod tests {
             let mut x = seed | 1;
             for byte in &mut bucket.bytes { x = x.wrapping_mul(6364136223846793005).wrapping_add(99); *byte = (x >> 56) as u8; }
             let _ = bucket.entries(ALL).count();
-            let _ = bucket.place(ALL, 10);
+            let _ = place_in(&bucket, 10);
         }
     }
 }

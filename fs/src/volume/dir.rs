@@ -11,7 +11,8 @@ use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::bucket::{
-    BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NameHash, Place, Range, SLOTS, SlotWord, payload,
+    BUCKET_SIZE, Bucket, EMPTY, Header, MAX_DEPTH, NameHash, Place, Range, SLOTS, SlotWord, Slots, payload,
+    place,
 };
 use crate::format::word::Root;
 use crate::path::{Path, word_at};
@@ -27,6 +28,15 @@ use siphasher::sip::SipHasher13;
 pub(super) struct Dir {
     seed: u64,
     root: Root,
+}
+
+/// Where in a directory a name belongs, whether it is there or not.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    hash: NameHash,
+    range: Range,
+    /// The bucket, unless the directory has none.
+    block: Option<Block>,
 }
 
 /// A name that was found.
@@ -86,18 +96,27 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok((range, Some(block)))
     }
 
-    /// Looks for a name, without verifying it.
-    pub(super) fn find(&self, dir: Dir, name: &[u8]) -> Result<Option<Found>> {
+    /// Where a name belongs.
+    pub(super) fn spot(&self, dir: Dir, name: &[u8]) -> Result<Spot> {
         let hash = self.hash(dir, name);
         let (range, block) = self.bucket_of(dir, hash)?;
-        let Some(block) = block else { return Ok(None) };
-        let mut slots = [0; SLOTS as usize * 8];
-        self.blocks.pmem.read(word_at(block, 0), &mut slots)?;
-        for (slot, raw) in slots.chunks_exact(8).enumerate() {
-            let slot = slot as u16;
-            let word = u64::from_le_bytes(raw.try_into().unwrap_or_default());
-            // The hash is in the low bits; most slots are passed over by it.
-            if word == 0 || NameHash::new(word) != hash {
+        Ok(Spot { hash, range, block })
+    }
+
+    /// Looks for a name, without verifying it.
+    pub(super) fn find(&self, dir: Dir, name: &[u8]) -> Result<Option<Found>> {
+        self.find_at(self.spot(dir, name)?, name)
+    }
+
+    /// As [`Volume::find`], where its spot is known.
+    pub(super) fn find_at(&self, spot: Spot, name: &[u8]) -> Result<Option<Found>> {
+        let Spot { hash, range, block: Some(block) } = spot else { return Ok(None) };
+        let mut slots = EMPTY;
+        self.read_slots(block, &mut slots)?;
+        for (raw, slot) in slots.iter().zip(0..) {
+            let word = u64::from_le_bytes(*raw);
+            // The hash is in the low bits; most slots are passed over by it. One that is empty is decoded as such.
+            if NameHash::new(word) != hash {
                 continue;
             }
             let Some(word) = SlotWord::decode(word, slot).map_err(|_| damaged(block))? else { continue };
@@ -117,36 +136,52 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(None)
     }
 
+    fn read_slots(&self, block: Block, into: &mut Slots) -> Result<()> {
+        Ok(self.blocks.pmem.read(word_at(block, 0), into.as_flattened_mut())?)
+    }
+
+    /// A new bucket with what a bucket of `range` has of `wanted`.
+    fn rebuilt(&self, block: Block, range: Range, wanted: Range) -> Result<Bucket> {
+        let mut bucket = Bucket::new();
+        self.read_bucket(block, &mut bucket)?;
+        bucket.rebuilt(range, |entry| wanted.owns(entry.word.hash)).map_err(|_| damaged(block))
+    }
+
     fn read_bucket(&self, block: Block, into: &mut Bucket) -> Result<()> {
         Ok(self.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
     }
 
     /// Makes sure that a name of this length and hash can be inserted with one word: the
-    /// place for it, and the path to its bucket. May split and rewrite buckets.
-    pub(super) fn make_room(&mut self, other: &Stage<Written>, ino: Ino, name: &[u8]) -> Result<Room> {
-        let mut bucket = Bucket::new();
+    /// place for it, and the path to its bucket. May split and rewrite buckets. `spot` is the name's, if
+    /// it is known.
+    pub(super) fn make_room(
+        &mut self,
+        other: &Stage<Written>,
+        ino: Ino,
+        name: &[u8],
+        spot: Option<Spot>,
+    ) -> Result<Room> {
+        let (mut slots, mut known) = (EMPTY, spot);
         loop {
-            let dir = self.dir(ino)?;
-            let hash = self.hash(dir, name);
-            let (range, block) = self.bucket_of(dir, hash)?;
+            let spot = known.take().map_or_else(|| self.spot(self.dir(ino)?, name), Ok)?;
+            let Spot { hash, range, block } = spot;
             let path = self.bucket_path(ino, FileBlock(range.number))?;
             let Some(block) = block else {
                 self.commit_beside(other, &[Edit::content(&path, &Bucket::new().bytes)])?;
                 continue;
             };
-            self.read_bucket(block, &mut bucket)?;
-            match bucket.place(range, name.len()).map_err(|_| damaged(block))? {
+            self.read_slots(block, &mut slots)?;
+            let header = |at| Ok(self.blocks.word(block, at / 8)?);
+            match place(&slots, header, damaged(block), range, name.len())? {
                 Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Place::Compact => {
-                    let new = bucket.rebuilt(range, |_| true).map_err(|_| damaged(block))?;
+                    let new = self.rebuilt(block, range, range)?;
                     self.commit_beside(other, &[Edit::content(&path, &new.bytes)])?;
                 }
                 Place::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
                 Place::Full => {
                     let number = range.number + (1 << range.depth);
-                    let moved = Range { number, depth: range.depth + 1 };
-                    let new =
-                        bucket.rebuilt(range, |e| moved.owns(e.word.hash)).map_err(|_| damaged(block))?;
+                    let new = self.rebuilt(block, range, Range { number, depth: range.depth + 1 })?;
                     let path = self.bucket_path(ino, FileBlock(number))?;
                     self.commit_beside(other, &[Edit::content(&path, &new.bytes)])?;
                 }

@@ -68,14 +68,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Entry of a block as the path to its leaf, or to its inode, has it.
     pub(super) fn entry_on(&self, path: &Path, root: Root, block: FileBlock) -> Result<Option<Pointer>> {
         let Some(last) = path.last() else { return Ok(None) };
-        match (last.content, last.block) {
+        match (last.content, last.block()) {
             (Content::Node(_), Some(leaf)) => {
                 Ok(self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
             }
             // The tree grows: its only block so far is the first one.
-            (Content::Node(_), None) => {
-                Ok(last.spine.filter(|&(_, height)| height == 0 && block.0 == 0).map(|(pointer, _)| pointer))
-            }
+            (Content::Node(_), None) => Ok(last
+                .spine()
+                .filter(|&(_, height)| height == 0 && block.0 == 0)
+                .map(|(pointer, _)| pointer)),
             _ => Ok(root.top.filter(|_| root.height == 0 && block.0 == 0)),
         }
     }
@@ -152,7 +153,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Clears the entries behind the one that leads to `last`, in the node of `level` above it.
     fn trim_node(&mut self, ino: Ino, last: FileBlock, level: u8) -> Result<()> {
         let path = self.node_path(ino, last, level)?;
-        let Some(node) = path.last().and_then(|step| step.block) else { return Ok(()) };
+        let Some(node) = path.last().and_then(|step| step.block()) else { return Ok(()) };
         let mut words = core::mem::take(&mut self.words);
         words.clear();
         let mut result = Ok(());
@@ -216,13 +217,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if height_for(from) > root.height {
             return hole(end);
         }
-        if let Some(missing) = path.iter().position(|step| step.block.is_none()) {
+        if let Some(missing) = path.iter().position(|step| step.block().is_none()) {
             let level = path.len() - missing;
             let span = 512u64.pow(level as u32);
             return hole(span - from.0 % span);
         }
         let exclusive = self.exclusive_steps(&path)? == path.len();
-        let leaf = path.last().filter(|step| step.content == Content::Node(1)).and_then(|step| step.block);
+        let leaf = path.last().filter(|step| step.content == Content::Node(1)).and_then(|step| step.block());
         let look = |block: u64| -> Result<(Option<Pointer>, bool)> {
             let pointer = match leaf {
                 Some(leaf) => self.entry_in(leaf, FileBlock(block))?,

@@ -139,7 +139,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn touch(&mut self, ino: Ino, words: &[u16], now: Time) -> Result<()> {
         let (path, _) = self.inode_path(ino)?;
         let slot = slot_of(ino);
-        let Some(block) = path.last().and_then(|step| step.block) else { return Ok(()) };
+        let Some(block) = path.last().and_then(|step| step.block()) else { return Ok(()) };
         if self.exclusive_steps(&path)? < path.len() {
             let words: arrayvec::ArrayVec<_, 4> =
                 words.iter().map(|&word| (word_index(slot, word), now.0 as u64)).collect();
@@ -196,8 +196,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Finds an inode number that is free. Its block may have to be made.
-    fn free_ino(&mut self) -> Result<Ino> {
+    /// Finds an inode number that is free, and the path to its block, which may have to be made.
+    fn free_ino(&mut self) -> Result<(Ino, Path)> {
         // While few are free, looking for one costs more than making room for more.
         let room = self.inodes.room;
         if room - self.inodes.used.min(room) > room / 8 {
@@ -206,15 +206,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.inodes.cursor = if next < room { next } else { ROOT_INO.0 };
                 let ino = Ino(self.inodes.cursor);
                 let path = self.inode_block_path(ino)?;
-                let Some(block) = path.last().and_then(|step| step.block) else {
-                    return Ok(Ino(ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1));
+                let Some(block) = path.last().and_then(|step| step.block()) else {
+                    let ino = Ino(ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1);
+                    return Ok((ino, self.inode_block_path(ino)?));
                 };
                 if self.raw(block, ino, inode::ROOT)? == 0 {
-                    return Ok(ino);
+                    return Ok((ino, path));
                 }
             }
         }
-        if room >= MAX_INO { Err(Error::NoSpace) } else { Ok(Ino(room)) }
+        if room >= MAX_INO { Err(Error::NoSpace) } else { Ok((Ino(room), self.inode_block_path(Ino(room))?)) }
     }
 
     /// Writes a new inode, live but without a name, into the stage. Where its block has to
@@ -224,10 +225,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         stage: &mut Stage<Written>,
         make: impl FnOnce(Ino) -> NewInode,
     ) -> Result<Ino> {
-        let ino = self.free_ino()?;
-        let path = self.inode_block_path(ino)?;
+        let (ino, path) = self.free_ino()?;
         let new = make(ino);
-        match path.last().and_then(|step| step.block) {
+        match path.last().and_then(|step| step.block()) {
             Some(block) => {
                 let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
                 let words = NewInode { generation, ..new }.words(slot_of(ino));
@@ -263,7 +263,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Undoes [`Volume::new_inode`], whose stage was given up.
     pub(super) fn forget_inode(&mut self, ino: Ino) {
         let Ok(path) = self.inode_block_path(ino) else { return };
-        let Some(block) = path.last().and_then(|step| step.block) else { return };
+        let Some(block) = path.last().and_then(|step| step.block()) else { return };
         // Recovery would drop it too: it has no name.
         let at = word_at(block, word_index(slot_of(ino), inode::ROOT));
         self.blocks.pmem.store(at, 0);
@@ -307,9 +307,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         while at < end {
             let ino = Ino(at * INODES_PER_BLOCK as u64);
             let path: Path = self.inode_block_path(ino)?;
-            let Some(block) = path.last().and_then(|step| step.block) else {
+            let Some(block) = path.last().and_then(|step| step.block()) else {
                 // Skip what the missing node would have mapped.
-                let missing = path.iter().position(|step| step.block.is_none()).unwrap_or(0);
+                let missing = path.iter().position(|step| step.block().is_none()).unwrap_or(0);
                 let level = path.len() - 1 - missing;
                 at = (at / 512u64.pow(level as u32) + 1) * 512u64.pow(level as u32);
                 continue;

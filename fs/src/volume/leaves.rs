@@ -101,12 +101,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     #[cold]
     fn find_leaf(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
         let (mut path, root) = self.inode_path(ino)?;
-        let inodes = path.last().and_then(|step| step.block).ok_or(Error::NotFound)?;
+        let inodes = path.last().and_then(|step| step.block()).ok_or(Error::NotFound)?;
         let to_inode = path.len();
         let mut node = None;
         if height_for(block) <= root.height && root.height > 0 {
             self.descend(&mut path, root, block, 1, false)?;
-            node = path.last().and_then(|step| step.block);
+            node = path.last().and_then(|step| step.block());
         }
         let steps = self.exclusive_steps(&path)?;
         let (exclusive, inodes_exclusive) = (steps == path.len(), steps >= to_inode);

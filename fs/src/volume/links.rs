@@ -40,7 +40,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut stage = self.stage();
         let raised = self.stage_names(&mut stage, ino, names);
         // Where the inode had to be copied for that, the path to the bucket may have moved.
-        let result = match raised.and_then(|()| self.make_room(&stage, dir, name)) {
+        let result = match raised.and_then(|()| self.make_room(&stage, dir, name, None)) {
             Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
             Err(error) => {
                 self.abandon(stage);

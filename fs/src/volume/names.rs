@@ -11,6 +11,7 @@ use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::path::Path;
 use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
 use crate::types::*;
 use arrayvec::ArrayVec;
 
@@ -86,41 +87,34 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<Ino> {
         check_name(name)?;
-        if self.find(self.dir(dir)?, name)?.is_some() {
+        let spot = self.spot(self.dir(dir)?, name)?;
+        if self.find_at(spot, name)?.is_some() {
             return Err(Error::Exists);
         }
         self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
         let mut stage = self.stage();
-        let mut kind = Kind::File;
-        let mut epoch = 0;
-        let made = self.make_room(&stage, dir, name).and_then(|room| {
-            epoch = self.blocks.epoch;
-            let top = match content {
-                [] => None,
-                content => Some(self.stage_content(&mut stage, content)?),
-            };
-            let ino = self.new_inode(&mut stage, |ino| {
-                let mut new = new(ino);
-                kind = new.kind;
-                if let Some(block) = top {
-                    new.size = content.len() as u64;
-                    new.root = Root { height: 0, top: Some(Pointer::to(block)) };
-                }
-                new
-            })?;
-            Ok((room, ino))
-        });
-        let (room, ino) = match made {
-            Ok(made) => made,
+        let mut room = match self.make_room(&stage, dir, name, Some(spot)) {
+            Ok(room) => room,
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        let epoch = self.blocks.epoch;
+        let (ino, kind) = match self.stage_inode(&mut stage, content, new) {
+            Ok(staged) => staged,
             Err(error) => {
                 self.abandon(stage);
                 return Err(error);
             }
         };
         // Making the inode may have moved blocks of the path: then find it again.
-        let room = if self.blocks.epoch == epoch { Ok(room) } else { self.make_room(&stage, dir, name) };
-        let result = match room {
-            Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
+        let mut found = Ok(());
+        if self.blocks.epoch != epoch {
+            found = self.make_room(&stage, dir, name, None).map(|again| room = again);
+        }
+        let result = match found {
+            Ok(()) => self.insert_entry(stage, &room, ino, kind, name),
             Err(error) => {
                 self.abandon(stage);
                 Err(error)
@@ -132,6 +126,30 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
         Ok(ino)
+    }
+
+    /// Stages an inode and its content, if it has some.
+    fn stage_inode(
+        &mut self,
+        stage: &mut Stage<Written>,
+        content: &[u8],
+        new: impl FnOnce(Ino) -> NewInode,
+    ) -> Result<(Ino, Kind)> {
+        let top = match content {
+            [] => None,
+            content => Some(self.stage_content(stage, content)?),
+        };
+        let mut kind = Kind::File;
+        let ino = self.new_inode(stage, |ino| {
+            let mut new = new(ino);
+            kind = new.kind;
+            if let Some(block) = top {
+                new.size = content.len() as u64;
+                new.root = Root { height: 0, top: Some(Pointer::to(block)) };
+            }
+            new
+        })?;
+        Ok((ino, kind))
     }
 
     /// Removes the name of a file; its blocks are reclaimed in the background once no
@@ -242,7 +260,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// whose last name was replaced.
     fn commit_rename(
         &mut self,
-        stage: crate::stage::Stage<crate::stage::Written>,
+        stage: Stage<Written>,
         dir: Ino,
         name: &[u8],
         to_dir: Ino,
@@ -273,14 +291,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn prepare_rename(
         &mut self,
-        stage: &crate::stage::Stage<crate::stage::Written>,
+        stage: &Stage<Written>,
         dir: Ino,
         name: &[u8],
         to_dir: Ino,
         to_name: &[u8],
         is_dir: bool,
     ) -> Result<RenamePlan> {
-        let room = self.make_room(stage, to_dir, to_name)?;
+        let room = self.make_room(stage, to_dir, to_name, None)?;
         // Making room may have moved entries: find them again.
         let moved = self.find(self.dir(dir)?, name)?.ok_or(Error::NotFound)?;
         let replaced = self.find(self.dir(to_dir)?, to_name)?;

@@ -84,7 +84,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             // An entry of this level maps so many blocks.
             let span = 512u64.pow(u32::from(level) - 1);
             let path = self.node_path(ino, FileBlock(first), level)?;
-            let Some(node) = path.last().and_then(|step| step.block) else {
+            let Some(node) = path.last().and_then(|step| step.block()) else {
                 // All that the node would map is a hole.
                 return Ok(stop.min((first / (512 * span) + 1) * 512 * span));
             };

@@ -223,7 +223,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             None => {
                 found = self.leaf_path(ino, FileBlock(last))?;
                 let (path, root) = &found;
-                let existing = path.iter().take_while(|step| step.block.is_some()).count();
+                let existing = path.iter().take_while(|step| step.block().is_some()).count();
                 let exclusive = (self.exclusive_steps(path)? == existing).then_some(self.blocks.epoch);
                 Way::Path { path, root: *root, exclusive }
             }
