@@ -358,6 +358,29 @@ impl<M: Mmu> Windows<M> {
         Ok(())
     }
 
+    /// Makes the accounts of a translation, and the translation.
+    #[inline(always)]
+    fn set<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        page: Page,
+        frame: Frame,
+        rights: Rights,
+    ) -> Result<(), Poisoned> {
+        let slot = &mut self.slots[page.slot().0 as usize];
+        match (frame, rights) {
+            (Frame::Zero, _) => self.zero += 1,
+            (Frame::Block(block), Rights::Read) => self.shadows.add(blocks, page, block)?,
+            (Frame::Block(_), Rights::Write) => {
+                slot.set_dirty(page.index(), true);
+                self.writable += 1;
+            }
+        }
+        slot.present += 1;
+        self.mmu.set(page, frame, rights);
+        Ok(())
+    }
+
     /// Makes a page that shows nothing show a frame, read-only.
     pub fn show<P: Pmem>(
         &mut self,
@@ -365,13 +388,7 @@ impl<M: Mmu> Windows<M> {
         page: Page,
         frame: Frame,
     ) -> Result<(), Poisoned> {
-        match frame {
-            Frame::Zero => self.zero += 1,
-            Frame::Block(block) => self.shadows.add(blocks, page, block)?,
-        }
-        self.slots[page.slot().0 as usize].present += 1;
-        self.mmu.set(page, frame, Rights::Read);
-        Ok(())
+        self.set(blocks, page, frame, Rights::Read)
     }
 
     /// Makes a page show a frame: as a shadow, or as a dirty page. What was translated
@@ -387,16 +404,7 @@ impl<M: Mmu> Windows<M> {
         if let Some((old, old_rights)) = old {
             self.forget(blocks, page, old, old_rights)?;
         }
-        match (frame, rights) {
-            (Frame::Zero, _) => self.zero += 1,
-            (Frame::Block(block), Rights::Read) => self.shadows.add(blocks, page, block)?,
-            (Frame::Block(_), Rights::Write) => {
-                self.slots[page.slot().0 as usize].set_dirty(page.index(), true);
-                self.writable += 1;
-            }
-        }
-        self.slots[page.slot().0 as usize].present += 1;
-        self.mmu.set(page, frame, rights);
+        self.set(blocks, page, frame, rights)?;
         Ok(matches!(old, Some((Frame::Block(_), Rights::Read))))
     }
 

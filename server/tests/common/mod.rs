@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod bare;
+pub mod files;
 pub mod nbd;
 
 use umbra_proto::rpc::{self, HEADER_LEN, Header};

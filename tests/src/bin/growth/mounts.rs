@@ -39,7 +39,25 @@ fn up(vm: &Vm) {
     vm.up_with(&["--prealloc"]);
 }
 
-fn curve(name: &'static str, title: &'static str, x: Axis<'static>, killed: Points, clean: Points) -> Curve {
+/// Mounts while something grows: `grow` brings it from one of the points to the next one.
+fn against(
+    vm: &Vm,
+    options: &Options,
+    points: Vec<u64>,
+    x: Axis<'static>,
+    (name, title): (&'static str, &'static str),
+    mut grow: impl FnMut(&mut Client, u64, u64),
+) -> Curve {
+    let (mut before, mut killed, mut clean) = (0, Points::new(), Points::new());
+    for point in points {
+        eprintln!("        {} {}", x.label, (x.show)(point as f64));
+        grow(&mut vm.client(), before, point);
+        before = point;
+        let took = mounts(vm, options.rounds);
+        killed.push((point as f64, took.0));
+        clean.push((point as f64, took.1));
+    }
+    vm.assert_clean();
     let y = Axis { label: "time of a mount", show: time };
     let series =
         vec![Series::drawn("after a kill", time, killed), Series::drawn("after a clean stop", time, clean)];
@@ -57,22 +75,14 @@ fn append(client: &mut Client, file: &File, from: u64, to: u64) {
 fn against_content(options: &Options) -> Curve {
     let vm = Machine::nvdimm(if options.quick { "128M" } else { "4352M" }).in_memory().prepare();
     up(&vm);
-    let (mut written, mut killed, mut clean) = (0, Vec::new(), Vec::new());
-    for content in options.points(CONTENT, [16 * MIB, 64 * MIB]) {
-        eprintln!("        {} of content", size(content as f64));
-        let mut client = vm.client();
-        let file = client.open_or_create(b"/data").expect("it can be created");
-        append(&mut client, &file, written, content);
-        written = content;
-        client.close(file).expect("it is open");
-        drop(client);
-        let took = mounts(&vm, options.rounds);
-        killed.push((content as f64, took.0));
-        clean.push((content as f64, took.1));
-    }
-    vm.assert_clean();
+    let points = options.points(CONTENT, [16 * MIB, 64 * MIB]);
     let x = Axis { label: "content", show: size };
-    curve("mount-content", "Mount, against what is written", x, killed, clean)
+    let names = ("mount-content", "Mount, against what is written");
+    against(&vm, options, points, x, names, |client, from, to| {
+        let file = client.open_or_create(b"/data").expect("it can be created");
+        append(client, &file, from, to);
+        client.close(file).expect("it is open");
+    })
 }
 
 fn against_clones(options: &Options) -> Curve {
@@ -82,22 +92,14 @@ fn against_clones(options: &Options) -> Curve {
     let file = client.open_or_create(b"/data").expect("it can be created");
     append(&mut client, &file, 0, 64 * MIB);
     drop(client);
-    let (mut made, mut killed, mut clean) = (0, Vec::new(), Vec::new());
-    for clones in options.points(CLONES, [1, 10]) {
-        eprintln!("        {} clones", count(clones as f64));
-        let mut client = vm.client();
-        while made < clones {
-            client.clone_file(b"/data", format!("/clone{made}").as_bytes()).expect("there is room");
-            made += 1;
-        }
-        drop(client);
-        let took = mounts(&vm, options.rounds);
-        killed.push((clones as f64, took.0));
-        clean.push((clones as f64, took.1));
-    }
-    vm.assert_clean();
+    let points = options.points(CLONES, [1, 10]);
     let x = Axis { label: "clones of a file of 64 MiB", show: count };
-    curve("mount-clones", "Mount, against clones", x, killed, clean)
+    let names = ("mount-clones", "Mount, against clones");
+    against(&vm, options, points, x, names, |client, from, to| {
+        for clone in from..to {
+            client.clone_file(b"/data", format!("/clone{clone}").as_bytes()).expect("there is room");
+        }
+    })
 }
 
 /// Measures both.
