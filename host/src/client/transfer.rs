@@ -5,7 +5,7 @@
 
 use super::rpc::{self, ErrorCode, open};
 use super::{Blocks, Client, Error, File, Result};
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -328,7 +328,12 @@ fn receive_runs(
     let pieces: Vec<(u64, u64)> = runs.iter().flat_map(|&run| cut(run)).collect();
     let reads = Reads { client, handle: file.handle, pieces: &pieces, asked: 0 };
     match target {
-        Target::File(file) => to_file(reads, file, progress),
+        Target::File(file) => {
+            for &(start, end) in runs.iter().filter(|(start, end)| end - start >= CHUNK as u64) {
+                provide(file, start, end)?;
+            }
+            to_file(reads, file, progress)
+        }
         Target::Stream(stream) => to_stream(reads, (at, end), *stream, progress),
     }
 }
@@ -379,6 +384,15 @@ fn to_stream(
         }
     }
     zeros(stream, at, end)
+}
+
+/// Has the disk give space for a range at once: writing to it is cheaper then, and a full disk is known before anything has
+/// travelled. A filesystem, or a device, that cannot do that is written to as it is.
+fn provide(file: &fs::File, start: u64, end: u64) -> Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, start, end - start) {
+        Err(error @ Errno::NOSPC) => Err(target_failed(error.into())),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of a file on their way to the disk.
