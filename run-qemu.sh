@@ -15,8 +15,8 @@ Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; s
 OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
 Ctrl-C shuts the guest down cleanly.
 
-Set-up installs Debian packages (as root or with sudo), and makes a qemu-utils that is too new for apt's
-QEMU the same version. It changes nothing else. Where it may not install, it says what is missing and
+Set-up installs Debian packages (as root or with sudo); a qemu-utils that is too new for apt's QEMU is
+replaced by one that is not. It changes nothing else. Where it may not install, it says what is missing and
 exits with status 1.
 END
 }
@@ -78,32 +78,40 @@ find_missing_packages() {
     fi
 }
 
+# What else has to be installed, and in which version, for apt to install the packages.
+aligned=()
+
 refuse() {
+    local command=(apt-get install --no-install-recommends)
+    ((${#aligned[@]} == 0)) || command+=(--allow-downgrades)
     say "run-qemu.sh: $1."
     say "Missing here, by the names of Debian's packages: ${packages[*]}"
-    say "On Debian 12, as root:  apt-get install --no-install-recommends ${packages[*]}"
+    say "On Debian 12, as root:  ${command[*]} ${packages[*]}${aligned[*]:+ ${aligned[*]}}"
     if [[ " ${packages[*]} " == *" rustc-web "* ]]; then
         say "Elsewhere, instead of the Rust packages: rustup with Rust 1.$oldest_rust or later, and rustup target add $target"
     fi
     exit 1
 }
 
-# QEMU's packages have to be of one version. A qemu-utils that is newer than the emulator that apt has (from backports
-# whose source is gone, say) excludes it: then it is installed in the emulator's version too.
+# A qemu-utils that is much newer than the emulator that apt has (from backports whose source is gone, say) excludes it: then
+# it is installed in the emulator's version, too.
 align_qemu() {
+    aligned=()
+    if apt-get -s install --no-remove --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then return; fi
+    [[ " ${packages[*]} " == *" qemu-system-x86 "* ]] || return 0
     local emulator utils
     emulator=$(LC_ALL=C apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: //p')
-    utils=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) || return 0
-    [[ " ${packages[*]} " == *" qemu-system-x86 "* && $emulator == [0-9]* ]] || return 0
-    if dpkg --compare-versions "$utils" gt "$emulator"; then
-        say "run-qemu.sh: qemu-utils $utils excludes qemu-system-x86 $emulator; it is replaced by that version"
-        packages+=("qemu-utils=$emulator")
+    utils=$(dpkg-query -W -f '${db:Status-Status} ${Version}' qemu-utils 2>/dev/null) || return 0
+    [[ $emulator == [0-9]* && $utils == installed\ * ]] || return 0
+    if dpkg --compare-versions "${utils#* }" gt "$emulator"; then
+        aligned=("qemu-utils=$emulator")
     fi
 }
 
 install_packages() {
     local as_root=()
     [[ -e /etc/debian_version ]] && have apt-get || refuse "this is not Debian, so nothing can be installed from here"
+    align_qemu
     if ((EUID != 0)); then
         have sudo || refuse "packages are missing, and this is neither root nor is there sudo"
         as_root=(sudo)
@@ -116,8 +124,13 @@ install_packages() {
     # One source that cannot be reached need not be the one that has these packages.
     "${apt[@]}" update </dev/null >&2 || say "run-qemu.sh: apt-get update failed; going on with the lists that are there"
     align_qemu
+    local options=(--no-install-recommends)
+    if ((${#aligned[@]})); then
+        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU; it is replaced: ${aligned[*]}"
+        options+=(--allow-downgrades)
+    fi
     # --no-remove: whatever else of the machine is in the way stays, and is named.
-    "${apt[@]}" install --no-remove --allow-downgrades --no-install-recommends "${packages[@]}" </dev/null >&2 ||
+    "${apt[@]}" install --no-remove "${options[@]}" "${packages[@]}" "${aligned[@]}" </dev/null >&2 ||
         refuse "apt-get could not install everything (its reason is above)"
     hash -r
 }

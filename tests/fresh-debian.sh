@@ -3,7 +3,7 @@
 #
 # Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of this checkout, changes
 # and all, into a new chroot and there runs ./run-qemu.sh until it serves, as a user with sudo; Ctrl-C; and
-# ./run-qemu.sh test, as root. The chroot gets this machine's apt sources, keys and proxies, its own certificate
+# ./run-qemu.sh test, as root. A qemu-utils that is in the way is there, too. The chroot gets this machine's apt sources, keys and proxies, its own certificate
 # authorities and its cargo registry settings.
 #
 # --keep leaves the chroot behind, for a look.
@@ -109,6 +109,18 @@ step "who may not install is told what is missing"
 said=$(as nobody ./run-qemu.sh 2>&1) &&
     die "run-qemu.sh succeeded as nobody, with nothing installed"
 [[ $said == *"apt-get install"*qemu-system-x86* ]] || die "that is not what is missing: $said"
+
+step "a qemu-utils that excludes Debian's QEMU, as backports leave it behind"
+mkdir -p "$root/tmp/qemu-utils/DEBIAN"
+cat >"$root/tmp/qemu-utils/DEBIAN/control" <<'END'
+Package: qemu-utils
+Version: 1:99
+Architecture: all
+Maintainer: Nobody <nobody@localhost>
+Breaks: qemu-system-common (<< 1:99)
+Description: stands in the way
+END
+chroot "$root" sh -c 'dpkg-deb --build /tmp/qemu-utils /tmp/qemu-utils.deb && dpkg --install /tmp/qemu-utils.deb' >/dev/null
 
 step "./run-qemu.sh, with sudo"
 console=$root/root/console.log

@@ -50,6 +50,8 @@ impl Step {
 
     /// In the top node of a tree that grows: the old top and its height.
     pub fn spine(&self) -> Option<(Pointer, u8)> {
+        // It came from media, where it was decoded by the same rules.
+        debug_assert!(Root::decode(self.spine, 0).is_ok(), "{:#x}", self.spine);
         let old = Root::decode(self.spine, 0).ok().flatten()?;
         old.top.map(|top| (top, old.height))
     }

@@ -1,7 +1,7 @@
 //! Persistent memory: finding it in the NFIT, mapping it, and making stores durable.
 //!
 //! The NVDIMM is mapped read-only; [`Nvdimm`], the write path, stores through an alias of its
-//! own. A store is durable once its line was written back and a fence followed; where the
+//! own, and loads words there; what is read in bulk is read through the read-only view. A store is durable once its line was written back and a fence followed; where the
 //! platform promises to write the CPU's caches back when power fails, lines need no writing
 //! back, but are counted all the same.
 //!

@@ -2,36 +2,21 @@
 
 mod common;
 
-use common::Connection;
+use common::files::{opened, start, stat};
 use umbra_proto::rpc::{self, ErrorCode, kind};
-use umbra_server::testing::SoftPlatform;
-
-fn start() -> (Connection, SoftPlatform) {
-    let (mut c, mut m) = (Connection::new(64 << 10, 64 << 10), SoftPlatform::new(32, 8));
-    c.greet(&mut m);
-    (c, m)
-}
-
-fn stat(c: &mut Connection, m: &mut SoftPlatform, path: &[u8]) -> rpc::Attributes {
-    c.ok(m, &rpc::Stat { path: Some(path), handle: None, blocks: true })
-}
-
-fn open(c: &mut Connection, m: &mut SoftPlatform, path: &[u8], flags: u32) -> u32 {
-    c.ok(m, &rpc::Open { path, flags, mode: None }).handle
-}
 
 #[test]
 fn two_names_are_one_file_until_the_last_goes() {
     let (mut c, mut m) = start();
     c.ok(&mut m, &rpc::MakeDirectory { path: b"/d", mode: None, parents: false });
-    let handle = open(&mut c, &mut m, b"/a", rpc::open::CREATE);
+    let handle = opened(&mut c, &mut m, b"/a", rpc::open::CREATE);
     c.call(&mut m, &rpc::Write { handle, offset: 0, sync: false }, b"one file");
     let linked = c.ok(&mut m, &rpc::Link { path: b"/a", to: b"/d/b" });
     let (a, b) = (stat(&mut c, &mut m, b"/a"), stat(&mut c, &mut m, b"/d/b"));
     assert_eq!(a, b);
     assert_eq!((a.ino, a.nlink, a.kind), (linked.ino, 2, kind::FILE));
     // Replacing a name takes one away, and leaves the other.
-    open(&mut c, &mut m, b"/c", rpc::open::CREATE);
+    opened(&mut c, &mut m, b"/c", rpc::open::CREATE);
     c.ok(&mut m, &rpc::Rename { from: b"/c", to: b"/a" });
     assert_eq!(stat(&mut c, &mut m, b"/d/b").nlink, 1);
     // Two names of one file: a rename does nothing.
@@ -39,7 +24,7 @@ fn two_names_are_one_file_until_the_last_goes() {
     c.ok(&mut m, &rpc::Rename { from: b"/d/b", to: b"/d/c" });
     assert_eq!(stat(&mut c, &mut m, b"/d/b").nlink, 2);
     c.ok(&mut m, &rpc::Unlink { path: b"/d/b" });
-    let other = open(&mut c, &mut m, b"/d/c", 0);
+    let other = opened(&mut c, &mut m, b"/d/c", 0);
     let read = c.call(&mut m, &rpc::Read { handle: other, offset: 0, len: 100 }, &[]);
     assert_eq!(read.payload, b"one file");
     for (from, to, code) in [
@@ -58,7 +43,7 @@ fn two_names_are_one_file_until_the_last_goes() {
 #[test]
 fn symbolic_links_say_what_they_were_told_and_are_followed_by_nobody() {
     let (mut c, mut m) = start();
-    open(&mut c, &mut m, b"/file", rpc::open::CREATE);
+    opened(&mut c, &mut m, b"/file", rpc::open::CREATE);
     for target in [&b"file"[..], b"/nowhere/at all", b"\xff\n", &[b't'; 4095]] {
         let made = c.ok(&mut m, &rpc::Symlink { path: b"/l", target });
         assert_eq!(c.ok(&mut m, &rpc::ReadLink { path: b"/l" }).target, target);

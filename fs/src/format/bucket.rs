@@ -199,11 +199,11 @@ pub(crate) enum Place {
 /// The slot words of a bucket.
 pub(crate) type Slots = [[u8; 8]; SLOTS as usize];
 /// Those of an empty bucket.
-pub(crate) const EMPTY: Slots = [[0; 8]; SLOTS as usize];
+pub(crate) const NO_SLOTS: Slots = [[0; 8]; SLOTS as usize];
 
-/// Finds room for a name in a bucket. `header` gives the header word of the payload at a byte of it. The names are
-/// not verified: only their lengths matter here. `bad` is the error where the bucket is damaged.
-pub(crate) fn place<E>(
+/// Finds room for a name in a bucket. `header` gives the word at a byte of the bucket, where a payload starts with its
+/// header. The names are not verified: only their lengths matter here. `bad` is the error where the bucket is damaged.
+pub(crate) fn find_place<E>(
     slots: &Slots,
     header: impl Fn(u16) -> Result<u64, E>,
     bad: E,
@@ -348,9 +348,9 @@ mod tests {
     const ALL: Range = Range { number: 0, depth: 0 };
 
     fn place_in(bucket: &Bucket, name_len: usize) -> Result<Place, BadWord> {
-        let mut slots = EMPTY;
+        let mut slots = NO_SLOTS;
         slots.as_flattened_mut().copy_from_slice(&bucket.bytes[..PAYLOADS]);
-        place(&slots, |at| Ok(bucket.word(at as usize)), BadWord, ALL, name_len)
+        find_place(&slots, |at| Ok(bucket.word(at as usize)), BadWord, ALL, name_len)
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::bucket::{
-    BUCKET_SIZE, Bucket, EMPTY, Header, MAX_DEPTH, NameHash, Place, Range, SLOTS, SlotWord, Slots, payload,
-    place,
+    BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NO_SLOTS, NameHash, Place, Range, SLOTS, SlotWord, Slots,
+    find_place, payload,
 };
 use crate::format::word::Root;
 use crate::path::{Path, word_at};
@@ -111,7 +111,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// As [`Volume::find`], where its spot is known.
     pub(super) fn find_at(&self, spot: Spot, name: &[u8]) -> Result<Option<Found>> {
         let Spot { hash, range, block: Some(block) } = spot else { return Ok(None) };
-        let mut slots = EMPTY;
+        let mut slots = NO_SLOTS;
         self.read_slots(block, &mut slots)?;
         for (raw, slot) in slots.iter().zip(0..) {
             let word = u64::from_le_bytes(*raw);
@@ -161,7 +161,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         name: &[u8],
         spot: Option<Spot>,
     ) -> Result<Room> {
-        let (mut slots, mut known) = (EMPTY, spot);
+        let (mut slots, mut known) = (NO_SLOTS, spot);
         loop {
             let spot = known.take().map_or_else(|| self.spot(self.dir(ino)?, name), Ok)?;
             let Spot { hash, range, block } = spot;
@@ -172,7 +172,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
             self.read_slots(block, &mut slots)?;
             let header = |at| Ok(self.blocks.word(block, at / 8)?);
-            match place(&slots, header, damaged(block), range, name.len())? {
+            match find_place(&slots, header, damaged(block), range, name.len())? {
                 Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Place::Compact => {
                     let new = self.rebuilt(block, range, range)?;

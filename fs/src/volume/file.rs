@@ -12,7 +12,7 @@ use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{Pointer, Root};
-use crate::path::{Path, height_for, index_at, word_at};
+use crate::path::{height_for, index_at, word_at};
 use crate::pmem::Pmem;
 use crate::types::*;
 
@@ -63,22 +63,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             done += piece;
         }
         Ok(len as usize)
-    }
-
-    /// Entry of a block as the path to its leaf, or to its inode, has it.
-    pub(super) fn entry_on(&self, path: &Path, root: Root, block: FileBlock) -> Result<Option<Pointer>> {
-        let Some(last) = path.last() else { return Ok(None) };
-        match (last.content, last.block()) {
-            (Content::Node(_), Some(leaf)) => {
-                Ok(self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
-            }
-            // The tree grows: its only block so far is the first one.
-            (Content::Node(_), None) => Ok(last
-                .spine()
-                .filter(|&(_, height)| height == 0 && block.0 == 0)
-                .map(|(pointer, _)| pointer)),
-            _ => Ok(root.top.filter(|_| root.height == 0 && block.0 == 0)),
-        }
     }
 
     /// Sets the size of a file; durable at return.
@@ -223,11 +207,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return hole(span - from.0 % span);
         }
         let exclusive = self.exclusive_steps(&path)? == path.len();
-        let leaf = path.last().filter(|step| step.content == Content::Node(1)).and_then(|step| step.block());
+        // Nothing is missing: without a leaf the inode refers to the only block.
+        let leaf = path.last().filter(|_| root.height > 0).and_then(|step| step.block());
         let look = |block: u64| -> Result<(Option<Pointer>, bool)> {
             let pointer = match leaf {
                 Some(leaf) => self.entry_in(leaf, FileBlock(block))?,
-                None => self.entry_on(&path, root, FileBlock(block))?,
+                None => root.top.filter(|_| block == 0),
             };
             let shared = match pointer {
                 Some(p) => !exclusive || self.blocks.count(p.block)? != 1,

@@ -200,6 +200,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn free_ino(&mut self) -> Result<(Ino, Path)> {
         // While few are free, looking for one costs more than making room for more.
         let room = self.inodes.room;
+        let mut behind = room;
         if room - self.inodes.used.min(room) > room / 8 {
             for _ in 0..room {
                 let next = self.inodes.cursor + 1;
@@ -207,15 +208,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 let ino = Ino(self.inodes.cursor);
                 let path = self.inode_block_path(ino)?;
                 let Some(block) = path.last().and_then(|step| step.block()) else {
-                    let ino = Ino(ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1);
-                    return Ok((ino, self.inode_block_path(ino)?));
+                    behind = ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1;
+                    break;
                 };
                 if self.raw(block, ino, inode::ROOT)? == 0 {
                     return Ok((ino, path));
                 }
             }
         }
-        if room >= MAX_INO { Err(Error::NoSpace) } else { Ok((Ino(room), self.inode_block_path(Ino(room))?)) }
+        if behind >= MAX_INO {
+            return Err(Error::NoSpace);
+        }
+        Ok((Ino(behind), self.inode_block_path(Ino(behind))?))
     }
 
     /// Writes a new inode, live but without a name, into the stage. Where its block has to

@@ -109,18 +109,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         };
         // Making the inode may have moved blocks of the path: then find it again.
-        let mut found = Ok(());
         if self.blocks.epoch != epoch {
-            found = self.make_room(&stage, dir, name, None).map(|again| room = again);
+            room = match self.make_room(&stage, dir, name, None) {
+                Ok(room) => room,
+                Err(error) => {
+                    self.abandon(stage);
+                    self.forget_inode(ino);
+                    return Err(error);
+                }
+            };
         }
-        let result = match found {
-            Ok(()) => self.insert_entry(stage, &room, ino, kind, name),
-            Err(error) => {
-                self.abandon(stage);
-                Err(error)
-            }
-        };
-        if let Err(error) = result {
+        if let Err(error) = self.insert_entry(stage, &room, ino, kind, name) {
             self.forget_inode(ino);
             return Err(error);
         }

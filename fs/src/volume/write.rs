@@ -259,6 +259,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
+    /// Entry of a block as the path to its leaf, or to its inode, has it.
+    fn entry_on(&self, path: &Path, root: Root, block: FileBlock) -> Result<Option<Pointer>> {
+        let Some(last) = path.last() else { return Ok(None) };
+        match (last.content, last.block()) {
+            (Content::Node(_), Some(leaf)) => {
+                Ok(self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
+            }
+            // The tree grows: its only block so far is the first one.
+            (Content::Node(_), None) => Ok(last
+                .spine()
+                .filter(|&(_, height)| height == 0 && block.0 == 0)
+                .map(|(pointer, _)| pointer)),
+            _ => Ok(root.top.filter(|_| root.height == 0 && block.0 == 0)),
+        }
+    }
+
     /// Overwrites what is the file's own; fills new blocks for all else (unless the volume is `full`), whose
     /// entries are then in `words`. What they replace in a leaf of the file's own is in `retired`.
     fn stage_piece(

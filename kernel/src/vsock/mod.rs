@@ -12,8 +12,9 @@
 //! | `pool.rs` | memory for bytes that were received and not consumed |
 //! | `table.rs` | the connections, found by hash |
 //! | `connection.rs` | the state of one, and the stream that its server sees |
-//! | `endpoint.rs` | what is done with packets, turns, timers |
-//! | `tests.rs` | all of it against a simulated peer |
+//! | `endpoint.rs` | what is done with packets, turns |
+//! | `endpoint/ending.rs` | how connections end, timers |
+//! | `tests/` | all of it against a simulated peer |
 //!
 //! ```text
 //!   device                     endpoint                            server

@@ -119,7 +119,7 @@ impl<S> Endpoint<S> {
     }
 
     /// Something is to be done at this time.
-    pub(super) fn due(&mut self, at: Millis) {
+    fn due(&mut self, at: Millis) {
         self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
     }
 
