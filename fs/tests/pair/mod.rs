@@ -455,7 +455,8 @@ impl Pair {
         let done = self.volume().clone_range(a, from, b, to, len, NOW);
         let whole = len.is_multiple_of(4096) || to + len >= target.len() as u64;
         let round = len.next_multiple_of(4096);
-        let apart = src != dst || from + round <= to || to + round <= from;
+        // Two names may be of one file.
+        let apart = a != b || from + round <= to || to + round <= from;
         let possible = from <= source.len() as u64 && whole && apart;
         if len == 0 {
             return;
@@ -476,7 +477,8 @@ impl Pair {
         let (a, b) = (self.ino(src), self.ino(dst));
         let bytes = source[source.len().min(from as usize)..][..len as usize].to_vec();
         let round = len.next_multiple_of(4096);
-        let apart = src != dst || from + round <= to || to + round <= from;
+        // Two names may be of one file.
+        let apart = a != b || from + round <= to || to + round <= from;
         if copy && apart && len > 0 {
             assert_eq!(self.volume().write(b, to, &bytes, NOW), Ok(len as usize));
             overlay(&mut target, to, &bytes);
@@ -484,8 +486,7 @@ impl Pair {
         }
         let begun = self.volume().dedupe(a, from, b, to, len);
         // A write into the source's own file may have moved its end.
-        let ends =
-            if src == dst { [target.len() as u64; 2] } else { [source.len() as u64, target.len() as u64] };
+        let ends = if a == b { [target.len() as u64; 2] } else { [source.len() as u64, target.len() as u64] };
         let whole = len.is_multiple_of(4096) || [from + len, to + len] == ends;
         let possible = from + len <= ends[0] && to + len <= ends[1] && whole && apart;
         assert_eq!(begun.is_ok(), possible, "{begun:?}");
