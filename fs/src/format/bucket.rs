@@ -101,7 +101,7 @@ impl SlotWord {
 
     /// Byte in the bucket where the payload starts.
     pub fn payload(self) -> u16 {
-        (PAYLOADS + self.unit as usize * 8) as u16
+        payload_at(self.unit)
     }
 }
 
@@ -202,37 +202,54 @@ pub(crate) type Slots = [[u8; 8]; SLOTS as usize];
 pub(crate) const NO_SLOTS: Slots = [[0; 8]; SLOTS as usize];
 
 /// Finds room for a name in a bucket. `header` gives the word at a byte of the bucket, where a payload starts with its
-/// header. The names are not verified: only their lengths matter here. `bad` is the error where the bucket is damaged.
+/// header. The names are not verified: only their lengths matter here. `bad` makes the error where the bucket is damaged.
 pub(crate) fn find_place<E>(
     slots: &Slots,
     header: impl Fn(u16) -> Result<u64, E>,
-    bad: E,
+    bad: impl Fn() -> E,
     range: Range,
     name_len: usize,
 ) -> Result<Place, E> {
-    let mut used = Units::default();
-    let mut owned = 0u128;
-    let mut total = 0;
+    // The units at which payloads start.
+    let mut starts = ArrayVec::<u16, { SLOTS as usize }>::new();
+    let (mut free, mut last) = (None, None);
     for (raw, slot) in slots.iter().zip(0..) {
-        let word = match SlotWord::decode(u64::from_le_bytes(*raw), slot) {
-            Ok(Some(word)) if range.owns(word.hash) => word,
-            Ok(_) => continue,
-            Err(BadWord) => return Err(bad),
-        };
-        let Ok(header) = Header::peek(header(word.payload())?) else { return Err(bad) };
-        let count = units(header.len as usize);
-        if used.take(word.unit as usize, count).is_err() {
-            return Err(bad);
+        match SlotWord::decode(u64::from_le_bytes(*raw), slot) {
+            Ok(Some(word)) if range.owns(word.hash) => {
+                starts.push(word.unit);
+                last = last.max(Some(word.unit));
+            }
+            Ok(_) => free = free.or(Some(slot)),
+            Err(BadWord) => return Err(bad()),
         }
-        owned |= 1 << slot;
+    }
+    let Some(slot) = free else { return Ok(Place::Full) };
+    let end = |unit: u16| {
+        let header = Header::peek(header(payload_at(unit))?).map_err(|_| bad())?;
+        let end = unit as usize + units(header.len as usize);
+        if end <= UNITS { Ok(end) } else { Err(bad()) }
+    };
+    let need = units(name_len);
+    // Mostly there is room behind all of them: only the length of the last one is needed.
+    let behind = last.map_or(Ok(0), end)?;
+    if behind + need <= UNITS {
+        return Ok(Place::At { slot, unit: behind as u16 });
+    }
+    let (mut used, mut total) = (Units::default(), 0);
+    for &start in &starts {
+        let count = end(start)? - start as usize;
+        used.take(start as usize, count);
         total += count;
     }
-    let need = units(name_len);
-    let slot = owned.trailing_ones() as u16;
-    if slot == SLOTS || total + need > UNITS {
+    if total + need > UNITS {
         return Ok(Place::Full);
     }
     Ok(used.free_run(need).map_or(Place::Compact, |unit| Place::At { slot, unit: unit as u16 }))
+}
+
+/// Byte in a bucket where a unit starts.
+fn payload_at(unit: u16) -> u16 {
+    (PAYLOADS + unit as usize * 8) as u16
 }
 
 /// Which units of a bucket are used: a bit for each.
@@ -241,17 +258,14 @@ struct Units([u64; UNITS / 64]);
 
 impl Units {
     /// Marks units, fewer than 64, as used; they may be already.
-    fn take(&mut self, start: usize, count: usize) -> Result<(), BadWord> {
-        if start + count > UNITS {
-            return Err(BadWord);
-        }
+    fn take(&mut self, start: usize, count: usize) {
+        debug_assert!(count < 64 && start + count <= UNITS);
         let (word, bit) = (start / 64, start % 64);
         let mask = (1 << count) - 1;
         self.0[word] |= mask << bit;
         if bit + count > 64 {
             self.0[word + 1] |= mask >> (64 - bit);
         }
-        Ok(())
     }
 
     /// The first `count` free units that follow each other.
@@ -277,7 +291,7 @@ impl Units {
     }
 }
 
-const _: () = assert!(UNITS.is_multiple_of(64) && SLOTS as u32 == u128::BITS);
+const _: () = assert!(UNITS.is_multiple_of(64));
 
 impl Bucket {
     /// An empty bucket.
@@ -350,7 +364,7 @@ mod tests {
     fn place_in(bucket: &Bucket, name_len: usize) -> Result<Place, BadWord> {
         let mut slots = NO_SLOTS;
         slots.as_flattened_mut().copy_from_slice(&bucket.bytes[..PAYLOADS]);
-        find_place(&slots, |at| Ok(bucket.word(at as usize)), BadWord, ALL, name_len)
+        find_place(&slots, |at| Ok(bucket.word(at as usize)), || BadWord, ALL, name_len)
     }
 
     #[test]
@@ -370,11 +384,9 @@ mod tests {
         ) {
             let (mut units, mut model) = (Units::default(), [false; UNITS]);
             for (start, len) in taken {
-                let fits = start + len <= UNITS;
-                prop_assert_eq!(units.take(start, len).is_ok(), fits);
-                if fits {
-                    model[start..start + len].fill(true);
-                }
+                let len = len.min(UNITS - start);
+                units.take(start, len);
+                model[start..start + len].fill(true);
             }
             let first = (0..=UNITS - count).find(|&at| !model[at..at + count].contains(&true));
             prop_assert_eq!(units.free_run(count), first);

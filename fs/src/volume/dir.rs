@@ -172,7 +172,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
             self.read_slots(block, &mut slots)?;
             let header = |at| Ok(self.blocks.word(block, at / 8)?);
-            match find_place(&slots, header, damaged(block), range, name.len())? {
+            match find_place(&slots, header, || damaged(block), range, name.len())? {
                 Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Place::Compact => {
                     let new = self.rebuilt(block, range, range)?;
