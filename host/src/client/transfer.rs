@@ -10,10 +10,7 @@ use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of one write request.
@@ -26,10 +23,9 @@ const READ_PIECE: u64 = 4 << 20;
 const READS_IN_FLIGHT: usize = 4;
 /// How much of a file is asked for its runs at once.
 const EXTENTS_SPAN: u64 = 4 << 30;
-/// Bytes that are written to a file at once, at least: large writes get large pages of the host's cache.
-const CHUNK: usize = 1 << 20;
-/// Chunks under way: one that is filled, one that is written, one between.
-const CHUNKS: usize = 3;
+/// Bytes that are written to a file at once, at least: large writes get large pages of the host's cache. They fit the
+/// processor's.
+const CHUNK: usize = 512 << 10;
 /// Zeros for a standard output, which has no holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -395,62 +391,21 @@ fn provide(file: &fs::File, start: u64, end: u64) -> Result<()> {
     }
 }
 
-/// Bytes of a file on their way to the disk.
-struct Chunk {
-    at: u64,
-    len: usize,
-    bytes: Vec<u8>,
-}
-
-/// What is received is written by a second thread: each takes about as long as the other. What the file lacks, because
-/// it was cut meanwhile, is a hole.
+/// By one thread, which finds in the processor's caches what it has just received: with a second one to write, it took longer. What
+/// the file lacks, because it was cut meanwhile, is a hole.
 fn to_file(mut reads: Reads<'_>, file: &fs::File, progress: &mut dyn FnMut(u64)) -> Result<()> {
-    let room = reads.client.server().max_payload as usize;
-    thread::scope(|scope| {
-        let (full, to_write) = sync_channel::<Chunk>(CHUNKS);
-        let (empty, free) = sync_channel::<Vec<u8>>(CHUNKS);
-        let writer = scope.spawn(move || -> Result<()> {
-            for chunk in to_write {
-                file.write_all_at(&chunk.bytes[..chunk.len], chunk.at).map_err(target_failed)?;
-                // The receiver may have all that it wants.
-                let _ = empty.send(chunk.bytes);
-            }
-            Ok(())
-        });
-        let received = receive_chunks(&mut reads, room, &full, &free, progress);
-        drop(full);
-        // Why it stopped counts, not that this was noticed.
-        let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        written.and(received)
-    })
-}
-
-fn receive_chunks(
-    reads: &mut Reads<'_>,
-    room: usize,
-    full: &SyncSender<Chunk>,
-    free: &Receiver<Vec<u8>>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let gone = || target_failed(io::ErrorKind::BrokenPipe.into());
-    let mut made = 0;
+    let mut bytes = vec![0; CHUNK + reads.client.server().max_payload as usize];
     for &(mut at, _) in reads.pieces {
         reads.ask()?;
         let mut more = true;
         while more {
-            let mut bytes = if made < CHUNKS {
-                made += 1;
-                vec![0; CHUNK + room]
-            } else {
-                free.recv().map_err(|_| gone())?
-            };
             let mut len = 0;
             while more && len < CHUNK {
                 let count;
                 (count, more) = reads.client.receive_payload(&mut bytes[len..])?;
                 len += count;
             }
-            full.send(Chunk { at, len, bytes }).map_err(|_| gone())?;
+            file.write_all_at(&bytes[..len], at).map_err(target_failed)?;
             at += len as u64;
             progress(at);
         }
