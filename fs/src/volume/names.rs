@@ -11,7 +11,7 @@ use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::path::Path;
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::stage::{Durable, Published, Stage, Written};
 use crate::types::*;
 use arrayvec::ArrayVec;
 
@@ -240,11 +240,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.blocks.ensure(2 * NAME_BLOCKS, Purpose::Grow)?;
         let stage = self.stage();
-        match self.commit_rename(stage, dir, name, to_dir, to_name, is_dir)? {
+        let (what, done) = self.commit_rename(stage, dir, name, to_dir, to_name, is_dir)?;
+        match what {
             Replaced::Gone(ino) => self.inode_dropped(ino),
             Replaced::Orphan(ino) => self.dax.set_orphan(ino),
             Replaced::Nothing => {}
         }
+        self.release(done)?;
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
@@ -265,7 +267,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         to_dir: Ino,
         to_name: &[u8],
         is_dir: bool,
-    ) -> Result<Replaced> {
+    ) -> Result<(Replaced, Published<Durable>)> {
         let prepared = self.prepare_rename(&stage, dir, name, to_dir, to_name, is_dir);
         let plan = match prepared {
             Ok(plan) => plan,
@@ -284,8 +286,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for (path, words) in &plan.inodes {
             edits.push(Edit::words(path, words));
         }
-        self.commit_and_release(stage, &edits, Purpose::Grow)?;
-        Ok(plan.replaced)
+        let done = self.commit(stage, &edits, Purpose::Grow)?;
+        Ok((plan.replaced, done))
     }
 
     fn prepare_rename(
@@ -381,5 +383,35 @@ impl NewInode {
             generation: 1,
             root: Root::EMPTY,
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use crate::format::superblock::{GROUP, RECORD_SIZE};
+    use crate::testing::new_volume;
+    use crate::{Error, FileBlock, Time};
+
+    /// What is durable has happened, whatever becomes of the blocks that it dropped.
+    #[test]
+    fn an_inode_that_a_rename_replaced_is_gone_though_its_block_cannot_be_freed() {
+        let mut volume = new_volume(8 << 20, 2);
+        let root = volume.root();
+        let [a, b, c] = [b"a", b"b", b"c"].map(|name| volume.create(root, name, 0o600, Time(1)).unwrap());
+        // On all sides of it is data of another file: nothing else has its record in the same line.
+        volume.write(c, 0, &[1; 8 * 4096], Time(1)).unwrap();
+        volume.write(b, 0, &[1; 4096], Time(1)).unwrap();
+        volume.write(c, 8 * 4096, &[1; 8 * 4096], Time(1)).unwrap();
+        let block = volume.extent(b, FileBlock(0)).unwrap().unwrap().at.unwrap();
+        let inodes = volume.space().inodes;
+        let (records, _) = volume.blocks.group_records(block.0 / GROUP);
+        let line = (records + block.0 % GROUP * RECORD_SIZE) / 64 * 64;
+        volume.pmem_mut().poisoned.push(line);
+        let failed = volume.rename(root, b"a", root, b"b", Time(2));
+        assert!(matches!(failed, Err(Error::Poisoned(_))), "{failed:?}");
+        volume.pmem_mut().poisoned.clear();
+        assert_eq!(volume.lookup(root, b"b"), Ok(a));
+        assert_eq!(volume.lookup(root, b"a"), Err(Error::NotFound));
+        assert_eq!(volume.space().inodes, inodes - 1);
     }
 }
