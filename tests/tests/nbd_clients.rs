@@ -265,6 +265,8 @@ fn fio_verifies_random_writes() {
             "--iodepth=16",
             "--verify=crc32c",
             "--verify_fatal=1",
+            // It would leave a file in the checkout.
+            "--verify_state_save=0",
             "--fsync=64",
             "--output-format=json",
         ],

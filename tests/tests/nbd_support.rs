@@ -29,6 +29,9 @@ const GROUPS: &[(&str, &str)] = &[
     ("error", "mistake"),
 ];
 
+/// What the others answer as the filesystem below their image has it: how zeros and holes that were written before read there.
+const OF_FILESYSTEM: &[&str] = &["READ of data and a hole", "READ of 1 MiB of data: pieces"];
+
 /// Questions and answers, in the order of the questions.
 type Answers = Vec<(String, String)>;
 
@@ -173,7 +176,13 @@ fn the_table_of_what_is_supported_is_what_servers_answer() {
         return;
     }
     for (index, head) in heads.iter().enumerate().filter(|(_, head)| !head.is_empty()) {
-        let (found, said) = (column(&found, index), column(said, index));
+        let open =
+            |line: &String| index > 0 && OF_FILESYSTEM.iter().any(|question| line.starts_with(question));
+        let [found, said] = [&*found, said].map(|text| {
+            let mut lines = column(text, index);
+            lines.retain(|line| !open(line));
+            lines
+        });
         let news: Vec<_> = found.iter().filter(|line| !said.contains(line)).collect();
         assert!(
             news.is_empty() && found.len() == said.len(),
