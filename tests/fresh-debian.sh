@@ -3,8 +3,8 @@
 #
 # Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of this checkout, changes
 # and all, into a new chroot and there runs ./run-qemu.sh until it serves, as a user with sudo; Ctrl-C; and
-# ./run-qemu.sh test, as root. A qemu-utils that is in the way is there, too. The chroot gets this machine's apt sources, keys and proxies, its own certificate
-# authorities and its cargo registry settings.
+# ./run-qemu.sh test, as root. A qemu-utils that is in the way is there, too. The chroot gets this machine's apt sources,
+# keys and proxies, its own certificate authorities and its cargo registry settings.
 #
 # --keep leaves the chroot behind, for a look.
 set -euo pipefail

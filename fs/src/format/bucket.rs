@@ -274,13 +274,12 @@ impl Units {
         while at < UNITS {
             // What is left of the word, from here on: runs of used units and of free ones.
             let rest = self.0[at / 64] >> (at % 64);
-            let left = 64 - at % 64;
             if rest & 1 != 0 {
-                at += (rest.trailing_ones() as usize).min(left);
+                at += rest.trailing_ones() as usize;
                 free = 0;
                 continue;
             }
-            let run = (rest.trailing_zeros() as usize).min(left);
+            let run = (rest.trailing_zeros() as usize).min(64 - at % 64);
             if free + run >= count {
                 return Some(at - free);
             }
