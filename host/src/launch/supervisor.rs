@@ -18,7 +18,7 @@ use super::qemu::{self, Machine};
 use super::transport::{Offer, Ports, Transport, last_line};
 use super::{Accel, LaunchError, Options, Status, accel, nvdimm};
 use crate::client::Client;
-use crate::state::{Lock, StateDir};
+use crate::state::StateDir;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -91,7 +91,8 @@ enum Asked {
 }
 
 /// Runs an instance until it ends. `Ok` is a clean end: somebody asked for it, or the guest
-/// powered off by itself. Call it on the main thread.
+/// powered off by itself; then others may start. After an error they may once this process has ended. Call it on the main
+/// thread.
 pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
     options.check()?;
     let mut state = options.state_dir();
@@ -99,14 +100,14 @@ pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), L
     let lock = state.lock()?;
     state.clear(&lock)?;
     let result = Supervisor::start(&state, options, reporter).and_then(|it| it.run(reporter));
-    end(&state, lock);
-    result
-}
-
-/// Removes what would point at processes that are gone; then others may start.
-fn end(state: &StateDir, lock: Lock) {
-    // What cannot be removed now, the next start removes, or says why not.
+    // Removes what would point at processes that are gone. What cannot be removed now, the next start removes, or says why
+    // not.
     let _ = state.clear(&lock);
+    if result.is_err() {
+        // Why it failed is still to be written, maybe to the log of this state: it stays locked until this process ends.
+        std::mem::forget(lock);
+    }
+    result
 }
 
 struct Supervisor {
