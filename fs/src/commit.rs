@@ -134,7 +134,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let single = plan.word.map(|word| [word]);
         let words = single.as_ref().map_or(edits[0].words, |word| word.as_slice());
         let published = place.publish(words, &stage, retired);
-        self.fresh = stage.finish();
+        self.fresh = stage.finish(&mut self.blocks);
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
     }

@@ -46,6 +46,8 @@ pub(crate) struct Stage<S> {
     fresh: Vec<Block>,
     /// Something was written at all.
     used: bool,
+    /// Of the fresh blocks, some were lent.
+    received: bool,
     state: PhantomData<S>,
 }
 
@@ -54,7 +56,7 @@ impl Stage<Written> {
     #[inline]
     pub fn new(fresh: Vec<Block>) -> Self {
         debug_assert!(fresh.is_empty());
-        Stage { ranges: ArrayVec::new(), fresh, used: false, state: PhantomData }
+        Stage { ranges: ArrayVec::new(), fresh, used: false, received: false, state: PhantomData }
     }
 
     /// Allocates a block whose content will be written through this stage.
@@ -76,6 +78,14 @@ impl Stage<Written> {
         let fresh = blocks.allocate_run(most, purpose)?;
         self.fresh.extend(fresh.blocks());
         Ok(fresh)
+    }
+
+    /// Takes over blocks that a device has filled.
+    #[inline]
+    pub fn receive<P: Pmem>(&mut self, pmem: &mut P, run: &Fresh) {
+        self.received = true;
+        self.fresh.extend(run.blocks());
+        self.wrote(pmem, byte_at(run.block(), 0), run.len());
     }
 
     /// Remembers a range that has to be flushed.
@@ -150,7 +160,7 @@ impl Stage<Written> {
         for &(at, len) in &self.ranges {
             pmem.flush(at, len);
         }
-        Stage { ranges: ArrayVec::new(), fresh: self.fresh, used: self.used, state: PhantomData }
+        self.turn()
     }
 
     /// Gives everything up: the blocks are free again. Returns the list for reuse. What was overwritten in place
@@ -182,16 +192,32 @@ impl Stage<Flushed> {
         if self.used {
             pmem.fence();
         }
-        Stage { ranges: ArrayVec::new(), fresh: self.fresh, used: self.used, state: PhantomData }
+        self.turn()
     }
 }
 
 impl Stage<Durable> {
-    /// The list of fresh blocks, emptied, for reuse: they are published, or hold nothing.
+    /// The list of fresh blocks, emptied, for reuse: they are published.
     #[inline]
-    pub fn finish(mut self) -> Vec<Block> {
+    pub fn finish<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
+        if self.received {
+            self.fresh.iter().for_each(|&block| blocks.keep(block));
+        }
         self.fresh.clear();
         self.fresh
+    }
+}
+
+impl<S> Stage<S> {
+    #[inline]
+    fn turn<T>(self) -> Stage<T> {
+        Stage {
+            ranges: ArrayVec::new(),
+            fresh: self.fresh,
+            used: self.used,
+            received: self.received,
+            state: PhantomData,
+        }
     }
 }
 

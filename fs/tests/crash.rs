@@ -94,7 +94,8 @@ fn most_fences(op: &Op, setup: &Setup) -> Option<u64> {
     })
 }
 
-/// Sequences of two: those that `wanted` chooses by their number.
+/// Sequences of two: those that `wanted` chooses, by the sum of their numbers. So every slice has all operations, if there
+/// are as many as slices, first and second.
 fn two(setup: Setup, wanted: impl Fn(usize) -> bool, nested: u64) {
     let started = Instant::now();
     let name = format!("two operations on '{}'", setup.name);
@@ -102,11 +103,9 @@ fn two(setup: Setup, wanted: impl Fn(usize) -> bool, nested: u64) {
     let mut explorer = Explorer::new(setup.clone());
     explorer.nested = nested;
     let mut bad = Vec::new();
-    let mut number = 0;
-    for first in &setup.ops {
-        for second in &setup.ops {
-            number += 1;
-            if wanted(number) {
+    for (i, first) in setup.ops.iter().enumerate() {
+        for (j, second) in setup.ops.iter().enumerate() {
+            if wanted(i + j) {
                 bad.extend(explorer.explore(&[*first, *second]).err());
             }
         }
@@ -144,8 +143,6 @@ fn one_operation_on_links() {
 
 #[test]
 fn two_operations_on_files() {
-    // A step that has no factor in common with the number of operations: each slice has
-    // all of them, first and second.
     let chosen = slice();
     println!("slice {chosen} of {SLICES}");
     two(setups::files(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });

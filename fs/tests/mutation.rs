@@ -159,7 +159,8 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
     Some(match (setup, op, n) {
         (_, Remount, 1..=3) => "of two superblocks that say the same, either may be the first",
         ("links", Unlink("h" | "d/h" | "c" | "i"), 0) => "recovery counts names, whatever the inode says",
-        ("files", Append("f" | "d/y", _) | Write("d/x", 24_576, _), 0) | ("tall", Write("s", ..), 0) => {
+        ("files", Append("f" | "d/y", _) | Write("d/x", 24_576, _), 0)
+        | ("tall", Write("s", ..) | Receive("s", ..), 0) => {
             "nothing shows what lies beyond the end, until the size is raised"
         }
         ("files", Truncate("b", 20_000), 1) => "behind the end are zeros already",
@@ -168,7 +169,10 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
         ("files", Store("b", ..) | Punch("b", ..), 1) | ("links", Store("d/c", ..), 1) => {
             "one page, then the next"
         }
-        ("tall", Write("o", ..), 1) | ("tall", Write("s", ..), 2) => "below one leaf, then below the next",
+        ("tall", Write("o", ..) | Receive("p", ..), 1) | ("tall", Write("s", ..) | Receive("s", ..), 2) => {
+            "below one leaf, then below the next"
+        }
+        ("files", Receive("b", ..), 1) => "the blocks that were received, then a part of one",
         ("files", CloneRange("a", _, "a" | "k", ..), 1) => "zeros behind the end, then the range",
         ("full", Create(_) | Mkdir(_) | Clone(..) | Link(..) | Symlink(..) | Rename(..), 1 | 3) => {
             "a bucket that was split, or a block of inodes, then the entry"

@@ -12,11 +12,14 @@
 //! | 0 | 0 | free |
 //! | 0 | all ones | waits to be reclaimed; the word links to the next one |
 //! | n | head | n references; all ones: more than can be counted (sticky until a rebuild) |
+//! | 1 | all ones but the last | lent to a device, to receive content into |
 
 mod children;
 mod content;
+mod lending;
 
 pub(crate) use content::Content;
+pub use lending::{LENT_RUN, Lending};
 
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
@@ -25,6 +28,7 @@ use crate::stage::{Durable, Published, Retire};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 
 /// More references than can be counted.
@@ -121,6 +125,11 @@ pub(crate) struct Blocks<P> {
     cursor: u64,
     /// Head and number of the blocks that wait to be reclaimed.
     pending: Option<Block>,
+    /// The first block of each run that is lent, and how many blocks of all runs no file has taken over.
+    lent_runs: ArrayVec<Block, { lending::MOST_RUNS }>,
+    lent: u64,
+    /// Blocks that files have taken over since mount.
+    taken_over: u64,
     /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode went.
     pub epoch: u64,
 }
@@ -147,13 +156,16 @@ impl<P: Pmem> Blocks<P> {
             shared: 0,
             cursor: geometry.first,
             pending: None,
+            lent_runs: ArrayVec::new(),
+            lent: 0,
+            taken_over: 0,
             epoch: 0,
         }
     }
 
-    /// Free blocks, those of the reserve included.
+    /// Free blocks, those of the reserve and those that are lent included.
     pub fn free(&self) -> u64 {
-        self.free
+        self.free + self.lent
     }
 
     /// Blocks with more than one reference.
@@ -300,15 +312,22 @@ impl<P: Pmem> Blocks<P> {
     fn set_free(&mut self, block: Block) -> Result<(), Poisoned> {
         debug_assert!(matches!(self.shadows(block)?, 0 | PENDING), "block {} is still shown", block.0);
         self.set_state(block, 0);
-        self.free += 1;
-        self.free_in[(block.0 / GROUP) as usize] += 1;
+        self.count_free(block);
         Ok(())
     }
 
-    /// Gives back a block that was allocated and not published.
+    #[inline]
+    fn count_free(&mut self, block: Block) {
+        self.free += 1;
+        self.free_in[(block.0 / GROUP) as usize] += 1;
+    }
+
+    /// Gives back a block that was allocated and not published. One that is lent stays so.
     pub fn unallocate(&mut self, block: Block) {
         // It was written a moment ago; if its record cannot be read now, it stays taken.
-        let _ = self.set_free(block);
+        if self.is_lent(block) == Ok(false) {
+            let _ = self.set_free(block);
+        }
     }
 
     /// Gives back a block that was never published, and the references in it.
@@ -358,8 +377,17 @@ impl<P: Pmem> Blocks<P> {
 
     /// Takes as many free blocks as follow each other, `most` of them at most and one at least.
     pub fn allocate_run(&mut self, most: u64, purpose: Purpose) -> Result<Fresh> {
+        self.take_run(most, purpose, 1)
+    }
+
+    /// As [`Blocks::allocate_run`], with this first word in the records of the blocks.
+    #[inline]
+    fn take_run(&mut self, most: u64, purpose: Purpose, state: u64) -> Result<Fresh> {
         let most = most.min(self.free.saturating_sub(purpose.reserve()));
         let Fresh { first, .. } = self.allocate(purpose)?;
+        if state != 1 {
+            self.set_state(first, state);
+        }
         // The rest is in the group of the first one, whose records are valid by now.
         let end = (first.0 + most).min((first.0 / GROUP + 1) * GROUP).min(self.geometry.total);
         let mut block = first.0 + 1;
@@ -368,7 +396,7 @@ impl<P: Pmem> Blocks<P> {
             if self.pmem.load(at) != Ok(0) {
                 break;
             }
-            self.pmem.store(at, 1);
+            self.pmem.store(at, state);
             block += 1;
         }
         let more = block - first.0 - 1;

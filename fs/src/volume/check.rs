@@ -98,7 +98,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.walk(&mut walk, self.system_top(), Content::InodeNode(2), report)?;
             for block in walk.slice.start.max(geometry.first)..walk.slice.end {
                 let counted = walk.counts[(block - walk.slice.start) as usize];
-                let recorded = self.blocks.recorded(Block(block))?.unwrap_or(0);
+                let recorded = match self.blocks.is_lent(Block(block))? {
+                    true => 0,
+                    false => self.blocks.recorded(Block(block))?.unwrap_or(0),
+                };
                 let count = recorded as u32;
                 free += (count == 0) as u64;
                 shared += (count > 1) as u64;

@@ -7,15 +7,58 @@
 //! ```
 
 use super::Volume;
-use crate::dax::Mmu;
+use super::names::NAME_BLOCKS;
+use crate::blocks::{Content, Purpose};
+use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, NewInode, slot_of, word_index};
+use crate::format::inode::{self, NewInode, ROOT_INO, slot_of, word_index};
+use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::types::*;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Creates `name` as a clone of a file: constant time, atomic, durable at return.
     pub fn clone_file(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Ino> {
+        let new = self.share_content(src, now)?;
+        let made = self.make(dir, name, now, &[], |_| NewInode { parent: dir, ..new });
+        if made.is_err() {
+            self.unshare_content(new.root);
+        }
+        made
+    }
+
+    /// Opens a window on what a file contains now, which is durable then: on a clone of it without a name, which goes with the
+    /// window. Constant time. As long as nobody writes to that clone, its blocks stay where they are and contain what they do, whatever becomes of
+    /// the file.
+    pub fn open_frozen(&mut self, src: Ino, now: Time) -> Result<(Ino, Window)> {
+        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        let new = self.share_content(src, now)?;
+        let mut stage = self.stage();
+        let ino = match self.new_inode(&mut stage, |_| NewInode { nlink: 0, ..new }) {
+            Ok(ino) => ino,
+            Err(error) => {
+                self.abandon(stage);
+                self.unshare_content(new.root);
+                return Err(error);
+            }
+        };
+        // Nothing leads to it, so nothing is published, and recovery frees it. What it shows is durable in the file.
+        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
+        self.fresh = stage.finish(&mut self.blocks);
+        match self.open_window(ino) {
+            Ok(window) => {
+                self.dax.set_orphan(ino);
+                Ok((ino, window))
+            }
+            Err(error) => {
+                self.drop_inode(ino)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What a clone of a file is to be. Its content has the reference of that already.
+    fn share_content(&mut self, src: Ino, now: Time) -> Result<NewInode> {
         let block = self.inode_block(src)?;
         let (kind, mode) = self.kind_in(block, src)?;
         if kind != Kind::File {
@@ -36,24 +79,25 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if let Some(top) = root.top {
             self.blocks.add_reference(top.block)?;
         }
-        let made = self.make(dir, name, now, &[], |_| NewInode {
+        Ok(NewInode {
             kind: Kind::File,
             mode,
             size,
             nlink: 1,
             family,
             seed: 0,
-            parent: dir,
+            parent: ROOT_INO,
             owner,
             now,
             generation: 1,
             root,
-        });
-        if made.is_err()
-            && let Some(top) = root.top
-        {
-            self.blocks.discard(top.block, crate::blocks::Content::file_top(root.height));
+        })
+    }
+
+    /// Takes the reference of a clone back that was not made.
+    fn unshare_content(&mut self, root: Root) {
+        if let Some(top) = root.top {
+            self.blocks.discard(top.block, Content::file_top(root.height));
         }
-        made
     }
 }

@@ -152,7 +152,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Damaged { block, what: "a reference count changed under a change" });
         };
         let published = place.publish(words, &stage, retired);
-        self.fresh = stage.finish();
+        self.fresh = stage.finish(&mut self.blocks);
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
     }

@@ -42,6 +42,7 @@ pub(crate) use mount::claims_clean;
 pub use mount::{FormatOptions, MountError, holds_volume};
 
 use crate::blocks::Blocks;
+pub use crate::blocks::{LENT_RUN, Lending};
 use crate::dax::{Mmu, Windows};
 use crate::error::Result;
 use crate::format::superblock::Superblock;
@@ -76,6 +77,9 @@ pub struct Volume<P, M> {
     words: Vec<(u16, u64)>,
     pub(crate) leaves: leaves::Leaves,
 }
+
+/// Bytes of [`Volume::identity`].
+pub const IDENTITY_LEN: usize = 128;
 
 /// Counts of what the fault handler did since mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +159,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Identifies the volume.
     pub fn uuid(&self) -> [u8; 16] {
         self.superblock.uuid
+    }
+
+    /// The first bytes of the region: those of no other volume, and of no other mount of this one.
+    pub fn identity(&self) -> Result<[u8; IDENTITY_LEN]> {
+        let mut bytes = [0; IDENTITY_LEN];
+        self.blocks.pmem.read(0, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Does one bounded step of background reclaiming; false if there is nothing to do.

@@ -304,6 +304,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.drop_inode(ino)?;
         }
         while self.blocks.reclaim_step()? {}
+        self.blocks.take_back_all();
         self.blocks.write_checkpoint(self.superblock.mounts, self.inodes.counts());
         self.blocks.pmem.fence();
         self.superblock.clean = true;

@@ -12,7 +12,7 @@
 
 use super::Volume;
 use super::file::NODE_BLOCKS;
-use crate::blocks::{Content, Fresh, Purpose};
+use crate::blocks::{Content, Fresh, Lending, Purpose};
 use crate::commit::Edit;
 use crate::dax::{Mmu, PAGES_PER_SLOT};
 use crate::error::{Error, Result};
@@ -33,6 +33,9 @@ const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 pub(super) enum Source<'a> {
     /// Bytes in two pieces, one behind the other.
     Bytes([&'a [u8]; 2]),
+    /// Whole blocks, which a device has received into blocks that are lent, from this one on: where a file needs new
+    /// blocks, it takes these.
+    Received(&'a [u8], Block),
     /// Zeros, where there is anything else.
     Zeros(u64),
     /// Zeros that take space.
@@ -43,31 +46,54 @@ impl Source<'_> {
     fn len(&self) -> u64 {
         match self {
             Source::Bytes([first, second]) => (first.len() + second.len()) as u64,
+            Source::Received(bytes, _) => bytes.len() as u64,
             Source::Zeros(len) | Source::ProvidedZeros(len) => *len,
+        }
+    }
+
+    /// What it writes, in two pieces, if that is not zeros.
+    #[inline]
+    fn bytes(&self) -> Option<[&[u8]; 2]> {
+        match self {
+            Source::Bytes(bytes) => Some(*bytes),
+            Source::Received(bytes, _) => Some([bytes, &[]]),
+            Source::Zeros(_) | Source::ProvidedZeros(_) => None,
+        }
+    }
+
+    /// The bytes `from` to `end` of it: whole blocks, of what was received.
+    fn cut(&self, from: u64, end: u64) -> Self {
+        match *self {
+            Source::Bytes(parts) => Source::Bytes(cut(parts, from as usize, end as usize)),
+            Source::Received(bytes, Block(first)) => {
+                Source::Received(&bytes[from as usize..end as usize], Block(first + from / BLOCK_SIZE))
+            }
+            Source::Zeros(_) => Source::Zeros(end - from),
+            Source::ProvidedZeros(_) => Source::ProvidedZeros(end - from),
         }
     }
 
     /// Fills a part of a new block.
     fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
-        match self {
-            Source::Bytes(bytes) => {
-                for (within, bytes) in piece.of(*bytes) {
+        match self.bytes() {
+            Some(bytes) => {
+                for (within, bytes) in piece.of(bytes) {
                     stage.write(pmem, to, within, bytes);
                 }
             }
-            Source::Zeros(_) | Source::ProvidedZeros(_) => stage.zero(pmem, to, piece.within, piece.len),
+            None => stage.zero(pmem, to, piece.within, piece.len),
         }
     }
 
     /// Overwrites a part of a block in place.
     fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
-        match self {
-            Source::Bytes(bytes) => {
-                for (within, bytes) in piece.of(*bytes) {
+        match self.bytes() {
+            Some(bytes) => {
+                for (within, bytes) in piece.of(bytes) {
                     own.write(stage, within, bytes);
                 }
             }
-            Source::Zeros(_) | Source::ProvidedZeros(_) => own.zero(stage, piece.within, piece.len),
+            None => own.zero(stage, piece.within, piece.len),
         }
     }
 }
@@ -162,7 +188,52 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Writes two pieces, one behind the other, as [`Volume::write`] writes one.
     pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
-        let len = (parts[0].len() + parts[1].len()) as u64;
+        self.write_source(ino, offset, Source::Bytes(parts), now)
+    }
+
+    /// As [`Volume::write`], from `offset` on, the start of a block. The bytes lie in blocks that are
+    /// [lent](Volume::lend), from the start of `blocks` on: where the file needs new blocks for whole ones of them, it takes those
+    /// over, and nothing is copied.
+    pub fn write_received(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        bytes: &[u8],
+        blocks: Block,
+        now: Time,
+    ) -> Result<usize> {
+        if !offset.is_multiple_of(BLOCK_SIZE) {
+            return Err(Error::Invalid("received blocks are for whole blocks of a file"));
+        }
+        let whole = bytes.len() - bytes.len() % BLOCK_SIZE as usize;
+        let done = self.write_source(ino, offset, Source::Received(&bytes[..whole], blocks), now)?;
+        if done < whole || whole == bytes.len() {
+            return Ok(done);
+        }
+        match self.write(ino, offset + whole as u64, &bytes[whole..], now) {
+            Err(_) if done > 0 => Ok(done),
+            rest => rest.map(|rest| done + rest),
+        }
+    }
+
+    /// Lends [`LENT_RUN`] free blocks that follow each other to a device that receives into them. They count as
+    /// free, and [`Volume::write_received`] takes them over. `None`: receive elsewhere.
+    pub fn lend(&mut self) -> Option<Block> {
+        self.blocks.lend()
+    }
+
+    /// What is lent, and what became of it.
+    pub fn lending(&self) -> Lending {
+        self.blocks.lending()
+    }
+
+    /// Takes back a run that was lent, which the device has no more: what no file has taken over is free again.
+    pub fn take_back(&mut self, run: Block) {
+        self.blocks.take_back(run);
+    }
+
+    fn write_source(&mut self, ino: Ino, offset: u64, source: Source<'_>, now: Time) -> Result<usize> {
+        let len = source.len();
         let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
         let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
         let mut size = self.file_size_in(known.inodes, ino)?;
@@ -177,9 +248,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         while done < len {
             let at = offset + done;
             let piece = (LEAF_SIZE - at % LEAF_SIZE).min(most - at % BLOCK_SIZE).min(end - at);
-            let source = Source::Bytes(cut(parts, done as usize, (done + piece) as usize));
             let raise = (at + piece > size).then_some(at + piece);
-            match self.write_piece(ino, at, source, raise) {
+            match self.write_piece(ino, at, source.cut(done, done + piece), raise) {
                 Ok(()) => {}
                 // What fits still goes in, block by block.
                 Err(Error::NoSpace) if most > BLOCK_SIZE => {
@@ -314,8 +384,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         while let Some(&(index, _)) = words.get(done) {
             // Entries that follow each other, for as long as free blocks do.
             let follow = words[done..].iter().zip(index..).take_while(|(word, at)| word.0 == *at).count();
-            let new = stage.allocate_run(&mut self.blocks, follow as u64, Purpose::Grow)?;
-            self.fill_run(writing, stage, &new, writing.base() + u64::from(index))?;
+            let first = writing.base() + u64::from(index);
+            let new = match writing.source {
+                Source::Received(_, blocks) => {
+                    let behind = first - writing.offset / BLOCK_SIZE;
+                    let run = self.blocks.received(Block(blocks.0 + behind), follow as u64)?;
+                    stage.receive(&mut self.blocks.pmem, &run);
+                    run
+                }
+                _ => {
+                    let run = stage.allocate_run(&mut self.blocks, follow as u64, Purpose::Grow)?;
+                    self.fill_run(writing, stage, &run, first)?;
+                    run
+                }
+            };
             for (word, block) in words[done..].iter_mut().zip(new.blocks()) {
                 let pointer = Pointer::to(block);
                 *word = match &writing.way {

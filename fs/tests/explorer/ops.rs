@@ -5,7 +5,7 @@ use super::tree::{Expected, File, Judge, Node};
 use std::collections::BTreeMap;
 use umbra_fs::dax;
 use umbra_fs::testing::{LogPmem, SoftMachine, SoftMmu, mount};
-use umbra_fs::{BLOCK_SIZE, Error, FileBlock, Ino, Kind, Time, Window};
+use umbra_fs::{BLOCK_SIZE, Error, FileBlock, Ino, Kind, Pmem, Time, Window};
 
 pub const NOW: Time = Time(5_000);
 /// Slots for windows: few, so that mounting stays cheap.
@@ -26,6 +26,8 @@ pub enum Op {
     Truncate(&'static str, u64),
     /// Offset, length.
     Write(&'static str, u64, u64),
+    /// As `Write`, of what a device has received into blocks that are lent. From this block on.
+    Receive(&'static str, u64, u64),
     Append(&'static str, u64),
     /// Offset, length.
     Punch(&'static str, u64, u64),
@@ -40,6 +42,10 @@ pub enum Op {
     Store(&'static str, u64, u64),
     Sync(&'static str),
     CloseWindow(&'static str),
+    /// Opens a window on what a file contains now.
+    Freeze(&'static str),
+    /// Closes all windows of that sort.
+    Thaw,
     Reclaim,
     Remount,
 }
@@ -48,6 +54,7 @@ pub enum Op {
 pub struct World {
     machine: Option<SoftMachine<LogPmem>>,
     windows: BTreeMap<Ino, Window>,
+    frozen: Vec<Window>,
     pub expected: Expected,
 }
 
@@ -70,7 +77,12 @@ fn pattern(seed: u64, len: u64) -> Vec<u8> {
 impl World {
     pub fn mount(pmem: &LogPmem, expected: Expected) -> Self {
         let volume = mount(pmem.clone(), SLOTS).expect("a setup can be mounted");
-        World { machine: Some(SoftMachine { volume }), windows: BTreeMap::new(), expected }
+        World {
+            machine: Some(SoftMachine { volume }),
+            windows: BTreeMap::new(),
+            frozen: Vec::new(),
+            expected,
+        }
     }
 
     fn machine(&mut self) -> &mut SoftMachine<LogPmem> {
@@ -196,9 +208,10 @@ impl World {
                 let offset = new.regular(path)?.content.len() as u64;
                 return self.apply(Op::Write(path, offset, len), seed);
             }
-            Op::Write(..) | Op::Copy(..) => {
+            Op::Write(..) | Op::Receive(..) | Op::Copy(..) => {
                 let (path, offset, bytes) = match op {
                     Op::Write(path, offset, len) => (path, offset, pattern(seed, len)),
+                    Op::Receive(path, block, len) => (path, block * BLOCK_SIZE, pattern(seed, len)),
                     Op::Copy(from, to) => (to, 0, new.regular(from)?.content.clone()),
                     _ => return None,
                 };
@@ -207,7 +220,18 @@ impl World {
                 let Some(Node::File(id)) = new.names.get(path).copied() else { return None };
                 let ino = self.ino(path).expect("a file is found");
                 let in_place = self.in_place(ino, offset, len);
-                assert_eq!(self.volume().write(ino, offset, &bytes, now), Ok(len as usize));
+                let done = match op {
+                    Op::Receive(..) => {
+                        let volume = self.volume();
+                        let run = volume.lend().expect("there is room to lend");
+                        volume.pmem_mut().write(run.0 * BLOCK_SIZE, &bytes);
+                        let done = volume.write_received(ino, offset, &bytes, run, now);
+                        volume.take_back(run);
+                        done
+                    }
+                    _ => self.volume().write(ino, offset, &bytes, now),
+                };
+                assert_eq!(done, Ok(len as usize));
                 let file = new.file_mut(path)?;
                 file.write(offset, &bytes, &|block| in_place.contains(&block));
                 (file.mtime, file.synced) = (now, false);
@@ -217,6 +241,11 @@ impl World {
                 let leaf = 512 * BLOCK_SIZE;
                 let borders = (offset / leaf + 1..=end / leaf).map(|b| (b * leaf) as usize);
                 sizes.extend(borders.filter(|b| (old.content.len()..file.content.len()).contains(b)));
+                // Whole blocks go in before a part of one.
+                let whole = (offset + len / BLOCK_SIZE * BLOCK_SIZE) as usize;
+                if matches!(op, Op::Receive(..)) && (old.content.len()..file.content.len()).contains(&whole) {
+                    sizes.push(whole);
+                }
                 during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
             }
             Op::Punch(path, offset, len) => {
@@ -316,11 +345,27 @@ impl World {
                 self.volume().close_window(window).expect("close");
                 new.file_mut(path)?.settle();
             }
+            Op::Freeze(path) => {
+                let content = new.regular(path)?.content.clone();
+                let ino = self.ino(path).expect("a file is found");
+                let (_, window) = self.volume().open_frozen(ino, now).expect("freeze");
+                self.frozen.push(window);
+                new.file_mut(path)?.settle();
+                let mut seen = vec![0; content.len()];
+                dax::load(self.machine(), window, 0, &mut seen).expect("a load");
+                assert!(seen == content);
+            }
+            Op::Thaw => {
+                for window in std::mem::take(&mut self.frozen) {
+                    self.volume().close_window(window).expect("close");
+                }
+            }
             Op::Reclaim => while self.volume().reclaim_step().expect("reclaim") {},
             Op::Remount => {
                 let machine = self.machine.take().expect("the volume is mounted");
                 let (pmem, _) = machine.volume.unmount().expect("unmount");
                 self.windows.clear();
+                self.frozen.clear();
                 let volume = mount(pmem, SLOTS).expect("what was unmounted can be mounted");
                 assert!(!volume.was_rebuilt(), "a clean unmount left nothing to count");
                 self.machine = Some(SoftMachine { volume });

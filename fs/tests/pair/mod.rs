@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use umbra_fs::dax;
 use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, mount, new_volume};
-use umbra_fs::{FileBlock, Ino, Kind, Time, Volume, Window};
+use umbra_fs::{Block, FileBlock, Ino, Kind, LENT_RUN, Pmem, Time, Volume, Window};
 
 pub const REGION: u64 = 24 << 20;
 pub const NOW: Time = Time(5_000);
@@ -26,6 +26,15 @@ struct File {
     kind: Kind,
 }
 
+/// A window on what a file contained.
+#[derive(Clone, Debug)]
+struct Frozen {
+    window: Window,
+    ino: Ino,
+    content: Vec<u8>,
+    blocks: Vec<Option<Block>>,
+}
+
 #[derive(Clone, Debug)]
 pub enum Op {
     Create(usize),
@@ -37,6 +46,16 @@ pub enum Op {
     Write {
         file: usize,
         offset: u64,
+        len: u64,
+        fill: u8,
+    },
+    /// Lends a run of blocks.
+    Lend,
+    /// A device receives `len` bytes into a run, from its block `at` on, and they are written from a block on.
+    Receive {
+        file: usize,
+        block: u64,
+        at: u64,
         len: u64,
         fill: u8,
     },
@@ -73,6 +92,9 @@ pub enum Op {
     },
     Open(usize),
     Close(usize),
+    /// Opens a window on what a file contains now.
+    Freeze(usize),
+    Thaw(usize),
     Load {
         window: usize,
         offset: u64,
@@ -128,6 +150,9 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Symlink(a, b)),
         6 => (path.clone(), offset(), len.clone(), any::<u8>())
             .prop_map(|(file, offset, len, fill)| Op::Write { file, offset, len, fill }),
+        1 => Just(Op::Lend),
+        4 => (path.clone(), prop_oneof![0u64..8, 500u64..515], 0u64..16, 1u64..66_000, any::<u8>())
+            .prop_map(|(file, block, at, len, fill)| Op::Receive { file, block, at, len, fill }),
         2 => (path.clone(), offset()).prop_map(|(file, size)| Op::Truncate { file, size }),
         3 => (path.clone(), offset(), hole).prop_map(|(file, offset, len)| Op::Punch { file, offset, len }),
         1 => (path.clone(), offset(), 1u64..40_000)
@@ -139,6 +164,8 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(src, from, dst, to, blocks, copy)| Op::Dedupe { src, from, dst, to, blocks, copy }),
         2 => path.clone().prop_map(Op::Open),
         1 => (0usize..4).prop_map(Op::Close),
+        2 => path.clone().prop_map(Op::Freeze),
+        1 => (0usize..3).prop_map(Op::Thaw),
         4 => (0usize..4, offset(), len.clone()).prop_map(|(window, offset, len)| Op::Load { window, offset, len }),
         6 => (0usize..4, offset(), len, any::<u8>())
             .prop_map(|(window, offset, len, fill)| Op::Store { window, offset, len, fill }),
@@ -155,6 +182,10 @@ pub struct Pair {
     files: Vec<File>,
     /// Windows, and the numbers of the files that they show.
     pub windows: Vec<(Window, usize)>,
+    /// Windows on what files contained, with that, and where it is.
+    frozen: Vec<Frozen>,
+    /// Runs of blocks that are lent.
+    lent: Vec<Block>,
     remounts: u32,
 }
 
@@ -179,6 +210,8 @@ impl Pair {
             names: BTreeMap::new(),
             files: Vec::new(),
             windows: Vec::new(),
+            frozen: Vec::new(),
+            lent: Vec::new(),
             remounts: 0,
         }
     }
@@ -298,6 +331,8 @@ impl Pair {
                 overlay(&mut content, offset, &bytes);
                 self.set_content(path, content);
             }
+            Op::Lend => self.lent.extend(self.machine.volume.lend()),
+            Op::Receive { file, block, at, len, fill } => self.receive(PATHS[file], block, at, len, fill),
             Op::Truncate { file, size } => {
                 let path = PATHS[file];
                 let Some(mut content) = self.file(path).cloned() else { return };
@@ -346,6 +381,11 @@ impl Pair {
                 let (window, ..) = self.windows.remove(w);
                 self.volume().close_window(window).unwrap();
             }
+            Op::Freeze(p) => self.freeze(PATHS[p]),
+            Op::Thaw(n) if n < self.frozen.len() => {
+                let Frozen { window, .. } = self.frozen.remove(n);
+                self.volume().close_window(window).unwrap();
+            }
             Op::Load { window, offset, len } if window < self.windows.len() => {
                 let (window, id) = self.windows[window];
                 let content = self.files[id].content.clone();
@@ -381,6 +421,55 @@ impl Pair {
             Op::Remount => self.remount(),
             _ => {}
         }
+    }
+
+    /// Writes what a device has received into a run that is lent: new blocks are those of the run, and nothing of it is copied.
+    fn receive(&mut self, path: &str, block: u64, at: u64, len: u64, fill: u8) {
+        let Some(mut content) = self.file(path).cloned() else { return };
+        let Some(run) = self.lent.pop().or_else(|| self.volume().lend()) else { return };
+        let ino = self.ino(path);
+        let (offset, len) = (block * 4096, len.min((LENT_RUN - at) * 4096));
+        let bytes = pattern(fill, offset, len);
+        let first = Block(run.0 + at);
+        self.volume().pmem_mut().write(first.0 * 4096, &bytes);
+        let before = self.own(ino, block, len / 4096);
+        assert_eq!(self.volume().write_received(ino, offset, &bytes, first, NOW), Ok(len as usize));
+        for (i, own) in before.into_iter().enumerate() {
+            let is = self.volume().extent(ino, FileBlock(block + i as u64)).unwrap().unwrap().at;
+            assert_eq!(is == Some(Block(first.0 + i as u64)), !own, "block {i} of {len} bytes");
+        }
+        self.volume().take_back(run);
+        overlay(&mut content, offset, &bytes);
+        self.set_content(path, content);
+    }
+
+    fn freeze(&mut self, path: &str) {
+        let Some(content) = self.file(path).cloned() else { return };
+        let ino = self.ino(path);
+        let (ino, window) = self.volume().open_frozen(ino, NOW).unwrap();
+        let blocks = self.blocks(ino);
+        self.frozen.push(Frozen { window, ino, content, blocks });
+        if self.frozen.len() > 3 {
+            self.apply(&Op::Thaw(0));
+        }
+    }
+
+    /// Where the blocks of a file are.
+    fn blocks(&mut self, ino: Ino) -> Vec<Option<Block>> {
+        let mut blocks = Vec::new();
+        while let Some(run) = self.volume().extent(ino, FileBlock(blocks.len() as u64)).unwrap() {
+            blocks.extend((0..run.blocks).map(|i| run.at.map(|at| Block(at.0 + i))));
+        }
+        blocks
+    }
+
+    /// Which blocks of a range are the file's own.
+    fn own(&mut self, ino: Ino, block: u64, count: u64) -> Vec<bool> {
+        let own = |at| {
+            let run = self.machine.volume.extent(ino, FileBlock(at)).unwrap();
+            run.is_some_and(|run| run.at.is_some() && !run.shared && !run.unwritten)
+        };
+        (block..block + count).map(own).collect()
     }
 
     /// Makes a range read as zeros: a hole, or blocks of the file's own.
@@ -519,6 +608,8 @@ impl Pair {
         };
         assert_eq!(self.machine.volume.was_rebuilt(), self.remounts % 2 == 1);
         self.windows.clear();
+        self.frozen.clear();
+        self.lent.clear();
     }
 
     /// Everything is as the model says.
@@ -547,6 +638,12 @@ impl Pair {
             let mut bytes = vec![0; content.len()];
             dax::load(&mut self.machine, window, 0, &mut bytes).unwrap();
             assert!(bytes == *content, "a window shows something else");
+        }
+        for Frozen { window, ino, content, blocks } in self.frozen.clone() {
+            let mut bytes = vec![0; content.len()];
+            dax::load(&mut self.machine, window, 0, &mut bytes).unwrap();
+            assert!(bytes == content, "a file that is frozen has changed");
+            assert_eq!(self.blocks(ino), blocks, "blocks of a file that is frozen have moved");
         }
     }
 }

@@ -1,0 +1,104 @@
+//! Blocks that are lent to a device, which receives content into them: a file that takes them over needs no copy.
+//!
+//! They are free in all books but for the allocator. A file takes over any of them, by the same commit that publishes
+//! blocks which were written; what it leaves is free again when the device gives the run back.
+
+use super::{Blocks, Fresh, Purpose};
+use crate::error::{Error, Result};
+use crate::pmem::{Pmem, Poisoned};
+use crate::types::Block;
+
+/// Blocks that are lent at a time: they follow each other.
+pub const LENT_RUN: u64 = 16;
+
+/// Blocks that are lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lending {
+    /// Now, and not taken over.
+    pub lent: u64,
+    /// Taken over by files since mount.
+    pub taken_over: u64,
+}
+
+/// Runs that may be lent at once.
+pub(super) const MOST_RUNS: usize = 64;
+
+/// Of what is free, at most one part in this many is lent: a device cannot be asked to give it back.
+const SHARE: u64 = 8;
+
+/// The record of a block that is lent: nothing refers to it, and it is not free.
+pub(super) const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
+
+impl<P: Pmem> Blocks<P> {
+    /// Lends [`LENT_RUN`] blocks; `None` if free blocks are few, or scattered where they are looked for.
+    pub fn lend(&mut self) -> Option<Block> {
+        let lent = (self.lent_runs.len() as u64 + 1) * LENT_RUN;
+        if self.lent_runs.is_full() || lent * SHARE > self.free() {
+            return None;
+        }
+        // The first one may end with its group.
+        for _ in 0..2 {
+            let run = self.take_run(LENT_RUN, Purpose::Grow, LENT).ok()?;
+            self.lent += run.count;
+            if run.count == LENT_RUN {
+                self.lent_runs.push(run.first);
+                return Some(run.first);
+            }
+            run.blocks().for_each(|block| self.free_if_lent(block));
+        }
+        None
+    }
+
+    /// The device has given a run back: what no file has taken over is free.
+    pub fn take_back(&mut self, run: Block) {
+        let Some(at) = self.lent_runs.iter().position(|&first| first == run) else { return };
+        self.lent_runs.swap_remove(at);
+        (run.0..run.0 + LENT_RUN).for_each(|block| self.free_if_lent(Block(block)));
+    }
+
+    /// Takes back all runs; what the device still receives goes to blocks that hold nothing.
+    pub fn take_back_all(&mut self) {
+        while let Some(&run) = self.lent_runs.last() {
+            self.take_back(run);
+        }
+    }
+
+    /// Blocks that are lent, to be taken over by a stage.
+    pub fn received(&self, first: Block, count: u64) -> Result<Fresh> {
+        for block in first.0..first.0.saturating_add(count) {
+            if block >= self.geometry.total || !self.is_lent(Block(block))? {
+                return Err(Error::Invalid("content that was received into blocks which are not lent"));
+            }
+        }
+        Ok(Fresh { first, count })
+    }
+
+    /// Whether a block is lent, and no file has taken it over.
+    pub fn is_lent(&self, block: Block) -> Result<bool, Poisoned> {
+        Ok(self.state(block)? == LENT)
+    }
+
+    /// A file has taken a block over, if it was lent.
+    pub fn keep(&mut self, block: Block) {
+        // A record that cannot be read now says nothing: the block stays taken until a rebuild.
+        if self.is_lent(block) == Ok(true) {
+            self.set_state(block, 1);
+            self.lent -= 1;
+            self.taken_over += 1;
+        }
+    }
+
+    /// What is lent, and what became of it.
+    pub fn lending(&self) -> Lending {
+        Lending { lent: self.lent, taken_over: self.taken_over }
+    }
+
+    fn free_if_lent(&mut self, block: Block) {
+        // As above.
+        if self.is_lent(block) == Ok(true) {
+            self.lent -= 1;
+            self.set_state(block, 0);
+            self.count_free(block);
+        }
+    }
+}
