@@ -54,7 +54,7 @@ pub enum Command {
     Console(Console),
     /// Copy a local file in; holes stay holes
     Put(Put),
-    /// Copy a file out; holes stay holes
+    /// Copy a file out, as it is at this moment; holes stay holes
     Get(Get),
     /// List a directory
     Ls(Ls),

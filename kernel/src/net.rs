@@ -7,13 +7,14 @@
 use crate::arch::clock;
 use crate::board::Board;
 use crate::mm::frames;
-use crate::virtio::{self, Vsock};
+use crate::virtio::{self, Vsock, Want};
 use crate::vsock::{
     Address, BASE_CHUNKS, CHUNK, Endpoint, Handler, Millis, Next, Page, Pool, Port, Statistics,
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use spin::Mutex;
+use umbra_fs::dax::Machine;
 use umbra_server::{Progress, Service, Stream};
 
 /// One part in this many of RAM is for bytes that clients sent and servers have not consumed.
@@ -64,14 +65,27 @@ pub fn init() {
 
 /// Does what can be done now, with the machine that servers run on if a volume is served; returns
 /// whether there is more to do at once. Otherwise an interrupt will come when there is.
-pub fn poll(board: Option<&mut Board>) -> bool {
+pub fn poll(mut board: Option<&mut Board>) -> bool {
     let mut net = NET.lock();
     let Some(Net { device, endpoint }) = net.as_mut() else { return false };
     if device.was_reset() {
         log::warn!("vsock: the transport was reset; all connections are lost");
         endpoint.transport_reset(device.cid());
     }
-    match endpoint.poll(device, &mut Servers(board), now()) {
+    let next = endpoint.poll(device, &mut Servers(board.as_deref_mut()), now());
+    if device.exchanges()
+        && let Some(board) = board
+    {
+        board.volume(|volume| {
+            device.exchange(|run, want| {
+                if let Some(run) = run {
+                    volume.take_back(run);
+                }
+                if want == Want::Blocks { volume.lend() } else { None }
+            });
+        });
+    }
+    match next {
         Next::Now => true,
         Next::Event => false,
         Next::At(at) => {

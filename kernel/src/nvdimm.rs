@@ -108,6 +108,21 @@ pub fn contains_view(address: u64) -> bool {
     SERVED.get().is_some_and(|(base, len)| (mm::DIRECT + base..mm::DIRECT + base + len).contains(&address))
 }
 
+/// The memory of blocks of the served NVDIMM, from this one on, as a device is told of it.
+///
+/// # Safety
+///
+/// The blocks are in the NVDIMM, lent by its volume, and nobody else has their memory.
+pub unsafe fn lent_memory<const N: usize>(first: umbra_fs::Block) -> Option<&'static mut [u8; N]> {
+    let (base, len) = SERVED.get().copied()?;
+    let at = first.0.checked_mul(PAGE)?;
+    if at.checked_add(N as u64).is_none_or(|end| end > len) {
+        return None;
+    }
+    // SAFETY: the alias is mapped for good and covers the range, which is the caller's alone.
+    Some(unsafe { &mut *((mm::WRITE_ALIAS + base + at) as *mut [u8; N]) })
+}
+
 /// Loads the word at `at` of the served NVDIMM and stores it as it was: for measuring, while
 /// nobody else stores there.
 pub fn rewrite_word(at: u64) {

@@ -111,7 +111,10 @@ fn examples_of_the_code() -> BTreeMap<&'static str, Vec<u8>> {
             .concat(),
         ),
         ("open", request(5, Open { path: b"/a", flags: open::CREATE | open::TRUNCATE, mode: None }, &[])),
-        ("open-response", response(5, Method::OPEN, 0, Opened { handle: 1, ino: 7, size: 0 }, &[])),
+        (
+            "open-response",
+            response(5, Method::OPEN, 0, Opened { handle: 1, ino: 7, size: 0, identity: None }, &[]),
+        ),
         ("write", request(6, Write { handle: 1, offset: 0, sync: true }, b"umbra")),
         ("write-response", response(6, Method::WRITE, 0, Written { done: 5 }, &[])),
         ("read", request(7, Read { handle: 1, offset: 1, len: 100 }, &[])),

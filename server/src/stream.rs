@@ -9,6 +9,7 @@
 //! Both directions are done in place. What was received is looked at where it lies and then
 //! consumed; what is to be sent is written where it will be sent from.
 
+use umbra_fs::Block;
 use umbra_fs::dax::Machine;
 
 /// One end of a reliable byte stream, never blocking.
@@ -30,6 +31,14 @@ pub trait Stream {
     /// May go beyond the first piece, but not beyond [`available`](Self::available): more
     /// than that is cut down to it.
     fn consume(&mut self, n: usize);
+
+    /// The block that the first of the [`received`](Self::received) bytes lies in, at its start, and the rest of the piece in
+    /// those behind it, if they came into blocks that the volume has [lent](umbra_fs::Volume::lend).
+    ///
+    /// To be asked by who could take such blocks over: what comes from now on is then more likely to be in some.
+    fn received_in(&mut self) -> Option<Block> {
+        None
+    }
 
     /// Free space to fill in place, contiguous; empty when the peer or the queue takes no
     /// more now (the service is polled again when that changes).

@@ -127,8 +127,10 @@ fn a_bad_body_ends_the_request_only() {
         assert_eq!(c.call(&mut m, &write, &[1; 100_000]).error().code, ErrorCode::BAD_HANDLE);
         assert_eq!(c.call(&mut m, &rpc::Close { handle }, &[]).error().code, ErrorCode::BAD_HANDLE);
     }
-    let flags = rpc::Open { path: b"/a", flags: 8, mode: None };
+    let flags = rpc::Open { path: b"/a", flags: 16, mode: None };
     assert_eq!(c.call(&mut m, &flags, &[]).error().code, ErrorCode::UNSUPPORTED);
+    let flags = rpc::Open { flags: rpc::open::FROZEN | rpc::open::CREATE, ..flags };
+    assert_eq!(c.call(&mut m, &flags, &[]).error().code, ErrorCode::INVALID);
 }
 
 #[test]

@@ -21,7 +21,9 @@
 //! | `connect.rs`  | connections to ports of the guest               |
 //! | `error.rs`    | what can go wrong                               |
 //! | `files.rs`    | a method for each request                       |
-//! | `transfer.rs` | whole files, with their holes, in both directions |
+//! | `put.rs`      | whole files into the server, with their holes   |
+//! | `get.rs`      | whole files out of it                           |
+//! | `image.rs`    | blocks read in the image of the NVDIMM          |
 //!
 //! The format is `docs/protocols.md`; the code of it is the crate `umbra-proto`.
 //! Left out: NBD and 9P, for which every system has clients.
@@ -30,19 +32,23 @@ mod connect;
 mod error;
 mod exports;
 mod files;
-mod transfer;
+mod get;
+mod image;
+mod put;
 
 pub use connect::{Stream, connect};
 pub use error::{Error, Result};
 pub use exports::NbdServer;
 pub use files::{Blocks, File, Fill, Msync, Parents, Poked};
-pub use transfer::{Progress, Transferred, get, put};
+pub use get::get;
+pub use put::put;
 pub use umbra_proto::rpc;
 
 use crate::state::StateDir;
 use rpc::{ErrorBody, HEADER_LEN, Header, Hello, HelloResponse, Request};
 use std::collections::VecDeque;
 use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long the server may say nothing, in an answer or in taking a request.
@@ -52,14 +58,35 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 const READ_BUFFER: usize = 256;
 const CLIENT_NAME: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
 
+/// Payloads of so many bytes begin at a multiple of [`PAGE`] in the stream: the server need not copy whole blocks of
+/// content that it receives as pages.
+const LARGE: usize = 64 << 10;
+const PAGE: u64 = 4096;
+
+/// What was moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    /// Size of the file.
+    pub size: u64,
+    /// Bytes that travelled: the size without the holes.
+    pub data: u64,
+}
+
+/// Hears how far a transfer is: the position in the file, and its size where it is known.
+pub type Progress<'p> = &'p mut dyn FnMut(u64, Option<u64>);
+
 /// A connection to the server. After an error that is not [`Error::Server`] it is of no
 /// further use.
 pub struct Client {
     stream: BufReader<Stream>,
     next_id: u32,
+    /// Bytes that were sent.
+    sent: u64,
     /// Requests that are not answered yet: id and method.
     in_flight: VecDeque<(u32, u16)>,
     limits: HelloResponse,
+    /// The image of the server's NVDIMM, if it is on this machine.
+    image: Option<PathBuf>,
     /// Of frames, so that they are not allocated each time.
     body: Vec<u8>,
     payload: Vec<u8>,
@@ -95,7 +122,8 @@ impl Response<'_> {
 impl Client {
     /// Connects to the server of a state directory.
     pub fn connect(state: &StateDir) -> Result<Client> {
-        Client::over(connect(state, rpc::PORT)?)
+        let client = Client::over(connect(state, rpc::PORT)?)?;
+        Ok(Client { image: Some(state.nvdimm()), ..client })
     }
 
     /// Speaks the protocol over a connection that is there.
@@ -116,8 +144,16 @@ impl Client {
         };
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         let in_flight = VecDeque::new();
-        let mut client =
-            Client { stream, next_id: 1, in_flight, limits, body: Vec::new(), payload: Vec::new() };
+        let mut client = Client {
+            stream,
+            next_id: 1,
+            sent: 0,
+            in_flight,
+            limits,
+            image: None,
+            body: Vec::new(),
+            payload: Vec::new(),
+        };
         let hello =
             Hello { magic: rpc::MAGIC, version: rpc::VERSION, features: 0, client: Some(CLIENT_NAME) };
         let limits = client.call(&hello)?;
@@ -145,20 +181,36 @@ impl Client {
 
     /// Sends a request, and does not wait for its answer.
     pub fn send<R: Request>(&mut self, request: &R, payload: &[u8]) -> Result<()> {
+        self.send_with(request, payload.len(), |stream, front| write_both(stream, front, payload))
+    }
+
+    /// Sends a request whose payload of `len` bytes `write` writes, behind the bytes that it is given.
+    fn send_with<R: Request>(
+        &mut self,
+        request: &R,
+        len: usize,
+        write: impl FnOnce(&mut Stream, &[u8]) -> io::Result<()>,
+    ) -> Result<()> {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         let mut frame = std::mem::take(&mut self.body);
         frame.clear();
         frame.resize(HEADER_LEN, 0);
         rpc::encode_append(request, &mut frame);
+        if len >= LARGE {
+            let behind = (self.sent + frame.len() as u64) % PAGE;
+            let by = (PAGE - behind) as usize;
+            rpc::pad(&mut frame, HEADER_LEN, if by < rpc::LEAST_PADDING { by + PAGE as usize } else { by });
+        }
         let body = frame.len() - HEADER_LEN;
-        if body > self.limits.max_body as usize || payload.len() > self.limits.max_payload as usize {
+        if body > self.limits.max_body as usize || len > self.limits.max_payload as usize {
             self.body = frame;
             return Err(Error::TooLong);
         }
-        let header = Header::request(id, R::METHOD.0, body as u32, payload.len() as u32);
+        let header = Header::request(id, R::METHOD.0, body as u32, len as u32);
         frame[..HEADER_LEN].copy_from_slice(&header.encode());
-        let sent = write_both(self.stream.get_mut(), &frame, payload);
+        let sent = write(self.stream.get_mut(), &frame);
+        self.sent += (frame.len() + len) as u64;
         self.body = frame;
         sent.map_err(|error| Error::from_io(error, "to take a request"))?;
         self.in_flight.push_back((id, R::METHOD.0));
@@ -283,7 +335,7 @@ fn lost(error: io::Error) -> Error {
 }
 
 /// Writes two buffers as one stream, in as few calls as it takes.
-fn write_both(stream: &mut impl Write, first: &[u8], second: &[u8]) -> io::Result<()> {
+fn write_both(stream: &mut Stream, first: &[u8], second: &[u8]) -> io::Result<()> {
     let total = first.len() + second.len();
     let mut done = 0;
     while done < total {

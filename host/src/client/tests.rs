@@ -11,6 +11,9 @@ use std::thread;
 /// Blocks of this size are kept; what is not kept is a hole.
 const BLOCK: u64 = 4096;
 
+/// Blocks of the image from one block of the file to the next.
+const IMAGE_STEP: u64 = 2;
+
 /// A guest with one file. It answers in the order of the requests, like the real one.
 #[derive(Default)]
 struct Guest {
@@ -20,15 +23,25 @@ struct Guest {
     /// Fail the write with this number (counted from 0).
     full_at: Option<u64>,
     writes: u64,
+    /// Where in the stream the payloads of writes began.
+    payloads_at: Vec<u64>,
+    /// What the NVDIMM is said to begin with.
+    identity: Option<[u8; IDENTITY_LEN]>,
+    reads: u64,
 }
 
 impl Guest {
     fn serve(mut self, mut stream: UnixStream) -> thread::JoinHandle<Guest> {
         thread::spawn(move || {
             let mut header = [0; HEADER_LEN];
+            let mut at = 0;
             while stream.read_exact(&mut header).is_ok() {
                 let header = Header::decode(&header);
                 header.check_request().unwrap();
+                if header.method == Method::WRITE.0 {
+                    self.payloads_at.push(at + HEADER_LEN as u64 + u64::from(header.body()));
+                }
+                at += HEADER_LEN as u64 + u64::from(header.length);
                 let mut body = vec![0; header.body() as usize];
                 stream.read_exact(&mut body).unwrap();
                 let mut payload = vec![0; header.payload as usize];
@@ -65,7 +78,9 @@ impl Guest {
             Method::OPEN => {
                 let open: Open = decode(body).unwrap();
                 self.names.push(open.path.to_vec());
-                one(Opened { handle: 1, ino: 2, size: self.size })
+                let frozen = open.flags & open::FROZEN != 0;
+                let identity = self.identity.filter(|_| frozen).map(Into::into);
+                one(Opened { handle: 1, ino: 2, size: self.size, identity })
             }
             Method::TRUNCATE => {
                 self.size = decode::<Truncate>(body).unwrap().size;
@@ -93,7 +108,9 @@ impl Guest {
                 let runs: Vec<Extent> = (wanted.offset..end)
                     .step_by(BLOCK as usize)
                     .map(|offset| {
-                        let block = self.blocks.contains_key(&offset).then_some(7);
+                        // In the image they lie apart, each at a place that can be told.
+                        let block =
+                            self.blocks.contains_key(&offset).then_some(IMAGE_STEP * (1 + offset / BLOCK));
                         Extent { offset, len: BLOCK, block, unwritten: false, shared: false }
                     })
                     .collect();
@@ -108,6 +125,7 @@ impl Guest {
             }
             Method::READ => {
                 let wanted: rpc::Read = decode(body).unwrap();
+                self.reads += 1;
                 let content = self.content();
                 let end = (wanted.offset + wanted.len).min(self.size) as usize;
                 let mut frames: Vec<_> = content[wanted.offset as usize..end]
@@ -215,6 +233,107 @@ fn a_file_with_holes_goes_in_and_out() {
     drop(client);
     let guest = guest.join().unwrap();
     assert!(shown(&guest.names[0]).starts_with("/.umbra-put-"), "it comes under another name");
+}
+
+/// Large payloads begin where the server finds whole pages, and what is small is not made larger.
+#[test]
+fn large_payloads_begin_at_pages_of_the_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in");
+    let content = pattern(900_123);
+    std::fs::write(&path, &content).unwrap();
+    let (mut client, guest) = connect_to(Guest::default());
+    put(&mut client, &mut std::fs::File::open(&path).unwrap(), b"/f", &mut |_, _| {}).unwrap();
+    let file = client.open(b"/f", 0).unwrap();
+    client.write(&file, 0, &content[..LARGE]).unwrap();
+    let sent = client.sent;
+    client.write(&file, 0, &content[..LARGE - 1]).unwrap();
+    assert!(client.sent - sent < LARGE as u64 + 64);
+    drop(client);
+    let guest = guest.join().unwrap();
+    // The server takes at most 100,000 bytes at once: whole blocks of that.
+    let (last, others) = guest.payloads_at.split_last().unwrap();
+    assert_eq!(others.len(), 900_123usize.div_ceil(98_304) + 1);
+    assert!(!last.is_multiple_of(PAGE), "by chance it is: choose another length");
+    // The last piece of the file is small, too.
+    let aligned = others.iter().filter(|at| at.is_multiple_of(PAGE)).count();
+    assert_eq!(aligned, others.len() - 1);
+    assert!(guest.content()[LARGE..] == content[LARGE..]);
+}
+
+/// A source that is cut while it is sent: the request is whole, and the connection of further use.
+#[test]
+fn a_source_that_ends_early_leaves_a_hole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in");
+    let content = pattern(90_000);
+    std::fs::write(&path, &content).unwrap();
+    let source = std::fs::File::open(&path).unwrap();
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    let reader = thread::spawn(move || {
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).unwrap();
+        all
+    });
+    let mut stream = Stream::Unix(ours.try_clone().unwrap());
+    let copied = put::copy_out(&source, 1000, 200_000, &mut stream).unwrap();
+    assert_eq!((copied.done, copied.error.is_none()), (89_000, true));
+    // What no system copies by itself is copied by hand; what cannot be read is an error of the source.
+    let folder = std::fs::File::open(folder.path()).unwrap();
+    let copied = put::copy_out(&folder, 0, 10, &mut stream).unwrap();
+    assert_eq!((copied.done, copied.error.is_some()), (0, true));
+    ours.flush().unwrap();
+    drop((ours, stream));
+    assert!(reader.join().unwrap() == content[1000..]);
+}
+
+/// An image of the guest's NVDIMM: its blocks are where the guest says.
+fn image_of(guest: &Guest, identity: &[u8]) -> Vec<u8> {
+    let mut image = vec![0xaa; (guest.size / BLOCK + 3) as usize * (IMAGE_STEP * BLOCK) as usize];
+    image[..identity.len()].copy_from_slice(identity);
+    for (&at, block) in &guest.blocks {
+        let place = (IMAGE_STEP * (1 + at / BLOCK) * BLOCK) as usize;
+        image[place..place + block.len()].copy_from_slice(block);
+    }
+    image
+}
+
+#[test]
+fn blocks_are_read_in_the_image_if_it_is_the_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity: [u8; IDENTITY_LEN] = core::array::from_fn(|i| i as u8);
+    let other = [0; IDENTITY_LEN];
+    let content = pattern(1_500_000);
+    // What the image begins with, whether it ends early, and whether it is used.
+    for (start, cut, used) in [(identity, false, true), (other, false, false), (identity, true, true)] {
+        let mut guest = Guest { identity: Some(identity), ..Guest::default() };
+        guest.size = content.len() as u64;
+        for (index, block) in content.chunks(BLOCK as usize).enumerate().filter(|(index, _)| index % 7 != 3) {
+            guest.blocks.insert(index as u64 * BLOCK, block.to_vec());
+        }
+        let expected = guest.content();
+        let mut image = image_of(&guest, &start);
+        if cut {
+            image.truncate(image.len() / 2);
+        }
+        let (path, out) = (folder.path().join("image"), folder.path().join("out"));
+        std::fs::write(&path, image).unwrap();
+        let (mut client, guest) = connect_to(guest);
+        client.image = Some(path);
+        let got = get(&mut client, b"/f", Some(&out), &mut io::sink(), &mut |_, _| {});
+        let mut streamed = Vec::new();
+        let sent = get(&mut client, b"/f", None, &mut streamed, &mut |_, _| {});
+        drop(client);
+        assert_eq!(guest.join().unwrap().reads == 0, used);
+        if cut {
+            let error = got.unwrap_err().to_string();
+            assert_eq!(error, "cannot read a block in the image of the NVDIMM: it ends before the block");
+            assert!(!out.exists() && sent.is_err());
+            continue;
+        }
+        assert_eq!(got.unwrap(), sent.unwrap());
+        assert!(std::fs::read(&out).unwrap() == expected && streamed == expected);
+    }
 }
 
 #[test]

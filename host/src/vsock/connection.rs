@@ -1,9 +1,10 @@
 //! One connection: the client's socket, and the guest's credit.
 
 use super::device::{Token, rewatch};
-use super::ring::{Chain, io_error};
+use super::ring::{Broken, Chain, io_error};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
@@ -15,6 +16,8 @@ use vm_memory::{ReadVolatile, WriteVolatile};
 
 /// How far the guest may be ahead of a client.
 pub(super) const WINDOW: u32 = 1 << 20;
+/// A page of the guest, of which 2^32 is a multiple.
+const PAGE: usize = 4096;
 /// `CONNECT 4294967295\n` and room.
 const GREETING_MAX: usize = 32;
 
@@ -187,14 +190,21 @@ impl Connection {
     }
 
     /// Reads from the client into a chain, behind the header.
-    pub(super) fn read_into(&mut self, chain: &Chain<'_>) -> Taken {
-        let most = chain.len().saturating_sub(HEADER_LEN).min(self.send.free());
+    ///
+    /// A packet that does not take all there is ends at a page of the stream. So if a client's content begins there, each packet of
+    /// it begins with a page of content, and the guest may have use for the page as it is.
+    pub(super) fn read_into(&mut self, chain: &Chain<'_>) -> Result<Taken, Broken> {
+        let mut most = chain.len().saturating_sub(HEADER_LEN).min(self.send.free());
+        let beyond = self.send.sent_in_all().wrapping_add(most as u32) as usize % PAGE;
+        if beyond < most {
+            most -= beyond;
+        }
         let mut done = 0;
         for mut part in chain.range(HEADER_LEN, most) {
             match (&self.stream).read_volatile(&mut part).map_err(io_error) {
                 Ok(0) if done == 0 => {
                     self.client_done = true;
-                    return Taken::End;
+                    return Ok(Taken::End);
                 }
                 // The end is found again by the next read.
                 Ok(0) => break,
@@ -211,17 +221,21 @@ impl Connection {
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => break,
+                // What a processor would get a SIGBUS for.
+                Err(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
+                    return Err(Broken::unbacked());
+                }
                 // It closed without having read all. What it had sent was read before.
                 Err(_) if done == 0 => {
                     self.client_done = true;
                     self.lose_client();
-                    return Taken::End;
+                    return Ok(Taken::End);
                 }
                 Err(_) => break,
             }
         }
         self.send.sent(done);
-        if done == 0 { Taken::Nothing } else { Taken::Bytes(done) }
+        Ok(if done == 0 { Taken::Nothing } else { Taken::Bytes(done) })
     }
 
     /// Writes a packet's `len` bytes to the client, and keeps what it has no room for.

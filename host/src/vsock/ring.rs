@@ -15,9 +15,16 @@ pub(super) const SIZE_MAX: u16 = 1024;
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`: the driver wants no notifications (2.7.7.1).
 const NO_INTERRUPT: u16 = 1;
 
-/// The rings cannot be what the driver says they are: why.
+/// The rings cannot be what the driver says they are, or the memory is not there: why.
 #[derive(Debug)]
 pub(super) struct Broken(String);
+
+impl Broken {
+    /// The host has nothing to put behind memory of the guest: that of its RAM, or, since it may be told to receive there, of an NVDIMM.
+    pub(super) fn unbacked() -> Broken {
+        Broken("the host has no room left for the guest's memory; is the disk with the image of its NVDIMM full?".into())
+    }
+}
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

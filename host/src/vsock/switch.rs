@@ -276,7 +276,11 @@ impl Switch {
                 ring.give_back(memory, chain.head, 0)?;
                 continue;
             }
-            match self.control().or_else(|| self.data(&chain)) {
+            let packet = match self.control() {
+                None => self.data(&chain)?,
+                control => control,
+            };
+            match packet {
                 Some(header) => {
                     let mut bytes = [0; HEADER_LEN];
                     header.encode(&mut bytes);
@@ -316,14 +320,14 @@ impl Switch {
     }
 
     /// Reads a client into a chain, those that can be read in turn.
-    fn data(&mut self, chain: &Chain<'_>) -> Option<Header> {
+    fn data(&mut self, chain: &Chain<'_>) -> Result<Option<Header>, Broken> {
         while let Some(number) = self.ready.pop_front() {
             let Some(connection) = self.connections.get_mut(&number) else { continue };
             connection.is_ready = false;
             if !connection.can_read() {
                 continue;
             }
-            let taken = connection.read_into(chain);
+            let taken = connection.read_into(chain)?;
             let packet = match taken {
                 Taken::Bytes(count) => Some(header(connection, Operation::Data, count)),
                 Taken::Nothing => None,
@@ -334,10 +338,10 @@ impl Switch {
             };
             self.settle(number);
             if packet.is_some() {
-                return packet;
+                return Ok(packet);
             }
         }
-        None
+        Ok(None)
     }
 
     /// Whether a client's socket has room is of interest, or no more.

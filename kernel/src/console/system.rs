@@ -87,6 +87,9 @@ fn net(_: &mut Session, args: Args<'_>) -> Done {
     println!("reset by this end: {}, {} of them overruns, {} timeouts", n.resets, n.overruns, n.timeouts);
     println!("received: {} bytes in {} packets, {} packets ignored", n.bytes_in, n.packets, n.ignored);
     println!("receive windows: {} KiB of memory not promised", n.chunks_unreserved * 4);
+    if let Some(lending) = dax::with_volume(|volume| volume.lending()) {
+        println!("blocks to receive into: {} lent, {} taken over by files", lending.lent, lending.taken_over);
+    }
     Ok(())
 }
 

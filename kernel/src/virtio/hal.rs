@@ -1,10 +1,11 @@
 //! Memory and registers for `virtio-drivers`.
 //!
-//! Devices reach all of RAM at its physical addresses, so sharing memory with one is only a
+//! Devices reach all of RAM, and the NVDIMM, at their physical addresses, so sharing memory with one is only a
 //! matter of knowing where it is. All shared memory comes from the pool of frames and is
-//! seen through the direct map.
+//! seen through the direct map, or is a run of blocks that the volume has lent, seen through the
+//! write path's alias.
 
-use crate::mm::{DIRECT, PAGE, direct, frames, space};
+use crate::mm::{AREA, DIRECT, PAGE, WRITE_ALIAS, direct, frames, space};
 use core::ptr::NonNull;
 use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
@@ -57,8 +58,9 @@ unsafe impl Hal for KernelHal {
 
     unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
         let at = buffer.cast::<u8>().as_ptr() as u64;
-        debug_assert!(direct(x86_64::PhysAddr::new(at - DIRECT)).as_u64() == at);
-        at - DIRECT
+        let base = if at < WRITE_ALIAS { DIRECT } else { WRITE_ALIAS };
+        debug_assert!((base..base + AREA).contains(&at), "{at:#x} is shared with a device");
+        at - base
     }
 
     unsafe fn unshare(_paddr: PhysAddr, _buffer: NonNull<[u8]>, _direction: BufferDirection) {}

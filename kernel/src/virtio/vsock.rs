@@ -2,7 +2,7 @@
 //!
 //! | queue | packets | descriptors |
 //! |---|---|---|
-//! | receive | 32, header and 64 KiB each | 64 of 128 |
+//! | receive | 32, header and 64 KiB each, of RAM or of blocks that the volume lends | 64 of 128 |
 //! | transmit | 32 with payload, 64 without | 128 of 128 |
 //! | event | 8 | 8 |
 //!
@@ -15,11 +15,13 @@
 
 use super::hal::{KernelHal, shared};
 use super::pci::{self, Doorbell, Error};
+use crate::nvdimm;
 use crate::vsock::{Buffer, Busy, Cid, Device, HEADER_LEN, Header, PAYLOAD, Packet, Room};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
+use umbra_fs::Block;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, Transport};
@@ -55,6 +57,15 @@ bitflags! {
     }
 }
 
+/// What a receive buffer is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Blocks of the volume, if it lends some.
+    Blocks,
+    /// Its own memory.
+    Nothing,
+}
+
 /// A packet that the device is sending.
 enum Sending {
     /// With this many bytes of payload.
@@ -74,6 +85,11 @@ pub struct Vsock {
     received: u16,
     /// What the device has, by token.
     receiving: Box<[Option<Buffer>; SIZE]>,
+    /// Receive buffers that are to be given to the device with other memory, or had such.
+    exchanging: Vec<Buffer>,
+    /// How many of them are still to get blocks, and RAM for as many as have blocks.
+    wanted: usize,
+    spare: Vec<&'static mut [u8; PAYLOAD]>,
     sending: Box<[Option<Sending>; SIZE]>,
     events: [Option<&'static mut [u8; EVENT_LEN]>; EVENT_SIZE],
     /// What it does not have.
@@ -101,6 +117,7 @@ fn buffers() -> Option<Vec<Buffer>> {
         all.push(Buffer {
             header: split(&mut headers, HEADER_STEP)?,
             payload: split(&mut payload, PAYLOAD)?,
+            blocks: None,
         });
     }
     Some(all)
@@ -147,6 +164,9 @@ impl Vsock {
             interrupt,
             received: 0,
             receiving: Box::new([const { None }; SIZE]),
+            exchanging: Vec::with_capacity(BUFFERS),
+            wanted: 0,
+            spare: Vec::with_capacity(BUFFERS),
             sending: Box::new([const { None }; SIZE]),
             events: [const { None }; EVENT_SIZE],
             free: buffers().ok_or(Error::NoMemory)?,
@@ -155,7 +175,7 @@ impl Vsock {
             broken: false,
         };
         for buffer in buffers().ok_or(Error::NoMemory)? {
-            vsock.recycle(buffer);
+            vsock.offer(buffer);
         }
         let mut events = shared(1).ok_or(Error::NoMemory)?;
         for _ in 0..EVENT_SIZE {
@@ -193,6 +213,54 @@ impl Vsock {
             self.offer_event(event);
         }
         reset
+    }
+
+    /// Whether there are buffers to [exchange](Self::exchange).
+    pub fn exchanges(&self) -> bool {
+        !self.exchanging.is_empty()
+    }
+
+    /// Gives buffers back to the device that were held for other memory. `exchange` gets back what the volume has lent
+    /// and the device has filled, and with `Want::Blocks` lends another run, if it can.
+    pub fn exchange(&mut self, mut exchange: impl FnMut(Option<Block>, Want) -> Option<Block>) {
+        let mut buffers = core::mem::take(&mut self.exchanging);
+        for mut buffer in buffers.drain(..) {
+            let want = if self.wanted > 0 { Want::Blocks } else { Want::Nothing };
+            self.wanted = self.wanted.saturating_sub(1);
+            let had = buffer.blocks.take();
+            if let Some(run) = exchange(had, want) {
+                // SAFETY: the run was lent just now; its memory is this buffer's until it is given back. What a file takes over of
+                // it is not looked at through the buffer any more.
+                if let Some(memory) = unsafe { nvdimm::lent_memory(run) } {
+                    let before = core::mem::replace(&mut buffer.payload, memory);
+                    if had.is_none() {
+                        self.spare.push(before);
+                    }
+                    buffer.blocks = Some(run);
+                }
+            }
+            if had.is_some() && buffer.blocks.is_none() {
+                let Some(memory) = self.spare.pop() else {
+                    self.break_down("has buffers without memory");
+                    break;
+                };
+                buffer.payload = memory;
+            }
+            self.offer(buffer);
+        }
+        self.exchanging = buffers;
+        self.notify();
+    }
+
+    /// Gives the device a buffer to receive into.
+    fn offer(&mut self, buffer: Buffer) {
+        buffer.header.fill(0);
+        // SAFETY: the slices are kept in `receiving`, untouched, until the token is popped.
+        match unsafe { self.receive.add(&[], &mut [&mut buffer.header[..], &mut buffer.payload[..]]) } {
+            Ok(token) => self.receiving[usize::from(token)] = Some(buffer),
+            Err(_) => self.break_down("has no room for a receive buffer"),
+        }
+        self.doorbells[usize::from(RECEIVE)].added();
     }
 
     fn offer_event(&mut self, event: &'static mut [u8; EVENT_LEN]) {
@@ -286,13 +354,15 @@ impl Device for Vsock {
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        buffer.header.fill(0);
-        // SAFETY: the slices are kept in `receiving`, untouched, until the token is popped.
-        match unsafe { self.receive.add(&[], &mut [&mut buffer.header[..], &mut buffer.payload[..]]) } {
-            Ok(token) => self.receiving[usize::from(token)] = Some(buffer),
-            Err(_) => self.break_down("has no room for a receive buffer"),
+        if self.wanted > 0 || buffer.blocks.is_some() {
+            self.exchanging.push(buffer);
+        } else {
+            self.offer(buffer);
         }
-        self.doorbells[usize::from(RECEIVE)].added();
+    }
+
+    fn want_blocks(&mut self) {
+        self.wanted = BUFFERS;
     }
 
     fn take(&mut self) -> Option<Buffer> {

@@ -6,6 +6,7 @@ use super::pool::{Pool, Queue, chunks_of};
 use super::table::Key;
 use super::window::{ReceiveWindow, SendWindow};
 use super::{BASE_WINDOW, Cid, Millis};
+use umbra_fs::{BLOCK_SIZE, Block};
 use umbra_server::Stream;
 
 /// How far closing from this end has come.
@@ -149,6 +150,11 @@ pub(super) struct Polled<'a, D: Device> {
     /// Bytes of a packet that was just received, behind those in the queue: they are
     /// looked at where they lie, and only what is left of them is copied.
     lent: &'a [u8],
+    /// How many they were at first, and the blocks that they lie in.
+    lent_len: usize,
+    blocks: Option<Block>,
+    /// The server could take over what comes, if it came in blocks.
+    wants_blocks: bool,
     /// The packet being filled, and how far.
     open: Option<(Buffer, usize)>,
     /// Buffers that it may still take in this turn.
@@ -166,6 +172,16 @@ pub(super) struct Outcome {
     pub again: bool,
     /// What was received found no room, though the peer kept to its window.
     pub overflow: bool,
+    /// It could take over what comes, if it came in blocks.
+    pub wants_blocks: bool,
+}
+
+/// What a packet brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lent<'a> {
+    pub bytes: &'a [u8],
+    /// The blocks that they lie in, from the start of this one on.
+    pub blocks: Option<Block>,
 }
 
 impl<'a, D: Device> Polled<'a, D> {
@@ -174,11 +190,23 @@ impl<'a, D: Device> Polled<'a, D> {
         pool: &'a mut Pool,
         device: &'a mut D,
         local: Cid,
-        lent: &'a [u8],
+        lent: Lent<'a>,
     ) -> Self {
         connection.lacking = Lacking::default();
-        let quota = super::BUFFERS_A_TURN;
-        Self { connection, pool, device, local, lent, open: None, quota, quota_hit: false, close: false }
+        Self {
+            connection,
+            pool,
+            device,
+            local,
+            lent: lent.bytes,
+            lent_len: lent.bytes.len(),
+            blocks: lent.blocks,
+            wants_blocks: false,
+            open: None,
+            quota: super::BUFFERS_A_TURN,
+            quota_hit: false,
+            close: false,
+        }
     }
 
     /// Sends what was committed and keeps what was not consumed.
@@ -193,7 +221,7 @@ impl<'a, D: Device> Polled<'a, D> {
         } else {
             self.consume(usize::MAX);
         }
-        Outcome { close: self.close, again: self.quota_hit, overflow }
+        Outcome { close: self.close, again: self.quota_hit, overflow, wants_blocks: self.wants_blocks }
     }
 
     /// Sends the open packet, or gives its buffer back.
@@ -252,6 +280,15 @@ impl<D: Device> Stream for Polled<'_, D> {
         let lent = (n - queued).min(self.lent.len());
         self.lent = &self.lent[lent..];
         self.connection.receive.consume(queued + lent);
+    }
+
+    fn received_in(&mut self) -> Option<Block> {
+        let behind = (self.lent_len - self.lent.len()) as u64;
+        if self.lent.is_empty() || !self.connection.queue.is_empty() || !behind.is_multiple_of(BLOCK_SIZE) {
+            return None;
+        }
+        self.wants_blocks = true;
+        self.blocks.map(|Block(first)| Block(first + behind / BLOCK_SIZE))
     }
 
     fn buffer(&mut self) -> &mut [u8] {

@@ -1,6 +1,7 @@
 //! The seam to a vsock device: packets in, packets out.
 
 use super::packet::{HEADER_LEN, Header};
+use umbra_fs::{BLOCK_SIZE, Block, LENT_RUN};
 
 /// Bytes of payload that a buffer holds, and the largest packet that is sent.
 pub const PAYLOAD: usize = 64 * 1024;
@@ -10,9 +11,13 @@ pub const PAYLOAD: usize = 64 * 1024;
 pub struct Buffer {
     /// Its header.
     pub header: &'static mut [u8; HEADER_LEN],
-    /// Its payload.
+    /// Its payload. It begins with a page.
     pub payload: &'static mut [u8; PAYLOAD],
+    /// The run of blocks that the payload is, if it is one that the volume has lent.
+    pub blocks: Option<Block>,
 }
+
+const _: () = assert!(PAYLOAD as u64 == LENT_RUN * BLOCK_SIZE);
 
 /// A packet that the device received.
 #[derive(Debug)]
@@ -30,6 +35,10 @@ pub trait Device {
 
     /// Gives the buffer of a received packet back to receive into.
     fn recycle(&mut self, buffer: Buffer);
+
+    /// Servers could take over what comes, if it came in blocks of the volume: buffers that are recycled from now on may
+    /// be such. A hint.
+    fn want_blocks(&mut self);
 
     /// A buffer to fill and send; `None` while all are under way.
     fn take(&mut self) -> Option<Buffer>;

@@ -2,7 +2,7 @@
 
 mod ending;
 
-use super::connection::{Closing, Connection, Polled};
+use super::connection::{Closing, Connection, Lent, Polled};
 use super::device::{Device, PAYLOAD, Packet, Room};
 use super::packet::{HEADER_LEN, Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
 use super::pool::{Pool, chunks_of};
@@ -147,7 +147,7 @@ impl<S> Endpoint<S> {
             let Some(slot) = self.ready.pop_front() else { break };
             if let Some(entry) = self.table.get_mut(slot) {
                 entry.connection.is_ready = false;
-                self.run(slot, &[], device, handler);
+                self.run(slot, Lent::default(), device, handler);
             }
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -236,7 +236,14 @@ impl<S> Endpoint<S> {
                 self.accept(key, &header, device, handler);
             }
             (Some(slot), Some(operation), Some(payload)) => {
-                self.packet(slot, operation, &header, payload, device, handler);
+                self.packet(
+                    slot,
+                    operation,
+                    &header,
+                    Lent { bytes: payload, blocks: packet.buffer.blocks },
+                    device,
+                    handler,
+                );
             }
         }
     }
@@ -278,7 +285,7 @@ impl<S> Endpoint<S> {
         slot: Slot,
         operation: Operation,
         header: &Header,
-        payload: &[u8],
+        payload: Lent<'_>,
         device: &mut D,
         handler: &mut H,
     ) {
@@ -288,7 +295,7 @@ impl<S> Endpoint<S> {
         match operation {
             Operation::Reset => return self.vanish(slot),
             Operation::Data => {
-                let len = payload.len() as u32;
+                let len = payload.bytes.len() as u32;
                 if connection.peer_finished {
                     return self.reset(slot);
                 }
@@ -301,7 +308,7 @@ impl<S> Endpoint<S> {
                     connection.since_growth = connection.since_growth.saturating_add(len);
                     return self.run(slot, payload, device, handler);
                 }
-                connection.receive.consume(payload.len());
+                connection.receive.consume(payload.bytes.len());
             }
             Operation::Shutdown => {
                 connection.peer_finished |= header.flags & SHUTDOWN_SEND != 0;
@@ -340,7 +347,7 @@ impl<S> Endpoint<S> {
             let Some(slot) = self.starved.pop_front() else { return };
             let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { continue };
             connection.is_starved = false;
-            self.run(slot, &[], device, handler);
+            self.run(slot, Lent::default(), device, handler);
             if let Some(Entry { connection, .. }) = self.table.get_mut(slot)
                 && connection.lacking.buffer
                 && !connection.took_buffer
@@ -357,7 +364,7 @@ impl<S> Endpoint<S> {
     fn run<D: Device, H: Handler<Server = S>>(
         &mut self,
         slot: Slot,
-        lent: &[u8],
+        lent: Lent<'_>,
         device: &mut D,
         handler: &mut H,
     ) {
@@ -369,6 +376,9 @@ impl<S> Endpoint<S> {
         let progress = handler.poll(server, &mut polled);
         let outcome = polled.finish();
         let again = progress == Progress::Again || outcome.again;
+        if outcome.wants_blocks {
+            device.want_blocks();
+        }
         if connection.gone {
             match progress {
                 Progress::Again => self.make_ready(slot),

@@ -65,6 +65,28 @@ pub fn encode_append<T: Encode<()>>(body: &T, into: &mut alloc::vec::Vec<u8>) {
     debug_assert!(done.is_ok());
 }
 
+/// The key of padding: it means nothing, in no body.
+pub const PADDING: u8 = 23;
+/// Fewest bytes that [`pad`] adds.
+pub const LEAST_PADDING: usize = 4 + 256;
+
+/// Makes an encoded body of this crate, which ends `frame`, longer by `by` bytes ([`LEAST_PADDING`] to 65,539) that mean
+/// nothing, so that what follows it begins where it should.
+pub fn pad(frame: &mut alloc::vec::Vec<u8>, body_at: usize, by: usize) {
+    let (Some(bytes), Some(first)) =
+        (by.checked_sub(4).and_then(|n| u16::try_from(n).ok()), frame.get(body_at).copied())
+    else {
+        return;
+    };
+    // A map of at most 22 keys: its first byte has their number.
+    debug_assert!((0xa0..0xa0 + PADDING).contains(&first) && by >= LEAST_PADDING);
+    frame[body_at] = first + 1;
+    // A byte string with a length of two bytes.
+    frame.extend([PADDING, 0x59]);
+    frame.extend(bytes.to_be_bytes());
+    frame.resize(frame.len() + usize::from(bytes), 0);
+}
+
 /// Whether a body is exactly one well-formed CBOR map of bounded depth.
 fn check(body: &[u8]) -> Result<(), BodyError> {
     match body.first() {
@@ -182,6 +204,22 @@ mod tests {
         assert!(ok(&[0xa1, 0x00, 0x82, 0x01, 0x41, 0xff]));
         assert!(ok(&[0xa1, 0x00, 0x5f, 0x41, 0x01, 0x42, 0x02, 0x03, 0xff]));
         assert!(ok(&[0xbf, 0x00, 0x9f, 0x01, 0xa0, 0xff, 0x01, 0xc1, 0x1a, 1, 2, 3, 4, 0xff]));
+    }
+
+    #[test]
+    fn padding_changes_the_length_and_nothing_else() {
+        for by in [LEAST_PADDING, 300, 4096, 9000] {
+            let write = crate::rpc::Write { handle: 7, offset: u64::MAX, sync: true };
+            let mut frame = b"header".to_vec();
+            encode_append(&write, &mut frame);
+            let len = frame.len();
+            pad(&mut frame, 6, by);
+            assert_eq!(frame.len(), len + by);
+            assert_eq!(decode::<crate::rpc::Write>(&frame[6..]).unwrap(), write);
+        }
+        let mut empty = vec![0xa0];
+        pad(&mut empty, 0, LEAST_PADDING);
+        assert!(ok(&empty) && empty.len() == 1 + LEAST_PADDING);
     }
 
     #[test]

@@ -43,7 +43,7 @@ codes! {
     INVALID = 10, "invalid";
     /// In use in a way that forbids this.
     BUSY = 11, "busy";
-    /// The volume is read-only.
+    /// The volume or the handle is read-only.
     READ_ONLY = 12, "read-only";
     /// Memory of the server ran out.
     NO_MEMORY = 13, "no-memory";

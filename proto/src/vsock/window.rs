@@ -22,6 +22,11 @@ pub struct SendWindow {
 }
 
 impl SendWindow {
+    /// Bytes sent since the connection began, modulo 2^32.
+    pub fn sent_in_all(&self) -> u32 {
+        self.sent.0
+    }
+
     /// Bytes that were sent and that the peer has not taken yet, as far as it said so.
     pub fn outstanding(&self) -> u32 {
         (self.sent - self.forwarded).0

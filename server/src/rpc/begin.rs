@@ -148,12 +148,12 @@ pub(super) fn begin<M: Platform>(
         }
         Method::WRITE => {
             let rpc::Write { handle, offset, sync } = rpc::decode(body)?;
-            let (file, len) = (s.file(handle)?, s.request.payload_left.into());
+            let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
             return Ok(Some(Work::Transfer(Transfer::new(Direction::Write, file, offset, len, sync))));
         }
         Method::STORE => {
             let rpc::Store { handle, offset, sync } = rpc::decode(body)?;
-            let (file, len) = (s.file(handle)?, s.request.payload_left.into());
+            let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
             return Ok(Some(Work::Transfer(Transfer::new(Direction::Store, file, offset, len, sync))));
         }
         Method::PAGES => {

@@ -109,6 +109,11 @@ impl Session {
     pub fn file(&self, handle: u32) -> Result<OpenFile, Failure> {
         self.handles.get(handle)
     }
+
+    /// The open file of a handle through which it is to be changed.
+    pub fn file_to_change(&self, handle: u32) -> Result<OpenFile, Failure> {
+        self.handles.get_to_change(handle)
+    }
 }
 
 /// How a turn ended.

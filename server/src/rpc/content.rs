@@ -3,7 +3,7 @@
 use super::connection::Session;
 use super::exports::check_file_unused;
 use super::failure::{During, Failure, Shown};
-use super::handles::OpenFile;
+use super::handles::{Access, OpenFile};
 use super::names::{Named, checked_mode, checked_path, optional_target};
 use crate::platform::{Persisted, Platform};
 use umbra_fs::{Error, Ino, Kind};
@@ -18,6 +18,9 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
         return Err(Failure::new(ErrorCode::UNSUPPORTED, message));
     }
     let has = |flag| r.flags & flag != 0;
+    if has(rpc::open::FROZEN) {
+        return open_frozen(s, machine, r);
+    }
     let handle = s.handles.reserve()?;
     if has(rpc::open::TRUNCATE)
         && let Ok(ino) = machine.volume(|v| v.resolve(r.path))
@@ -47,12 +50,38 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
                 v.truncate(ino, 0, now)?;
                 size = 0;
             }
-            Ok((OpenFile { ino, window: v.open_window(ino)? }, size))
+            Ok((OpenFile { ino, window: v.open_window(ino)?, access: Access::Any }, size))
         })
         .during(format_args!("open {}", Shown(r.path)))?;
     s.handles.set(handle, file);
     machine.counters().handles += 1;
-    Ok(rpc::Opened { handle, ino: file.ino.0, size })
+    Ok(rpc::Opened { handle, ino: file.ino.0, size, identity: None })
+}
+
+/// Opens what a file contains now.
+fn open_frozen<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<rpc::Opened, Failure> {
+    if r.flags != rpc::open::FROZEN {
+        let message = format_args!(
+            "cannot open {}: what a file contains now is not created or cut (flags {:#x})",
+            Shown(r.path),
+            r.flags
+        );
+        return Err(Failure::new(ErrorCode::INVALID, message));
+    }
+    let handle = s.handles.reserve()?;
+    let now = machine.now();
+    let (file, size, identity) = machine
+        .volume(|v| {
+            let identity = v.identity()?;
+            let from = v.resolve(r.path)?;
+            let size = v.attributes(from)?.size;
+            let (ino, window) = v.open_frozen(from, now)?;
+            Ok((OpenFile { ino, window, access: Access::Frozen }, size, identity))
+        })
+        .during(format_args!("open {}", Shown(r.path)))?;
+    s.handles.set(handle, file);
+    machine.counters().handles += 1;
+    Ok(rpc::Opened { handle, ino: file.ino.0, size, identity: Some(identity.into()) })
 }
 
 /// Closes a handle. It is gone even if what was stored through it could not be made durable.

@@ -15,6 +15,17 @@ pub struct OpenFile {
     pub ino: Ino,
     /// The window.
     pub window: Window,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+/// What may be done with an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anything.
+    Any,
+    /// It shows what a file contained, and is not to be changed: its blocks stay as they are.
+    Frozen,
 }
 
 /// A table of open files. The number of a handle is its place, counted from 1, so that
@@ -51,6 +62,20 @@ impl Handles {
         index.and_then(|i| self.files.get(i).copied().flatten()).ok_or_else(|| bad(handle))
     }
 
+    /// The file of a handle through which it is to be changed.
+    pub fn get_to_change(&self, handle: u32) -> Result<OpenFile, Failure> {
+        let file = self.get(handle)?;
+        match file.access {
+            Access::Any => Ok(file),
+            Access::Frozen => Err(Failure::new(
+                ErrorCode::READ_ONLY,
+                format_args!(
+                    "handle {handle} shows what a file contained: nothing can be changed through it"
+                ),
+            )),
+        }
+    }
+
     /// Takes the file of a handle out.
     pub fn remove(&mut self, handle: u32) -> Result<OpenFile, Failure> {
         let index = (handle as usize).checked_sub(1);
@@ -78,7 +103,7 @@ mod tests {
     #[test]
     fn places_are_reused_and_bounded() {
         let mut handles = Handles::default();
-        let file = |n| OpenFile { ino: Ino(n), window: Window(n as u32) };
+        let file = |n| OpenFile { ino: Ino(n), window: Window(n as u32), access: Access::Any };
         for n in 1..=u64::from(MAX_HANDLES) {
             let place = handles.reserve().unwrap();
             assert_eq!(u64::from(place), n);

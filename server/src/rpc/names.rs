@@ -57,6 +57,11 @@ fn target<M: Platform>(
     }
 }
 
+/// Whether what a handle names, if there is one, can be changed through it.
+fn check_changes(s: &Session, handle: Option<u32>) -> Result<(), Failure> {
+    handle.map_or(Ok(()), |handle| s.file_to_change(handle).map(drop))
+}
+
 /// The inode that a path or a handle names, or `None` if both are absent.
 pub fn optional_target<M: Platform>(
     s: &Session,
@@ -274,6 +279,7 @@ pub fn read_link<M: Platform>(machine: &mut M, r: rpc::ReadLink) -> Result<rpc::
 
 /// Sets the size of a file.
 pub fn truncate<M: Platform>(s: &Session, machine: &mut M, r: rpc::Truncate) -> Result<(), Failure> {
+    check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "truncate")?;
     if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| r.size < found.size) {
         let what = format_args!("truncate {} to {} bytes", Named(r.path, ino), r.size);
@@ -293,6 +299,7 @@ pub fn set_attributes<M: Platform>(
     machine: &mut M,
     r: rpc::SetAttributes,
 ) -> Result<(), Failure> {
+    check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "set attributes of")?;
     checked_mode(r.mode, 0)?;
     let set = SetAttributes {

@@ -3,7 +3,7 @@
 //! Reading loads from the window of the file straight into the buffer of the stream, and each
 //! piece is a frame: so a read of any length needs no more room than there happens to be, and
 //! if it fails midway what came before is whole. Writing hands the received bytes to the
-//! volume where they lie. The one exception both ways is a place where the ring of
+//! volume where they lie; if that is in blocks of the volume, it may take these. The one exception both ways is a place where the ring of
 //! the stream wraps: at most a block goes through the connection's own frame there.
 
 use super::connection::{Session, Step};
@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::handles::OpenFile;
 use crate::platform::Platform;
 use crate::stream::{Stream, take};
-use umbra_fs::{BLOCK_SIZE, Error, MAX_FILE_SIZE, dax};
+use umbra_fs::{BLOCK_SIZE, Block, Error, MAX_FILE_SIZE, dax};
 use umbra_proto::rpc::{self, ErrorCode, HEADER_LEN, MAX_PAYLOAD, MORE};
 
 /// Most bytes of one step.
@@ -185,11 +185,17 @@ impl Transfer {
             return Ok(Step::Done);
         }
         let at = self.at()?;
+        let in_blocks = at.is_multiple_of(BLOCK_SIZE) && self.left() >= BLOCK_SIZE;
+        let blocks =
+            if in_blocks && self.direction == Direction::Write { stream.received_in() } else { None };
         let received = stream.received();
         let most = received.len().min(PIECE);
         let n = piece(at, self.left(), most);
         if n > 0 && (self.direction == Direction::Store || ends_well(at, n, self.left())) {
-            let (stored, failure) = self.put(machine, at, [&received[..n], &[]]);
+            let (stored, failure) = match blocks {
+                Some(blocks) => self.take_over(machine, at, &received[..n], blocks),
+                None => self.put(machine, at, [&received[..n], &[]]),
+            };
             stream.consume(stored);
             return self.account(s, stored, failure);
         }
@@ -216,16 +222,33 @@ impl Transfer {
     /// Gives bytes, in two pieces, to the file; returns how many it took, and why not all.
     fn put<M: Platform>(&self, machine: &mut M, at: u64, parts: [&[u8]; 2]) -> (usize, Option<Failure>) {
         let len = parts[0].len() + parts[1].len();
-        let (stored, error) = if self.direction == Direction::Store {
-            self.store(machine, at, parts)
-        } else {
-            let (ino, now) = (self.file.ino, machine.now());
-            match machine.volume(|v| v.write_parts(ino, at, parts, now)) {
-                Ok(n) => (n, (n < len).then_some(Error::NoSpace)),
-                Err(e) => (0, Some(e)),
-            }
-        };
-        (stored.min(len), error.map(|e| self.failed(e)))
+        if self.direction == Direction::Store {
+            let (stored, error) = self.store(machine, at, parts);
+            return (stored.min(len), error.map(|e| self.failed(e)));
+        }
+        let (ino, now) = (self.file.ino, machine.now());
+        self.written(len, machine.volume(|v| v.write_parts(ino, at, parts, now)))
+    }
+
+    /// As [`Transfer::put`], of bytes that lie in blocks which the volume has lent, from the start of this one on.
+    fn take_over<M: Platform>(
+        &self,
+        machine: &mut M,
+        at: u64,
+        bytes: &[u8],
+        blocks: Block,
+    ) -> (usize, Option<Failure>) {
+        let (ino, now) = (self.file.ino, machine.now());
+        self.written(bytes.len(), machine.volume(|v| v.write_received(ino, at, bytes, blocks, now)))
+    }
+
+    /// What came of a write of `len` bytes.
+    fn written(&self, len: usize, result: umbra_fs::Result<usize>) -> (usize, Option<Failure>) {
+        match result {
+            Ok(n) if n >= len => (len, None),
+            Ok(n) => (n, Some(self.failed(Error::NoSpace))),
+            Err(e) => (0, Some(self.failed(e))),
+        }
     }
 
     /// Stores through the window; returns how many bytes it stored, and why not all.

@@ -3,6 +3,7 @@
 use crate::stream::Stream;
 use alloc::vec;
 use alloc::vec::Vec;
+use umbra_fs::{BLOCK_SIZE, Block};
 
 /// A ring of bytes, as the network layer has them: pieces end where the ring does.
 pub struct Ring {
@@ -85,6 +86,9 @@ pub struct Wire {
     pub reset: bool,
     /// The server closed.
     pub closing: bool,
+    /// The block from whose start on all lies that the client has sent and the server had not consumed when this was set, if
+    /// it came into blocks; and how much of that was consumed.
+    pub blocks: Option<(Block, usize)>,
 }
 
 impl Wire {
@@ -96,6 +100,7 @@ impl Wire {
             finished: false,
             reset: false,
             closing: false,
+            blocks: None,
         }
     }
 }
@@ -110,6 +115,14 @@ impl Stream for Wire {
     fn consume(&mut self, n: usize) {
         let n = n.min(self.available());
         self.to_server.consume(n);
+        if let Some((_, consumed)) = &mut self.blocks {
+            *consumed += n;
+        }
+    }
+    fn received_in(&mut self) -> Option<Block> {
+        let (Block(first), consumed) = self.blocks.filter(|_| !self.to_server.is_empty())?;
+        let (block, within) = (consumed as u64 / BLOCK_SIZE, consumed as u64 % BLOCK_SIZE);
+        (within == 0).then_some(Block(first + block))
     }
     fn buffer(&mut self) -> &mut [u8] {
         if self.closing || self.reset { &mut [] } else { self.to_client.free() }

@@ -22,6 +22,31 @@ fn bytes_go_both_ways_within_the_credit() {
     assert!(read_some(&mut client) == (sent[..100_000].to_vec(), false));
 }
 
+/// So the guest finds pages of content where the client has put them in the stream.
+#[test]
+fn packets_end_at_pages_of_the_stream() {
+    let mut guest = Guest::new();
+    let (mut client, mut end) = guest.connect(Target::Port(PORT));
+    // Credit is no reason to end one.
+    end.alloc = 1 << 20;
+    end.took(&mut guest, 0);
+    let mut at = 0;
+    for len in [17, 100_000, 4079, 1, 150_000, 5000] {
+        let sent = pattern(len);
+        let (mut written, mut got) = (0, 0);
+        while got < len {
+            written += write_some(&mut client, &sent[written..]);
+            for (_, content) in guest.take() {
+                got += content.len();
+                at += content.len();
+                let last = got == written;
+                assert!(last || at % 4096 == 0, "a packet of {} bytes ends at {at}", content.len());
+                end.took(&mut guest, content.len());
+            }
+        }
+    }
+}
+
 /// Linux sends no further ahead than its own buffer is large (256 KiB), whatever it is granted, and never asks for credit.
 #[test]
 fn a_guest_that_sends_less_ahead_than_it_may_is_never_stuck() {

@@ -1,6 +1,7 @@
 //! Guests that break the rules, and rings that make no sense.
 
 use super::*;
+use vm_memory::FileOffset;
 
 #[test]
 fn resets_that_find_no_buffer_wait_and_hold_back_only_their_cause() {
@@ -61,6 +62,44 @@ fn bad_chains_are_given_back_and_change_nothing() {
         assert_eq!(guest.bytes(), [i]);
     }
     assert_eq!((guest.small, guest.switch.dropped), (false, 8));
+}
+
+/// The guest's memory is a file for which its disk has no room: a processor would get a signal, and the device says why it ends.
+#[test]
+fn memory_that_the_host_cannot_back_is_an_error_that_says_so() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(PAYLOAD as u64).unwrap();
+    let backed = file.try_clone().unwrap();
+    let ranges = [
+        (GuestAddress(0), MEMORY, None),
+        (GuestAddress(MEMORY as u64), PAYLOAD, Some(FileOffset::new(file, 0))),
+    ];
+    let mut guest = Guest::with(Memory::from_ranges_with_files(ranges).unwrap());
+    let (mut client, _) = guest.connect(Target::Port(PORT));
+    // The payload of the next buffer goes there.
+    let memory = guest.memory.clone();
+    for chain in 0..CHAINS {
+        let driver = &guest.drivers[RECEIVE];
+        driver.descriptor(&memory, chain * 2 + 1, MEMORY as u64, PAYLOAD as u32, WRITE, 0);
+    }
+    client.write_all(b"there is room").unwrap();
+    guest.step();
+    backed.set_len(0).unwrap();
+    client.write_all(b"and now there is none").unwrap();
+    let mut failed = None;
+    for _ in 0..4 {
+        let mut events = Vec::with_capacity(64);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(&*guest.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now)).unwrap();
+        for event in &events {
+            if let Token::Client(number) = Token::unpack(event.data.u64()) {
+                guest.switch.client(number, event.flags);
+            }
+        }
+        failed = failed.or(guest.round().err());
+    }
+    let why = failed.expect("it cannot write there").to_string();
+    assert!(why.contains("no room left") && why.contains("disk"), "{why}");
 }
 
 #[test]

@@ -99,7 +99,11 @@ struct Guest {
 
 impl Guest {
     fn new() -> Guest {
-        let memory = Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+        Guest::with(Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap())
+    }
+
+    /// With this memory, of which the first [`MEMORY`] bytes are for the rings.
+    fn with(memory: Memory) -> Guest {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
         let drivers = [0, 0x20000].map(|base| Driver { base, added: 0, seen: 0 });
         let rings = [0, 1].map(|index: usize| {

@@ -1,5 +1,7 @@
 //! Connections: made, refused, ended; their turns, windows and credit.
 
+use super::super::connection::{Connection, Lent, Polled};
+use super::super::table::Key;
 use super::*;
 
 #[test]
@@ -308,4 +310,46 @@ fn a_server_that_cannot_send_to_a_dead_client_is_ended_soon() {
     guest.now = guest.now.after(200);
     assert_eq!(operations(&guest.run()), [Operation::Reset]);
     assert_eq!(guest.servers.ended, 1);
+}
+
+#[test]
+fn a_server_is_told_which_blocks_it_was_received_into() {
+    let mut guest = Guest::new(4, 4, BASE_CHUNKS + 64);
+    connect(&mut guest, 1, 23);
+    let bytes = vec![7; 8000];
+    // What came into memory is in no block. But the server would have taken one.
+    guest.deliver(from_host(1, 23, Operation::Data, 8000), &bytes);
+    assert_eq!(core::mem::take(&mut guest.servers.pieces), [(None, 8000), (None, 3000)]);
+    assert!(core::mem::take(&mut guest.device.wants_blocks));
+    for buffer in &mut guest.device.receive {
+        buffer.blocks = Some(Block(100));
+    }
+    guest.deliver(from_host(1, 23, Operation::Data, 8000), &bytes);
+    assert_eq!(core::mem::take(&mut guest.servers.pieces), [(Some(Block(100)), 8000), (None, 3000)]);
+    assert!(guest.device.wants_blocks);
+    // From page to page of a packet, the block goes on.
+    let mut device = Fake::new(1, 1);
+    let mut pool = test_pool(4);
+    let mut connection = Connection::new(Key { peer: Address { cid: HOST, port: Port(1) }, port: Port(23) });
+    connection.receive.grow(1 << 20);
+    connection.receive.receive(12_288).unwrap();
+    let lent = Lent { bytes: &[1; 12_288], blocks: Some(Block(100)) };
+    let mut stream = Polled::new(&mut connection, &mut pool, &mut device, GUEST, lent);
+    for block in [100, 101, 102] {
+        assert_eq!(stream.received_in(), Some(Block(block)));
+        stream.consume(4096);
+    }
+    assert_eq!(stream.received_in(), None, "nothing is left");
+    stream.finish();
+    // Behind what waits in the pool, nothing is looked at where it came.
+    connection.queue.push(&mut pool, b"before").unwrap();
+    connection.receive.receive(6 + 4096).unwrap();
+    let lent = Lent { bytes: &[1; 4096], blocks: Some(Block(100)) };
+    let mut stream = Polled::new(&mut connection, &mut pool, &mut device, GUEST, lent);
+    assert_eq!(stream.received_in(), None);
+    assert_eq!(stream.received(), b"before");
+    stream.consume(6);
+    assert_eq!(stream.received_in(), Some(Block(100)));
+    stream.consume(4096);
+    stream.finish();
 }

@@ -8,6 +8,7 @@ use super::pool::test_pool;
 use super::*;
 use proptest::prelude::*;
 use std::collections::{HashMap, VecDeque};
+use umbra_fs::Block;
 use umbra_server::stream::send;
 use umbra_server::{Progress, Stream};
 
@@ -17,7 +18,7 @@ const HOST: Cid = Cid(2);
 fn buffer() -> Buffer {
     let payload = vec![0xA5u8; PAYLOAD].into_boxed_slice();
     let payload = Box::leak(payload).as_mut_array().unwrap();
-    Buffer { header: Box::leak(Box::new([0; HEADER_LEN])), payload }
+    Buffer { header: Box::leak(Box::new([0; HEADER_LEN])), payload, blocks: None }
 }
 
 /// A device with few buffers. What is sent lies in `sent` until the test takes it.
@@ -30,6 +31,7 @@ struct Fake {
     controls: usize,
     total: usize,
     made_room: bool,
+    wants_blocks: bool,
 }
 
 impl Fake {
@@ -43,6 +45,7 @@ impl Fake {
             controls,
             total: buffers,
             made_room: false,
+            wants_blocks: false,
         }
     }
 
@@ -81,6 +84,9 @@ impl Device for Fake {
     }
     fn recycle(&mut self, buffer: Buffer) {
         self.receive.push(buffer);
+    }
+    fn want_blocks(&mut self) {
+        self.wants_blocks = true;
     }
     fn take(&mut self) -> Option<Buffer> {
         self.free.pop()
@@ -131,6 +137,8 @@ enum Server {
     Hello,
     /// 22: wants another poll whatever happens.
     Busy,
+    /// 23: consumes 5,000 bytes at a time, and asks where they are.
+    Keeper,
 }
 
 #[derive(Default)]
@@ -139,6 +147,8 @@ struct Servers {
     ended: usize,
     /// What the largest `available` was.
     most: usize,
+    /// Where pieces were, and how long.
+    pieces: Vec<(Option<Block>, usize)>,
 }
 
 impl Handler for Servers {
@@ -152,6 +162,7 @@ impl Handler for Servers {
             20 => Server::Stuck,
             21 => Server::Hello,
             22 => Server::Busy,
+            23 => Server::Keeper,
             _ => return None,
         })
     }
@@ -201,6 +212,13 @@ impl Handler for Servers {
                 assert!(stream.buffer().is_empty());
             }
             Server::Busy => return Progress::Again,
+            Server::Keeper => {
+                while stream.available() > 0 {
+                    let block = stream.received_in();
+                    self.pieces.push((block, stream.received().len()));
+                    stream.consume(5000.min(stream.received().len()));
+                }
+            }
         }
         Progress::Wait
     }

@@ -6,8 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::Instant;
-use umbra::client::rpc::ErrorCode;
-use umbra::client::{Client, connect, get, put};
+use umbra::client::{connect, get, put};
 use umbra_tests::image::{assert_ext4_clean, hash_file, make_ext4};
 use umbra_tests::{Machine, Vm};
 
@@ -54,32 +53,15 @@ fn source(vm: &Vm, bytes: u64) -> f64 {
     rate(bytes, start)
 }
 
-/// Fills the volume once and empties it, so that the host has given all of its memory: a first
-/// touch costs many times what a store does, and is the host's doing.
-fn touch_all(client: &mut Client) {
-    let piece = vec![0x5a; PIECE];
-    let file = client.open_or_create(b"/fill").expect("it can be created");
-    let mut at = 0;
-    loop {
-        match client.write(&file, at, &piece) {
-            Ok(()) => at += PIECE as u64,
-            Err(error) if error.is(ErrorCode::NO_SPACE) => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    client.close(file).expect("it is open");
-    client.unlink(b"/fill").expect("it can be removed");
-    client.reclaim().expect("its blocks are freed");
-}
-
 /// Moves the image and as many raw bytes, in turn.
 pub fn measure(options: &Options, report: &mut Report) {
-    let vm = Machine::nvdimm(&format!("{}M", (options.image_size >> 20) * 3 + 64)).launch();
+    // All memory given before: a first touch costs many times what a store does, and is the host's doing.
+    let vm = Machine::nvdimm(&format!("{}M", (options.image_size >> 20) * 3 + 64)).prepare();
+    vm.up_with(&["--prealloc"]);
     let (image, back) = (vm.file("image"), vm.file("back"));
     make_ext4(&image, options.image_size, &options.from);
     let hash = hash_file(&image);
     let mut client = vm.client();
-    touch_all(&mut client);
     let mut figures: [Vec<f64>; 5] = Default::default();
     for _ in 0..options.rounds {
         let start = Instant::now();
@@ -101,6 +83,7 @@ pub fn measure(options: &Options, report: &mut Report) {
         fs::remove_file(&back).expect("it can be removed");
         client.unlink(b"/image").expect("it can be removed");
         client.reclaim().expect("its blocks are freed");
+        eprintln!("{put_rate:.0} {sink_rate:.0} {get_rate:.0} {drop_rate:.0} {source_rate:.0}");
         for (all, value) in figures.iter_mut().zip([put_rate, sink_rate, get_rate, drop_rate, source_rate]) {
             all.push(value);
         }
