@@ -198,10 +198,10 @@ impl Stage<Flushed> {
 
 impl Stage<Durable> {
     /// The list of fresh blocks, emptied, for reuse: they are published.
-    #[inline]
+    #[inline(always)]
     pub fn finish<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
         if self.received {
-            self.fresh.iter().for_each(|&block| blocks.keep(block));
+            blocks.keep(&self.fresh);
         }
         self.fresh.clear();
         self.fresh
@@ -209,7 +209,7 @@ impl Stage<Durable> {
 }
 
 impl<S> Stage<S> {
-    #[inline]
+    #[inline(always)]
     fn turn<T>(self) -> Stage<T> {
         Stage {
             ranges: ArrayVec::new(),

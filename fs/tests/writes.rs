@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use umbra_fs::dax;
 use umbra_fs::testing::{Event, LogPmem, MemPmem, SoftMachine, SoftMmu, free_blocks, mount, new_volume};
-use umbra_fs::{Error, FileBlock, Ino, Time, Volume};
+use umbra_fs::{Block, Error, FileBlock, Ino, LENT_RUN, Lending, Pmem, Time, Volume};
 
 const NOW: Time = Time(1);
 const PAGE: u64 = 4096;
@@ -113,4 +113,90 @@ fn a_full_volume_can_be_overwritten_in_place() {
     let mut bytes = vec![0; again.len() + 2];
     volume.read(ino, at - 1, &mut bytes).unwrap();
     assert_eq!((bytes[0], &bytes[1..=again.len()], bytes[again.len() + 1]), (1, &again[..], 1));
+}
+
+/// A block that a file took over and dropped again is free, but not lent once more before the run that it was in is given back:
+/// it would be given back with that, while the device has it.
+#[test]
+fn no_block_is_lent_twice() {
+    let mut volume = new_volume(8 << 20, 4);
+    let root = volume.root();
+    let run = volume.lend().unwrap();
+    let f = volume.create(root, b"f", 0o600, NOW).unwrap();
+    let bytes = vec![7; LENT_RUN as usize * PAGE as usize];
+    volume.pmem_mut().write(run.0 * PAGE, &bytes);
+    assert_eq!(volume.write_received(f, 0, &bytes, run, NOW), Ok(bytes.len()));
+    assert_eq!(volume.lending(), Lending { lent: 0, taken_over: LENT_RUN });
+    // Of all else, but for the reserve, every other block is taken.
+    let tail = volume.create(root, b"tail", 0o600, NOW).unwrap();
+    let mut at = 0;
+    while let Ok(written) = volume.write(tail, at, &[1; PAGE as usize], NOW) {
+        at += written as u64;
+    }
+    for block in (0..at / PAGE).step_by(2) {
+        volume.punch(tail, block * PAGE, PAGE, NOW).unwrap();
+    }
+    volume.truncate(f, 0, NOW).unwrap();
+    while volume.reclaim_step().unwrap() {}
+    let free = volume.space().free;
+    let overlaps = |other: &Block| other.0 < run.0 + LENT_RUN && run.0 < other.0 + LENT_RUN;
+    let lend_all = |volume: &mut Volume<MemPmem, SoftMmu>| -> Vec<Block> {
+        (0..free).filter_map(|_| volume.lend()).collect()
+    };
+    let all = lend_all(&mut volume);
+    assert!(!all.iter().any(overlaps), "{all:?} beside {run:?}");
+    assert_eq!((volume.lending().lent, volume.space().free), (all.len() as u64 * LENT_RUN, free));
+    volume.take_back(run);
+    assert_eq!(volume.lending().lent, all.len() as u64 * LENT_RUN);
+    all.into_iter().for_each(|run| volume.take_back(run));
+    assert!(lend_all(&mut volume).iter().any(overlaps), "now it can be lent");
+    assert_eq!(volume.space().free, free);
+    assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
+}
+
+/// A volume that is full but for nodes takes what was received before.
+#[test]
+fn what_is_received_needs_no_blocks_but_those_it_is_in() {
+    let mut volume = new_volume(8 << 20, 4);
+    let root = volume.root();
+    let f = volume.create(root, b"f", 0o600, NOW).unwrap();
+    let bytes = vec![7; LENT_RUN as usize * PAGE as usize];
+    let run = volume.lend().unwrap();
+    volume.pmem_mut().write(run.0 * PAGE, &bytes);
+    let filler = volume.create(root, b"filler", 0o600, NOW).unwrap();
+    let mut at = 0;
+    // Room for nodes is left, and for nothing else.
+    while volume.space().free > 64 + LENT_RUN + 15 {
+        at += volume.write(filler, at, &[1; PAGE as usize], NOW).unwrap() as u64;
+    }
+    assert_eq!(volume.write_received(f, 0, &bytes, run, NOW), Ok(bytes.len()));
+    let taken_over = volume.lending().taken_over;
+    assert_eq!(taken_over, LENT_RUN);
+    volume.take_back(run);
+    assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
+}
+
+/// What is lent and comes back as it was is lent again, not the next that is free.
+#[test]
+fn a_run_that_nobody_wanted_is_lent_again() {
+    let mut volume = new_volume(8 << 20, 4);
+    let runs: Vec<Block> = (0..5).map(|_| volume.lend().unwrap()).collect();
+    for _ in 0..100 {
+        runs.iter().for_each(|&run| volume.take_back(run));
+        let mut again: Vec<Block> = (0..5).map(|_| volume.lend().unwrap()).collect();
+        again.sort();
+        assert_eq!(again, runs);
+    }
+    // One that is in use meanwhile is passed over.
+    volume.take_back(runs[2]);
+    let f = volume.create(volume.root(), b"f", 0o600, NOW).unwrap();
+    let mut at = 0;
+    while let Ok(written) = volume.write(f, at, &[1; PAGE as usize], NOW) {
+        at += written as u64;
+    }
+    volume.punch(f, 0, at / 2 / PAGE * PAGE, NOW).unwrap();
+    while let Some(run) = volume.lend() {
+        assert_ne!(run, runs[2]);
+    }
+    assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
 }

@@ -77,8 +77,8 @@ pub fn poll(mut board: Option<&mut Board>) -> bool {
         && let Some(board) = board
     {
         board.volume(|volume| {
-            device.exchange(|run, want| {
-                if let Some(run) = run {
+            device.exchange(|had, want| {
+                if let Some(run) = had {
                     volume.take_back(run);
                 }
                 if want == Want::Blocks { volume.lend() } else { None }

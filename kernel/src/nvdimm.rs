@@ -373,7 +373,8 @@ impl umbra_fs::Pmem for Nvdimm {
 
     fn write(&mut self, at: u64, bytes: &[u8]) {
         let to = self.to(at, bytes.len() as u64);
-        // SAFETY: `to` checked the range; the kernel's memory and the NVDIMM do not overlap.
+        // SAFETY: `to` checked the range. It does not overlap what is written: that is the kernel's memory, or blocks that are
+        // lent, and no block that is written to is.
         unsafe { copy::chosen().copy(to, bytes.as_ptr(), bytes.len()) };
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -175,5 +176,36 @@ fn a_full_volume_can_be_fetched_from() {
     assert!(full.is(ErrorCode::NO_SPACE), "{full}");
     assert!(fetch(&vm, &mut client, "/f") == content);
     assert!(fetch(&vm, &mut far_client(&vm), "/f") == content);
+    let back = vm.file("back");
+    let output = vm.run(&["get", "/f", back.to_str().unwrap(), "--json"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no room to keep /f as it was"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"one_moment\":false"), "{output:?}");
+    client.unlink(b"/filler").unwrap();
+    client.close(filler).unwrap();
+    assert_eq!(vm.json(&["get", "/f", back.to_str().unwrap()])["one_moment"], true);
+    vm.assert_clean();
+}
+
+/// Over and over into blocks of the file's own: what is lent meanwhile is not all that is free, one run after the other.
+#[test]
+fn what_overwrites_a_file_does_not_walk_through_the_volume() {
+    let vm = Vm::launch("256M");
+    let mut client = vm.client();
+    let file = client.open_or_create(b"/f").unwrap();
+    let bytes = Random::new(3).bytes(MIB as usize);
+    client.write(&file, 0, &bytes).unwrap();
+    client.sync(&file).unwrap();
+    let (_, taken_over) = lending(&vm);
+    let used = || fs::metadata(vm.state().nvdimm()).map(|found| found.blocks() * 512).unwrap();
+    for _ in 0..16 {
+        client.write(&file, 0, &bytes).unwrap();
+    }
+    let before = used();
+    for _ in 0..200 {
+        client.write(&file, 0, &bytes).unwrap();
+    }
+    assert_eq!(lending(&vm).1, taken_over, "all of it was copied");
+    assert!(used() < before + 4 * MIB, "{before} bytes of the image were in use, and {} are", used());
     vm.assert_clean();
 }

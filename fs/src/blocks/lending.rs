@@ -1,15 +1,22 @@
 //! Blocks that are lent to a device, which receives content into them: a file that takes them over needs no copy.
 //!
-//! They are free in all books but for the allocator. A file takes over any of them, by the same commit that publishes
-//! blocks which were written; what it leaves is free again when the device gives the run back.
+//! They count as free, and are given to nobody else. A file takes over any of them, by the same commit that publishes
+//! blocks which were written; what it leaves is free again when the device gives the run back. No block is in two runs.
+//!
+//! A run of which nothing was taken over is lent again before others: or a device that receives what is then copied would go through all
+//! that is free, and a host would have to find memory for it.
 
 use super::{Blocks, Fresh, Purpose};
 use crate::error::{Error, Result};
+use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
 
 /// Blocks that are lent at a time: they follow each other.
 pub const LENT_RUN: u64 = 16;
+
+/// Places that are looked at for a run.
+const TRIES: u32 = 4;
 
 /// Blocks that are lent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,33 +34,63 @@ pub(super) const MOST_RUNS: usize = 64;
 const SHARE: u64 = 8;
 
 /// The record of a block that is lent: nothing refers to it, and it is not free.
-pub(super) const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
+const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
 
 impl<P: Pmem> Blocks<P> {
     /// Lends [`LENT_RUN`] blocks; `None` if free blocks are few, or scattered where they are looked for.
     pub fn lend(&mut self) -> Option<Block> {
         let lent = (self.lent_runs.len() as u64 + 1) * LENT_RUN;
-        if self.lent_runs.is_full() || lent * SHARE > self.free() {
+        if self.lent_runs.is_full() || lent * SHARE > self.free_or_lent() {
             return None;
         }
-        // The first one may end with its group.
-        for _ in 0..2 {
+        while let Some(run) = self.returned_runs.pop() {
+            if self.lend_again(run) {
+                return Some(run);
+            }
+        }
+        let cursor = self.cursor;
+        for _ in 0..TRIES {
             let run = self.take_run(LENT_RUN, Purpose::Grow, LENT).ok()?;
             self.lent += run.count;
-            if run.count == LENT_RUN {
+            if run.count == LENT_RUN
+                && self.lent_runs.iter().all(|other| other.0.abs_diff(run.first.0) >= LENT_RUN)
+            {
                 self.lent_runs.push(run.first);
                 return Some(run.first);
             }
+            // It ends with its group, or at a block in use; or some of it is free because a file has taken it over and dropped it, but
+            // the run that it was in is not back yet, and would take it along.
             run.blocks().for_each(|block| self.free_if_lent(block));
         }
+        // Others need no runs.
+        self.cursor = cursor;
         None
+    }
+
+    /// Lends a run that is free, if it still is.
+    fn lend_again(&mut self, run: Block) -> bool {
+        let blocks = (run.0..run.0 + LENT_RUN).map(Block);
+        if !blocks.clone().all(|block| self.state(block) == Ok(0)) {
+            return false;
+        }
+        blocks.for_each(|block| self.set_state(block, LENT));
+        self.free -= LENT_RUN;
+        // A run is in one group.
+        self.free_in[(run.0 / GROUP) as usize] -= LENT_RUN as u16;
+        self.lent += LENT_RUN;
+        self.lent_runs.push(run);
+        true
     }
 
     /// The device has given a run back: what no file has taken over is free.
     pub fn take_back(&mut self, run: Block) {
         let Some(at) = self.lent_runs.iter().position(|&first| first == run) else { return };
         self.lent_runs.swap_remove(at);
+        let before = self.lent;
         (run.0..run.0 + LENT_RUN).for_each(|block| self.free_if_lent(Block(block)));
+        if before - self.lent == LENT_RUN && !self.returned_runs.is_full() {
+            self.returned_runs.push(run);
+        }
     }
 
     /// Takes back all runs; what the device still receives goes to blocks that hold nothing.
@@ -78,13 +115,16 @@ impl<P: Pmem> Blocks<P> {
         Ok(self.state(block)? == LENT)
     }
 
-    /// A file has taken a block over, if it was lent.
-    pub fn keep(&mut self, block: Block) {
-        // A record that cannot be read now says nothing: the block stays taken until a rebuild.
-        if self.is_lent(block) == Ok(true) {
-            self.set_state(block, 1);
-            self.lent -= 1;
-            self.taken_over += 1;
+    /// Those of these blocks that were lent belong to a file now. Out of line: the page-fault path is better off without it.
+    #[inline(never)]
+    pub fn keep(&mut self, blocks: &[Block]) {
+        for &block in blocks {
+            // A record that cannot be read now says nothing: the block stays taken until a rebuild.
+            if self.is_lent(block) == Ok(true) {
+                self.set_state(block, 1);
+                self.lent -= 1;
+                self.taken_over += 1;
+            }
         }
     }
 

@@ -118,6 +118,7 @@ pub(crate) struct Blocks<P> {
     pub(crate) initialised: Vec<u64>,
     /// Free blocks of each group.
     pub(crate) free_in: Vec<u16>,
+    /// All free blocks, those that are lent not among them.
     pub(crate) free: u64,
     /// Blocks with more than one reference.
     pub(crate) shared: u64,
@@ -128,6 +129,8 @@ pub(crate) struct Blocks<P> {
     /// The first block of each run that is lent, and how many blocks of all runs no file has taken over.
     lent_runs: ArrayVec<Block, { lending::MOST_RUNS }>,
     lent: u64,
+    /// Runs that came back whole: the next to be lent, if they are still free.
+    returned_runs: ArrayVec<Block, { lending::MOST_RUNS }>,
     /// Blocks that files have taken over since mount.
     taken_over: u64,
     /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode went.
@@ -158,13 +161,14 @@ impl<P: Pmem> Blocks<P> {
             pending: None,
             lent_runs: ArrayVec::new(),
             lent: 0,
+            returned_runs: ArrayVec::new(),
             taken_over: 0,
             epoch: 0,
         }
     }
 
     /// Free blocks, those of the reserve and those that are lent included.
-    pub fn free(&self) -> u64 {
+    pub fn free_or_lent(&self) -> u64 {
         self.free + self.lent
     }
 

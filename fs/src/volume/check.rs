@@ -84,7 +84,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn check_counts(&mut self, report: &mut CheckReport) -> Result<()> {
         let geometry = self.blocks.geometry;
-        let (mut free, mut shared) = (0, 0);
+        let (mut free, mut shared, mut lent) = (0, 0, 0);
         let mut walk = Walk {
             slice: 0..0,
             counts: zeroed(SLICE.min(geometry.total) as usize)?,
@@ -99,7 +99,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             for block in walk.slice.start.max(geometry.first)..walk.slice.end {
                 let counted = walk.counts[(block - walk.slice.start) as usize];
                 let recorded = match self.blocks.is_lent(Block(block))? {
-                    true => 0,
+                    true => {
+                        lent += 1;
+                        0
+                    }
                     false => self.blocks.recorded(Block(block))?.unwrap_or(0),
                 };
                 let count = recorded as u32;
@@ -115,8 +118,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             start += SLICE;
         }
-        if free != self.blocks.free() {
-            report.add(format!("{free} blocks are free, but {} are recorded", self.blocks.free()));
+        if free != self.blocks.free_or_lent() {
+            report.add(format!("{free} blocks are free, but {} are recorded", self.blocks.free_or_lent()));
+        }
+        if lent != self.blocks.lending().lent {
+            report.add(format!("{lent} blocks are lent, but {} are recorded", self.blocks.lending().lent));
         }
         if shared != self.blocks.shared() {
             report.add(format!("{shared} blocks are shared, but {} are recorded", self.blocks.shared()));

@@ -16,6 +16,9 @@ use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::types::*;
 
+/// Free blocks that freezing a file needs: one for so many that it may have.
+const HEADROOM: u64 = 16;
+
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Creates `name` as a clone of a file: constant time, atomic, durable at return.
     pub fn clone_file(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Ino> {
@@ -30,8 +33,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Opens a window on what a file contains now, which is durable then: on a clone of it without a name, which goes with the
     /// window. Constant time. As long as nobody writes to that clone, its blocks stay where they are and contain what they do, whatever becomes of
     /// the file.
+    ///
+    /// Meanwhile what others write over is copied. So that this does not fill a volume by surprise, a part of what the file may
+    /// take has to be free: without that, "no space".
     pub fn open_frozen(&mut self, src: Ino, now: Time) -> Result<(Ino, Window)> {
-        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        let size = self.size_in(self.inode_block(src)?, src)?;
+        let Space { total, free, .. } = self.space();
+        let most = (size / BLOCK_SIZE).min(total - free);
+        self.blocks.ensure(NAME_BLOCKS + most / HEADROOM, Purpose::Grow)?;
         let new = self.share_content(src, now)?;
         let mut stage = self.stage();
         let ino = match self.new_inode(&mut stage, |_| NewInode { nlink: 0, ..new }) {

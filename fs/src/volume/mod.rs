@@ -145,7 +145,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let geometry = self.blocks.geometry;
         Space {
             total: geometry.total - geometry.first,
-            free: self.blocks.free(),
+            free: self.blocks.free_or_lent(),
             shared: self.blocks.shared(),
             inodes: self.inodes.used,
         }

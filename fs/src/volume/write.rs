@@ -62,6 +62,7 @@ impl Source<'_> {
     }
 
     /// The bytes `from` to `end` of it: whole blocks, of what was received.
+    #[inline(always)]
     fn cut(&self, from: u64, end: u64) -> Self {
         match *self {
             Source::Bytes(parts) => Source::Bytes(cut(parts, from as usize, end as usize)),
@@ -163,6 +164,15 @@ impl Writing<'_> {
         self.offset / LEAF_SIZE * PAGES_PER_SLOT as u64
     }
 
+    /// The block that a file block was received into, if it was into one that is lent.
+    #[inline]
+    fn received_in(&self, block: u64) -> Option<Block> {
+        match self.source {
+            Source::Received(_, Block(first)) => Some(Block(first + (block - self.offset / BLOCK_SIZE))),
+            _ => None,
+        }
+    }
+
     /// File blocks from the first to the last that has a new block now. What lies between was written as a whole.
     fn replaced(&self, words: &[(u16, u64)]) -> Range<u64> {
         match (&self.way, words) {
@@ -216,8 +226,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Lends [`LENT_RUN`] free blocks that follow each other to a device that receives into them. They count as
-    /// free, and [`Volume::write_received`] takes them over. `None`: receive elsewhere.
+    /// Lends [`LENT_RUN`] free blocks that follow each other to a device that receives into them: [`Volume::write_received`]
+    /// takes them over. They count as free, but nothing else gets them until they are [taken back](Volume::take_back). `None`: receive
+    /// elsewhere.
     pub fn lend(&mut self) -> Option<Block> {
         self.blocks.lend()
     }
@@ -232,6 +243,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.blocks.take_back(run);
     }
 
+    #[inline(always)]
     fn write_source(&mut self, ino: Ino, offset: u64, source: Source<'_>, now: Time) -> Result<usize> {
         let len = source.len();
         let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
@@ -282,7 +294,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let len = source.len();
         let (first, last) = (offset / BLOCK_SIZE, (offset + len - 1) / BLOCK_SIZE);
         // Without space, a block that is the file's own can still be overwritten.
-        let full = match self.blocks.ensure(last - first + 1 + NODE_BLOCKS, Purpose::Grow) {
+        let new = if matches!(source, Source::Received(..)) { 0 } else { last - first + 1 };
+        let full = match self.blocks.ensure(new + NODE_BLOCKS, Purpose::Grow) {
             Err(Error::NoSpace) if first == last => true,
             result => result.map(|()| false)?,
         };
@@ -360,6 +373,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for block in writing.offset / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
             let old = self.entry_of(writing, FileBlock(block))?;
             match old.filter(|pointer| !pointer.unwritten) {
+                // It was taken over by an attempt that then failed for something else.
+                Some(pointer) if writing.received_in(block) == Some(pointer.block) => continue,
                 Some(pointer) => {
                     if let Some(epoch) = writing.way.exclusive()
                         && let Place::Exclusive(own) = Place::below(&mut self.blocks, epoch, pointer.block)?
@@ -385,14 +400,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             // Entries that follow each other, for as long as free blocks do.
             let follow = words[done..].iter().zip(index..).take_while(|(word, at)| word.0 == *at).count();
             let first = writing.base() + u64::from(index);
-            let new = match writing.source {
-                Source::Received(_, blocks) => {
-                    let behind = first - writing.offset / BLOCK_SIZE;
-                    let run = self.blocks.received(Block(blocks.0 + behind), follow as u64)?;
+            let new = match writing.received_in(first) {
+                Some(block) => {
+                    let run = self.blocks.received(block, follow as u64)?;
                     stage.receive(&mut self.blocks.pmem, &run);
                     run
                 }
-                _ => {
+                None => {
                     let run = stage.allocate_run(&mut self.blocks, follow as u64, Purpose::Grow)?;
                     self.fill_run(writing, stage, &run, first)?;
                     run

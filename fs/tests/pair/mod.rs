@@ -51,14 +51,20 @@ pub enum Op {
     },
     /// Lends a run of blocks.
     Lend,
-    /// A device receives `len` bytes into a run, from its block `at` on, and they are written from a block on.
+    /// The device writes into all that it has: it may do so at any time.
+    DeviceWrites,
+    /// A device receives `len` bytes into a run, from its block `at` on, and they are written from a block on. Unless it is
+    /// kept, the run is given back at once.
     Receive {
         file: usize,
         block: u64,
         at: u64,
         len: u64,
         fill: u8,
+        keep: bool,
     },
+    /// Gives a run back that was kept.
+    TakeBack(usize),
     Truncate {
         file: usize,
         size: u64,
@@ -150,9 +156,11 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Symlink(a, b)),
         6 => (path.clone(), offset(), len.clone(), any::<u8>())
             .prop_map(|(file, offset, len, fill)| Op::Write { file, offset, len, fill }),
-        1 => Just(Op::Lend),
-        4 => (path.clone(), prop_oneof![0u64..8, 500u64..515], 0u64..16, 1u64..66_000, any::<u8>())
-            .prop_map(|(file, block, at, len, fill)| Op::Receive { file, block, at, len, fill }),
+        2 => Just(Op::Lend),
+        1 => Just(Op::DeviceWrites),
+        4 => (path.clone(), prop_oneof![0u64..8, 500u64..515], 0u64..16, 1u64..66_000, any::<u8>(), any::<bool>())
+            .prop_map(|(file, block, at, len, fill, keep)| Op::Receive { file, block, at, len, fill, keep }),
+        2 => (0usize..4).prop_map(Op::TakeBack),
         2 => (path.clone(), offset()).prop_map(|(file, size)| Op::Truncate { file, size }),
         3 => (path.clone(), offset(), hole).prop_map(|(file, offset, len)| Op::Punch { file, offset, len }),
         1 => (path.clone(), offset(), 1u64..40_000)
@@ -186,6 +194,8 @@ pub struct Pair {
     frozen: Vec<Frozen>,
     /// Runs of blocks that are lent.
     lent: Vec<Block>,
+    /// Those that something was received into, and that were not given back.
+    kept: Vec<Block>,
     remounts: u32,
 }
 
@@ -212,6 +222,7 @@ impl Pair {
             windows: Vec::new(),
             frozen: Vec::new(),
             lent: Vec::new(),
+            kept: Vec::new(),
             remounts: 0,
         }
     }
@@ -332,7 +343,23 @@ impl Pair {
                 self.set_content(path, content);
             }
             Op::Lend => self.lent.extend(self.machine.volume.lend()),
-            Op::Receive { file, block, at, len, fill } => self.receive(PATHS[file], block, at, len, fill),
+            Op::DeviceWrites => {
+                for run in self.lent.clone() {
+                    self.volume().pmem_mut().write(run.0 * 4096, &[0xdd; LENT_RUN as usize * 4096]);
+                }
+            }
+            Op::Receive { file, block, at, len, fill, keep } => {
+                let run = self.receive(PATHS[file], block, at, len, fill);
+                if keep {
+                    self.kept.extend(run);
+                } else if let Some(run) = run {
+                    self.volume().take_back(run);
+                }
+            }
+            Op::TakeBack(n) if n < self.kept.len() => {
+                let run = self.kept.remove(n);
+                self.volume().take_back(run);
+            }
             Op::Truncate { file, size } => {
                 let path = PATHS[file];
                 let Some(mut content) = self.file(path).cloned() else { return };
@@ -424,9 +451,9 @@ impl Pair {
     }
 
     /// Writes what a device has received into a run that is lent: new blocks are those of the run, and nothing of it is copied.
-    fn receive(&mut self, path: &str, block: u64, at: u64, len: u64, fill: u8) {
-        let Some(mut content) = self.file(path).cloned() else { return };
-        let Some(run) = self.lent.pop().or_else(|| self.volume().lend()) else { return };
+    fn receive(&mut self, path: &str, block: u64, at: u64, len: u64, fill: u8) -> Option<Block> {
+        let mut content = self.file(path).cloned()?;
+        let run = self.lent.pop().or_else(|| self.volume().lend())?;
         let ino = self.ino(path);
         let (offset, len) = (block * 4096, len.min((LENT_RUN - at) * 4096));
         let bytes = pattern(fill, offset, len);
@@ -438,9 +465,9 @@ impl Pair {
             let is = self.volume().extent(ino, FileBlock(block + i as u64)).unwrap().unwrap().at;
             assert_eq!(is == Some(Block(first.0 + i as u64)), !own, "block {i} of {len} bytes");
         }
-        self.volume().take_back(run);
         overlay(&mut content, offset, &bytes);
         self.set_content(path, content);
+        Some(run)
     }
 
     fn freeze(&mut self, path: &str) {
@@ -610,6 +637,7 @@ impl Pair {
         self.windows.clear();
         self.frozen.clear();
         self.lent.clear();
+        self.kept.clear();
     }
 
     /// Everything is as the model says.

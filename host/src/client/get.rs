@@ -6,7 +6,7 @@
 
 use super::image::Image;
 use super::rpc::{self, ErrorCode, open};
-use super::{Client, Error, File, Progress, Result, Transferred};
+use super::{Client, Error, File, Moment, Progress, Result, Transferred};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs;
@@ -42,6 +42,14 @@ pub(super) struct Run {
     pub in_image: u64,
 }
 
+/// What is read.
+struct Source {
+    file: File,
+    /// The image of the NVDIMM, if its blocks can be read there.
+    image: Option<Image>,
+    moment: Moment,
+}
+
 /// Copies the file `path` into a new local file, or into a stream for `None`.
 pub fn get(
     client: &mut Client,
@@ -50,23 +58,27 @@ pub fn get(
     stream: &mut dyn Write,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    let (file, image) = open_source(client, path)?;
-    let mut fetch = |target: &mut Target<'_>| {
-        match fetch_all(client, &file, image.as_ref(), target, progress) {
-            // Not before this has been answered is it sure that all blocks stayed where they were.
-            Ok(done) => client.close(file).map(|()| done),
-            Err(error @ (Error::Local(..) | Error::Server(_))) => {
-                // What failed is not the connection. Were it to fail now, the handle would go with it.
-                let _ = client.close(file);
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+    let source = open_source(client, path)?;
+    let result = match local {
+        None => fetch(client, &source, &mut Target::Stream(stream), progress),
+        Some(local) => fetch_to_file(client, &source, local, progress),
     };
-    let Some(local) = local else { return fetch(&mut Target::Stream(stream)) };
+    if let Err(Error::Local(..) | Error::Server(_)) = result {
+        // What failed is not the connection. Were it to fail now, the handle would go with it.
+        let _ = client.close(source.file);
+    }
+    result
+}
+
+fn fetch_to_file(
+    client: &mut Client,
+    source: &Source,
+    local: &Path,
+    progress: Progress<'_>,
+) -> Result<Transferred> {
     let failed = |error| Error::Local(format!("create {}", local.display()), error);
     let target = fs::File::create(local).map_err(failed)?;
-    let result = fetch(&mut Target::File(&target));
+    let result = fetch(client, source, &mut Target::File(&target), progress);
     if result.is_err() && target.metadata().is_ok_and(|found| found.is_file()) {
         // Half a copy looks like a whole one. What fails here leaves it, named in the error.
         let _ = fs::remove_file(local);
@@ -74,17 +86,29 @@ pub fn get(
     result
 }
 
+fn fetch(
+    client: &mut Client,
+    source: &Source,
+    target: &mut Target<'_>,
+    progress: Progress<'_>,
+) -> Result<Transferred> {
+    let done = fetch_all(client, source, target, progress)?;
+    // Not before this has been answered is it sure that all blocks stayed where they were.
+    client.close(source.file).map(|()| done)
+}
+
 /// Opens what a file contains now, and the image of the NVDIMM if that can be read here.
-fn open_source(client: &mut Client, path: &[u8]) -> Result<(File, Option<Image>)> {
+fn open_source(client: &mut Client, path: &[u8]) -> Result<Source> {
     match client.call(&rpc::Open { path, flags: open::FROZEN, mode: None }) {
         Ok(opened) => {
             let image = client.image.as_deref().zip(opened.identity);
             let image = image.and_then(|(image, identity)| Image::open(image, &identity[..]));
-            Ok((File { handle: opened.handle, ino: opened.ino, size: opened.size }, image))
+            let file = File { handle: opened.handle, ino: opened.ino, size: opened.size };
+            Ok(Source { file, image, moment: Moment::One })
         }
         // A server that cannot do that, or has no room left for a clone.
         Err(error) if error.is(ErrorCode::UNSUPPORTED) || error.is(ErrorCode::NO_SPACE) => {
-            Ok((client.open(path, 0)?, None))
+            Ok(Source { file: client.open(path, 0)?, image: None, moment: Moment::Several })
         }
         Err(error) => Err(error),
     }
@@ -92,11 +116,11 @@ fn open_source(client: &mut Client, path: &[u8]) -> Result<(File, Option<Image>)
 
 fn fetch_all(
     client: &mut Client,
-    file: &File,
-    image: Option<&Image>,
+    source: &Source,
     target: &mut Target<'_>,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
+    let Source { file, image, moment } = source;
     let size = file.size;
     let mut data = 0;
     let mut span = 0;
@@ -128,7 +152,7 @@ fn fetch_all(
         }
         Target::Stream(stream) => stream.flush().map_err(target_failed)?,
     }
-    Ok(Transferred { size, data })
+    Ok(Transferred { size, data, moment: *moment })
 }
 
 /// The ranges between `from` and `to` that are not zeros for sure, joined where one goes on where another ends, in the image too.

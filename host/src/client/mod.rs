@@ -45,7 +45,7 @@ pub use put::put;
 pub use umbra_proto::rpc;
 
 use crate::state::StateDir;
-use rpc::{ErrorBody, HEADER_LEN, Header, Hello, HelloResponse, Request};
+use rpc::{ErrorBody, HEADER_LEN, Header, Hello, HelloResponse, Method, Request};
 use std::collections::VecDeque;
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::path::PathBuf;
@@ -58,18 +58,29 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 const READ_BUFFER: usize = 256;
 const CLIENT_NAME: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
 
-/// Payloads of so many bytes begin at a multiple of [`PAGE`] in the stream: the server need not copy whole blocks of
-/// content that it receives as pages.
+/// What is written begins at a multiple of [`PAGE`] in the stream if it has so many bytes: the server need not copy whole blocks
+/// of content that it receives as pages.
 const LARGE: usize = 64 << 10;
 const PAGE: u64 = 4096;
 
 /// What was moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transferred {
     /// Size of the file.
     pub size: u64,
     /// Bytes that travelled: the size without the holes.
     pub data: u64,
+    /// Of when the content is.
+    pub moment: Moment,
+}
+
+/// Of when the content of a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Of one moment.
+    One,
+    /// What others wrote meanwhile may be in it in part.
+    Several,
 }
 
 /// Hears how far a transfer is: the position in the file, and its size where it is known.
@@ -123,7 +134,9 @@ impl Client {
     /// Connects to the server of a state directory.
     pub fn connect(state: &StateDir) -> Result<Client> {
         let client = Client::over(connect(state, rpc::PORT)?)?;
-        Ok(Client { image: Some(state.nvdimm()), ..client })
+        // In a copy of the directory of a machine that runs, it is a copy, too.
+        let image = state.is_locked().then(|| state.nvdimm());
+        Ok(Client { image, ..client })
     }
 
     /// Speaks the protocol over a connection that is there.
@@ -197,7 +210,7 @@ impl Client {
         frame.clear();
         frame.resize(HEADER_LEN, 0);
         rpc::encode_append(request, &mut frame);
-        if len >= LARGE {
+        if R::METHOD == Method::WRITE && len >= LARGE {
             let behind = (self.sent + frame.len() as u64) % PAGE;
             let by = (PAGE - behind) as usize;
             rpc::pad(&mut frame, HEADER_LEN, if by < rpc::LEAST_PADDING { by + PAGE as usize } else { by });

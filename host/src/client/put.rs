@@ -6,7 +6,7 @@
 
 use super::get::zeros;
 use super::rpc::{self, ErrorCode, open};
-use super::{Blocks, Client, Error, File, Progress, Result, Stream, Transferred};
+use super::{Blocks, Client, Error, File, Moment, Progress, Result, Stream, Transferred};
 use rustix::fs::{SeekFrom, seek, sendfile};
 use rustix::io::Errno;
 use std::fs;
@@ -96,14 +96,14 @@ fn send_all(
             let len = (end - at).min(writes.piece() as u64) as usize;
             let count = writes.send_from(at, source, len)?;
             data += count as u64;
-            // It was cut meanwhile: the rest is a hole.
+            // It was cut meanwhile: behind this piece, which was made up with zeros, the rest is a hole.
             at = if count < len { end } else { at + len as u64 };
             progress(at, Some(size));
         }
     }
     writes.finish()?;
     progress(size, Some(size));
-    Ok(Transferred { size, data })
+    Ok(Transferred { size, data, moment: Moment::Several })
 }
 
 /// The next range of a file that is not a hole.
@@ -142,7 +142,7 @@ fn send_stream(
         progress(at, None);
     }
     writes.finish()?;
-    Ok(Transferred { size: at, data: at })
+    Ok(Transferred { size: at, data: at, moment: Moment::Several })
 }
 
 /// Reads until the buffer is full or the stream ends.

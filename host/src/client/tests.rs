@@ -356,7 +356,7 @@ fn an_empty_file_is_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let done = get(&mut client, b"/empty", Some(&out), &mut io::sink(), &mut |_, _| {}).unwrap();
-    assert_eq!(done, Transferred { size: 0, data: 0 });
+    assert_eq!(done, Transferred { size: 0, data: 0, moment: Moment::One });
     assert_eq!(std::fs::metadata(&out).unwrap().len(), 0);
 }
 

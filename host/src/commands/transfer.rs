@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use umbra::client::{Transferred, get as receive, put as send};
+use umbra::client::{Moment, Transferred, get as receive, put as send};
 use umbra::units::show_bytes;
 
 /// A bar that is drawn more often costs more than it tells.
@@ -57,12 +57,15 @@ pub fn get(context: &Context, options: Get) -> Outcome {
     let done = receive(&mut client, &path, target, &mut io::stdout().lock(), &mut |at, size| {
         meter.set(at, size);
     })?;
-    if stdout {
-        // A report would mix with the file.
-        meter.finish();
-        return Ok(());
+    let elapsed = meter.finish();
+    if done.moment == Moment::Several {
+        eprintln!(
+            "umbra: there was no room to keep {} as it was: what was written meanwhile may be in the copy in part",
+            shown(&path)
+        );
     }
-    report(context, done, meter.finish())
+    // A report would mix with the file.
+    if stdout { Ok(()) } else { report(context, done, elapsed) }
 }
 
 fn is_stream(path: &Path) -> bool {
@@ -74,6 +77,7 @@ fn report(context: &Context, done: Transferred, elapsed: Duration) -> Outcome {
     let rate = done.data as f64 / seconds.max(1e-9);
     let fields = json!({
         "size": done.size, "data": done.data, "elapsed_s": seconds, "bytes_per_second": rate.round() as u64,
+        "one_moment": done.moment == Moment::One,
     });
     context.format.report(fields, || {
         format!(

@@ -37,6 +37,9 @@ const EVENT_SIZE: usize = 8;
 const BUFFERS: usize = 32;
 /// Packets without payload under way at once.
 const CONTROLS: usize = SIZE - 2 * BUFFERS;
+/// Receive buffers that get blocks after a server would have taken some over. It says so with each packet, and there are several between
+/// two exchanges.
+const WISH: usize = 16;
 /// Headers are this far apart.
 const HEADER_STEP: usize = 64;
 /// Bytes of an event (5.10.6.7).
@@ -221,7 +224,7 @@ impl Vsock {
     }
 
     /// Gives buffers back to the device that were held for other memory. `exchange` gets back what the volume has lent
-    /// and the device has filled, and with `Want::Blocks` lends another run, if it can.
+    /// and the device has filled, and with `Want::Blocks` lends another run, or the same once more, if it can.
     pub fn exchange(&mut self, mut exchange: impl FnMut(Option<Block>, Want) -> Option<Block>) {
         let mut buffers = core::mem::take(&mut self.exchanging);
         for mut buffer in buffers.drain(..) {
@@ -229,8 +232,8 @@ impl Vsock {
             self.wanted = self.wanted.saturating_sub(1);
             let had = buffer.blocks.take();
             if let Some(run) = exchange(had, want) {
-                // SAFETY: the run was lent just now; its memory is this buffer's until it is given back. What a file takes over of
-                // it is not looked at through the buffer any more.
+                // SAFETY: the run is lent; its memory is this buffer's until it is given back. What a file takes over of it is not
+                // looked at through the buffer any more.
                 if let Some(memory) = unsafe { nvdimm::lent_memory(run) } {
                     let before = core::mem::replace(&mut buffer.payload, memory);
                     if had.is_none() {
@@ -362,7 +365,7 @@ impl Device for Vsock {
     }
 
     fn want_blocks(&mut self) {
-        self.wanted = BUFFERS;
+        self.wanted = WISH;
     }
 
     fn take(&mut self) -> Option<Buffer> {

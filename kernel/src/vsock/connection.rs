@@ -149,9 +149,9 @@ pub(super) struct Polled<'a, D: Device> {
     local: Cid,
     /// Bytes of a packet that was just received, behind those in the queue: they are
     /// looked at where they lie, and only what is left of them is copied.
-    lent: &'a [u8],
+    arrived: &'a [u8],
     /// How many they were at first, and the blocks that they lie in.
-    lent_len: usize,
+    arrived_len: usize,
     blocks: Option<Block>,
     /// The server could take over what comes, if it came in blocks.
     wants_blocks: bool,
@@ -178,7 +178,7 @@ pub(super) struct Outcome {
 
 /// What a packet brought.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lent<'a> {
+pub(super) struct Arrived<'a> {
     pub bytes: &'a [u8],
     /// The blocks that they lie in, from the start of this one on.
     pub blocks: Option<Block>,
@@ -190,7 +190,7 @@ impl<'a, D: Device> Polled<'a, D> {
         pool: &'a mut Pool,
         device: &'a mut D,
         local: Cid,
-        lent: Lent<'a>,
+        arrived: Arrived<'a>,
     ) -> Self {
         connection.lacking = Lacking::default();
         Self {
@@ -198,9 +198,9 @@ impl<'a, D: Device> Polled<'a, D> {
             pool,
             device,
             local,
-            lent: lent.bytes,
-            lent_len: lent.bytes.len(),
-            blocks: lent.blocks,
+            arrived: arrived.bytes,
+            arrived_len: arrived.bytes.len(),
+            blocks: arrived.blocks,
             wants_blocks: false,
             open: None,
             quota: super::BUFFERS_A_TURN,
@@ -217,7 +217,7 @@ impl<'a, D: Device> Polled<'a, D> {
         let keep = !self.close && self.connection.closing == Closing::Open;
         let mut overflow = false;
         if keep {
-            overflow = self.connection.queue.push(self.pool, self.lent).is_err();
+            overflow = self.connection.queue.push(self.pool, self.arrived).is_err();
         } else {
             self.consume(usize::MAX);
         }
@@ -268,23 +268,24 @@ impl<'a, D: Device> Polled<'a, D> {
 
 impl<D: Device> Stream for Polled<'_, D> {
     fn received(&self) -> &[u8] {
-        if self.connection.queue.is_empty() { self.lent } else { self.connection.queue.front(self.pool) }
+        if self.connection.queue.is_empty() { self.arrived } else { self.connection.queue.front(self.pool) }
     }
 
     fn available(&self) -> usize {
-        self.connection.queue.len() + self.lent.len()
+        self.connection.queue.len() + self.arrived.len()
     }
 
     fn consume(&mut self, n: usize) {
         let queued = self.connection.queue.drop_front(self.pool, n);
-        let lent = (n - queued).min(self.lent.len());
-        self.lent = &self.lent[lent..];
-        self.connection.receive.consume(queued + lent);
+        let arrived = (n - queued).min(self.arrived.len());
+        self.arrived = &self.arrived[arrived..];
+        self.connection.receive.consume(queued + arrived);
     }
 
     fn received_in(&mut self) -> Option<Block> {
-        let behind = (self.lent_len - self.lent.len()) as u64;
-        if self.lent.is_empty() || !self.connection.queue.is_empty() || !behind.is_multiple_of(BLOCK_SIZE) {
+        let behind = (self.arrived_len - self.arrived.len()) as u64;
+        if self.arrived.is_empty() || !self.connection.queue.is_empty() || !behind.is_multiple_of(BLOCK_SIZE)
+        {
             return None;
         }
         self.wants_blocks = true;

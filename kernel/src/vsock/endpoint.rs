@@ -2,7 +2,7 @@
 
 mod ending;
 
-use super::connection::{Closing, Connection, Lent, Polled};
+use super::connection::{Arrived, Closing, Connection, Polled};
 use super::device::{Device, PAYLOAD, Packet, Room};
 use super::packet::{HEADER_LEN, Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
 use super::pool::{Pool, chunks_of};
@@ -147,7 +147,7 @@ impl<S> Endpoint<S> {
             let Some(slot) = self.ready.pop_front() else { break };
             if let Some(entry) = self.table.get_mut(slot) {
                 entry.connection.is_ready = false;
-                self.run(slot, Lent::default(), device, handler);
+                self.run(slot, Arrived::default(), device, handler);
             }
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -240,7 +240,7 @@ impl<S> Endpoint<S> {
                     slot,
                     operation,
                     &header,
-                    Lent { bytes: payload, blocks: packet.buffer.blocks },
+                    Arrived { bytes: payload, blocks: packet.buffer.blocks },
                     device,
                     handler,
                 );
@@ -285,7 +285,7 @@ impl<S> Endpoint<S> {
         slot: Slot,
         operation: Operation,
         header: &Header,
-        payload: Lent<'_>,
+        payload: Arrived<'_>,
         device: &mut D,
         handler: &mut H,
     ) {
@@ -347,7 +347,7 @@ impl<S> Endpoint<S> {
             let Some(slot) = self.starved.pop_front() else { return };
             let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { continue };
             connection.is_starved = false;
-            self.run(slot, Lent::default(), device, handler);
+            self.run(slot, Arrived::default(), device, handler);
             if let Some(Entry { connection, .. }) = self.table.get_mut(slot)
                 && connection.lacking.buffer
                 && !connection.took_buffer
@@ -360,11 +360,11 @@ impl<S> Endpoint<S> {
         }
     }
 
-    /// Gives a server its turn. `lent` are bytes that just came in.
+    /// Gives a server its turn. `arrived` is what just came in.
     fn run<D: Device, H: Handler<Server = S>>(
         &mut self,
         slot: Slot,
-        lent: Lent<'_>,
+        arrived: Arrived<'_>,
         device: &mut D,
         handler: &mut H,
     ) {
@@ -372,7 +372,7 @@ impl<S> Endpoint<S> {
         if !connection.gone && connection.closing != Closing::Open {
             return;
         }
-        let mut polled = Polled::new(connection, &mut self.pool, device, self.local, lent);
+        let mut polled = Polled::new(connection, &mut self.pool, device, self.local, arrived);
         let progress = handler.poll(server, &mut polled);
         let outcome = polled.finish();
         let again = progress == Progress::Again || outcome.again;

@@ -1,6 +1,6 @@
 //! Connections: made, refused, ended; their turns, windows and credit.
 
-use super::super::connection::{Connection, Lent, Polled};
+use super::super::connection::{Arrived, Connection, Polled};
 use super::super::table::Key;
 use super::*;
 
@@ -333,8 +333,8 @@ fn a_server_is_told_which_blocks_it_was_received_into() {
     let mut connection = Connection::new(Key { peer: Address { cid: HOST, port: Port(1) }, port: Port(23) });
     connection.receive.grow(1 << 20);
     connection.receive.receive(12_288).unwrap();
-    let lent = Lent { bytes: &[1; 12_288], blocks: Some(Block(100)) };
-    let mut stream = Polled::new(&mut connection, &mut pool, &mut device, GUEST, lent);
+    let arrived = Arrived { bytes: &[1; 12_288], blocks: Some(Block(100)) };
+    let mut stream = Polled::new(&mut connection, &mut pool, &mut device, GUEST, arrived);
     for block in [100, 101, 102] {
         assert_eq!(stream.received_in(), Some(Block(block)));
         stream.consume(4096);
@@ -344,8 +344,8 @@ fn a_server_is_told_which_blocks_it_was_received_into() {
     // Behind what waits in the pool, nothing is looked at where it came.
     connection.queue.push(&mut pool, b"before").unwrap();
     connection.receive.receive(6 + 4096).unwrap();
-    let lent = Lent { bytes: &[1; 4096], blocks: Some(Block(100)) };
-    let mut stream = Polled::new(&mut connection, &mut pool, &mut device, GUEST, lent);
+    let arrived = Arrived { bytes: &[1; 4096], blocks: Some(Block(100)) };
+    let mut stream = Polled::new(&mut connection, &mut pool, &mut device, GUEST, arrived);
     assert_eq!(stream.received_in(), None);
     assert_eq!(stream.received(), b"before");
     stream.consume(6);
