@@ -7,7 +7,7 @@
 use crate::arch::clock;
 use crate::board::Board;
 use crate::mm::frames;
-use crate::virtio::{self, Vsock, Want};
+use crate::virtio::{self, Vsock};
 use crate::vsock::{
     Address, BASE_CHUNKS, CHUNK, Endpoint, Handler, Millis, Next, Page, Pool, Port, Statistics,
 };
@@ -73,17 +73,10 @@ pub fn poll(mut board: Option<&mut Board>) -> bool {
         endpoint.transport_reset(device.cid());
     }
     let next = endpoint.poll(device, &mut Servers(board.as_deref_mut()), now());
-    if device.exchanges()
+    if device.is_unsettled()
         && let Some(board) = board
     {
-        board.volume(|volume| {
-            device.exchange(|had, want| {
-                if let Some(run) = had {
-                    volume.take_back(run);
-                }
-                if want == Want::Blocks { volume.lend() } else { None }
-            });
-        });
+        board.volume(|volume| device.settle(volume));
     }
     match next {
         Next::Now => true,

@@ -226,7 +226,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Lends [`LENT_RUN`] free blocks that follow each other to a device that receives into them: [`Volume::write_received`]
+    /// Lends [`LENT_RUN`](super::LENT_RUN) free blocks that follow each other to a device that receives into them: [`Volume::write_received`]
     /// takes them over. They count as free, but nothing else gets them until they are [taken back](Volume::take_back). `None`: receive
     /// elsewhere.
     pub fn lend(&mut self) -> Option<Block> {

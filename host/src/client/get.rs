@@ -26,7 +26,7 @@ pub(super) const CHUNK: usize = 512 << 10;
 /// Zeros for a stream, which has no holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Where [`get`] writes.
+/// Where [`get()`] writes.
 pub(super) enum Target<'t> {
     /// A file: holes are left out.
     File(&'t fs::File),

@@ -14,7 +14,7 @@
 //! Responses come in the order of the requests, so several requests may be on their way:
 //! [`Client::send`] queues one, and [`Client::receive`] takes the next answer. A client that
 //! keeps sending without receiving must bound what it has in flight: the guest stops reading
-//! when its answers are not taken. [`put`] and [`get`] do that for whole files.
+//! when its answers are not taken. [`put()`] and [`get()`] do that for whole files.
 //!
 //! | file          | what                                            |
 //! |---------------|-------------------------------------------------|

@@ -17,4 +17,4 @@ mod vsock;
 
 pub use hal::page;
 pub use pci::Error;
-pub use vsock::{Vsock, Want};
+pub use vsock::Vsock;

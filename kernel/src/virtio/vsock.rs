@@ -15,8 +15,11 @@
 
 use super::hal::{KernelHal, shared};
 use super::pci::{self, Doorbell, Error};
+use crate::dax::Volume;
 use crate::nvdimm;
-use crate::vsock::{Buffer, Busy, Cid, Device, HEADER_LEN, Header, PAYLOAD, Packet, Room};
+use crate::vsock::{
+    Buffer, Busy, Cid, Device, Exchange, HEADER_LEN, Header, Lender, Memory, PAYLOAD, Packet, Room,
+};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitflags::bitflags;
@@ -37,9 +40,6 @@ const EVENT_SIZE: usize = 8;
 const BUFFERS: usize = 32;
 /// Packets without payload under way at once.
 const CONTROLS: usize = SIZE - 2 * BUFFERS;
-/// Receive buffers that get blocks after a server would have taken some over. It says so with each packet, and there are several between
-/// two exchanges.
-const WISH: usize = 16;
 /// Headers are this far apart.
 const HEADER_STEP: usize = 64;
 /// Bytes of an event (5.10.6.7).
@@ -60,13 +60,21 @@ bitflags! {
     }
 }
 
-/// What a receive buffer is to get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Blocks of the volume, if it lends some.
-    Blocks,
-    /// Its own memory.
-    Nothing,
+/// Blocks of the volume, to receive into.
+struct Blocks<'a>(&'a mut Volume);
+
+impl Lender for Blocks<'_> {
+    fn lend(&mut self) -> Option<(Block, Memory)> {
+        let run = self.0.lend()?;
+        // SAFETY: the run is lent from here on; its memory is the buffer's that gets it until it is taken back. What a file takes over of
+        // it is not looked at through the buffer any more.
+        let memory = unsafe { nvdimm::lent_memory(run) }?;
+        Some((run, memory))
+    }
+
+    fn take_back(&mut self, run: Block) {
+        self.0.take_back(run);
+    }
 }
 
 /// A packet that the device is sending.
@@ -88,11 +96,8 @@ pub struct Vsock {
     received: u16,
     /// What the device has, by token.
     receiving: Box<[Option<Buffer>; SIZE]>,
-    /// Receive buffers that are to be given to the device with other memory, or had such.
-    exchanging: Vec<Buffer>,
-    /// How many of them are still to get blocks, and RAM for as many as have blocks.
-    wanted: usize,
-    spare: Vec<&'static mut [u8; PAYLOAD]>,
+    /// Receive buffers that are to be given to the device with other memory.
+    exchange: Exchange,
     sending: Box<[Option<Sending>; SIZE]>,
     events: [Option<&'static mut [u8; EVENT_LEN]>; EVENT_SIZE],
     /// What it does not have.
@@ -167,9 +172,7 @@ impl Vsock {
             interrupt,
             received: 0,
             receiving: Box::new([const { None }; SIZE]),
-            exchanging: Vec::with_capacity(BUFFERS),
-            wanted: 0,
-            spare: Vec::with_capacity(BUFFERS),
+            exchange: Exchange::new(BUFFERS),
             sending: Box::new([const { None }; SIZE]),
             events: [const { None }; EVENT_SIZE],
             free: buffers().ok_or(Error::NoMemory)?,
@@ -218,40 +221,16 @@ impl Vsock {
         reset
     }
 
-    /// Whether there are buffers to [exchange](Self::exchange).
-    pub fn exchanges(&self) -> bool {
-        !self.exchanging.is_empty()
+    /// Whether there are receive buffers that wait for [`settle`](Self::settle).
+    pub fn is_unsettled(&self) -> bool {
+        self.exchange.is_pending()
     }
 
-    /// Gives buffers back to the device that were held for other memory. `exchange` gets back what the volume has lent
-    /// and the device has filled, and with `Want::Blocks` lends another run, or the same once more, if it can.
-    pub fn exchange(&mut self, mut exchange: impl FnMut(Option<Block>, Want) -> Option<Block>) {
-        let mut buffers = core::mem::take(&mut self.exchanging);
-        for mut buffer in buffers.drain(..) {
-            let want = if self.wanted > 0 { Want::Blocks } else { Want::Nothing };
-            self.wanted = self.wanted.saturating_sub(1);
-            let had = buffer.blocks.take();
-            if let Some(run) = exchange(had, want) {
-                // SAFETY: the run is lent; its memory is this buffer's until it is given back. What a file takes over of it is not
-                // looked at through the buffer any more.
-                if let Some(memory) = unsafe { nvdimm::lent_memory(run) } {
-                    let before = core::mem::replace(&mut buffer.payload, memory);
-                    if had.is_none() {
-                        self.spare.push(before);
-                    }
-                    buffer.blocks = Some(run);
-                }
-            }
-            if had.is_some() && buffer.blocks.is_none() {
-                let Some(memory) = self.spare.pop() else {
-                    self.break_down("has buffers without memory");
-                    break;
-                };
-                buffer.payload = memory;
-            }
-            self.offer(buffer);
-        }
-        self.exchanging = buffers;
+    /// Gives receive buffers to the device that waited for other memory.
+    pub fn settle(&mut self, volume: &mut Volume) {
+        let mut exchange = core::mem::replace(&mut self.exchange, Exchange::new(0));
+        exchange.settle(&mut Blocks(volume), |buffer| self.offer(buffer));
+        self.exchange = exchange;
         self.notify();
     }
 
@@ -357,15 +336,13 @@ impl Device for Vsock {
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        if self.wanted > 0 || buffer.blocks.is_some() {
-            self.exchanging.push(buffer);
-        } else {
+        if let Some(buffer) = self.exchange.keep(buffer) {
             self.offer(buffer);
         }
     }
 
     fn want_blocks(&mut self) {
-        self.wanted = WISH;
+        self.exchange.want();
     }
 
     fn take(&mut self) -> Option<Buffer> {

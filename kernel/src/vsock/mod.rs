@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `device.rs` | the seam to the device |
+//! | `exchange.rs` | receive buffers between RAM and blocks of the volume |
 //! | `pool.rs` | memory for bytes that were received and not consumed |
 //! | `table.rs` | the connections, found by hash |
 //! | `connection.rs` | the state of one, and the stream that its server sees |
@@ -47,6 +48,7 @@
 mod connection;
 mod device;
 mod endpoint;
+mod exchange;
 mod pool;
 mod table;
 #[cfg(test)]
@@ -54,6 +56,7 @@ mod tests;
 
 pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room, crosses};
 pub use endpoint::{Endpoint, Handler, Next, Statistics};
+pub use exchange::{Exchange, Lender, Memory};
 pub use pool::{CHUNK, Page, Pool};
 pub use umbra_proto::vsock::{Address, Cid, HEADER_LEN, Header, Operation, Port};
 use umbra_proto::vsock::{packet, window};
