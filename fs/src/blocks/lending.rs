@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
+use arrayvec::ArrayVec;
 
 /// Blocks that are lent at a time: they follow each other.
 pub const LENT_RUN: u64 = 16;
@@ -28,7 +29,7 @@ pub struct Lending {
 }
 
 /// Runs that may be lent at once.
-pub(super) const MOST_RUNS: usize = 64;
+const MOST_RUNS: usize = 64;
 
 /// Of what is free, at most one part in this many is lent: a device cannot be asked to give it back.
 const SHARE: u64 = 8;
@@ -36,14 +37,27 @@ const SHARE: u64 = 8;
 /// The record of a block that is lent: nothing refers to it, and it is not free.
 const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
 
+/// What is known of blocks that are lent.
+#[derive(Debug, Default)]
+pub(super) struct Lent {
+    /// The first block of each run.
+    runs: ArrayVec<Block, MOST_RUNS>,
+    /// How many blocks of all runs no file has taken over.
+    pub blocks: u64,
+    /// Runs that came back whole: the next to be lent, if they are still free.
+    returned: ArrayVec<Block, MOST_RUNS>,
+    /// Blocks that files have taken over since mount.
+    taken_over: u64,
+}
+
 impl<P: Pmem> Blocks<P> {
     /// Lends [`LENT_RUN`] blocks; `None` if free blocks are few, or scattered where they are looked for.
     pub fn lend(&mut self) -> Option<Block> {
-        let lent = (self.lent_runs.len() as u64 + 1) * LENT_RUN;
-        if self.lent_runs.is_full() || lent * SHARE > self.free_or_lent() {
+        let lent = (self.lent.runs.len() as u64 + 1) * LENT_RUN;
+        if self.lent.runs.is_full() || lent * SHARE > self.free_or_lent() {
             return None;
         }
-        while let Some(run) = self.returned_runs.pop() {
+        while let Some(run) = self.lent.returned.pop() {
             if self.lend_again(run) {
                 return Some(run);
             }
@@ -51,11 +65,11 @@ impl<P: Pmem> Blocks<P> {
         let cursor = self.cursor;
         for _ in 0..TRIES {
             let run = self.take_run(LENT_RUN, Purpose::Grow, LENT).ok()?;
-            self.lent += run.count;
+            self.lent.blocks += run.count;
             if run.count == LENT_RUN
-                && self.lent_runs.iter().all(|other| other.0.abs_diff(run.first.0) >= LENT_RUN)
+                && self.lent.runs.iter().all(|other| other.0.abs_diff(run.first.0) >= LENT_RUN)
             {
-                self.lent_runs.push(run.first);
+                self.lent.runs.push(run.first);
                 return Some(run.first);
             }
             // It ends with its group, or at a block in use; or some of it is free because a file has taken it over and dropped it, but
@@ -77,25 +91,25 @@ impl<P: Pmem> Blocks<P> {
         self.free -= LENT_RUN;
         // A run is in one group.
         self.free_in[(run.0 / GROUP) as usize] -= LENT_RUN as u16;
-        self.lent += LENT_RUN;
-        self.lent_runs.push(run);
+        self.lent.blocks += LENT_RUN;
+        self.lent.runs.push(run);
         true
     }
 
     /// The device has given a run back: what no file has taken over is free.
     pub fn take_back(&mut self, run: Block) {
-        let Some(at) = self.lent_runs.iter().position(|&first| first == run) else { return };
-        self.lent_runs.swap_remove(at);
-        let before = self.lent;
+        let Some(at) = self.lent.runs.iter().position(|&first| first == run) else { return };
+        self.lent.runs.swap_remove(at);
+        let before = self.lent.blocks;
         (run.0..run.0 + LENT_RUN).for_each(|block| self.free_if_lent(Block(block)));
-        if before - self.lent == LENT_RUN && !self.returned_runs.is_full() {
-            self.returned_runs.push(run);
+        if before - self.lent.blocks == LENT_RUN && !self.lent.returned.is_full() {
+            self.lent.returned.push(run);
         }
     }
 
     /// Takes back all runs; what the device still receives goes to blocks that hold nothing.
     pub fn take_back_all(&mut self) {
-        while let Some(&run) = self.lent_runs.last() {
+        while let Some(&run) = self.lent.runs.last() {
             self.take_back(run);
         }
     }
@@ -122,21 +136,21 @@ impl<P: Pmem> Blocks<P> {
             // A record that cannot be read now says nothing: the block stays taken until a rebuild.
             if self.is_lent(block) == Ok(true) {
                 self.set_state(block, 1);
-                self.lent -= 1;
-                self.taken_over += 1;
+                self.lent.blocks -= 1;
+                self.lent.taken_over += 1;
             }
         }
     }
 
     /// What is lent, and what became of it.
     pub fn lending(&self) -> Lending {
-        Lending { lent: self.lent, taken_over: self.taken_over }
+        Lending { lent: self.lent.blocks, taken_over: self.lent.taken_over }
     }
 
     fn free_if_lent(&mut self, block: Block) {
         // As above.
         if self.is_lent(block) == Ok(true) {
-            self.lent -= 1;
+            self.lent.blocks -= 1;
             self.set_state(block, 0);
             self.count_free(block);
         }

@@ -19,6 +19,7 @@ mod content;
 mod lending;
 
 pub(crate) use content::Content;
+use lending::Lent;
 pub use lending::{LENT_RUN, Lending};
 
 use crate::error::{Error, Result};
@@ -26,9 +27,9 @@ use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
 use crate::pmem::{Pmem, Poisoned};
 use crate::stage::{Durable, Published, Retire};
 use crate::types::{BLOCK_SIZE, Block};
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::ops::Range;
 
 /// More references than can be counted.
@@ -126,13 +127,8 @@ pub(crate) struct Blocks<P> {
     cursor: u64,
     /// Head and number of the blocks that wait to be reclaimed.
     pending: Option<Block>,
-    /// The first block of each run that is lent, and how many blocks of all runs no file has taken over.
-    lent_runs: ArrayVec<Block, { lending::MOST_RUNS }>,
-    lent: u64,
-    /// Runs that came back whole: the next to be lent, if they are still free.
-    returned_runs: ArrayVec<Block, { lending::MOST_RUNS }>,
-    /// Blocks that files have taken over since mount.
-    taken_over: u64,
+    /// What is lent. Out of line: what the page-fault path looks at lies close together.
+    lent: Box<Lent>,
     /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode went.
     pub epoch: u64,
 }
@@ -159,17 +155,14 @@ impl<P: Pmem> Blocks<P> {
             shared: 0,
             cursor: geometry.first,
             pending: None,
-            lent_runs: ArrayVec::new(),
-            lent: 0,
-            returned_runs: ArrayVec::new(),
-            taken_over: 0,
+            lent: Box::default(),
             epoch: 0,
         }
     }
 
     /// Free blocks, those of the reserve and those that are lent included.
     pub fn free_or_lent(&self) -> u64 {
-        self.free + self.lent
+        self.free + self.lent.blocks
     }
 
     /// Blocks with more than one reference.
