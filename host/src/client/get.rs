@@ -164,7 +164,10 @@ fn data_runs(client: &mut Client, file: &File, from: u64, to: u64) -> Result<Vec
         let Some(block) = extent.block.filter(|_| !extent.is_zero() && start < end) else { continue };
         let in_image = block.saturating_mul(block_size).saturating_add(start - extent.offset);
         match runs.last_mut() {
-            Some(last) if last.end == start && last.in_image + (last.end - last.start) == in_image => {
+            Some(last)
+                if last.end == start
+                    && last.in_image.checked_add(last.end - last.start) == Some(in_image) =>
+            {
                 last.end = end;
             }
             _ => runs.push(Run { start, end, in_image }),

@@ -46,7 +46,9 @@ impl Image {
             end = run.end;
             for at in (run.start..run.end).step_by(CHUNK) {
                 let piece = &mut bytes[..(run.end - at).min(CHUNK as u64) as usize];
-                self.file.read_exact_at(piece, run.in_image + (at - run.start)).map_err(source_failed)?;
+                // What a server says may be beyond everything; that is no place in a file.
+                let from = run.in_image.saturating_add(at - run.start);
+                self.file.read_exact_at(piece, from).map_err(source_failed)?;
                 let written = match target {
                     Target::File(file) => file.write_all_at(piece, at),
                     Target::Stream(stream) => stream.write_all(piece),

@@ -239,7 +239,10 @@ pub(super) fn copy_out(
             Err(_) => break,
         }
     }
-    let mut buffer = vec![0; if done < len { COPY_PIECE.min(len - done) } else { 0 }];
+    if done == len {
+        return Ok(Copied { done, error: None });
+    }
+    let mut buffer = vec![0; COPY_PIECE.min(len - done)];
     while done < len {
         let piece = &mut buffer[..COPY_PIECE.min(len - done)];
         match source.read_at(piece, offset + done as u64) {

@@ -28,6 +28,8 @@ struct Guest {
     /// What the NVDIMM is said to begin with.
     identity: Option<[u8; IDENTITY_LEN]>,
     reads: u64,
+    /// Say that all blocks are at the end of all numbers.
+    far_out: bool,
 }
 
 impl Guest {
@@ -111,6 +113,7 @@ impl Guest {
                         // In the image they lie apart, each at a place that can be told.
                         let block =
                             self.blocks.contains_key(&offset).then_some(IMAGE_STEP * (1 + offset / BLOCK));
+                        let block = if self.far_out { block.map(|_| u64::MAX) } else { block };
                         Extent { offset, len: BLOCK, block, unwritten: false, shared: false }
                     })
                     .collect();
@@ -334,6 +337,23 @@ fn blocks_are_read_in_the_image_if_it_is_the_servers() {
         assert_eq!(got.unwrap(), sent.unwrap());
         assert!(std::fs::read(&out).unwrap() == expected && streamed == expected);
     }
+}
+
+#[test]
+fn blocks_beyond_all_numbers_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = [7; IDENTITY_LEN];
+    let mut guest = Guest { identity: Some(identity), far_out: true, size: 8 * BLOCK, ..Guest::default() };
+    for index in 0..8 {
+        guest.blocks.insert(index * BLOCK, vec![1; BLOCK as usize]);
+    }
+    let path = folder.path().join("image");
+    std::fs::write(&path, identity).unwrap();
+    let (mut client, _guest) = connect_to(guest);
+    client.image = Some(path);
+    let error = get(&mut client, b"/f", None, &mut io::sink(), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read a block in the image of the NVDIMM"), "{error}");
+    client.ping().unwrap();
 }
 
 #[test]
