@@ -27,9 +27,10 @@ fn requests(random: &mut Random, style: Style) -> Vec<u8> {
     for cookie in 0..1 + random.below(20) as u64 {
         let command = Command(random.below(10) as u16);
         let flags = if random.below(3) == 0 { 1 << random.below(7) } else { 0 };
-        let payload = style == Style::Extended && (command == Command::WRITE || random.below(8) == 0);
+        let often = if command == Command::WRITE { 2 } else { 8 };
+        let payload = style == Style::Extended && random.below(often) == 0;
         let flags = if payload { flags | 32 } else { flags };
-        let carries = payload || style != Style::Extended && command == Command::WRITE;
+        let carries = payload || command == Command::WRITE;
         let length = if carries { random.below(12_000) as u64 } else { length(random) };
         let request = Request { flags, command, cookie, offset: offset(random), length };
         match style {

@@ -2,25 +2,12 @@
 
 mod common;
 
-use common::nbd::{Connection, NOW, machine_with, pattern};
+use common::nbd::{Connection, NOW, STYLES, content, ino, machine_with, pattern};
 use umbra_proto::nbd::{Command, Errno, Status, Style, allocation, command_flags as flag};
 use umbra_server::Stream;
 use umbra_server::testing::SoftPlatform;
 
-const STYLES: [Style; 3] = [Style::Simple, Style::Structured, Style::Extended];
 const BLOCK: usize = 4096;
-
-fn ino(m: &mut SoftPlatform, path: &[u8]) -> umbra_fs::Ino {
-    m.machine.volume.resolve(path).unwrap()
-}
-
-fn content(m: &mut SoftPlatform, path: &[u8]) -> Vec<u8> {
-    let ino = ino(m, path);
-    let size = m.machine.volume.attributes(ino).unwrap().size as usize;
-    let mut bytes = vec![0; size];
-    assert_eq!(m.machine.volume.read(ino, 0, &mut bytes), Ok(size));
-    bytes
-}
 
 fn clone(m: &mut SoftPlatform, from: &[u8], to: &[u8]) {
     let from = ino(m, from);
@@ -149,33 +136,6 @@ fn errors_are_those_of_the_specification() {
         }
         c.vanish(&mut m);
     }
-}
-
-#[test]
-fn payloads_of_requests_that_fail_are_consumed() {
-    let mut m = machine_with(b"disk", &[0; 8192]);
-    let mut c = Connection::open(&mut m, b"disk", Style::Extended);
-    let junk = vec![0x25; 100_000];
-    for command in [Command::READ, Command::TRIM, Command::FLUSH, Command(77), Command::BLOCK_STATUS] {
-        let reply = c.call(&mut m, command, flag::PAYLOAD_LEN, 0, junk.len() as u64, &junk);
-        assert_eq!(reply.errno(), 22, "{command}");
-    }
-    assert_eq!(c.call(&mut m, Command::WRITE, 0, 0, 512, &[]).errno(), 22, "a write without payload");
-    assert_eq!(c.read(&mut m, 0, 8192), [0; 8192]);
-    // More than 32 MiB of payload is not waited for.
-    let (_, bytes) = c.client.request(Command::WRITE, flag::PAYLOAD_LEN, 0, (32 << 20) + 1, &[]);
-    c.run(&mut m, &bytes);
-    assert!(c.wire.is_closed());
-
-    let mut m = SoftPlatform::new(64, 4);
-    let root = m.machine.volume.root();
-    let big = m.machine.volume.create(root, b"big", 0o644, NOW).unwrap();
-    m.machine.volume.truncate(big, 1 << 30, NOW).unwrap();
-    let mut c = Connection::open(&mut m, b"big", Style::Simple);
-    let payload = vec![7; (32 << 20) + 1];
-    assert_eq!(c.write(&mut m, 0, 0, &payload).errno(), 22);
-    assert_eq!(c.call(&mut m, Command::READ, 0, 0, (32 << 20) + 1, &[]).errno(), 22);
-    assert_eq!(c.read(&mut m, 0, 16), [0; 16]);
 }
 
 #[test]

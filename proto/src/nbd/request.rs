@@ -1,7 +1,7 @@
 //! Requests ("Request message", "Request types", "Command flags").
 
 use super::option::numbers;
-use super::{BadMagic, Fields, Reader};
+use super::{BadMagic, Fields, Reader, Style};
 use core::fmt;
 
 /// Bytes of a compact request.
@@ -112,6 +112,23 @@ impl Request {
         Ok(Request { flags, command: Command(command), cookie, offset, length })
     }
 
+    /// Bytes of payload that follow the request.
+    ///
+    /// A write carries its payload in every style, whatever its flag says: QEMU's client leaves the flag out with
+    /// extended headers. Any other request carries a payload if its flag says so, which only an extended
+    /// request can say.
+    pub fn payload(&self, style: Style) -> u64 {
+        let flagged = style == Style::Extended && self.has(command_flags::PAYLOAD_LEN);
+        if flagged || self.command == Command::WRITE { self.length } else { 0 }
+    }
+
+    /// Whether the length is that of a payload, and says nothing of a range.
+    pub fn length_is_payload_only(&self, style: Style) -> bool {
+        style == Style::Extended
+            && self.command == Command::BLOCK_STATUS
+            && self.has(command_flags::PAYLOAD_LEN)
+    }
+
     /// Whether a flag is set.
     pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
@@ -121,6 +138,23 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_carries_a_payload_and_others_if_an_extended_flag_says_so() {
+        let styles = [Style::Simple, Style::Structured, Style::Extended];
+        let len = |command, flags, style| {
+            Request { flags, command, cookie: 0, offset: 0, length: 9 }.payload(style)
+        };
+        for style in styles {
+            assert_eq!(len(Command::WRITE, 0, style), 9);
+            assert_eq!(len(Command::WRITE, command_flags::PAYLOAD_LEN, style), 9);
+            for other in (0..9).filter(|n| *n != 1).map(Command) {
+                assert_eq!(len(other, !command_flags::PAYLOAD_LEN, style), 0, "{other}");
+                let flagged = if style == Style::Extended { 9 } else { 0 };
+                assert_eq!(len(other, command_flags::PAYLOAD_LEN, style), flagged, "{other}");
+            }
+        }
+    }
 
     #[test]
     fn both_forms_to_the_byte() {

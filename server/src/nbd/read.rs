@@ -116,19 +116,15 @@ impl Transmission {
 
     /// Starts a request.
     fn begin<M: Platform>(&mut self, request: Request, machine: &mut M) -> Step {
-        let carries = match self.style {
-            Style::Extended => request.has(flag::PAYLOAD_LEN),
-            _ => request.command == Command::WRITE,
-        };
-        let payload = if carries { request.length } else { 0 };
-        if self.style == Style::Extended && payload > MAX_PAYLOAD.into() {
-            return Step::Broken;
-        }
         if request.command == Command::DISC {
             self.input = Input::End;
             return Step::Went(0);
         }
-        match self.admit(&request, carries, machine) {
+        let payload = request.payload(self.style);
+        if self.style == Style::Extended && payload > MAX_PAYLOAD.into() {
+            return Step::Broken;
+        }
+        match self.admit(&request, machine) {
             Ok(Begun::Write) => {
                 self.input = Input::Write(Write::new(&request));
             }
@@ -145,12 +141,7 @@ impl Transmission {
     }
 
     /// Whether a request is allowed, and what comes of it.
-    fn admit<M: Platform>(
-        &mut self,
-        request: &Request,
-        carries: bool,
-        machine: &mut M,
-    ) -> Result<Begun, Failure> {
+    fn admit<M: Platform>(&mut self, request: &Request, machine: &mut M) -> Result<Begun, Failure> {
         let Request { command, offset, length, .. } = *request;
         let structured = self.style != Style::Simple;
         let extended = self.style == Style::Extended;
@@ -176,8 +167,8 @@ impl Transmission {
             return refuse(Errno::EPERM, "the export is read-only");
         }
         // The length of a block status with a payload is in the payload.
-        let ranged = !(carries && command == Command::BLOCK_STATUS);
-        if ranged && offset.checked_add(length).is_none_or(|end| end > self.size) {
+        let filtered = request.length_is_payload_only(self.style);
+        if !filtered && offset.checked_add(length).is_none_or(|end| end > self.size) {
             return match command {
                 Command::WRITE | Command::WRITE_ZEROES => {
                     refuse(Errno::ENOSPC, "the range goes beyond the end of the export")
@@ -192,8 +183,7 @@ impl Transmission {
             Command::WRITE if length > MAX_PAYLOAD.into() => {
                 return refuse(Errno::EINVAL, "the payload is larger than 32 MiB");
             }
-            Command::WRITE if carries => return Ok(Begun::Write),
-            Command::WRITE => return refuse(Errno::EINVAL, "a write has a payload"),
+            Command::WRITE => return Ok(Begun::Write),
             Command::FLUSH if (offset, length) != (0, 0) => {
                 return refuse(Errno::EINVAL, "a flush has neither offset nor length");
             }
@@ -212,10 +202,10 @@ impl Transmission {
                 }
                 range(what)
             }
-            _ if carries && !(8..=MOST_STATUS_PAYLOAD as u64).contains(&length) => {
+            _ if filtered && !(8..=MOST_STATUS_PAYLOAD as u64).contains(&length) => {
                 return refuse(Errno::EINVAL, "the payload is no length with ids of contexts");
             }
-            _ if carries => return Ok(Begun::Contexts),
+            _ if filtered => return Ok(Begun::Contexts),
             _ => self.status(request, length, self.contexts)?,
         };
         Ok(Begun::Work(work))

@@ -1,6 +1,6 @@
 //! A connection of NBD, without a network.
 
-use umbra_fs::Time;
+use umbra_fs::{Ino, Time};
 use umbra_proto::nbd::{
     Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style, transmission_flags,
 };
@@ -10,6 +10,23 @@ use umbra_server::testing::{SoftPlatform, Wire};
 use umbra_server::{Progress, Service, Stream};
 
 pub const NOW: Time = Time(7_000);
+
+/// All that requests and replies can look like.
+pub const STYLES: [Style; 3] = [Style::Simple, Style::Structured, Style::Extended];
+
+/// The inode of a path.
+pub fn ino(m: &mut SoftPlatform, path: &[u8]) -> Ino {
+    m.machine.volume.resolve(path).unwrap()
+}
+
+/// All bytes of a file.
+pub fn content(m: &mut SoftPlatform, path: &[u8]) -> Vec<u8> {
+    let ino = ino(m, path);
+    let size = m.machine.volume.attributes(ino).unwrap().size as usize;
+    let mut bytes = vec![0; size];
+    assert_eq!(m.machine.volume.read(ino, 0, &mut bytes), Ok(size));
+    bytes
+}
 
 /// A machine with a file of these bytes.
 pub fn machine_with(path: &[u8], content: &[u8]) -> SoftPlatform {
