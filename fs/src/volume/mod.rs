@@ -13,6 +13,7 @@
 //! | `names.rs` | create, remove, rename, paths |
 //! | `links.rs` | hard links and symbolic links |
 //! | `clone.rs` | clones of files |
+//! | `scan.rs` | looking for what exists in a tree |
 //! | `splice.rs` | clones of ranges |
 //! | `dedupe.rs` | sharing what is equal |
 //! | `check.rs` | verification of everything |
@@ -32,6 +33,7 @@ mod mount;
 mod names;
 mod punch;
 mod rebuild;
+mod scan;
 mod splice;
 mod write;
 

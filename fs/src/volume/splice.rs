@@ -1,8 +1,9 @@
 //! Clones of ranges: the target's tree is built anew around subtrees of the source.
 //!
-//! Where source and target are aligned alike, whole subtrees are shared; elsewhere entry by
-//! entry. Everything is built first and published with one word, the target's root (with
-//! the size, if that grows), so a range clone happens whole or not at all.
+//! Where source and target are aligned alike at some level, whole subtrees of that level are shared;
+//! elsewhere entry by entry. A hole of the source, whatever its size, is found by the nodes around it, and
+//! becomes a hole of the target, for which no node is made. Everything is built first and published with one
+//! word, the target's root (with the size, if that grows), so a range clone happens whole or not at all.
 
 use super::Volume;
 use crate::blocks::{Content, Fresh, Purpose};
@@ -15,6 +16,7 @@ use crate::path::{height_for, index_at};
 use crate::pmem::Pmem;
 use crate::stage::{Stage, Written};
 use crate::types::*;
+use crate::volume::scan::Found;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 
@@ -41,6 +43,13 @@ impl Splice {
     fn source_of(&self, block: u64) -> u64 {
         block - self.to + self.from
     }
+}
+
+/// A splice that is being built.
+struct Splicing<'a> {
+    splice: &'a Splice,
+    /// The first block of the source that exists at or behind the last one that was asked for.
+    next: u64,
 }
 
 fn overlap(a: u64, b: u64, len: u64) -> bool {
@@ -119,8 +128,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, old) = self.inode_path(dst)?;
         let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
         let tree = old.top.map(|top| (top, old.height));
+        let mut splicing = Splicing { splice, next: self.next_block(splice.source, splice.from)? };
         let mut stage = self.stage();
-        let top = match self.splice_node(&mut stage, splice, height, tree, 0) {
+        let top = match self.splice_node(&mut stage, &mut splicing, height, tree, 0) {
             Ok(top) => top,
             Err(error) => {
                 self.abandon(stage);
@@ -163,21 +173,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn splice_node(
         &mut self,
         stage: &mut Stage<Written>,
-        splice: &Splice,
+        splicing: &mut Splicing<'_>,
         level: u8,
         old: Option<(Pointer, u8)>,
         first: u64,
     ) -> Result<Option<Pointer>> {
+        let splice = splicing.splice;
         let range = first..first + 512u64.pow(level as u32);
         if !splice.touches(&range) {
             return self.keep(stage, level, old);
         }
-        if splice.covers(&range) {
+        let covered = splice.covers(&range);
+        if (covered || old.is_none()) && self.splices_hole(splicing, &range)? {
+            return Ok(None);
+        }
+        if covered {
             let from = splice.source_of(first);
-            // A subtree of the source that lies just so, or a hole, is taken as it is.
-            if from.is_multiple_of(512u64.pow(level as u32))
-                && (level <= splice.source.height || from >= splice.source.capacity())
-            {
+            // A subtree of the source that lies just so is taken as it is.
+            if from.is_multiple_of(512u64.pow(level as u32)) && level <= splice.source.height {
                 let shared = self.subtree(splice.source, FileBlock(from), level)?;
                 if let Some(pointer) = shared {
                     self.blocks.add_reference(pointer.block)?;
@@ -186,25 +199,27 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         debug_assert!(level > 0, "a block is always aligned");
-        let node = self.blocks.allocate(Purpose::Grow)?;
-        stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
-        match self.splice_children(stage, splice, level, old, first, &node) {
-            Ok(()) => Ok(Some(Pointer::to(node.block()))),
+        let mut node = None;
+        match self.splice_children(stage, splicing, level, old, first, &mut node) {
+            Ok(()) => Ok(node.map(|node| Pointer::to(node.block()))),
             Err(error) => {
-                self.blocks.discard(node.block(), Content::Node(level));
+                if let Some(node) = node {
+                    self.blocks.discard(node.block(), Content::Node(level));
+                }
                 Err(error)
             }
         }
     }
 
+    /// Fills a node with subtrees of which some are new; it is made when there is one to refer to.
     fn splice_children(
         &mut self,
         stage: &mut Stage<Written>,
-        splice: &Splice,
+        splicing: &mut Splicing<'_>,
         level: u8,
         old: Option<(Pointer, u8)>,
         first: u64,
-        node: &Fresh,
+        node: &mut Option<Fresh>,
     ) -> Result<()> {
         let span = 512u64.pow(level as u32 - 1);
         for index in 0..512u16 {
@@ -216,12 +231,45 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 None => None,
             };
-            let new = self.splice_node(stage, splice, level - 1, child, first + index as u64 * span)?;
-            if let Some(pointer) = new {
+            let new = self.splice_node(stage, splicing, level - 1, child, first + index as u64 * span)?;
+            let Some(pointer) = new else { continue };
+            if node.is_none() {
+                match self.blocks.allocate(Purpose::Grow) {
+                    Ok(fresh) => {
+                        stage.zero(&mut self.blocks.pmem, &fresh, 0, BLOCK_SIZE);
+                        *node = Some(fresh);
+                    }
+                    Err(error) => {
+                        self.blocks.discard(pointer.block, Content::file_top(level - 1));
+                        return Err(error);
+                    }
+                }
+            }
+            if let Some(node) = node {
                 stage.store_entry(&mut self.blocks.pmem, node, index, pointer.encode(level, index));
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing exists in the source for the splice's part of these blocks of the target.
+    fn splices_hole(&self, splicing: &mut Splicing<'_>, range: &Range<u64>) -> Result<bool> {
+        let splice = splicing.splice;
+        let start = splice.source_of(range.start.max(splice.to));
+        let end = splice.source_of(range.end.min(splice.to + splice.blocks));
+        if splicing.next < start {
+            splicing.next = self.next_block(splice.source, start)?;
+        }
+        Ok(splicing.next >= end)
+    }
+
+    /// The first block of a tree that exists at or behind `from`.
+    fn next_block(&self, root: Root, from: u64) -> Result<u64> {
+        let mut allowance = u64::MAX;
+        match self.seek(root, from, 0, &mut allowance)? {
+            Found::At(block, _) => Ok(block),
+            Found::Nothing | Found::Later(_) => Ok(u64::MAX),
+        }
     }
 
     /// An old subtree that stays, with a new reference, below as many new nodes as it is
