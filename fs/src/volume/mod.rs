@@ -10,7 +10,8 @@
 //! | `write.rs` | write |
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
-//! | `names.rs` | create, remove, rename, paths |
+//! | `paths.rs` | paths |
+//! | `names.rs` | create, remove, rename |
 //! | `links.rs` | hard links and symbolic links |
 //! | `clone.rs` | clones of files |
 //! | `scan.rs` | looking for what exists in a tree |
@@ -18,7 +19,7 @@
 //! | `dedupe.rs` | sharing what is equal |
 //! | `check.rs` | verification of everything |
 //!
-//! Names are byte strings; paths are resolved by the caller with [`Volume::resolve`].
+//! Names are byte strings; paths are resolved by the caller, with [`Volume::resolve`] and its kin.
 //! Operations are atomic and durable at return unless they say otherwise.
 
 mod check;
@@ -31,6 +32,7 @@ pub(crate) mod leaves;
 mod links;
 mod mount;
 mod names;
+mod paths;
 mod punch;
 mod rebuild;
 mod scan;
@@ -42,6 +44,7 @@ pub use dedupe::{Dedupe, Deduped};
 #[cfg(feature = "testing")]
 pub(crate) use mount::claims_clean;
 pub use mount::{FormatOptions, MountError, holds_volume};
+pub use paths::{Component, components};
 
 use crate::blocks::Blocks;
 pub use crate::blocks::{LENT_RUN, Lending};

@@ -1,4 +1,4 @@
-//! Names: create, remove, rename, and paths.
+//! Names: create, remove, rename.
 
 use super::Volume;
 use super::dir::check_name;
@@ -27,43 +27,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let dir = self.dir(dir)?;
         check_name(name)?;
         self.find(dir, name)?.map(|found| found.ino).ok_or(Error::NotFound)
-    }
-
-    /// Finds the inode of a path from the root. Empty components and `.` are skipped,
-    /// `..` goes up; symbolic links are not followed.
-    pub fn resolve(&self, path: &[u8]) -> Result<Ino> {
-        let mut at = self.root();
-        let mut must_be_directory = path.ends_with(b"/");
-        for name in path.split(|&b| b == b'/') {
-            at = match name {
-                b"" | b"." => at,
-                b".." => {
-                    self.dir(at)?;
-                    self.parent_of(at)?
-                }
-                name => self.lookup(at, name)?,
-            };
-            must_be_directory |= name == b".";
-        }
-        if must_be_directory {
-            self.dir(at)?;
-        }
-        Ok(at)
-    }
-
-    /// Splits a path into the directory that holds its last component, and that
-    /// component. `/` alone is `Error::InvalidName`.
-    pub fn resolve_parent<'p>(&self, path: &'p [u8]) -> Result<(Ino, &'p [u8])> {
-        let mut end = path.len();
-        while end > 0 && path[end - 1] == b'/' {
-            end -= 1;
-        }
-        let path = &path[..end];
-        let start = path.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
-        let name = &path[start..];
-        check_name(name)?;
-        // What comes before the name ends in a slash, or is empty: it is a directory.
-        Ok((self.resolve(&path[..start])?, name))
     }
 
     /// Creates an empty file.

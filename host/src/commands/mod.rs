@@ -101,14 +101,18 @@ fn server_path(typed: &OsStr) -> Vec<u8> {
     path
 }
 
-/// A destination: one that ends in `/` is a directory, and gets the last name of the source.
+/// A destination: one that ends in `/`, `.` or `..` is a directory, and gets the last name of the source.
 fn destination(typed: &OsStr, source: &[u8]) -> Outcome<Vec<u8>> {
     let mut path = server_path(typed);
-    if path.last() == Some(&b'/') {
+    let last = path.rsplit(|&byte| byte == b'/').next();
+    if last.is_none_or(|last| matches!(last, b"" | b"." | b"..")) {
         let name = source.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty());
         let name = name.ok_or_else(|| {
             Failure::new(format!("{} is a directory: give the file in it a name", shown(&path)))
         })?;
+        if path.last() != Some(&b'/') {
+            path.push(b'/');
+        }
         path.extend_from_slice(name);
     }
     Ok(path)
@@ -130,6 +134,9 @@ mod tests {
         assert_eq!(at("a", "c").unwrap(), "/a");
         assert_eq!(at("/a/", "/b/c").unwrap(), "/a/c");
         assert_eq!(at("/", "x/").unwrap(), "/x");
+        assert_eq!(at(".", "/b/c").unwrap(), "/./c");
+        assert_eq!(at("/a/..", "/b/c").unwrap(), "/a/../c");
+        assert_eq!(at("/a/.b", "/b/c").unwrap(), "/a/.b");
         assert!(at("/a/", "/").is_err());
     }
 }

@@ -134,7 +134,7 @@ fn mkdir(_: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
     volume(|v| {
-        let (dir, name) = v.resolve_parent(path)?;
+        let (dir, name) = v.resolve_parent_of_directory(path)?;
         v.mkdir(dir, name, 0o755, clock::wall())
     })?;
     Ok(())
@@ -217,8 +217,9 @@ fn rm(_: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
     volume(|v| {
-        let (dir, name) = v.resolve_parent(path)?;
-        let ino = v.lookup(dir, name)?;
+        // Before a slash there has to be a directory.
+        let ino = v.resolve(path)?;
+        let (dir, name) = v.resolve_parent_of_directory(path)?;
         match v.attributes(ino)?.kind {
             Kind::Directory => v.rmdir(dir, name, clock::wall()),
             _ => v.unlink(dir, name, clock::wall()),
@@ -230,8 +231,7 @@ fn mv(_: &mut Session, mut args: Args<'_>) -> Done {
     let (from, to) = (args.word("FROM")?, args.word("TO")?);
     args.end()?;
     volume(|v| {
-        let (dir, name) = v.resolve_parent(from)?;
-        let (to_dir, to_name) = v.resolve_parent(to)?;
+        let [(dir, name), (to_dir, to_name)] = v.resolve_rename(from, to)?;
         v.rename(dir, name, to_dir, to_name, clock::wall())
     })
 }

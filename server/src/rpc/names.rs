@@ -6,7 +6,7 @@ use super::failure::{During, Failure, Shown};
 use super::listing::Listing;
 use crate::platform::Platform;
 use alloc::vec::Vec;
-use umbra_fs::{Attributes, Error, Ino, Kind, SetAttributes, Time};
+use umbra_fs::{Attributes, Component, Error, Ino, Kind, SetAttributes, Time, components};
 use umbra_proto::rpc::{self, ErrorCode};
 
 /// Permission bits that exist.
@@ -163,17 +163,17 @@ pub fn make_directory<M: Platform>(machine: &mut M, r: rpc::MakeDirectory) -> Re
     let ino = machine
         .volume(|v| {
             if !r.parents {
-                let (dir, name) = v.resolve_parent(r.path)?;
+                let (dir, name) = v.resolve_parent_of_directory(r.path)?;
                 return v.mkdir(dir, name, mode, now);
             }
             // The directories from the root to here; walked with memory, so that a long path
             // with many `..` costs no more than its length.
             let mut way: Vec<Ino> = Vec::new();
-            for name in r.path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
-                if name == b".." {
+            for component in components(r.path) {
+                let Component::Name(name) = component else {
                     way.pop();
                     continue;
-                }
+                };
                 let dir = way.last().copied().unwrap_or(v.root());
                 way.push(match v.lookup(dir, name) {
                     Ok(ino) if v.attributes(ino)?.kind == Kind::Directory => ino,
@@ -191,16 +191,13 @@ pub fn make_directory<M: Platform>(machine: &mut M, r: rpc::MakeDirectory) -> Re
 /// Removes the name of a file.
 pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failure> {
     checked_path(r.path)?;
-    if let Ok(ino) = machine.volume(|v| v.resolve(r.path)) {
-        check_name_unused(machine, ino, format_args!("remove {}", Shown(r.path)))?;
+    let what = format_args!("remove {}", Shown(r.path));
+    let (dir, name) = machine.volume(|v| v.resolve_parent(r.path)).during(what)?;
+    if let Ok(ino) = machine.volume(|v| v.lookup(dir, name)) {
+        check_name_unused(machine, ino, what)?;
     }
     let now = machine.now();
-    machine
-        .volume(|v| {
-            let (dir, name) = v.resolve_parent(r.path)?;
-            v.unlink(dir, name, now)
-        })
-        .during(format_args!("remove {}", Shown(r.path)))
+    machine.volume(|v| v.unlink(dir, name, now)).during(what)
 }
 
 /// Removes an empty directory.
@@ -209,7 +206,7 @@ pub fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -
     let now = machine.now();
     machine
         .volume(|v| {
-            let (dir, name) = v.resolve_parent(r.path)?;
+            let (dir, name) = v.resolve_parent_of_directory(r.path)?;
             v.rmdir(dir, name, now)
         })
         .during(format_args!("remove the directory {}", Shown(r.path)))
@@ -219,21 +216,17 @@ pub fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -
 pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
-    let now = machine.now();
+    let what = format_args!("rename {} to {}", Shown(r.from), Shown(r.to));
+    let [(dir, name), (to_dir, to_name)] = machine.volume(|v| v.resolve_rename(r.from, r.to)).during(what)?;
     // What is replaced is removed; two names of one file are not.
-    let ends = machine.volume(|v| (v.resolve(r.from), v.resolve(r.to)));
+    let ends = machine.volume(|v| (v.lookup(dir, name), v.lookup(to_dir, to_name)));
     if let (Ok(from), Ok(to)) = ends
         && from != to
     {
-        check_name_unused(machine, to, format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))?;
+        check_name_unused(machine, to, what)?;
     }
-    machine
-        .volume(|v| {
-            let (dir, name) = v.resolve_parent(r.from)?;
-            let (to_dir, to_name) = v.resolve_parent(r.to)?;
-            v.rename(dir, name, to_dir, to_name, now)
-        })
-        .during(format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))
+    let now = machine.now();
+    machine.volume(|v| v.rename(dir, name, to_dir, to_name, now)).during(what)
 }
 
 /// Adds a name for a file.
