@@ -375,13 +375,13 @@ impl umbra_fs::Pmem for Nvdimm {
         let to = self.to(at, bytes.len() as u64);
         // SAFETY: `to` checked the range. It does not overlap what is written: that is the kernel's memory, or blocks that are
         // lent, and no block that is written to is.
-        unsafe { copy::chosen().copy(to, bytes.as_ptr(), bytes.len()) };
+        unsafe { copy::write(to, bytes.as_ptr(), bytes.len()) };
     }
 
     fn zero(&mut self, at: u64, len: u64) {
         let to = self.to(at, len);
-        // SAFETY: `to` checked the range, whose alias is writable.
-        unsafe { to.write_bytes(0, len as usize) };
+        // SAFETY: `to` checked the range, whose alias is writable; the NVDIMM is whole pages.
+        unsafe { copy::zero(to, len as usize) };
     }
 
     #[inline]

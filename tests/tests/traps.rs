@@ -36,3 +36,12 @@ fn each_breakage_is_caught_and_reported_as_what_it_is() {
     }
     assert!(vm.console("check").lines().count() > 0);
 }
+
+#[test]
+fn copies_are_right_and_no_store_to_persistent_memory_tears_a_word() {
+    let vm = Machine::nvdimm("16M").feature("test-commands").prepare();
+    vm.up();
+    vm.console("test-copies");
+    let said = vm.console("test-words");
+    assert!(said.contains("no word was torn in"), "{said}");
+}

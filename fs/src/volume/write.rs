@@ -196,8 +196,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.write_parts(ino, offset, [bytes, &[]], now)
     }
 
-    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one.
+    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one. Each piece is stored by itself, so the
+    /// seam must not be within an aligned word of the file, of which nobody ever sees a half.
     pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
+        let seam = offset.wrapping_add(parts[0].len() as u64);
+        if !parts[1].is_empty() && !seam.is_multiple_of(8) {
+            return Err(Error::Invalid("the seam of a write is within a word"));
+        }
         self.write_source(ino, offset, Source::Bytes(parts), now)
     }
 

@@ -6,8 +6,12 @@
 //! calls by name) jump through what was chosen. Until then it is the loop. All of it is
 //! assembly, so that no compiler turns the inside of `memcpy` into a call of `memcpy`.
 //!
-//! [`try_copy`] is the same for loads and stores through windows: their page faults are
-//! resolved, and if one cannot be, the copy ends early instead of the kernel.
+//! [`load`] and [`store`] are the same through windows: their page faults are resolved, and if one cannot be, the copy ends
+//! early instead of the kernel.
+//!
+//! What is stored to persistent memory is stored in aligned words of 8 bytes, each by one instruction: after a crash
+//! each is old or new ([`store`], [`write`], [`zero`]). So `rep movsb` is never used for that, and of a word that is
+//! stored in part, the rest is loaded first.
 
 use super::{clock, cpu};
 use core::arch::global_asm;
@@ -91,9 +95,10 @@ global_asm!(
     rep movsb
     .endm
 
-    # Copies bytes until rcx, the place that may fault, is a multiple of 64: no access behind
+    # Copies bytes until rsi, the place that may fault, is a multiple of 64: no access behind
     # that, and no 64 bytes, cross a page, so each is done whole or not at all.
-    .macro align_to_rcx
+    .macro align_source
+    mov rcx, rsi
     neg rcx
     and rcx, 63
     cmp rcx, rdx
@@ -158,23 +163,47 @@ umbra_copy_movsb:
     copy_by_movsb
     ret
 
-    # The same, for accesses that may fail: rax is 0, or 1 if a fault was not resolved.
+    # The same, for loads that may fail: rax is 0, or 1 if a fault was not resolved.
     .balign 16
-umbra_try_moves:
+umbra_load_moves:
     push rbx
     push r12
 umbra_try_start:
-    align_to_rcx
+    align_source
     copy_by_moves
     jmp umbra_try_done
     .balign 16
-umbra_try_movsq_body:
-    align_to_rcx
+umbra_load_movsq_body:
+    align_source
     copy_by_movsq
     jmp umbra_try_done
     .balign 16
-umbra_try_movsb_body:
+umbra_load_movsb_body:
     copy_by_movsb
+    jmp umbra_try_done
+
+    # For stores that may fail, of whole aligned words: they are done upwards, so that all below
+    # the faulting address are done.
+    .balign 16
+umbra_store_moves_body:
+    copy_by_moves
+    jmp umbra_try_done
+    .balign 16
+umbra_store_movsq_body:
+    shr rdx, 3
+    mov rcx, rdx
+    rep movsq
+    jmp umbra_try_done
+
+    # Stores the bits rsi of those that rdx has in the word at rdi, which is aligned; the others
+    # stay. A fault of the load is resolved as one of the store, or there would be two.
+    .balign 16
+umbra_merge_load:
+    mov rax, [rdi]
+    not rdx
+    and rax, rdx
+    or rax, rsi
+    mov [rdi], rax
 umbra_try_end:
 umbra_try_done:
     xor eax, eax
@@ -186,14 +215,26 @@ umbra_try_fixup:
     pop r12
     pop rbx
     ret
-umbra_try_movsq:
+umbra_load_movsq:
     push rbx
     push r12
-    jmp umbra_try_movsq_body
-umbra_try_movsb:
+    jmp umbra_load_movsq_body
+umbra_load_movsb:
     push rbx
     push r12
-    jmp umbra_try_movsb_body
+    jmp umbra_load_movsb_body
+umbra_store_moves:
+    push rbx
+    push r12
+    jmp umbra_store_moves_body
+umbra_store_movsq:
+    push rbx
+    push r12
+    jmp umbra_store_movsq_body
+umbra_merge:
+    push rbx
+    push r12
+    jmp umbra_merge_load
 
     # Ways to fill rdx bytes at rdi with the byte in every byte of rax.
     .balign 16
@@ -236,11 +277,6 @@ umbra_fill_stosq:
     rep stosq
     mov ecx, edx
     and ecx, 7
-    rep stosb
-    ret
-    .balign 16
-umbra_fill_stosb:
-    mov rcx, rdx
     rep stosb
     ret
 
@@ -304,22 +340,25 @@ umbra_fill: .quad umbra_fill_moves
 );
 
 type Copy = unsafe extern "C" fn(*mut u8, *const u8, usize);
-type TryCopy = unsafe extern "C" fn(*mut u8, *const u8, usize, *const u8) -> u64;
+type TryCopy = unsafe extern "C" fn(*mut u8, *const u8, usize) -> u64;
 type Fill = unsafe extern "C" fn();
 
 unsafe extern "C" {
     fn umbra_copy_moves(to: *mut u8, from: *const u8, len: usize);
     fn umbra_copy_movsq(to: *mut u8, from: *const u8, len: usize);
     fn umbra_copy_movsb(to: *mut u8, from: *const u8, len: usize);
-    fn umbra_try_moves(to: *mut u8, from: *const u8, len: usize, may_fault: *const u8) -> u64;
-    fn umbra_try_movsq(to: *mut u8, from: *const u8, len: usize, may_fault: *const u8) -> u64;
-    fn umbra_try_movsb(to: *mut u8, from: *const u8, len: usize, may_fault: *const u8) -> u64;
+    fn umbra_load_moves(to: *mut u8, from: *const u8, len: usize) -> u64;
+    fn umbra_load_movsq(to: *mut u8, from: *const u8, len: usize) -> u64;
+    fn umbra_load_movsb(to: *mut u8, from: *const u8, len: usize) -> u64;
+    fn umbra_store_moves(to: *mut u8, from: *const u8, len: usize) -> u64;
+    fn umbra_store_movsq(to: *mut u8, from: *const u8, len: usize) -> u64;
+    fn umbra_merge(to: *mut u8, bits: u64, mask: u64) -> u64;
     fn umbra_fill_moves();
     fn umbra_fill_stosq();
-    fn umbra_fill_stosb();
     static umbra_try_start: u8;
     static umbra_try_end: u8;
     static umbra_try_fixup: u8;
+    static umbra_merge_load: u8;
     static mut umbra_copy: Copy;
     static mut umbra_fill: Fill;
 }
@@ -329,7 +368,11 @@ pub struct Method {
     /// Its name.
     pub name: &'static str,
     copy: Copy,
-    try_copy: TryCopy,
+    /// Copies whole words to aligned ones.
+    words: Copy,
+    load: TryCopy,
+    /// As `words`.
+    store: TryCopy,
     fill: Fill,
 }
 
@@ -338,11 +381,27 @@ pub static METHODS: [Method; 3] = [
     Method {
         name: "8-byte moves",
         copy: umbra_copy_moves,
-        try_copy: umbra_try_moves,
+        words: umbra_copy_moves,
+        load: umbra_load_moves,
+        store: umbra_store_moves,
         fill: umbra_fill_moves,
     },
-    Method { name: "rep movsq", copy: umbra_copy_movsq, try_copy: umbra_try_movsq, fill: umbra_fill_stosq },
-    Method { name: "rep movsb", copy: umbra_copy_movsb, try_copy: umbra_try_movsb, fill: umbra_fill_stosb },
+    Method {
+        name: "rep movsq",
+        copy: umbra_copy_movsq,
+        words: umbra_copy_movsq,
+        load: umbra_load_movsq,
+        store: umbra_store_movsq,
+        fill: umbra_fill_stosq,
+    },
+    Method {
+        name: "rep movsb",
+        copy: umbra_copy_movsb,
+        words: umbra_copy_movsq,
+        load: umbra_load_movsb,
+        store: umbra_store_movsq,
+        fill: umbra_fill_stosq,
+    },
 ];
 
 static CHOSEN: AtomicUsize = AtomicUsize::new(0);
@@ -361,6 +420,40 @@ impl Method {
     pub unsafe fn copy(&self, to: *mut u8, from: *const u8, len: usize) {
         // SAFETY: the caller's duty.
         unsafe { (self.copy)(to, from, len) }
+    }
+
+    /// As [`write`], this way.
+    ///
+    /// # Safety
+    ///
+    /// As for [`write`].
+    #[inline]
+    pub unsafe fn write(&self, to: *mut u8, from: *const u8, len: usize) {
+        let words = |at, len| {
+            // SAFETY: a part of the ranges that the caller vouches for.
+            unsafe { (self.words)(to.wrapping_add(at), from.wrapping_add(at), len) };
+            Ok(())
+        };
+        // SAFETY: as above.
+        let part = |at, len| unsafe { bits_of(from.wrapping_add(at), len) };
+        // SAFETY: the caller's duty. Nothing faults, so nothing fails.
+        let _ = unsafe { in_words(to, len, part, words) };
+    }
+
+    /// As [`store`], this way.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`].
+    pub unsafe fn store(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Failed> {
+        let words = |at, len| {
+            // SAFETY: a part of the ranges that the caller vouches for.
+            resolved(unsafe { (self.store)(to.wrapping_add(at), from.wrapping_add(at), len) })
+        };
+        // SAFETY: as above.
+        let part = |at, len| unsafe { bits_of(from.wrapping_add(at), len) };
+        // SAFETY: the caller's duty.
+        unsafe { in_words(to, len, part, words) }
     }
 }
 
@@ -405,40 +498,126 @@ pub fn choose(buffer: &mut [u8; 8192]) {
     );
 }
 
-/// Which side of a copy may fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MayFault {
-    /// What is stored to.
-    To,
-    /// What is loaded from.
-    From,
-}
-
 /// A copy ended at a fault that could not be resolved. All bytes below the faulting address
 /// were copied, none from there on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed;
 
-/// Copies like `memcpy`, upwards; a page fault on the given side that cannot be resolved ends
-/// the copy.
-///
-/// # Safety
-///
-/// The side that may not fault is valid for `len` bytes; the other lies in the window area.
-/// No reference into the filesystem is alive: resolving a fault needs it.
-pub unsafe fn try_copy(to: *mut u8, from: *const u8, len: usize, side: MayFault) -> Result<(), Failed> {
-    let may_fault = match side {
-        MayFault::To => to.cast_const(),
-        MayFault::From => from,
-    };
-    // SAFETY: the caller's duty; faults in the window area are handled.
-    let failed = unsafe { (chosen().try_copy)(to, from, len, may_fault) };
+/// What the assembly says of a copy that may fail.
+fn resolved(failed: u64) -> Result<(), Failed> {
     if failed == 0 { Ok(()) } else { Err(Failed) }
 }
 
-/// Where an instruction of [`try_copy`] goes on if its fault cannot be resolved; `None` for
+/// Copies like `memcpy`, upwards, from the window area; a page fault there that cannot be resolved ends the copy.
+///
+/// # Safety
+///
+/// `to` is valid for `len` bytes; `from` lies in the window area. No reference into the filesystem is
+/// alive: resolving a fault needs it.
+pub unsafe fn load(to: *mut u8, from: *const u8, len: usize) -> Result<(), Failed> {
+    // SAFETY: the caller's duty; faults in the window area are handled.
+    resolved(unsafe { (chosen().load)(to, from, len) })
+}
+
+/// Copies like `memcpy`, upwards, to the window area, each aligned word there by one store; a page fault there that
+/// cannot be resolved ends the copy.
+///
+/// # Safety
+///
+/// `from` is valid for `len` bytes; `to` lies in the window area. No reference into the filesystem is
+/// alive: resolving a fault needs it.
+pub unsafe fn store(to: *mut u8, from: *const u8, len: usize) -> Result<(), Failed> {
+    // SAFETY: the caller's duty; faults in the window area are handled.
+    unsafe { chosen().store(to, from, len) }
+}
+
+/// Copies like `memcpy` to persistent memory, each aligned word there by one store.
+///
+/// # Safety
+///
+/// As for `memcpy`; the words that the ends of `to` lie in are valid as a whole.
+#[inline]
+pub unsafe fn write(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: the caller's duty.
+    unsafe { chosen().write(to, from, len) }
+}
+
+/// Fills persistent memory with zeros, each aligned word by one store.
+///
+/// # Safety
+///
+/// `to` is valid for `len` bytes, and so are the words that its ends lie in.
+#[inline]
+pub unsafe fn zero(to: *mut u8, len: usize) {
+    let words = |at, len| {
+        // SAFETY: a part of the range that the caller vouches for. `memset` stores whole words.
+        unsafe { to.wrapping_add(at).write_bytes(0, len) };
+        Ok(())
+    };
+    // SAFETY: the caller's duty. Nothing faults, so nothing fails.
+    let _ = unsafe { in_words(to, len, |_, _| 0, words) };
+}
+
+/// Stores `len` bytes so that each aligned word of the target is stored at once: of the words at the ends the bits that
+/// `part` tells for these bytes, of what is between them whatever `words` does. Both are told where the bytes begin, and how many they are.
+///
+/// # Safety
+///
+/// The words that `to` begins and ends in are valid, or in the window area.
+#[inline(always)]
+unsafe fn in_words(
+    to: *mut u8,
+    len: usize,
+    part: impl Fn(usize, usize) -> u64,
+    words: impl FnOnce(usize, usize) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let head = (to.addr().wrapping_neg() % 8).min(len);
+    let whole = (len - head) / 8 * 8;
+    let tail = len - head - whole;
+    if head > 0 {
+        // SAFETY: these bytes end with a word, or before.
+        unsafe { merge(to, part(0, head), head)? };
+    }
+    if whole > 0 {
+        words(head, whole)?;
+    }
+    if tail > 0 {
+        // SAFETY: these bytes begin with a word, and are fewer.
+        unsafe { merge(to.wrapping_add(head + whole), part(head + whole, tail), tail)? };
+    }
+    Ok(())
+}
+
+/// Fewer than 8 bytes, as a part of a word.
+///
+/// # Safety
+///
+/// They can be read.
+unsafe fn bits_of(from: *const u8, len: usize) -> u64 {
+    // SAFETY: the caller's duty.
+    (0..len).fold(0, |bits, at| bits | u64::from(unsafe { from.add(at).read() }) << (8 * at))
+}
+
+/// Stores `len` bytes, fewer than 8, of one aligned word, by one store of all of it.
+///
+/// # Safety
+///
+/// The word is valid, or in the window area.
+unsafe fn merge(to: *mut u8, bits: u64, len: usize) -> Result<(), Failed> {
+    let within = to.addr() % 8;
+    let mask = ((1 << (8 * len)) - 1) << (8 * within);
+    // SAFETY: the caller's duty; faults in the window area are handled.
+    resolved(unsafe { umbra_merge(to.wrapping_sub(within), bits << (8 * within), mask) })
+}
+
+/// Where an instruction of [`load`] or [`store`] goes on if its fault cannot be resolved; `None` for
 /// all other instructions.
 pub fn fixup_of(rip: u64) -> Option<u64> {
     let inside = (&raw const umbra_try_start as u64..&raw const umbra_try_end as u64).contains(&rip);
     inside.then_some(&raw const umbra_try_fixup as u64)
+}
+
+/// Whether an instruction loads what it is about to store to.
+pub fn is_about_to_store(rip: u64) -> bool {
+    rip == &raw const umbra_merge_load as u64
 }

@@ -13,6 +13,7 @@
 //! | `apic.rs` | local APIC, I/O APIC, vectors |
 //! | `clock.rs` | time since start, wall clock, one deadline |
 //! | `copy.rs` | the one copy that everything uses, and copies that survive a fault |
+//! | `stepping.rs` | looking at memory after each instruction (test builds) |
 //! | `serial.rs` | the serial port |
 //! | `exit.rs` | ending QEMU |
 //!
@@ -27,6 +28,8 @@ pub mod exit;
 pub mod mce;
 pub mod report;
 pub mod serial;
+#[cfg(feature = "test-commands")]
+pub mod stepping;
 mod stubs;
 pub mod tables;
 pub mod traps;

@@ -3,6 +3,8 @@
 //! A page fault in the window area is resolved by the filesystem (see [`crate::dax`]). Machine
 //! checks are recorded. Everything else is a bug: it is reported, and the machine ends.
 
+#[cfg(feature = "test-commands")]
+use super::stepping;
 use super::{copy, mce, report};
 use crate::dax::fault;
 use x86_64::registers::control::Cr2;
@@ -72,7 +74,7 @@ pub extern "C" fn page_fault(frame: &mut FaultFrame, address: u64) -> bool {
     {
         return false;
     }
-    let store = frame.error & page_fault_error::STORE != 0;
+    let store = frame.error & page_fault_error::STORE != 0 || copy::is_about_to_store(frame.rip);
     let fixup = copy::fixup_of(frame.rip);
     match fault::resolve(address, store, fixup.is_some()) {
         fault::Outcome::Retry => true,
@@ -89,6 +91,8 @@ pub extern "C" fn page_fault(frame: &mut FaultFrame, address: u64) -> bool {
 
 /// All other exceptions, and page faults that were not resolved.
 pub extern "C" fn exception(frame: &mut TrapFrame) {
+    #[cfg(feature = "test-commands")]
+    const DEBUG: u64 = 1;
     const BREAKPOINT: u64 = 3;
     const NMI: u64 = 2;
     const MACHINE_CHECK: u64 = 18;
@@ -96,6 +100,8 @@ pub extern "C" fn exception(frame: &mut TrapFrame) {
         MACHINE_CHECK => mce::handle(frame),
         NMI => log_nmi(),
         BREAKPOINT => log::warn!("breakpoint at {:#x}", frame.rip),
+        #[cfg(feature = "test-commands")]
+        DEBUG if stepping::is_on() => stepping::look(),
         _ => report::exception(frame, Cr2::read_raw()),
     }
 }

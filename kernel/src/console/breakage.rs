@@ -1,13 +1,13 @@
-//! Commands of test builds. All but one do something that must be caught and reported as what
-//! it is, and that ends QEMU with its failure status; `test-copies` tries what the host cannot
-//! run: the assembly behind `memcpy`, `memmove` and `memset`.
+//! Commands of test builds. All but two do something that must be caught and reported as what
+//! it is, and that ends QEMU with its failure status; `test-copies` and `test-words` try what the host cannot
+//! run: the assembly behind `memcpy`, `memmove` and `memset`, and behind stores to persistent memory.
 
 use super::args::Args;
 use super::shell::{Command, Done, Failure, Session};
-use crate::arch::copy;
+use crate::arch::{copy, stepping};
 use crate::mm::image::{self, Rights};
 use crate::mm::{DIRECT, direct, space};
-use crate::nvdimm;
+use crate::{nvdimm, println};
 use alloc::vec;
 use alloc::vec::Vec;
 use x86_64::{PhysAddr, VirtAddr};
@@ -29,6 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command { name: "test-null", help: "         load from a null pointer", run: null },
     Command { name: "test-panic", help: "        panic", run: panic },
     Command { name: "test-copies", help: "       all ways of copying, against a loop", run: copies },
+    Command { name: "test-words", help: "        stores tear no word, after any instruction", run: words },
 ];
 
 /// Copies of all lengths around the seams of the assembly, at all alignments, apart and
@@ -71,6 +72,65 @@ fn copies(_: &mut Session, _: Args<'_>) -> Done {
             return fail("memset", len);
         }
     }
+    Ok(())
+}
+
+/// Stores of all lengths around the seams, at all alignments, each by all ways: after no instruction is a word
+/// neither old nor new. (A copy byte by byte is seen to tear, so this would see one.)
+fn words(_: &mut Session, _: Args<'_>) -> Done {
+    const WORDS: usize = 24;
+    const LENGTHS: [usize; 12] = [0, 1, 3, 7, 8, 9, 15, 16, 63, 64, 77, 150];
+    let source: [u8; WORDS * 8] = core::array::from_fn(|i| i as u8 | 0x80);
+    let old: [u64; WORDS] = core::array::from_fn(|i| i as u64 * 0x0101_0101_0101_0101);
+    let mut steps = 0;
+    type Way<'a> = (&'a str, &'a dyn Fn(*mut u8, *const u8, usize));
+    // SAFETY: the ranges are inside their arrays, here and below.
+    let zero = |to, _: *const u8, len| unsafe { copy::zero(to, len) };
+    // SAFETY: as above; nothing faults, so nothing fails.
+    let try_moves = |to, from, len| _ = unsafe { copy::METHODS[0].store(to, from, len) };
+    // SAFETY: as above.
+    let try_movsq = |to, from, len| _ = unsafe { copy::METHODS[1].store(to, from, len) };
+    // SAFETY: as above.
+    let moves = |to, from, len| unsafe { copy::METHODS[0].write(to, from, len) };
+    // SAFETY: as above.
+    let movsq = |to, from, len| unsafe { copy::METHODS[2].write(to, from, len) };
+    // SAFETY: as above.
+    let bytes = |to, from, len| unsafe { copy::METHODS[2].copy(to, from, len) };
+    let ways: [Way<'_>; 6] = [
+        ("zeros", &zero),
+        ("stores by moves", &try_moves),
+        ("stores by movsq", &try_movsq),
+        ("writes by moves", &moves),
+        ("writes by movsq", &movsq),
+        ("a copy by bytes", &bytes),
+    ];
+    for (name, way) in ways {
+        let mut torn = 0;
+        for len in LENGTHS {
+            for (to, from) in (0..9).flat_map(|to| [(to, to), (to, 3)]) {
+                let mut now = old;
+                let mut new = old;
+                let (start, end) = (now.as_mut_ptr().cast::<u8>(), new.as_mut_ptr().cast::<u8>());
+                for at in 0..len {
+                    let byte = if name == "zeros" { 0 } else { source[from + at] };
+                    // SAFETY: inside the array.
+                    unsafe { end.add(to + at).write(byte) };
+                }
+                let store = || way(start.wrapping_add(to), source[from..].as_ptr(), len);
+                // SAFETY: the array lives as long, and nothing else stores to it.
+                let seen = unsafe { stepping::watch(now.as_ptr(), &old, &new, store) };
+                steps += seen.steps;
+                torn += usize::from(seen.torn);
+                if core::hint::black_box(&now) != &new {
+                    return Err(Failure::Other(alloc::format!("{name}: {len} bytes at {to} are wrong")));
+                }
+            }
+        }
+        if (torn > 0) != (name == "a copy by bytes") {
+            return Err(Failure::Other(alloc::format!("{name}: {torn} were seen to tear words")));
+        }
+    }
+    println!("no word was torn in {steps} steps");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Loads and stores through windows, by the processor itself.
 
 use super::{VOLUME, Volume, WindowTables, fault, tables};
-use crate::arch::copy::{self, MayFault};
+use crate::arch::copy;
 use crate::mm::PAGE;
 use crate::nvdimm::Nvdimm;
 use umbra_fs::Error;
@@ -53,14 +53,14 @@ impl Machine for Processor {
         let start = place(page, offset, into.len());
         // SAFETY: the range is in the window area; `into` is valid; the lock is not held, so no
         // reference into the filesystem is alive.
-        unsafe { copy::try_copy(into.as_mut_ptr(), start as *const u8, into.len(), MayFault::From) }
+        unsafe { copy::load(into.as_mut_ptr(), start as *const u8, into.len()) }
             .map_err(|copy::Failed| failure(start, into.len()))
     }
 
     fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
         let start = place(page, offset, from.len());
         // SAFETY: as in `load`.
-        unsafe { copy::try_copy(start as *mut u8, from.as_ptr(), from.len(), MayFault::To) }
+        unsafe { copy::store(start as *mut u8, from.as_ptr(), from.len()) }
             .map_err(|copy::Failed| failure(start, from.len()))
     }
 }

@@ -128,7 +128,8 @@ impl Target {
                 match what {
                     Range::Trim | Range::Cache => Ok(left),
                     Range::Zero | Range::ProvideZeros => {
-                        let n = left.min(ZERO_STEP);
+                        // No step ends within a word.
+                        let n = left.min(ZERO_STEP - at % ZERO_STEP);
                         device.zero(at, n);
                         device.flush(at, n);
                         Ok(n)

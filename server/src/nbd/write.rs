@@ -5,7 +5,7 @@ use super::queue::{Pending, Work};
 use super::read::Input;
 use super::transmission::{Step, Transmission};
 use crate::platform::Platform;
-use crate::stream::{Stream, take};
+use crate::stream::{Stream, WORD, take};
 use umbra_fs::BLOCK_SIZE;
 use umbra_proto::nbd::{Request, command_flags};
 
@@ -68,27 +68,39 @@ impl Transmission {
             return Step::Went(most as usize);
         }
         let within = write.at % BLOCK_SIZE;
-        let (n, result) = if within != 0 || write.left < BLOCK_SIZE {
-            // A part of a block: the piece of it that is here, whatever its size.
-            let n = most.min(BLOCK_SIZE - within);
-            (n, self.target.store(machine, write.at, &received[..n as usize]))
-        } else if most >= BLOCK_SIZE {
-            let n = most - most % BLOCK_SIZE;
-            (n, self.target.write(machine, write.at, &received[..n as usize]))
+        let is_part = within != 0 || write.left < BLOCK_SIZE;
+        let n = if is_part {
+            // A part of a block: what is here of it, up to its last whole word.
+            let end = write.left.min(BLOCK_SIZE - within);
+            if most >= end { end } else { most.saturating_sub((within + most) % WORD) }
         } else {
-            // A block that is cut by the end of the contiguous part: put together, so that it is
-            // written as a whole. It is never more than the smallest receive window.
-            if stream.available() < BLOCK_SIZE as usize {
-                return Step::Wait;
-            }
-            take(stream, &mut self.block[..]);
-            let result = self.target.write(machine, write.at, &self.block[..]);
-            write.advance(BLOCK_SIZE, result);
-            return Step::Went(BLOCK_SIZE as usize);
+            most - most % BLOCK_SIZE
         };
-        stream.consume(n as usize);
-        write.advance(n, result);
-        Step::Went(n as usize)
+        if n > 0 {
+            let bytes = &received[..n as usize];
+            let result = match is_part {
+                true => self.target.store(machine, write.at, bytes),
+                false => self.target.write(machine, write.at, bytes),
+            };
+            stream.consume(n as usize);
+            write.advance(n, result);
+            return Step::Went(n as usize);
+        }
+        // A block or a word that is cut by the end of the contiguous part: put together, so that it is
+        // written as a whole. It is never more than the smallest receive window.
+        let unit = if is_part { WORD } else { BLOCK_SIZE };
+        let n = (unit - write.at % unit).min(write.left) as usize;
+        if stream.available() < n {
+            return Step::Wait;
+        }
+        let joined = &mut self.block[..n];
+        take(stream, joined);
+        let result = match is_part {
+            true => self.target.store(machine, write.at, joined),
+            false => self.target.write(machine, write.at, joined),
+        };
+        write.advance(n as u64, result);
+        Step::Went(n)
     }
 }
 

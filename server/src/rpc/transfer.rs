@@ -5,13 +5,17 @@
 //! if it fails midway what came before is whole. Writing hands the received bytes to the
 //! volume where they lie; if that is in blocks of the volume, it may take these. The one exception both ways is a place where the ring of
 //! the stream wraps: at most a block goes through the connection's own frame there.
+//!
+//! A piece that is written ends where a block of the file does, and a piece that is stored where an aligned word does
+//! (or where the request ends). So each aligned word of the file is old or new for everybody, however the bytes arrive;
+//! those of a word whose rest never comes are dropped.
 
 use super::connection::{Session, Step};
 use super::content::sync_file;
 use super::failure::Failure;
 use super::handles::OpenFile;
 use crate::platform::Platform;
-use crate::stream::{Stream, take};
+use crate::stream::{Stream, WORD, take};
 use umbra_fs::{BLOCK_SIZE, Block, Error, MAX_FILE_SIZE, dax};
 use umbra_proto::rpc::{self, ErrorCode, HEADER_LEN, MAX_PAYLOAD, MORE};
 
@@ -190,8 +194,9 @@ impl Transfer {
             if in_blocks && self.direction == Direction::Write { stream.received_in() } else { None };
         let received = stream.received();
         let most = received.len().min(PIECE);
-        let n = piece(at, self.left(), most);
-        if n > 0 && (self.direction == Direction::Store || ends_well(at, n, self.left())) {
+        let unit = if self.direction == Direction::Store { WORD } else { BLOCK_SIZE };
+        let n = piece(at, self.left(), most, unit);
+        if n > 0 {
             let (stored, failure) = match blocks {
                 Some(blocks) => self.take_over(machine, at, &received[..n], blocks),
                 None => self.put(machine, at, [&received[..n], &[]]),
@@ -199,23 +204,21 @@ impl Transfer {
             stream.consume(stored);
             return self.account(s, stored, failure);
         }
-        // A block is cut by the end of the contiguous part: put it together, so that
+        // A block, or a word, is cut by the end of the contiguous part: put it together, so that
         // it is written once. It is never more than the smallest receive window.
-        let block = (BLOCK_SIZE - at % BLOCK_SIZE).min(self.left()) as usize;
-        if stream.available() < block {
+        let cut = (unit - at % unit).min(self.left()) as usize;
+        if stream.available() < cut {
             return Ok(Step::Wait);
         }
-        let joined = &mut s.out.room()[..block];
+        let joined = &mut s.out.room()[..cut];
         take(stream, joined);
         // With it goes what lies behind it, so that one change holds both.
         let behind = stream.received();
-        let n = piece(at + block as u64, self.left() - block as u64, behind.len().min(PIECE - block));
-        let goes_on = n > 0 && ends_well(at, block + n, self.left());
-        let behind = &behind[..if goes_on { n } else { 0 }];
-        let (stored, failure) = self.put(machine, at, [joined, behind]);
-        // All of the block was consumed, whatever was stored of it.
-        stream.consume(stored.saturating_sub(block));
-        s.request.payload_left -= block.saturating_sub(stored) as u32;
+        let n = piece(at + cut as u64, self.left() - cut as u64, behind.len().min(PIECE - cut), unit);
+        let (stored, failure) = self.put(machine, at, [joined, &behind[..n]]);
+        // All that was put together was consumed, whatever was stored of it.
+        stream.consume(stored.saturating_sub(cut));
+        s.request.payload_left -= cut.saturating_sub(stored) as u32;
         self.account(s, stored, failure)
     }
 
@@ -270,19 +273,16 @@ impl Transfer {
     }
 }
 
-/// How many bytes the next piece has: at most `most`, and if that is not all that is left, then
-/// to the end of a block where there is one in reach.
-fn piece(at: u64, left: u64, most: usize) -> usize {
+/// How many bytes the next piece has: at most `most`, and if that is not all that is left, then to the end of a block
+/// where there is one in reach, else of an aligned `unit` (a block, or what divides one). 0: none ends in reach.
+fn piece(at: u64, left: u64, most: usize, unit: u64) -> usize {
     if left <= most as u64 {
         return left as usize;
     }
-    let over = (at.saturating_add(most as u64) % BLOCK_SIZE) as usize;
-    if over < most { most - over } else { most }
-}
-
-/// Whether a piece ends where the transfer or a block does.
-fn ends_well(at: u64, n: usize, left: u64) -> bool {
-    n as u64 == left || at.saturating_add(n as u64).is_multiple_of(BLOCK_SIZE)
+    let end = at.saturating_add(most as u64);
+    let over = |unit| (end % unit) as usize;
+    let over = if over(BLOCK_SIZE) < most { over(BLOCK_SIZE) } else { over(unit) };
+    most.saturating_sub(over)
 }
 
 #[cfg(test)]
@@ -290,15 +290,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_end_with_blocks() {
-        assert_eq!(piece(0, 10_000, 20_000), 10_000);
-        assert_eq!(piece(0, 10_000, 10_000), 10_000);
-        assert_eq!(piece(0, 10_000, 9_999), 8192);
-        assert_eq!(piece(100, 10_000, 9_999), 8092);
-        assert_eq!(piece(100, 10_000, 4000), 3996);
-        assert_eq!(piece(100, 10_000, 3000), 3000);
-        assert_eq!(piece(100, 10_000, 0), 0);
-        assert!(ends_well(100, 3996, 10_000) && !ends_well(100, 3000, 10_000) && ends_well(100, 3000, 3000));
-        assert_eq!(piece(u64::MAX - 5, u64::MAX, 100), 100);
+    fn pieces_end_with_blocks_or_with_words() {
+        assert_eq!(piece(0, 10_000, 20_000, BLOCK_SIZE), 10_000);
+        assert_eq!(piece(0, 10_000, 10_000, BLOCK_SIZE), 10_000);
+        assert_eq!(piece(0, 10_000, 9_999, BLOCK_SIZE), 8192);
+        assert_eq!(piece(100, 10_000, 9_999, WORD), 8092);
+        assert_eq!(piece(100, 10_000, 4000, WORD), 3996);
+        assert_eq!(piece(100, 10_000, 3000, BLOCK_SIZE), 0);
+        assert_eq!(piece(100, 3000, 3000, BLOCK_SIZE), 3000);
+        assert_eq!(piece(100, 10_000, 3001, WORD), 2996);
+        assert_eq!(piece(100, 10_000, 3, WORD), 0);
+        assert_eq!(piece(100, 10_000, 4, WORD), 4);
+        assert_eq!(piece(100, 10_000, 0, WORD), 0);
+        assert_eq!(piece(u64::MAX - 5, u64::MAX, 100, WORD), 93);
     }
 }
