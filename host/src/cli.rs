@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use umbra::access::{Access, parse_group, parse_mode};
 use umbra::launch::ExtraNvdimm;
 use umbra::launch::accel::Choice;
 use umbra::units::{parse_byte, parse_bytes, parse_hex};
@@ -25,7 +26,9 @@ Examples:
   umbra get /a.img a.img                 copy it out
   umbra down                             shut down cleanly
 
-Exit status: 0 done; 1 failed, with one line on stderr that says why; 2 wrong usage.
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 exists already; 5 no space left;
+6 busy; 7 no server is running, or it is not ready. One line on stderr says why; with --json it
+is a JSON object with the error's code (see docs/command-line.md).
 Sizes and offsets: bytes, 0x hexadecimal, or K, M, G, T (powers of 1024)."
 )]
 pub struct Cli {
@@ -33,7 +36,7 @@ pub struct Cli {
     #[arg(long, global = true, env = "UMBRA_STATE", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
 
-    /// Report as one JSON object, with the number of its format in `version`
+    /// Report as one JSON object, with the number of its format in `version`; failures too, on stderr
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -144,6 +147,10 @@ pub struct Up {
     #[arg(long)]
     pub prealloc: bool,
 
+    /// Who may use the sockets
+    #[command(flatten)]
+    pub sockets: Sockets,
+
     /// Count instructions instead of time: the guest's clock goes on by a nanosecond with each
     #[arg(long, hide = true)]
     pub icount: bool,
@@ -217,12 +224,17 @@ pub struct OnePath {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Each argument is tried. If any could not be removed, the last line and the exit status say so.")]
 pub struct Rm {
+    /// Say nothing of what does not exist
+    #[arg(short, long)]
+    pub force: bool,
     /// Remove directories with all that is in them
     #[arg(short, long)]
     pub recursive: bool,
     /// What to remove
-    #[arg(required = true)]
+    #[arg(required_unless_present = "force")]
     pub paths: Vec<OsString>,
 }
 
@@ -490,6 +502,33 @@ pub struct Relay {
     /// Socket to make
     #[arg(value_hint = ValueHint::FilePath)]
     pub socket: PathBuf,
+    /// Who may use it, if not those who may use the sockets of `umbra up`
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+/// Who may use sockets for clients.
+#[derive(Debug, Args)]
+pub struct Sockets {
+    /// Open the sockets for clients to this group too [default: to their owner alone]
+    #[arg(long, value_name = "GROUP", value_parser = parse_group)]
+    pub socket_group: Option<u32>,
+
+    /// Mode of the sockets for clients, whatever the umask [default: 660 with a group, else 600]
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub socket_mode: Option<u32>,
+}
+
+impl Sockets {
+    /// What was said, or that it is for the owner alone.
+    pub fn access(&self) -> Access {
+        Access { group: self.socket_group, mode: self.socket_mode }
+    }
+
+    /// What was said, if anything was.
+    pub fn given(&self) -> Option<Access> {
+        Some(self.access()).filter(|access| *access != Access::OWNER)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,11 +2,14 @@
 //!
 //! | module        | what                                                      |
 //! |---------------|-----------------------------------------------------------|
+//! | [`access`]    | who may use sockets and files                              |
 //! | [`mod@bench`] | benchmarks: rounds in the server, medians here             |
 //! | [`build`]     | the loader and the kernel, from this source tree          |
 //! | [`client`]    | the client library, usable on its own                     |
 //! | [`launch`]    | the virtual machine: start, supervise, shut down          |
+//! | [`log`]       | logs that do not grow for ever                            |
 //! | [`plot`]      | figures as SVG                                            |
+//! | [`record`]    | what happened to a server, over all runs                  |
 //! | `socket`      | sockets between clients and the guest                     |
 //! | [`state`]     | the state directory                                       |
 //! | [`toolchain`] | a toolchain for the bare machine                          |
@@ -15,11 +18,14 @@
 //!
 //! The program `umbra` is a thin layer of commands over these.
 
+pub mod access;
 pub mod bench;
 pub mod build;
 pub mod client;
 pub mod launch;
+pub mod log;
 pub mod plot;
+pub mod record;
 mod socket;
 pub mod state;
 pub mod toolchain;

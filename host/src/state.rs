@@ -9,23 +9,35 @@
 //! | `endpoint`       | how to reach the guest; there once it can be reached          |
 //! | `nbd.sock`       | the guest's NBD server, for any client of NBD                 |
 //! | `vhost.sock`     | between QEMU and the vsock device                             |
-//! | `qmp.sock`       | QEMU's machine protocol                                       |
+//! | `qmp.sock`       | QEMU's machine protocol, for whoever wants it                 |
+//! | `monitor.sock`   | the same, for the supervisor                                  |
 //! | `*.pid`          | supervisor, QEMU                                              |
-//! | `console.log`    | what the guest's serial line said since the last start        |
+//! | `console.log`    | what the guest's serial line said since the last start; at    |
+//! |                  | 8 MiB it begins anew, and what was before is `console.log.1`  |
+//! | `events.jsonl`   | starts and ends of all runs: see [`crate::record`]            |
 //! | `qemu.log`, `vsock.log`, `supervisor.log` | what they said                       |
 //! | `guest.conf`, `guest.seed` | what the guest reads: options, and randomness       |
 //!
-//! All but the image belong to one run: the next one removes and rewrites them.
+//! All but the image and the record belong to one run: the next one removes and rewrites them.
+//!
+//! All of them are for the owner alone, whatever the umask and the mode of the directory: whoever
+//! reaches the sockets owns the data. Only those that clients need can be opened to others (see
+//! [`Access`]): `vsock.sock`, `nbd.sock`, and `endpoint`, which names the first.
 
+use crate::access::{self, Access};
+use crate::log::Log;
 use rustix::fd::AsRawFd;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use rustix::fs::statvfs;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fmt, fs, io, thread};
 
+/// A filesystem with less room is full.
+const ROOM_LEAST: u64 = 1 << 20;
 /// The longest path that fits in `sockaddr_un` with its closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -139,6 +151,8 @@ impl StateDir {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
+        // One that was there may be open to others, who could lock it.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
         // `is_locked` of another process holds it for a moment: that is no instance.
         for last in [false, false, true] {
             match file.try_lock() {
@@ -167,6 +181,7 @@ impl StateDir {
             "vhost.sock",
             StateDir::NBD_SOCKET,
             "qmp.sock",
+            "monitor.sock",
             "endpoint",
             "supervisor.pid",
             "qemu.pid",
@@ -176,16 +191,45 @@ impl StateDir {
         Ok(())
     }
 
-    /// Writes a small file.
+    /// Writes a small file, for the owner alone.
     pub fn write(&self, name: &str, content: &str) -> Result<(), StateError> {
+        self.write_for(Access::OWNER, name, content)
+    }
+
+    /// Writes a small file that clients read.
+    pub fn write_for(&self, who: Access, name: &str, content: &str) -> Result<(), StateError> {
         let path = self.file(name);
-        fs::write(&path, content).map_err(|error| StateError::Io(format!("write {}", path.display()), error))
+        who.write(&path, content.as_bytes())
+            .map_err(|error| StateError::Io(format!("write {}", path.display()), error))
     }
 
     /// Opens a log afresh.
     pub fn log(&self, name: &str) -> Result<File, StateError> {
         let path = self.file(name);
-        File::create(&path).map_err(|error| StateError::Io(format!("create {}", path.display()), error))
+        access::create(&path).map_err(|error| StateError::Io(format!("create {}", path.display()), error))
+    }
+
+    /// Opens a log afresh whose size is bounded; the one of the last run is put aside.
+    pub fn bounded_log(&self, name: &str, limit: u64) -> Result<Log, StateError> {
+        let path = self.file(name);
+        Log::fresh(&path, limit).map_err(|error| StateError::Io(format!("create {}", path.display()), error))
+    }
+
+    /// Lets those who have access reach the sockets in the directory.
+    pub fn open_to(&self, who: Access) -> Result<(), StateError> {
+        who.open_directory(&self.path).map_err(|error| {
+            StateError::Io(format!("let others reach the sockets in {}", self.path.display()), error)
+        })
+    }
+
+    /// Whether the filesystem of the image has no room left.
+    pub fn is_full(&self) -> bool {
+        statvfs(self.nvdimm()).is_ok_and(|it| it.f_bavail.saturating_mul(it.f_frsize) < ROOM_LEAST)
+    }
+
+    /// Whether others can remove the sockets and the image, and put their own in the place.
+    pub fn is_writable_by_others(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.mode() & 0o022 != 0)
     }
 
     /// Connects to a socket in the directory, however long its path is.
@@ -193,9 +237,14 @@ impl StateDir {
         self.with_socket_path(name, |path| UnixStream::connect(path))
     }
 
-    /// Listens on a socket in the directory, however long its path is.
+    /// Listens on a socket in the directory that is for the owner alone, however long its path is.
     pub fn listen(&self, name: &str) -> io::Result<UnixListener> {
-        self.with_socket_path(name, |path| UnixListener::bind(path))
+        self.listen_for(Access::OWNER, name)
+    }
+
+    /// Listens on a socket in the directory for clients.
+    pub fn listen_for(&self, who: Access, name: &str) -> io::Result<UnixListener> {
+        self.with_socket_path(name, |path| who.listen(path))
     }
 
     /// Hands out a path that fits in a socket address: the path itself where it does,

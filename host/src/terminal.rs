@@ -3,7 +3,7 @@
 //! The guest neither echoes nor edits what it reads: the terminal does, and hands over whole
 //! lines. So its keys keep their meanings: Ctrl-D (end of input) and Ctrl-C detach.
 
-use crate::output::{Failure, Outcome, print};
+use crate::output::{Failure, Outcome, print, say};
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ pub fn attach(mut stream: UnixStream) -> Outcome {
     let failed = || Failure::while_doing("attach to the console");
     let terminal = io::stdin().is_terminal();
     if terminal {
-        eprintln!("umbra: attached to the guest's console; Ctrl-D detaches");
+        say("attached to the guest's console; Ctrl-D detaches");
     }
     let input = stream.try_clone().map_err(failed())?;
     thread::spawn(move || forward(io::stdin().lock(), input, terminal));

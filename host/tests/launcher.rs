@@ -2,6 +2,7 @@
 //! whoever is killed; what is said is one line; a second instance stays out.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const UMBRA: &str = env!("CARGO_BIN_EXE_umbra");
+/// The program; `$UMBRA_BIN` where that is set.
+fn umbra() -> OsString {
+    std::env::var_os("UMBRA_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_umbra").into())
+}
+
 /// A guest that boots, serves, and powers off when its console says so.
 const GOOD_GUEST: &str = "echo booting; echo ready\nwhile read line; do\n\
     if [ \"$line\" = poweroff ]; then echo bye; exit 0; fi\necho \"you said $line\"; echo ok\ndone\nsleep 100";
@@ -52,7 +57,7 @@ impl Host {
     }
 
     fn umbra(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(UMBRA);
+        let mut command = Command::new(umbra());
         command
             .args(arguments)
             .env("PATH", format!("{}:/usr/bin:/bin", self.folder.path().display()))
@@ -73,10 +78,10 @@ impl Host {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Runs a command that fails with status 1 and one line, and returns that.
+    /// Runs a command that fails, though it is used correctly, with one line, and returns that.
     fn failure(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(matches!(output.status.code(), Some(1 | 3..=7)), "{arguments:?}: {output:?}");
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         text
@@ -98,7 +103,7 @@ fn has_ended(pid: u64) -> bool {
 }
 
 fn assert_all_end(pids: &[u64]) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !pids.iter().all(|&pid| has_ended(pid)) {
         assert!(Instant::now() < deadline, "still there, of {pids:?}");
         thread::sleep(Duration::from_millis(10));
@@ -189,6 +194,239 @@ fn a_signal_shuts_the_foreground_down_cleanly() {
         assert_eq!(console.next().unwrap().unwrap(), "you said ");
         assert_eq!(console.next().unwrap().unwrap(), "ok");
         assert_eq!(console.next().unwrap().unwrap(), "bye");
+    }
+}
+
+/// A guest that takes its time to unmount.
+const SLOW_GUEST: &str = "echo ready\nwhile read line; do\n\
+    if [ \"$line\" = poweroff ]; then sleep 1; echo bye; exit 0; fi\necho ok\ndone\nsleep 100";
+/// A guest that never unmounts.
+const STUBBORN_GUEST: &str = "echo ready\nwhile read line; do :; done\nsleep 100";
+
+/// What users and their programs send.
+const SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+
+/// Does this for each, all at the same time: the stand-ins take ten seconds to be asked over their
+/// console, because the program waits first for an answer over vsock.
+fn at_once<T: Copy + Send>(all: impl IntoIterator<Item = T>, each: impl Fn(T) + Sync) {
+    let each = &each;
+    thread::scope(|scope| {
+        for it in all {
+            scope.spawn(move || each(it));
+        }
+    });
+}
+
+/// Starts it in the foreground, and waits until it serves.
+fn foreground(host: &Host) -> Child {
+    let mut command = host.umbra(&["up"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap();
+    while host.json(&["status"])["ready"] != true {
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+/// `timeout` sends a signal twice, and so does whoever closes a terminal, in effect.
+#[test]
+fn two_signals_close_together_are_one_wish() {
+    at_once(SIGNALS, |second| {
+        let host = Host::with_guest(SLOW_GUEST);
+        let child = foreground(&host);
+        kill(Signal::TERM, pid(&child));
+        thread::sleep(Duration::from_millis(10));
+        kill(second, pid(&child));
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{second:?}: {said}");
+        assert!(output.stdout.ends_with(b"bye\n"), "{second:?}");
+        assert!(said.contains("still unmounting; a second Ctrl-C after "), "{said}");
+    });
+}
+
+#[test]
+fn each_signal_that_a_user_sends_stops_a_detached_server_cleanly() {
+    at_once(SIGNALS, |signal| {
+        let host = Host::with_guest(SLOW_GUEST);
+        let pids = host.start();
+        kill(signal, pids[0]);
+        thread::sleep(Duration::from_millis(10));
+        kill(signal, pids[0]);
+        assert_all_end(&pids);
+        let log = fs::read_to_string(host.path("state/console.log")).unwrap();
+        assert!(log.ends_with("bye\n"), "{signal:?}: {log}");
+    });
+}
+
+#[test]
+fn a_second_signal_some_seconds_later_kills_the_guest() {
+    let host = Host::with_guest(STUBBORN_GUEST);
+    let child = foreground(&host);
+    kill(Signal::INT, pid(&child));
+    thread::sleep(Duration::from_millis(5200));
+    let asked = Instant::now();
+    kill(Signal::INT, pid(&child));
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    assert!(!output.status.success() && said.contains("killed before the guest had shut down"), "{said}");
+}
+
+/// Nobody reads what the server says any more: that is no reason to end.
+#[test]
+fn a_terminal_that_is_gone_kills_nothing() {
+    let host = Host::with_guest(SLOW_GUEST);
+    let mut child = foreground(&host);
+    drop((child.stdin.take(), child.stdout.take(), child.stderr.take()));
+    kill(Signal::PIPE, pid(&child));
+    host.run(&["console", "hello"]);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(host.json(&["status"])["ready"], true);
+    for signal in [Signal::HUP, Signal::CONT, Signal::TERM] {
+        kill(signal, pid(&child));
+    }
+    assert!(child.wait().unwrap().success());
+    let log = fs::read_to_string(host.path("state/console.log")).unwrap();
+    assert!(log.ends_with("bye\n"), "{log}");
+}
+
+/// How the last run ended: cause, whether cleanly, and the message.
+#[track_caller]
+fn last_end(host: &Host) -> (String, bool, String) {
+    let status = host.json(&["status"]);
+    let end = &status["last_end"];
+    let text = |name: &str| end[name].as_str().unwrap_or_default().to_string();
+    (text("cause"), end["clean"].as_bool().unwrap_or_else(|| panic!("{status}")), text("message"))
+}
+
+#[test]
+fn the_end_of_a_run_is_on_record_until_the_next_end() {
+    let host = Host::with_guest(GOOD_GUEST);
+    assert!(host.json(&["status"])["last_end"].is_null());
+    host.start();
+    host.json(&["down"]);
+    assert_eq!(last_end(&host), ("down".into(), true, String::new()));
+    let pids = host.start();
+    assert_eq!(last_end(&host).0, "down", "the next start keeps it");
+    kill(Signal::KILL, pids[1]);
+    assert_all_end(&pids);
+    let (cause, clean, message) = last_end(&host);
+    assert_eq!((cause.as_str(), clean), ("qemu-killed", false));
+    assert!(message.contains("signal: 9") && message.contains("want of memory"), "{message}");
+    let text = String::from_utf8(host.run(&["status"]).stdout).unwrap();
+    assert!(text.contains("ended:   not cleanly, qemu-killed, at 2"), "{text}");
+    // Its supervisor cannot write any more.
+    let pids = host.start();
+    kill(Signal::KILL, pids[0]);
+    assert_all_end(&pids);
+    assert_eq!((last_end(&host).0.as_str(), last_end(&host).1), ("supervisor-killed", false));
+    host.start();
+    assert_eq!(last_end(&host).0, "supervisor-killed", "the next start has written it");
+    host.run(&["console", "poweroff"]);
+    host.run(&["down"]);
+    assert_eq!(last_end(&host).0, "poweroff");
+    let record = fs::read_to_string(host.path("state/events.jsonl")).unwrap();
+    let kinds: Vec<String> = record
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["kind"].to_string())
+        .collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "\"start\"").count(), 4, "{record}");
+    assert_eq!(kinds.iter().filter(|kind| *kind == "\"end\"").count(), 4, "{record}");
+}
+
+#[test]
+fn each_way_to_end_has_its_cause() {
+    let ready = "echo ready; while read line; do";
+    let on_command = |what: &str| format!("{ready} {what}; done");
+    for (script, cause) in [
+        ("echo 'panicked at x.rs:1: oh'; exit 3".to_string(), "guest-panic"),
+        (on_command("echo 'panicked at x.rs:1: oh'; exit 3"), "guest-panic"),
+        (on_command("echo 'fatal: no'; exit 3"), "guest-failed"),
+        (on_command("exit 3"), "qemu-failed"),
+        (on_command("kill -SEGV $$"), "qemu-failed"),
+        (on_command("kill -BUS $$"), "host-memory"),
+        ("echo '[0.1] no volume: none'; sleep 100".to_string(), "no-volume"),
+        ("echo 'qemu: bad' >&2; exit 1".to_string(), "qemu-failed"),
+    ] {
+        let host = Host::with_guest(&script);
+        host.run(&["up", "--detach"]);
+        host.run(&["console", "die"]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while host.json(&["status"])["running"] == true {
+            assert!(Instant::now() < deadline, "{script}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let (found, clean, message) = last_end(&host);
+        assert_eq!((found.as_str(), clean), (cause, false), "{script}: {message}");
+        assert!(!message.is_empty(), "{script}");
+    }
+}
+
+#[test]
+fn who_is_stopped_is_said_to_be() {
+    let host = Host::with_guest(GOOD_GUEST);
+    let pids = host.start();
+    assert!(host.json(&["status"])["paused"].is_null());
+    kill(Signal::STOP, pids[1]);
+    // The system takes its time to stop a process.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while host.json(&["status"])["paused"] != "stopped-by-signal" {
+        assert!(Instant::now() < deadline, "{}", host.json(&["status"]));
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(host.json(&["status"])["running"], true);
+    let text = String::from_utf8(host.run(&["status"]).stdout).unwrap();
+    assert!(
+        text.contains(&format!("stopped: QEMU is stopped by a signal; `kill -CONT {}`", pids[1])),
+        "{text}"
+    );
+    kill(Signal::CONT, pids[1]);
+    while !host.json(&["status"])["paused"].is_null() {
+        assert!(Instant::now() < deadline, "{}", host.json(&["status"]));
+        thread::sleep(Duration::from_millis(10));
+    }
+    kill(Signal::STOP, pids[0]);
+    let said = host.failure(&["status"]);
+    assert!(said.contains(&format!("it is stopped by a signal; `kill -CONT {}`", pids[0])), "{said}");
+    kill(Signal::CONT, pids[0]);
+    host.json(&["down"]);
+}
+
+#[test]
+fn the_log_of_the_console_is_bounded() {
+    // 40 MB.
+    let host = Host::with_guest(&format!(
+        "yes 'a line of forty bytes, with its newline.' | head -n 930000; {GOOD_GUEST}"
+    ));
+    host.json(&["up", "--detach", "--nvdimm-size", "1M"]);
+    let len = |name: &str| fs::metadata(host.path(name)).unwrap().len();
+    assert!(len("state/console.log") <= 8 << 20);
+    assert!(len("state/console.log.1") <= 8 << 20);
+    host.json(&["down"]);
+    let log = fs::read_to_string(host.path("state/console.log")).unwrap();
+    assert!(log.ends_with("bye\n"));
+}
+
+#[test]
+fn failures_are_json_where_reports_are() {
+    let host = Host::with_guest(GOOD_GUEST);
+    for (arguments, code, status) in [
+        (&["ls"][..], "not-running", 7),
+        (&["down"], "not-running", 7),
+        (&["console", "help"], "not-running", 7),
+        (&["nonsense"], "usage", 2),
+        (&["poke", "/f", "0"], "usage", 2),
+        (&["up", "--memory", "4M"], "unusable", 1),
+        (&["put", "/nonexistent/file", "/f"], "not-found", 3),
+    ] {
+        let output = host.run(&[&["--json"], arguments].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let error: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+        assert_eq!(error["error"]["code"], code, "{said}");
+        assert_eq!(error["error"]["exit_status"], status, "{said}");
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        assert!(output.stdout.is_empty());
     }
 }
 
@@ -293,4 +531,6 @@ fn completions_and_man_pages_are_made() {
     assert!(host.run(&["man", folder.to_str().unwrap()]).status.success());
     assert!(fs::read_to_string(folder.join("umbra-clone.1")).unwrap().contains("constant time"));
     assert!(!folder.join("umbra-__leash.1").exists());
+    let page = fs::read_to_string(folder.join("umbra.1")).unwrap();
+    assert!(page.contains("3 not found") && page.contains("7 no server is running"), "{page}");
 }

@@ -194,7 +194,7 @@ fn a_relay_is_a_plain_socket_before_a_port() {
     assert!(vm.fails(&["relay", "7", socket.to_str().unwrap()]).contains("in use"));
     assert!(vm.fails(&["relay", "6", "unused.sock"]).contains("does not listen"));
     vm.down();
-    assert_eq!(relay.wait().unwrap().code(), Some(1));
+    assert_eq!(relay.wait().unwrap().code(), Some(7));
     wait_until_gone(&socket);
 }
 

@@ -30,7 +30,10 @@ fn each_breakage_is_caught_and_reported_as_what_it_is() {
         assert!(log.contains("rip ") || command == &"test-panic", "{command}: no registers in {log}");
         assert!(log.contains("backtrace:"), "{command}: {log}");
         assert!(!log.contains("went through"), "{command}: {log}");
-        assert_eq!(vm.json(&["status"])["running"], false);
+        let status = vm.json(&["status"]);
+        assert_eq!(status["running"], false);
+        let cause = if report.starts_with("fatal") { "guest-failed" } else { "guest-panic" };
+        assert_eq!(status["last_end"]["cause"], cause, "{command}: {status}");
         vm.up();
         assert!(vm.console(&format!("cat /before-{command}")).contains("kept"));
     }

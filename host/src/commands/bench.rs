@@ -6,6 +6,7 @@ use crate::cli::Bench;
 use crate::output::{Failure, Outcome};
 use std::path::Path;
 use std::time::Duration;
+use umbra::access::Access;
 use umbra::bench::{self, Figure, Unit, to_json, to_text};
 use umbra::client::Client;
 use umbra::launch::{DEFAULT_MEMORY, Options, accel, control, detach};
@@ -65,6 +66,7 @@ fn on_a_machine_of_its_own(options: &Bench) -> Outcome<(Vec<Figure>, Vec<Figure>
         guest_config: Vec::new(),
         icount: true,
         prealloc: true,
+        access: Access::OWNER,
         loader,
         kernel,
     })?;

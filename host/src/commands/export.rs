@@ -2,10 +2,15 @@
 
 use super::{Context, server_path, shown};
 use crate::cli::{Export, ExportAdd};
-use crate::output::{Failure, Outcome};
+use crate::names::{self, escaped};
+use crate::output::{Class, Failure, Outcome};
 use serde_json::{Value, json};
 use umbra::client::{NbdServer, rpc};
 use umbra::units::show_bytes;
+
+/// Where clients would not find the socket.
+const NO_SOCKET: &str = "the path of the state directory is too long for a socket: use a shorter --state; \
+    until then `umbra relay 10809 SOCKET` makes a socket elsewhere, which serves every file by its path";
 
 /// `umbra export`
 pub fn export(context: &Context, options: Export) -> Outcome {
@@ -13,7 +18,7 @@ pub fn export(context: &Context, options: Export) -> Outcome {
         Export::Add(it) => add(context, it),
         Export::Remove { name } => {
             context.connect()?.export_remove(&name)?;
-            context.format.report(json!({}), String::new)
+            context.format.report(json!({ "name": name }), String::new)
         }
         Export::List => list(context),
     }
@@ -31,6 +36,11 @@ fn add(context: &Context, options: ExportAdd) -> Outcome {
             .map_err(|_| Failure::new("the path is not UTF-8: give the export a name"))?,
     };
     let mut client = context.connect()?;
+    // Before it is added: nobody could use it.
+    let server = server(context)?;
+    if server.uri(&name).or_else(|| server.vsock_uri(&name)).is_none() {
+        return Err(Failure::of(Class::Other, "path-too-long", NO_SOCKET));
+    }
     client.export_add(&rpc::ExportAdd {
         name: &name,
         path: &path,
@@ -38,7 +48,6 @@ fn add(context: &Context, options: ExportAdd) -> Outcome {
         size: options.size,
         replace: options.replace,
     })?;
-    let server = server(context)?;
     let fields = json!({ "name": name, "uri": server.uri(&name), "vsock_uri": server.vsock_uri(&name) });
     context.format.report(fields, || uris(&server, &name, ""))
 }
@@ -48,26 +57,27 @@ fn list(context: &Context) -> Outcome {
     let exports = client.exports()?;
     let server = server(context)?;
     let fields = json!({ "exports": exports.iter().map(|it| fields_of(it, &server)).collect::<Vec<_>>() });
-    context.format.report(fields, || exports.iter().map(|it| text_of(it, &server)).collect())
+    context.format.report(fields, || exports.iter().map(|it| text_of(it, &server)).collect::<String>())
 }
 
 fn fields_of(export: &rpc::Export, server: &NbdServer) -> Value {
-    json!({
+    let mut fields = json!({
         "name": export.name,
         "uri": server.uri(&export.name),
         "vsock_uri": server.vsock_uri(&export.name),
-        "path": export.path.as_deref().map(shown),
         "read_only": export.read_only,
         "size": export.size,
         "fixed_size": export.fixed_size,
         "clients": export.clients,
         "by_path": export.by_path,
         "problem": export.problem,
-    })
+    });
+    names::insert(&mut fields, "path", export.path.as_deref());
+    fields
 }
 
 fn text_of(export: &rpc::Export, server: &NbdServer) -> String {
-    let mut line = export.name.clone();
+    let mut line = escaped(export.name.as_bytes());
     let mut say = |text: &str| {
         line.push_str("  ");
         line.push_str(text);
@@ -98,10 +108,7 @@ fn text_of(export: &rpc::Export, server: &NbdServer) -> String {
 }
 
 fn uris(server: &NbdServer, name: &str, indent: &str) -> String {
-    let socket = server.uri(name).unwrap_or_else(|| {
-        "the path of the state directory is too long for a socket; `umbra relay 10809 SOCKET` makes one elsewhere"
-            .into()
-    });
+    let socket = server.uri(name).unwrap_or_else(|| NO_SOCKET.into());
     let vsock = server.vsock_uri(name);
     [Some(socket), vsock].into_iter().flatten().map(|uri| format!("{indent}{uri}\n")).collect()
 }

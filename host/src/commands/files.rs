@@ -1,8 +1,9 @@
 //! Names, attributes, space, clones.
 
-use super::{Context, destination, server_path, shown};
+use super::{Context, destination, for_each, report_of, server_path, shown};
 use crate::cli::{Clone, Dedupe, Ls, Mkdir, Mv, OnePath, Rm, Truncate};
-use crate::output::{Failure, Format, Outcome};
+use crate::names::{self, listed};
+use crate::output::{Class, Failure, Format, Outcome};
 use serde_json::{Value, json};
 use std::time::Instant;
 use umbra::client::rpc::{Attributes, Entry, ErrorCode, kind};
@@ -27,7 +28,9 @@ pub fn ls(context: &Context, options: Ls) -> Outcome {
     }
     let entries: Vec<_> = entries.iter().zip(&targets).collect();
     let fields = json!({ "entries": entries.iter().map(|(e, t)| entry_json(e, t)).collect::<Vec<_>>() });
-    context.format.report(fields, || entries.iter().map(|(e, t)| line(e, t, options.long)).collect())
+    context
+        .format
+        .report(fields, || entries.iter().flat_map(|(e, t)| line(e, t, options.long)).collect::<Vec<u8>>())
 }
 
 fn entry_of(client: &mut Client, path: &[u8]) -> Outcome<Entry> {
@@ -48,43 +51,32 @@ fn target_of(client: &mut Client, listed: &[u8], entry: &Entry) -> Outcome<Optio
 
 fn entry_json(entry: &Entry, target: &Option<Vec<u8>>) -> Value {
     let attributes = entry.attributes.as_ref();
-    json!({
-        "name": shown(&entry.name),
-        // For names that are not UTF-8, which JSON cannot hold.
-        "name_hex": hex_of_odd(&entry.name),
+    let mut fields = json!({
         "ino": entry.ino,
         "kind": kind_name(entry.kind),
         "size": attributes.map(|a| a.size),
         "mode": attributes.map(|a| a.mode),
         "mtime": attributes.map(|a| a.mtime),
         "nlink": attributes.map(|a| a.nlink),
-        "target": target.as_deref().map(shown),
-        "target_hex": target.as_deref().and_then(hex_of_odd),
-    })
+    });
+    names::insert(&mut fields, "name", Some(&entry.name));
+    names::insert(&mut fields, "target", target.as_deref());
+    fields
 }
 
-/// Bytes that are not UTF-8, as hexadecimal digits.
-pub fn hex_of_odd(bytes: &[u8]) -> Option<String> {
-    std::str::from_utf8(bytes).is_err().then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn line(entry: &Entry, target: &Option<Vec<u8>>, long: bool) -> String {
+fn line(entry: &Entry, target: &Option<Vec<u8>>, long: bool) -> Vec<u8> {
     let mark = match (entry.kind, target) {
-        (kind::DIRECTORY, _) => "/".into(),
-        (_, Some(target)) => format!(" -> {}", shown(target)),
+        (kind::DIRECTORY, _) => b"/".to_vec(),
+        (_, Some(target)) => [b" -> ", &listed(target)[..]].concat(),
+        _ => Vec::new(),
+    };
+    let front = match &entry.attributes {
+        Some(a) if long => {
+            format!("{} {:>3} {:>14} {} ", show_mode(a.kind, a.mode), a.nlink, a.size, show_time(a.mtime))
+        }
         _ => String::new(),
     };
-    let name = shown(&entry.name);
-    match &entry.attributes {
-        Some(a) if long => format!(
-            "{} {:>3} {:>14} {} {name}{mark}\n",
-            show_mode(a.kind, a.mode),
-            a.nlink,
-            a.size,
-            show_time(a.mtime)
-        ),
-        _ => format!("{name}{mark}\n"),
-    }
+    [front.as_bytes(), &listed(&entry.name), &mark, b"\n"].concat()
 }
 
 fn kind_name(number: u8) -> &'static str {
@@ -102,11 +94,12 @@ pub fn stat(context: &Context, options: OnePath) -> Outcome {
     let mut client = context.connect()?;
     let a: Attributes = client.stat(&path, Blocks::Count)?;
     let target = if a.kind == kind::SYMLINK { Some(client.read_link(&path)?) } else { None };
-    let fields = json!({
+    let mut fields = json!({
         "ino": a.ino, "kind": kind_name(a.kind), "size": a.size, "blocks": a.blocks, "mode": a.mode,
         "mtime": a.mtime, "ctime": a.ctime, "btime": a.btime, "nlink": a.nlink, "uid": a.uid, "gid": a.gid,
-        "target": target.as_deref().map(shown), "target_hex": target.as_deref().and_then(hex_of_odd),
     });
+    names::insert(&mut fields, "path", Some(&path));
+    names::insert(&mut fields, "target", target.as_deref());
     context.format.report(fields, || {
         format!(
             "path:   {}\nkind:   {}\n{}ino:    {}\nnames:  {}\nsize:   {} ({})\nblocks: {}\nmode:   {} ({:04o})\nmtime:  {} UTC\nctime:  {} UTC\n",
@@ -128,21 +121,19 @@ pub fn stat(context: &Context, options: OnePath) -> Outcome {
 
 /// `umbra rm`
 pub fn rm(context: &Context, options: Rm) -> Outcome {
-    let mut client = context.connect()?;
-    for path in &options.paths {
-        let path = server_path(path);
-        match client.unlink(&path) {
-            Ok(()) => {}
-            Err(error) if error.is(ErrorCode::IS_DIRECTORY) && options.recursive => {
-                remove_tree(&mut client, &path)?;
-            }
-            Err(error) if error.is(ErrorCode::IS_DIRECTORY) => {
-                return Err(Failure::new(format!("{error}; -r removes directories")));
-            }
-            Err(error) => return Err(error.into()),
+    let missing = |error: &Error| {
+        options.force && (error.is(ErrorCode::NOT_FOUND) || error.is(ErrorCode::NOT_DIRECTORY))
+    };
+    for_each(context, &options.paths, "removed", |client, path| match client.unlink(path) {
+        Ok(()) => Ok(()),
+        Err(error) if missing(&error) => Ok(()),
+        Err(error) if error.is(ErrorCode::IS_DIRECTORY) && options.recursive => remove_tree(client, path),
+        Err(error) if error.is(ErrorCode::IS_DIRECTORY) => {
+            let text = format!("{error}; -r removes directories");
+            Err(Failure::from(error).saying(text))
         }
-    }
-    Ok(())
+        Err(error) => Err(error.into()),
+    })
 }
 
 /// Removes a directory and what is in it, leaves first. (A loop, not a recursion: the depth of
@@ -176,17 +167,14 @@ fn remove_tree(client: &mut Client, root: &[u8]) -> Outcome {
 pub fn mv(context: &Context, options: Mv) -> Outcome {
     let from = server_path(&options.from);
     let to = destination(&options.to, &from)?;
-    Ok(context.connect()?.rename(&from, &to)?)
+    context.connect()?.rename(&from, &to)?;
+    context.format.report(report_of(&[("from", &from), ("to", &to)], json!({})), String::new)
 }
 
 /// `umbra mkdir`
 pub fn mkdir(context: &Context, options: Mkdir) -> Outcome {
-    let mut client = context.connect()?;
     let parents = if options.parents { Parents::Make } else { Parents::Need };
-    for path in &options.paths {
-        client.mkdir(&server_path(path), parents)?;
-    }
-    Ok(())
+    for_each(context, &options.paths, "made", |client, path| Ok(client.mkdir(path, parents)?))
 }
 
 /// `umbra truncate`
@@ -196,10 +184,11 @@ pub fn truncate(context: &Context, options: Truncate) -> Outcome {
     match client.truncate(&path, options.size) {
         Err(error) if error.is(ErrorCode::NOT_FOUND) => {
             client.open_or_create(&path)?;
-            Ok(client.truncate(&path, options.size)?)
+            client.truncate(&path, options.size)?;
         }
-        other => Ok(other?),
+        other => other?,
     }
+    context.format.report(report_of(&[("path", &path)], json!({ "size": options.size })), String::new)
 }
 
 /// `umbra df`
@@ -245,6 +234,7 @@ pub fn clone(context: &Context, options: Clone) -> Outcome {
     let fields = json!({
         "elapsed_us": elapsed_us, "server_us": cloned.elapsed_ns as f64 / 1e3, "ino": cloned.ino,
     });
+    let fields = report_of(&[("from", &from), ("to", &to)], fields);
     context.format.report(fields, || format!("cloned in {elapsed_us:.0} us\n"))
 }
 
@@ -263,17 +253,21 @@ pub fn dedupe(context: &Context, options: Dedupe) -> Outcome {
     })?;
     match done.differs_at {
         None => Ok(()),
-        Some(at) => Err(Failure::new(format!(
-            "{} and {} differ: byte {} of the one, byte {} of the other{}",
-            shown(&from),
-            shown(&to),
-            src + at,
-            dst + at,
-            if done.shared > 0 {
-                format!("; {} bytes before it are shared now", done.shared)
-            } else {
-                String::new()
-            }
-        ))),
+        Some(at) => Err(Failure::of(
+            Class::Other,
+            "different",
+            format!(
+                "{} and {} differ: byte {} of the one, byte {} of the other{}",
+                shown(&from),
+                shown(&to),
+                src + at,
+                dst + at,
+                if done.shared > 0 {
+                    format!("; {} bytes before it are shared now", done.shared)
+                } else {
+                    String::new()
+                }
+            ),
+        )),
     }
 }

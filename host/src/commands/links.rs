@@ -1,8 +1,9 @@
 //! Hard links and symbolic links.
 
-use super::{Context, destination, server_path, shown};
+use super::{Context, destination, report_of, server_path};
 use crate::cli::{Ln, OneLink};
-use crate::output::{Outcome, print};
+use crate::names::listed;
+use crate::output::Outcome;
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,20 +12,20 @@ pub fn ln(context: &Context, options: Ln) -> Outcome {
     let target = options.target.as_bytes();
     let path = destination(&options.path, target)?;
     let mut client = context.connect()?;
-    if options.symbolic {
-        return Ok(client.symlink(&path, target)?);
-    }
-    Ok(client.link(&server_path(&options.target), &path)?)
+    let fields = if options.symbolic {
+        client.symlink(&path, target)?;
+        report_of(&[("path", &path), ("target", target)], json!({ "symbolic": true }))
+    } else {
+        let target = server_path(&options.target);
+        client.link(&target, &path)?;
+        report_of(&[("path", &path), ("target", &target)], json!({ "symbolic": false }))
+    };
+    context.format.report(fields, String::new)
 }
 
 /// `umbra readlink`
 pub fn readlink(context: &Context, options: OneLink) -> Outcome {
-    let mut target = context.connect()?.read_link(&server_path(&options.path))?;
-    if context.format == crate::output::Format::Json {
-        let hex = super::files::hex_of_odd(&target);
-        return context.format.report(json!({ "target": shown(&target), "target_hex": hex }), String::new);
-    }
-    // Its bytes, whatever they are.
-    target.push(b'\n');
-    print(&target)
+    let target = context.connect()?.read_link(&server_path(&options.path))?;
+    let fields = report_of(&[("target", &target)], json!({}));
+    context.format.report(fields, || [&listed(&target)[..], b"\n"].concat())
 }

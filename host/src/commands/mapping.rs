@@ -2,7 +2,8 @@
 
 use super::{Context, server_path};
 use crate::cli::{Pages, Peek, Poke};
-use crate::output::{Failure, Format, Outcome, print};
+use crate::names;
+use crate::output::{Class, Failure, Format, Outcome, one_line, print};
 use serde_json::json;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -30,7 +31,8 @@ pub fn poke(context: &Context, options: Poke) -> Outcome {
     let msync = if options.no_sync { Msync::Later } else { Msync::Now };
     let poked = client.poke(&file, options.offset, len, &*fill, msync);
     if let Some(error) = poked.error {
-        return Err(Failure::new(format!("{error} ({} of {len} bytes are stored)", poked.stored)));
+        let text = format!("{error} ({} of {len} bytes are stored)", poked.stored);
+        return Err(Failure::from(error).saying(text).with("stored", poked.stored));
     }
     // Closing makes durable what was stored; with --no-sync that is left to the end of the
     // connection.
@@ -122,8 +124,7 @@ pub fn pages(context: &Context, options: Pages) -> Outcome {
     let path = options.path.as_ref().map(|path| server_path(path));
     let p = context.connect()?.pages(path.as_deref())?;
     let f = p.faults;
-    let fields = json!({
-        "path": options.path.as_ref().map(|path| String::from_utf8_lossy(path.as_bytes()).into_owned()),
+    let mut fields = json!({
         "masters": p.masters, "shadows": p.shadows, "windows": p.windows, "slots": p.slots,
         "zero": p.zero, "writable": p.writable,
         "faults": {
@@ -132,6 +133,7 @@ pub fn pages(context: &Context, options: Pages) -> Outcome {
         },
         "flushes": p.flushes, "fences": p.fences,
     });
+    names::insert(&mut fields, "path", options.path.as_ref().map(|path| path.as_bytes()));
     context.format.report(fields, || {
         format!(
             "windows:  {} ({} slots)\nmasters:  {}\nshadows:  {}\nzero:     {}\nwritable: {}\n\
@@ -166,7 +168,7 @@ pub fn check(context: &Context) -> Outcome {
         "blocks": report.blocks, "inodes": report.inodes,
     });
     context.format.report(fields, || {
-        let mut text: String = report.issues.iter().map(|issue| format!("{issue}\n")).collect();
+        let mut text: String = report.issues.iter().map(|issue| format!("{}\n", one_line(issue))).collect();
         if clean {
             let (blocks, inodes) = (report.blocks.unwrap_or(0), report.inodes.unwrap_or(0));
             text = format!("clean: {blocks} blocks and {inodes} inodes looked at\n");
@@ -175,6 +177,6 @@ pub fn check(context: &Context) -> Outcome {
     })?;
     match clean {
         true => Ok(()),
-        false => Err(Failure::new(format!("the volume has {total} issues"))),
+        false => Err(Failure::of(Class::Other, "damaged", format!("the volume has {total} issues"))),
     }
 }

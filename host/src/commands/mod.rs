@@ -23,8 +23,10 @@ mod transfer;
 mod vm;
 
 use crate::cli::{Cli, Command};
-use crate::output::{Failure, Format, Outcome};
-use std::ffi::OsStr;
+use crate::names::{self, escaped};
+use crate::output::{Class, Failure, Format, Outcome};
+use serde_json::{Value, json};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use umbra::client::Client;
 use umbra::launch::{detach, leash};
@@ -40,24 +42,29 @@ impl Context {
     fn connect(&self) -> Outcome<Client> {
         Ok(Client::connect(&self.state)?)
     }
+
+    /// No server runs.
+    fn not_running(&self) -> Failure {
+        let state = self.state.path().display();
+        let text = format!("no server is running for state {state}; start one with `umbra up`");
+        Failure::of(Class::NotRunning, "not-running", text)
+    }
 }
 
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Outcome {
+    let format = if cli.json { Format::Json } else { Format::Text };
     // These two are this program in another role; they have no state of their own.
     match &cli.command {
         Some(Command::Leash(it)) => {
             return Err(Failure::new(leash::run(it.parent, &it.program, &it.arguments)));
         }
         Some(Command::Supervise { options }) => return Ok(detach::run(options)?),
-        Some(Command::Completions(it)) => return generate::completions(it),
-        Some(Command::Man(it)) => return generate::man(it),
+        Some(Command::Completions(it)) => return generate::completions(format, it),
+        Some(Command::Man(it)) => return generate::man(format, it),
         _ => {}
     }
-    let context = Context {
-        state: StateDir::locate(cli.state.as_deref())?,
-        format: if cli.json { Format::Json } else { Format::Text },
-    };
+    let context = Context { state: StateDir::locate(cli.state.as_deref())?, format };
     match cli.command {
         None => vm::up(&context, vm::default_up()),
         Some(Command::Up(it)) => vm::up(&context, it),
@@ -120,7 +127,57 @@ fn destination(typed: &OsStr, source: &[u8]) -> Outcome<Vec<u8>> {
 
 /// A path in a message.
 fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
+    escaped(path)
+}
+
+/// A report with paths.
+fn report_of(paths: &[(&str, &[u8])], mut fields: Value) -> Value {
+    for (key, path) in paths {
+        names::insert(&mut fields, key, Some(path));
+    }
+    fields
+}
+
+/// Does something to each of several paths. A failure does not keep the others from it, unless the
+/// connection broke. Each is said when it happens, and how many there were at the end.
+fn for_each(
+    context: &Context,
+    paths: &[OsString],
+    done_is: &str,
+    mut act: impl FnMut(&mut Client, &[u8]) -> Outcome,
+) -> Outcome {
+    let mut client = context.connect()?;
+    let (mut done, mut failed, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    for path in paths {
+        let path = server_path(path);
+        let of_path = |fields| report_of(&[("path", &path)], fields);
+        match act(&mut client, &path) {
+            Ok(()) => done.push(of_path(json!({}))),
+            Err(failure) => {
+                if context.format == Format::Text && paths.len() > 1 {
+                    context.format.fail(&failure);
+                }
+                failed.push(of_path(json!({ "error": failure.to_json() })));
+                let fatal = failure.is_fatal();
+                failures.push(failure);
+                if fatal {
+                    break;
+                }
+            }
+        }
+    }
+    if context.format == Format::Json {
+        context.format.report(json!({ done_is: done, "failed": failed }), String::new)?;
+    }
+    match failures.len() {
+        0 => Ok(()),
+        1 if paths.len() == 1 => Err(failures.remove(0)),
+        _ => {
+            let left = paths.len() - done.len();
+            let text = format!("{left} of {} arguments were not {done_is}", paths.len());
+            Err(Failure::several(&failures, text))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{Context, destination, server_path, shown};
 use crate::cli::{Get, Put};
-use crate::output::{Failure, Outcome};
+use crate::output::{Failure, Outcome, say};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fd::AsFd;
 use serde_json::json;
@@ -59,10 +59,10 @@ pub fn get(context: &Context, options: Get) -> Outcome {
     })?;
     let elapsed = meter.finish();
     if done.moment == Moment::Several {
-        eprintln!(
-            "umbra: there was no room to keep {} as it was: what was written meanwhile may be in the copy in part",
+        say(&format!(
+            "there was no room to keep {} as it was: what was written meanwhile may be in the copy in part",
             shown(&path)
-        );
+        ));
     }
     // A report would mix with the file.
     if stdout { Ok(()) } else { report(context, done, elapsed) }

@@ -2,19 +2,23 @@
 
 use super::Context;
 use crate::cli::{Cli, Command, Console, Up};
-use crate::output::{Failure, Format, Outcome, print};
+use crate::output::{Class, Failure, Format, Outcome, one_line, print, say};
 use crate::terminal::attach;
 use clap::Parser;
 use serde_json::{Value, json};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use umbra::build;
 use umbra::launch::console::Console as SerialLine;
 use umbra::launch::control::CommandEnd;
 use umbra::launch::{Options, Reporter, Status, control, detach, supervise};
+use umbra::record::{self, End};
 
+/// A build that takes longer is said to go on, where nobody sees its progress.
+const BUILD_PATIENCE: Duration = Duration::from_secs(2);
 /// After a clean end the supervisor still removes its files; this long.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,6 +48,7 @@ pub fn up(context: &Context, options: Up) -> Outcome {
         guest_config: options.guest_config,
         icount: options.icount,
         prealloc: options.prealloc,
+        access: options.sockets.access(),
         loader,
         kernel,
     };
@@ -69,11 +74,32 @@ pub(super) fn guest(loader: Option<PathBuf>, kernel: Option<PathBuf>) -> Outcome
         _ => {
             // Where nobody looks on, the output of cargo is part of the error, if there is one.
             let show_progress = io::stderr().is_terminal();
-            let images = build::build(&build::Request { show_progress, ..build::Request::default() })
-                .map_err(|error| Failure::new(error.to_string()))?;
+            let build = || build::build(&build::Request { show_progress, ..build::Request::default() });
+            let images = if show_progress {
+                build()
+            } else {
+                let text = "building the guest; the first time that takes a minute or more";
+                saying_after(BUILD_PATIENCE, || say(text), build)
+            };
+            let images = images.map_err(|error| Failure::new(error.to_string()))?;
             Ok((images.loader, images.kernel))
         }
     }
+}
+
+/// Does some work; if it takes long, says so meanwhile.
+fn saying_after<T>(patience: Duration, words: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    let (done, waiting) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                words();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// An absolute path: QEMU runs in another folder.
@@ -128,8 +154,7 @@ impl Reporter for Foreground<'_> {
     }
 
     fn note(&mut self, text: &str) {
-        // Nothing can be said where stderr is closed.
-        let _ = writeln!(io::stderr(), "umbra: {text}");
+        say(text);
     }
 }
 
@@ -138,7 +163,7 @@ pub fn down(context: &Context) -> Outcome {
     let state = &context.state;
     let asking = Failure::while_doing("ask the supervisor to stop");
     let Some(stopped) = control::stop(state).map_err(asking)? else {
-        return Err(Failure::new(format!("no server is running for state {}", state.path().display())));
+        return Err(context.not_running());
     };
     let deadline = Instant::now() + RELEASE_TIMEOUT;
     while state.is_locked() && Instant::now() < deadline {
@@ -146,7 +171,8 @@ pub fn down(context: &Context) -> Outcome {
     }
     if !stopped.clean {
         let why = stopped.message.unwrap_or_else(|| "for no known reason".into());
-        return Err(Failure::new(format!("the server did not stop cleanly: {why}")));
+        let text = format!("the server did not stop cleanly: {why}");
+        return Err(Failure::of(Class::Other, "unclean", text));
     }
     context.format.report(json!({ "stopped": true }), String::new)
 }
@@ -155,18 +181,53 @@ pub fn down(context: &Context) -> Outcome {
 pub fn status(context: &Context) -> Outcome {
     let asking = Failure::while_doing("ask the supervisor");
     let status = control::status(&context.state).map_err(asking)?;
-    context.format.report(status_json(context, status.as_ref()), || match &status {
-        None => format!("not running; state {}\n", context.state.path().display()),
-        Some(status) => format!(
-            "running: {}\nstate:   {}\nQEMU:    process {}\nmemory:  {}\nNVDIMM:  {}\nuptime:  {:.0} s\n",
-            status.summary(),
-            context.state.path().display(),
-            status.qemu_pid,
-            umbra::units::show_bytes(status.memory),
-            umbra::units::show_bytes(status.nvdimm_size),
-            status.uptime_s,
-        ),
+    let last_end = record::last_end(&context.state);
+    let mut fields = status_json(context, status.as_ref());
+    fields["last_end"] = json!(last_end);
+    context.format.report(fields, || {
+        let mut text = match &status {
+            None => format!("not running; state {}\n", context.state.path().display()),
+            Some(status) => running_text(context, status),
+        };
+        if let Some(end) = last_end {
+            text.push_str(&last_end_text(&end));
+        }
+        text
     })
+}
+
+fn running_text(context: &Context, status: &Status) -> String {
+    let paused = match status.paused.as_deref() {
+        None => String::new(),
+        Some("stopped-by-signal") => {
+            format!("stopped: QEMU is stopped by a signal; `kill -CONT {}` lets it go on\n", status.qemu_pid)
+        }
+        Some(why) => format!("stopped: the guest does not run; QEMU's monitor says: {why}\n"),
+    };
+    format!(
+        "running: {}\n{paused}state:   {}\nQEMU:    process {}\nmemory:  {}\nNVDIMM:  {}\nuptime:  {:.0} s\n",
+        status.summary(),
+        context.state.path().display(),
+        status.qemu_pid,
+        umbra::units::show_bytes(status.memory),
+        umbra::units::show_bytes(status.nvdimm_size),
+        status.uptime_s,
+    )
+}
+
+/// How the last run ended. What the guest said is part of the message.
+fn last_end_text(end: &End) -> String {
+    let how = if end.clean { "cleanly" } else { "not cleanly" };
+    let cause = json!(end.cause);
+    let mut text = format!("ended:   {how}, {}", cause.as_str().unwrap_or("unknown"));
+    if let Some(time) = &end.time {
+        text.push_str(&format!(", {}{time}", if end.inferred { "noticed at " } else { "at " }));
+    }
+    if let Some(message) = &end.message {
+        text.push_str(&format!(": {}", one_line(message)));
+    }
+    text.push('\n');
+    text
 }
 
 fn status_json(context: &Context, status: Option<&Status>) -> Value {
@@ -187,12 +248,12 @@ fn status_json(context: &Context, status: Option<&Status>) -> Value {
 pub fn console(context: &Context, options: Console) -> Outcome {
     let asking = Failure::while_doing("attach to the console");
     let Some(stream) = control::console(&context.state).map_err(asking)? else {
-        let state = context.state.path().display();
-        return Err(Failure::new(format!(
-            "no server is running for state {state}; start one with `umbra up`"
-        )));
+        return Err(context.not_running());
     };
     if options.command.is_empty() {
+        if context.format == Format::Json {
+            return Err(Failure::usage("`umbra console --json` needs a command for the guest"));
+        }
         return attach(stream);
     }
     let (output, end) = control::run_command(stream, &options.command.join(" "))
@@ -203,6 +264,26 @@ pub fn console(context: &Context, options: Console) -> Outcome {
     }
     match end {
         CommandEnd::Done | CommandEnd::Closed => Ok(()),
-        CommandEnd::Failed(why) => Err(Failure::new(why)),
+        CommandEnd::Failed(why) => Err(Failure::of(Class::Other, "command-failed", why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn only_work_that_takes_long_is_said_to_go_on() {
+        for (patience, takes, said) in [(10_000, 0, false), (20, 500, true)] {
+            let heard = AtomicBool::new(false);
+            let words = || heard.store(true, Ordering::Relaxed);
+            let work = || {
+                thread::sleep(Duration::from_millis(takes));
+                7
+            };
+            assert_eq!(saying_after(Duration::from_millis(patience), words, work), 7);
+            assert_eq!(heard.load(Ordering::Relaxed), said);
+        }
     }
 }

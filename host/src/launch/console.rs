@@ -4,7 +4,8 @@
 //! the lines that mean something to the supervisor, and hands it to all listeners. A listener
 //! that does not keep up is dropped: the guest never waits for one.
 
-use std::fs::File;
+use crate::log::Log;
+use crate::record::Cause;
 use std::io::{self, Read, Write};
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -52,7 +53,7 @@ impl Console {
     pub(super) fn pump(
         &self,
         output: ChildStdout,
-        log: File,
+        log: Log,
         on_line: impl FnMut(&str) + Send + 'static,
         on_end: impl FnOnce() + Send + 'static,
     ) {
@@ -84,7 +85,7 @@ impl Console {
         receiver
     }
 
-    fn read_all(&self, mut output: impl Read, mut log: File, mut on_line: impl FnMut(&str)) {
+    fn read_all(&self, mut output: impl Read, mut log: Log, mut on_line: impl FnMut(&str)) {
         let mut lines = Lines::default();
         let mut buffer = [0; 4096];
         loop {
@@ -95,7 +96,7 @@ impl Console {
                 Err(_) => break,
             };
             // A full disk must not stop the guest.
-            let _ = log.write_all(bytes);
+            let _ = log.write(bytes);
             let piece: Arc<[u8]> = bytes.into();
             held(&self.shared.listeners).senders.retain(|listener| {
                 !matches!(
@@ -135,8 +136,8 @@ pub(super) enum Meaning {
     Ready,
     /// It runs, but has nothing to serve: why.
     NoVolume(String),
-    /// It stops: why.
-    Failed(String),
+    /// It stops: how, and why.
+    Failed(Cause, String),
 }
 
 /// Reads a line of the guest. The contract with the kernel: `no volume: WHY` in a line of its log
@@ -148,10 +149,13 @@ pub(super) fn meaning(line: &str) -> Option<Meaning> {
         return Some(Meaning::Ready);
     }
     if let Some(why) = line.strip_prefix("fatal: ") {
-        return Some(Meaning::Failed(why.into()));
+        return Some(Meaning::Failed(Cause::GuestFailed, why.into()));
     }
-    if line.starts_with("panicked at ") || line.starts_with("umbra-boot: ") {
-        return Some(Meaning::Failed(line.into()));
+    if line.starts_with("panicked at ") {
+        return Some(Meaning::Failed(Cause::GuestPanic, line.into()));
+    }
+    if line.starts_with("umbra-boot: ") {
+        return Some(Meaning::Failed(Cause::GuestFailed, line.into()));
     }
     line.split_once("no volume: ").map(|(_, why)| Meaning::NoVolume(why.into()))
 }
@@ -177,7 +181,9 @@ mod tests {
         assert_eq!(meaning("ready"), Some(Meaning::Ready));
         assert_eq!(meaning("ready 123 ms"), Some(Meaning::Ready));
         assert_eq!(meaning("error: no volume: no NVDIMM"), Some(Meaning::NoVolume("no NVDIMM".into())));
-        assert_eq!(meaning("panicked at x.rs:1"), Some(Meaning::Failed("panicked at x.rs:1".into())));
+        let panic = Meaning::Failed(Cause::GuestPanic, "panicked at x.rs:1".into());
+        assert_eq!(meaning("panicked at x.rs:1"), Some(panic));
+        assert_eq!(meaning("fatal: x"), Some(Meaning::Failed(Cause::GuestFailed, "x".into())));
         assert_eq!(meaning("already"), None);
         assert_eq!(meaning("readyish"), None);
     }

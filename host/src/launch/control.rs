@@ -7,8 +7,11 @@
 
 use super::Status;
 use super::console::Console;
+use super::monitor;
+use crate::access::Access;
 use crate::state::StateDir;
 use serde::{Deserialize, Serialize};
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -35,7 +38,12 @@ enum Request {
     Status,
     Down,
     Console,
-    Relay { port: u32, socket: PathBuf },
+    Relay {
+        port: u32,
+        socket: PathBuf,
+        #[serde(default)]
+        access: Option<Access>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,7 +75,8 @@ pub(super) trait Instance: Send + Sync + 'static {
     /// The serial line.
     fn console(&self) -> Console;
     /// Makes a plain socket before a port of the guest, for as long as the result is held.
-    fn relay(&self, port: u32, socket: &Path) -> io::Result<Box<dyn Held>>;
+    /// Without `access` it is as open as the other sockets for clients.
+    fn relay(&self, port: u32, socket: &Path, access: Option<Access>) -> io::Result<Box<dyn Held>>;
 }
 
 /// Something that ends when it is dropped.
@@ -122,7 +131,7 @@ fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
             // Wakes the thread above, too.
             stream.shutdown(Shutdown::Both)
         }
-        Ok(Request::Relay { port, socket }) => match instance.relay(port, &socket) {
+        Ok(Request::Relay { port, socket, access }) => match instance.relay(port, &socket, access) {
             Ok(_relay) => {
                 send(&mut stream, &Answer::Relayed)?;
                 stream.set_read_timeout(None)?;
@@ -150,9 +159,16 @@ pub fn status(state: &StateDir) -> io::Result<Option<Status>> {
             Err(error) if hung_up(&error) && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(10));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(stopped_supervisor(state).unwrap_or(error)),
         }
     }
+}
+
+/// Why a supervisor does not answer, if that is because it is stopped.
+fn stopped_supervisor(state: &StateDir) -> Option<io::Error> {
+    let pid = fs::read_to_string(state.file("supervisor.pid")).ok()?.trim().parse().ok()?;
+    monitor::is_stopped(pid)
+        .then(|| io::Error::other(format!("it is stopped by a signal; `kill -CONT {pid}` lets it go on")))
 }
 
 fn hung_up(error: &io::Error) -> bool {
@@ -181,9 +197,14 @@ pub fn console(state: &StateDir) -> io::Result<Option<UnixStream>> {
 }
 
 /// Makes a plain socket before a port of the guest, which is there as long as the connection that is returned;
-/// `None` if no instance runs.
-pub fn relay(state: &StateDir, port: u32, socket: &Path) -> io::Result<Option<UnixStream>> {
-    let request = Request::Relay { port, socket: std::path::absolute(socket)? };
+/// `None` if no instance runs. Without `access` it is as open as the instance's other sockets for clients.
+pub fn relay(
+    state: &StateDir,
+    port: u32,
+    socket: &Path,
+    access: Option<Access>,
+) -> io::Result<Option<UnixStream>> {
+    let request = Request::Relay { port, socket: std::path::absolute(socket)?, access };
     match ask(state, &request, Some(REQUEST_TIMEOUT))? {
         Some((stream, Answer::Relayed)) => {
             stream.set_read_timeout(None)?;

@@ -102,6 +102,7 @@ impl Reporter for Pipe {
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("umbra: {text}");
+        // A full disk must not stop the guest.
+        let _ = writeln!(io::stderr(), "umbra: {text}");
     }
 }

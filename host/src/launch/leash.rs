@@ -8,7 +8,10 @@
 //! The signal comes when the *thread* ends that started the child: call [`command`]'s
 //! `spawn` on a thread that lives as long as the supervisor.
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use rustix::fs::Mode;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, umask};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
@@ -28,6 +31,10 @@ pub fn command(program: &OsStr) -> Command {
 }
 
 /// Becomes `program` on the leash of the process `parent`. Returns only why it could not.
+///
+/// Signals that ask for an end are blocked, and stay so in the program: whoever sends one to all
+/// processes (a service manager, a shutdown of the host) asks the supervisor to unmount. QEMU
+/// would end before the guest had.
 pub fn run(parent: u32, program: &OsStr, arguments: &[OsString]) -> String {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return format!("cannot ask for a signal at the parent's end: {error}");
@@ -35,6 +42,12 @@ pub fn run(parent: u32, program: &OsStr, arguments: &[OsString]) -> String {
     // The parent may have died before the request: then nobody would send the signal.
     if getppid().map(Pid::as_raw_nonzero).map(|pid| pid.get() as u32) != Some(parent) {
         return "the supervisor is gone".into();
+    }
+    // What QEMU makes, its monitor's socket for one, is for the owner alone.
+    umask(Mode::from_raw_mode(0o077));
+    let blocked: SigSet = [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().collect();
+    if let Err(error) = blocked.thread_block() {
+        return format!("cannot block signals: {error}");
     }
     let error = Command::new(program).args(arguments).exec();
     format!("cannot run {}: {error}", program.display())

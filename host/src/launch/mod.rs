@@ -23,7 +23,9 @@
 //! | `console`       | the serial line, shared by log, terminal and clients     |
 //! | `control`       | requests to the supervisor, and the client side of them  |
 //! | `detach`        | a supervisor in the background                           |
+//! | `ending`        | what the end of an instance means                        |
 //! | `leash`         | children that die with their parent                      |
+//! | `monitor`       | whether QEMU lets the guest run                          |
 //! | `nvdimm`        | the image files                                          |
 //! | `qemu`          | QEMU's command line                                      |
 //! | `relay`         | plain sockets before ports, where the host kernel does vsock |
@@ -36,7 +38,9 @@ pub mod accel;
 pub mod console;
 pub mod control;
 pub mod detach;
+mod ending;
 pub mod leash;
+mod monitor;
 mod nvdimm;
 mod qemu;
 mod relay;
@@ -46,6 +50,7 @@ mod transport;
 pub use accel::Accel;
 pub use supervisor::{Reporter, supervise};
 
+use crate::access::Access;
 use crate::state::{StateDir, StateError};
 use crate::units;
 use serde::{Deserialize, Serialize};
@@ -83,6 +88,9 @@ pub struct Options {
     pub icount: bool,
     /// Whether the host gives all memory of the NVDIMM at the start.
     pub prealloc: bool,
+    /// To whom the sockets for clients are open.
+    #[serde(default)]
+    pub access: Access,
     /// Further lines of the guest's configuration, `key=value` each.
     pub guest_config: Vec<String>,
     /// The loader, an ELF file with a PVH entry.
@@ -145,6 +153,10 @@ pub struct Status {
     pub endpoint: String,
     /// Seconds since the start of QEMU.
     pub uptime_s: f64,
+    /// Why the guest does not run: `stopped-by-signal`, or the state that QEMU's machine protocol
+    /// tells (`paused`, ...). `None`: it runs.
+    #[serde(default)]
+    pub paused: Option<String>,
 }
 
 /// Finds a program in `PATH`.

@@ -6,7 +6,7 @@
 
 use super::nvdimm::{Extra, Own};
 use super::transport::Transport;
-use super::{Accel, LaunchError, Options, find_program, leash};
+use super::{Accel, LaunchError, Options, find_program, leash, monitor};
 use crate::state::StateDir;
 use std::ffi::OsString;
 use std::fs::File;
@@ -88,7 +88,9 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     add(&["-fw_cfg", "name=opt/umbra/config,file=guest.conf"]);
     add(&["-fw_cfg", "name=opt/umbra/seed,file=guest.seed"]);
     add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
-    add(&["-qmp", "unix:qmp.sock,server=on,wait=off"]);
+    for monitor in ["qmp.sock", monitor::SOCKET] {
+        add(&["-qmp", &format!("unix:{monitor},server=on,wait=off")]);
+    }
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     for argument in machine.transport.qemu_arguments(options.icount) {
         add(&[&argument]);
@@ -129,6 +131,7 @@ pub(super) fn guest_config(options: &Options) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Access;
     use crate::launch::accel::Choice;
 
     fn options() -> Options {
@@ -141,6 +144,7 @@ mod tests {
             format: true,
             icount: false,
             prealloc: false,
+            access: Access::OWNER,
             guest_config: vec!["log=debug".into()],
             loader: "/a/boot.elf".into(),
             kernel: "/a/kernel.elf".into(),

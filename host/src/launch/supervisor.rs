@@ -10,22 +10,27 @@
 //! ```
 //!
 //! Stopping asks the guest over RPC, then over its console, and kills QEMU only when neither
-//! helped in time. A second signal kills at once.
+//! helped in time. A second signal kills at once, but only if it comes [`INSISTENCE`] after the
+//! first: `timeout` and a terminal that closes send two signals in a row, and mean one.
 
 use super::console::{self, Console, Meaning};
 use super::control::{self, EndGuard, Instance, Stopped};
+use super::ending::{self, Ending, Useless};
 use super::qemu::{self, Machine};
-use super::transport::{Offer, Ports, Transport, last_line};
-use super::{Accel, LaunchError, Options, Status, accel, nvdimm};
+use super::transport::{Offer, Ports, Transport};
+use super::{Accel, LaunchError, Options, Status, accel, monitor, nvdimm};
+use crate::access::Access;
 use crate::client::Client;
+use crate::log::Log;
+use crate::record::{self, Cause, End};
 use crate::state::StateDir;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, Child, ChildStdout, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -34,12 +39,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 use umbra_proto::nbd;
 
+/// Bytes of the console's log before it begins anew.
+const CONSOLE_LOG_LIMIT: u64 = 8 << 20;
 /// How long a guest may take to say `ready`. Rebuilding a large volume under emulation is slow.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a guest that was asked over RPC may take to power off.
 const RPC_GRACE: Duration = Duration::from_secs(30);
 /// The same, asked over its console.
 const CONSOLE_GRACE: Duration = Duration::from_secs(15);
+/// A signal that comes so long after the first one kills the guest.
+const INSISTENCE: Duration = Duration::from_secs(5);
 /// How long a guest that cannot serve may take to stop.
 const USELESS_GRACE: Duration = Duration::from_secs(2);
 /// How long the rest of the console, or of an answer, is waited for at the end.
@@ -58,7 +67,7 @@ pub trait Reporter {
 enum Event {
     Ready(Instant),
     /// The guest says why it will not serve, and whether it goes on running.
-    Useless(String, Runs),
+    Useless(Useless, Runs),
     ConsoleEnded,
     QemuEnded(io::Result<ExitStatus>),
     /// The vsock device has ended: why.
@@ -99,7 +108,16 @@ pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), L
     state.create()?;
     let lock = state.lock()?;
     state.clear(&lock)?;
-    let result = Supervisor::start(&state, options, reporter).and_then(|it| it.run(reporter));
+    state.open_to(options.access)?;
+    if state.is_writable_by_others() {
+        reporter.note(&format!(
+            "others may write in {}: they can put files of theirs in the place of the server's",
+            state.path().display()
+        ));
+    }
+    let result = Supervisor::start(&state, options, reporter)
+        .inspect_err(|error| record::end_started(&state, error))
+        .and_then(|it| it.run(reporter));
     // Removes what would point at processes that are gone. What cannot be removed now, the next start removes, or says why
     // not.
     let _ = state.clear(&lock);
@@ -128,14 +146,21 @@ struct Supervisor {
     waiting: Vec<Waiting>,
     /// The socket before the guest's NBD server, once it is ready.
     nbd: Option<Offer>,
+    /// Who asked for the end.
+    asked_by: Option<Cause>,
+    /// Why it ended, once it has.
+    cause: Cause,
 }
 
 /// What the control socket's threads see.
 struct SharedState {
+    state: StateDir,
     status: Mutex<Status>,
     started: Instant,
     console: Console,
     ports: Arc<Ports>,
+    /// To whom sockets for clients are open, where nothing else is said.
+    access: Access,
     sender: Mutex<Sender<Event>>,
 }
 
@@ -185,12 +210,14 @@ impl Supervisor {
         let (sender, events) = channel();
         watch_signals(sender.clone())?;
         let ended = sender.clone();
-        let ports = transport.start(state, state.log("vsock.log")?, move |why| {
+        let ports = transport.start(state, options.access, state.log("vsock.log")?, move |why| {
             drop(ended.send(Event::DeviceEnded(why)));
         })?;
 
         let machine = Machine { accel, transport, nvdimm, extra };
-        let console_log = state.log("console.log")?;
+        let console_log = state.bounded_log("console.log", CONSOLE_LOG_LIMIT)?;
+        // A full disk must not stop a server that was stopped by one.
+        let _ = record::start(state);
         let started = Instant::now();
         let mut child = qemu::start(state, options, &machine, state.log("qemu.log")?)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
@@ -215,12 +242,15 @@ impl Supervisor {
             nvdimm_size,
             endpoint,
             uptime_s: 0.0,
+            paused: None,
         };
         let shared = Arc::new(SharedState {
+            state: state.clone(),
             status: Mutex::new(status),
             started,
             console: console.clone(),
             ports: Arc::new(ports),
+            access: options.access,
             sender: Mutex::new(sender.clone()),
         });
         let listener = state
@@ -241,11 +271,14 @@ impl Supervisor {
             bare: options.guest_config.iter().any(|line| line == "volume=no"),
             waiting: Vec::new(),
             nbd: None,
+            asked_by: None,
+            cause: Cause::Failed,
         })
     }
 
     fn run(mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
         let result = self.wait(reporter);
+        self.record_end(&result);
         let stopped =
             Stopped { clean: result.is_ok(), message: result.as_ref().err().map(|e| e.to_string()) };
         for waiting in self.waiting.drain(..) {
@@ -261,8 +294,8 @@ impl Supervisor {
     /// The loop. Its result is that of the instance.
     fn wait(&mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
         let mut deadline = Some(self.started + BOOT_TIMEOUT);
-        let mut useless: Option<String> = None;
-        let mut stopping = false;
+        let mut useless: Option<Useless> = None;
+        let mut first_signal = None;
         let mut console_ended = false;
         loop {
             let event = match deadline {
@@ -270,15 +303,16 @@ impl Supervisor {
                 Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::Ready(_)) if stopping || useless.is_some() || self.is_ready() => {}
+                Ok(Event::Ready(_)) if self.asked_by.is_some() || useless.is_some() || self.is_ready() => {}
                 Ok(Event::Ready(at)) => {
                     deadline = None;
                     self.offer_nbd()?;
-                    self.state.write("endpoint", &self.transport.endpoint())?;
+                    let access = self.shared.access;
+                    self.state.write_for(access, "endpoint", &self.transport.endpoint())?;
                     let status = self.set_ready(at);
+                    let _ = record::append(&self.state, "ready", json!({ "boot_ms": status.boot_ms }));
                     if reporter.ready(&status).is_err() {
-                        stopping = true;
-                        self.ask();
+                        self.ask(Cause::Abandoned);
                     }
                 }
                 Ok(Event::Useless(..)) if useless.is_some() => {}
@@ -288,47 +322,54 @@ impl Supervisor {
                     useless = Some(why);
                     deadline = Some(Instant::now() + USELESS_GRACE);
                     if runs == Runs::On {
-                        self.ask();
+                        self.ask(Cause::NoVolume);
                     }
                 }
                 Ok(Event::QemuEnded(status)) => {
                     if !console_ended {
                         self.hear_last_words(&mut useless);
                     }
-                    return self.outcome(status, useless);
+                    let ready = self.is_ready();
+                    let end = ending::of_qemu(&self.state, &status, useless, ready, self.asked_by);
+                    return self.end(end);
                 }
                 Ok(Event::ConsoleEnded) => console_ended = true,
-                Ok(Event::DeviceEnded(_)) if stopping => {}
+                Ok(Event::DeviceEnded(_)) if self.asked_by.is_some() => {}
                 Ok(Event::DeviceEnded(why)) => {
+                    self.cause = Cause::VsockDevice;
                     return Err(LaunchError::Stopped(format!("the vsock device has ended: {why}")));
                 }
-                Ok(Event::Signal) if stopping => {
-                    return Err(LaunchError::Stopped("killed before the guest had shut down".into()));
-                }
-                Ok(Event::Signal) => {
-                    reporter.note("shutting down (again to kill)");
-                    stopping = true;
-                    self.ask();
-                }
+                Ok(Event::Signal) => match insistence(&mut first_signal, Instant::now()) {
+                    Insistence::Waits(left) => reporter.note(&format!(
+                        "still unmounting; a second Ctrl-C after {} s kills the guest",
+                        left.as_secs_f64().ceil()
+                    )),
+                    Insistence::Kills => {
+                        self.cause = Cause::Killed;
+                        return Err(LaunchError::Stopped("killed before the guest had shut down".into()));
+                    }
+                    Insistence::First => {
+                        let seconds = INSISTENCE.as_secs();
+                        reporter.note(&format!("shutting down (again after {seconds} s to kill)"));
+                        self.ask(Cause::Signal);
+                    }
+                },
                 Ok(Event::Stop(client)) => {
                     self.waiting.push(client);
-                    if !stopping {
-                        stopping = true;
-                        self.ask();
-                    }
+                    self.ask(Cause::Down);
                 }
                 // It has its deadline already.
                 Ok(Event::Asked(_)) if useless.is_some() => {}
                 Ok(Event::Asked(Asked::OverRpc)) => deadline = Some(Instant::now() + RPC_GRACE),
                 Ok(Event::Asked(Asked::OverConsole)) => deadline = Some(Instant::now() + CONSOLE_GRACE),
                 Ok(Event::Asked(Asked::Nowhere)) => deadline = Some(Instant::now()),
-                Err(_) => return Err(self.overdue(useless, stopping)),
+                Err(_) => return self.end(ending::overdue(&self.state, useless, self.asked_by)),
             }
         }
     }
 
     /// Waits until the console is read to its end: the reason may be in there.
-    fn hear_last_words(&self, useless: &mut Option<String>) {
+    fn hear_last_words(&self, useless: &mut Option<Useless>) {
         let deadline = Instant::now() + LAST_WORDS;
         while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             match event {
@@ -344,7 +385,7 @@ impl Supervisor {
     fn offer_nbd(&mut self) -> Result<(), LaunchError> {
         let offer = self
             .state
-            .listen(StateDir::NBD_SOCKET)
+            .listen_for(self.shared.access, StateDir::NBD_SOCKET)
             .and_then(|listener| self.shared.ports.offer(listener, nbd::PORT))
             .map_err(|error| LaunchError::Io("listen for clients of NBD".into(), error))?;
         self.nbd = Some(offer);
@@ -366,8 +407,13 @@ impl Supervisor {
         status.clone()
     }
 
-    /// Asks the guest to power off, on a thread: a guest that hangs must not stop this loop.
-    fn ask(&self) {
+    /// Asks the guest to power off, unless somebody did so before; on a thread: a guest that hangs
+    /// must not stop this loop.
+    fn ask(&mut self, by: Cause) {
+        if self.asked_by.is_some() {
+            return;
+        }
+        self.asked_by = Some(by);
         let (ready, state) = (self.is_ready(), self.state.clone());
         let (console, sender) = (self.console.clone(), self.sender.clone());
         thread::spawn(move || {
@@ -382,47 +428,26 @@ impl Supervisor {
         });
     }
 
-    /// What the end of QEMU means.
-    fn outcome(&self, status: io::Result<ExitStatus>, useless: Option<String>) -> Result<(), LaunchError> {
-        let log = self.state.console_log();
-        if let Some(why) = useless {
-            return Err(LaunchError::Stopped(format!("{why} (console: {})", log.display())));
-        }
-        match &status {
-            Ok(status) if status.success() && self.is_ready() => Ok(()),
-            // It never got as far as the guest.
-            _ if last_line(&log) == "nothing" => Err(LaunchError::Stopped(format!(
-                "QEMU {}; it says: {}",
-                describe(&status),
-                last_line(&self.state.file("qemu.log"))
-            ))),
-            Ok(status) if status.success() => Err(LaunchError::Stopped(format!(
-                "the guest powered off before it was ready; its console ({}) ends: {}",
-                log.display(),
-                last_line(&log)
-            ))),
-            _ => Err(LaunchError::Stopped(format!(
-                "QEMU {}; the guest's console ({}) ends: {}",
-                describe(&status),
-                log.display(),
-                last_line(&log)
-            ))),
-        }
+    /// Notes why it ended.
+    fn end(&mut self, (cause, result): Ending) -> Result<(), LaunchError> {
+        self.cause = cause;
+        result
     }
 
-    /// What it means that nothing happened in time.
-    fn overdue(&self, useless: Option<String>, stopping: bool) -> LaunchError {
-        let log = self.state.console_log();
-        LaunchError::Stopped(match useless {
-            Some(why) => format!("{why} (console: {})", log.display()),
-            None if stopping => "the guest did not power off in time and was killed".into(),
-            None => format!(
-                "the guest was not ready after {} s; its console ({}) ends: {}",
-                BOOT_TIMEOUT.as_secs(),
-                log.display(),
-                last_line(&log)
-            ),
-        })
+    /// Writes into the record how it ended.
+    fn record_end(&self, result: &Result<(), LaunchError>) {
+        let end = End {
+            time: None,
+            cause: self.cause,
+            clean: result.is_ok(),
+            message: result.as_ref().err().map(|error| error.to_string()),
+            uptime_s: Some(self.started.elapsed().as_secs_f64()),
+            inferred: false,
+        };
+        if let Err(error) = record::append_end(&self.state, &end) {
+            // It goes to a log, or to a terminal that may be gone.
+            let _ = writeln!(io::stderr(), "umbra: cannot record the end: {error}");
+        }
     }
 }
 
@@ -435,7 +460,9 @@ impl SharedState {
 
 impl Instance for SharedState {
     fn status(&self) -> Status {
-        Status { uptime_s: self.started.elapsed().as_secs_f64(), ..SharedState::status(self).clone() }
+        let status = SharedState::status(self).clone();
+        let paused = monitor::paused(&self.state, status.qemu_pid);
+        Status { uptime_s: self.started.elapsed().as_secs_f64(), paused, ..status }
     }
 
     fn stop(&self) -> (Stopped, EndGuard) {
@@ -452,21 +479,24 @@ impl Instance for SharedState {
         self.console.clone()
     }
 
-    fn relay(&self, port: u32, socket: &Path) -> io::Result<Box<dyn control::Held>> {
-        Ok(Box::new(self.ports.offer_at(port, socket)?))
+    fn relay(&self, port: u32, socket: &Path, access: Option<Access>) -> io::Result<Box<dyn control::Held>> {
+        Ok(Box::new(self.ports.offer_at(port, socket, access.unwrap_or(self.access))?))
     }
 }
 
 /// Reads the console, and turns what it says into events.
-fn pump(console: &Console, output: ChildStdout, log: File, sender: &Sender<Event>) {
+fn pump(console: &Console, output: ChildStdout, log: Log, sender: &Sender<Event>) {
     let (sender, end_sender) = (sender.clone(), sender.clone());
     let on_line = move |line: &str| {
         let event = match console::meaning(line) {
             Some(Meaning::Ready) => Event::Ready(Instant::now()),
             Some(Meaning::NoVolume(why)) => {
-                Event::Useless(format!("the guest has nothing to serve: {why}"), Runs::On)
+                let why = format!("the guest has nothing to serve: {why}");
+                Event::Useless(Useless { cause: Cause::NoVolume, why }, Runs::On)
             }
-            Some(Meaning::Failed(why)) => Event::Useless(format!("the guest failed: {why}"), Runs::Out),
+            Some(Meaning::Failed(cause, why)) => {
+                Event::Useless(Useless { cause, why: format!("the guest failed: {why}") }, Runs::Out)
+            }
             None => return,
         };
         drop(sender.send(event));
@@ -474,8 +504,31 @@ fn pump(console: &Console, output: ChildStdout, log: File, sender: &Sender<Event
     console.pump(output, log, on_line, move || drop(end_sender.send(Event::ConsoleEnded)))
 }
 
+/// What a signal means.
+enum Insistence {
+    /// Shut down.
+    First,
+    /// No more than the first one; so long is left until another one would kill.
+    Waits(Duration),
+    /// Do not wait for the guest.
+    Kills,
+}
+
+fn insistence(first: &mut Option<Instant>, now: Instant) -> Insistence {
+    match first {
+        None => {
+            *first = Some(now);
+            Insistence::First
+        }
+        Some(first) => match INSISTENCE.checked_sub(now.saturating_duration_since(*first)) {
+            Some(left) if !left.is_zero() => Insistence::Waits(left),
+            _ => Insistence::Kills,
+        },
+    }
+}
+
 fn watch_signals(sender: Sender<Event>) -> Result<(), LaunchError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])
         .map_err(|error| LaunchError::Io("handle signals".into(), error))?;
     thread::spawn(move || {
         for _ in signals.forever() {
@@ -496,13 +549,6 @@ fn seed() -> String {
 
 fn ask_over_rpc(state: &StateDir) -> bool {
     Client::connect(state).and_then(|mut client| client.shutdown()).is_ok()
-}
-
-fn describe(status: &io::Result<ExitStatus>) -> String {
-    match status {
-        Ok(status) => format!("ended with {status}"),
-        Err(error) => format!("ended ({error})"),
-    }
 }
 
 impl Status {

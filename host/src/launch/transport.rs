@@ -5,9 +5,11 @@
 
 use super::relay::Relay;
 use super::{LaunchError, control};
+use crate::access::Access;
 use crate::state::StateDir;
 use crate::vsock::{self, Device, Target};
 use std::collections::hash_map::DefaultHasher;
+use std::fs;
 use std::fs::{File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind};
@@ -15,7 +17,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::{fs, str};
 
 /// Where QEMU meets the device.
 const MEETING_POINT: &str = "vhost.sock";
@@ -73,6 +74,7 @@ impl Transport {
     pub(super) fn start(
         self,
         state: &StateDir,
+        access: Access,
         log: File,
         on_end: impl FnOnce(String) + Send + 'static,
     ) -> Result<Ports, LaunchError> {
@@ -85,7 +87,7 @@ impl Transport {
                     .and_then(|qemu| Device::start(qemu, log, on_end))
                     .map_err(failed)?;
                 let clients = state
-                    .listen(CLIENTS)
+                    .listen_for(access, CLIENTS)
                     .and_then(|clients| device.listen(clients, Target::Asked))
                     .map_err(failed)?;
                 Way::Device { device, _clients: clients }
@@ -126,14 +128,19 @@ impl Ports {
 
     /// Makes a plain socket before a port, which is removed when the result is dropped. A socket in its place that
     /// nobody listens on is a leftover; anything else stays.
-    pub(super) fn offer_at(self: &std::sync::Arc<Self>, port: u32, path: &Path) -> io::Result<NamedOffer> {
+    pub(super) fn offer_at(
+        self: &std::sync::Arc<Self>,
+        port: u32,
+        path: &Path,
+        access: Access,
+    ) -> io::Result<NamedOffer> {
         let _named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         let stale = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
             && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
         if stale {
             fs::remove_file(path)?;
         }
-        let offer = self.offer(UnixListener::bind(path)?, port)?;
+        let offer = self.offer(access.listen(path)?, port)?;
         Ok(NamedOffer { ports: self.clone(), path: path.to_path_buf(), _offer: offer })
     }
 }
@@ -163,12 +170,4 @@ fn cid_for(path: &Path) -> u32 {
     path.hash(&mut hasher);
     // 0 to 2 have meanings of their own; small numbers are what people type.
     1000 + (hasher.finish() % (1 << 30)) as u32
-}
-
-/// The last line of a log, for an error message.
-pub(super) fn last_line(path: &Path) -> String {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty());
-    line.map_or_else(|| "nothing".into(), |line| line.trim().to_string())
 }

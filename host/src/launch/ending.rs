@@ -1,0 +1,105 @@
+//! What the end of an instance means: its cause, for the record, and whether it is an error.
+
+use super::LaunchError;
+use super::supervisor::BOOT_TIMEOUT;
+use crate::record::Cause;
+use crate::state::StateDir;
+use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::{fs, io};
+
+/// Why it ended, and the result for whoever started it.
+pub(super) type Ending = (Cause, Result<(), LaunchError>);
+
+/// Why a guest will not serve.
+pub(super) struct Useless {
+    pub(super) cause: Cause,
+    pub(super) why: String,
+}
+
+/// QEMU has ended. `ready`: the guest has served. `asked_by`: who asked it to end.
+pub(super) fn of_qemu(
+    state: &StateDir,
+    status: &io::Result<ExitStatus>,
+    useless: Option<Useless>,
+    ready: bool,
+    asked_by: Option<Cause>,
+) -> Ending {
+    let log = state.console_log();
+    if let Some(Useless { cause, why }) = useless {
+        return (cause, stopped(format!("{why} (console: {})", log.display())));
+    }
+    let success = status.as_ref().is_ok_and(ExitStatus::success);
+    if success && ready {
+        return (asked_by.unwrap_or(Cause::Poweroff), Ok(()));
+    }
+    let (ended, last) = (describe(status), last_line(&log));
+    let cause = if success { Cause::GuestFailed } else { cause_of_death(state, status) };
+    let what = match cause {
+        // It never got as far as the guest.
+        Cause::GuestFailed | Cause::QemuFailed if last == "nothing" => {
+            let said = last_line(&state.file("qemu.log"));
+            return (cause, stopped(format!("QEMU {ended}; it says: {said}")));
+        }
+        Cause::GuestFailed => "the guest powered off before it was ready".into(),
+        Cause::HostFull => {
+            format!("the host has no room left for {}: QEMU {ended}", state.nvdimm().display())
+        }
+        Cause::QemuKilled => {
+            format!("QEMU {ended}: somebody killed it, or the host's kernel did for want of memory")
+        }
+        _ => format!("QEMU {ended}"),
+    };
+    (cause, stopped(format!("{what}; the guest's console ({}) ends: {last}", log.display())))
+}
+
+/// Nothing happened in time.
+pub(super) fn overdue(state: &StateDir, useless: Option<Useless>, asked_by: Option<Cause>) -> Ending {
+    let log = state.console_log();
+    match useless {
+        Some(Useless { cause, why }) => (cause, stopped(format!("{why} (console: {})", log.display()))),
+        None if asked_by.is_some() => {
+            (Cause::Overdue, stopped("the guest did not power off in time and was killed".into()))
+        }
+        None => {
+            let (seconds, last) = (BOOT_TIMEOUT.as_secs(), last_line(&log));
+            let text = format!(
+                "the guest was not ready after {seconds} s; its console ({}) ends: {last}",
+                log.display()
+            );
+            (Cause::NotReady, stopped(text))
+        }
+    }
+}
+
+fn stopped(why: String) -> Result<(), LaunchError> {
+    Err(LaunchError::Stopped(why))
+}
+
+/// Why QEMU ended as it did.
+fn cause_of_death(state: &StateDir, status: &io::Result<ExitStatus>) -> Cause {
+    match status.as_ref().ok().and_then(ExitStatus::signal) {
+        // A load or a store where the host has no page to give.
+        Some(SIGBUS) if state.is_full() => Cause::HostFull,
+        Some(SIGBUS) => Cause::HostMemory,
+        Some(SIGKILL | SIGTERM | SIGINT | SIGHUP | SIGQUIT) => Cause::QemuKilled,
+        _ => Cause::QemuFailed,
+    }
+}
+
+fn describe(status: &io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => format!("ended with {status}"),
+        Err(error) => format!("ended ({error})"),
+    }
+}
+
+/// The last line of a log, for an error message.
+fn last_line(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    line.map_or_else(|| "nothing".into(), |line| line.trim().to_string())
+}
