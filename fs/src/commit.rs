@@ -91,7 +91,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Gives up a stage.
-    pub(crate) fn abandon(&mut self, stage: Stage<Written>) {
+    pub(crate) fn abandon_stage(&mut self, stage: Stage<Written>) {
         self.unfenced |= stage.is_used();
         self.fresh = stage.abandon(&mut self.blocks);
     }
@@ -109,7 +109,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let plan = match self.build(&mut stage, edits, purpose, &mut copies, &mut retired) {
             Ok(plan) => plan,
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 retired.clear();
                 self.retired = retired;
                 return Err(error);

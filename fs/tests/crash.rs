@@ -60,6 +60,8 @@ fn one(setup: Setup) {
     let mut bad = Vec::new();
     for op in setup.ops.iter().chain(&setup.large) {
         match explorer.explore(&[*op]) {
+            // Nothing was begun.
+            Ok(None) if matches!(op, Op::GoOn) => {}
             Ok(None) => panic!("{} makes no sense in {}", short(op), setup.name),
             Ok(Some(fences)) => {
                 let most = most_fences(op, &setup).unwrap_or(u64::MAX);
@@ -170,6 +172,39 @@ fn two_operations_on_full_buckets() {
 fn two_operations_on_links() {
     let chosen = slice();
     two(setups::links(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
+}
+
+/// What is between two steps of a clone of a range, and the rest of its steps after that.
+#[test]
+fn what_is_between_the_steps_of_a_range() {
+    use Op::*;
+    let started = Instant::now();
+    let setup = Rc::new(setups::files());
+    let mut explorer = Explorer::new(setup.clone());
+    explorer.nested = 1;
+    let mut bad = Vec::new();
+    let between = [
+        Store("a", 5000, 100),
+        Write("a", 0, 9000),
+        Truncate("a", 0),
+        Unlink("a"),
+        Unlink("k"),
+        Rename("f", "k"),
+        Write("k", 4096, 4096),
+        Truncate("k", 5000),
+        Truncate("k", 50_000),
+        Clone("k", "n"),
+        Reclaim,
+        Remount,
+    ];
+    for range in [BeginCloneRange("a", 0, "k", 1, 3), BeginCloneRange("a", 0, "k", 1, 4)] {
+        bad.extend(explorer.explore(&[range, GoOn]).err());
+        for op in between {
+            bad.extend(explorer.explore(&[range, op]).err());
+            bad.extend(explorer.explore(&[range, op, GoOn]).err());
+        }
+    }
+    finish("what is between the steps of a range", &explorer.coverage, started, bad);
 }
 
 /// Sequences of three over names and sharing: a sample, in the long run only.

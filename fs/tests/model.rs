@@ -35,6 +35,29 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(100), ..ProptestConfig::default() })]
+
+    /// All operations that may take steps take many.
+    #[test]
+    fn random_operations_in_small_steps_do_what_the_model_does(
+        ops in prop::collection::vec(op(), 1..100),
+        work in prop_oneof![Just(1u64), 2u64..80],
+    ) {
+        let mut pair = Pair::with_steps(3, work);
+        for op in &ops {
+            pair.apply(op);
+            let report = pair.volume().check().unwrap();
+            prop_assert_eq!(report.issues, Vec::<String>::new(), "after {:?}", op);
+        }
+        pair.compare();
+        for _ in 0..3 {
+            pair.remount();
+            pair.compare();
+        }
+    }
+}
+
 #[test]
 fn a_deleted_volume_is_as_free_as_a_new_one() {
     let mut pair = Pair::new(3);

@@ -1,7 +1,7 @@
 //! What all words of a node refer to at once: when it is copied, and when it goes.
 
 use super::{Blocks, Content, END, STICKY};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, RECORD_SIZE};
 use crate::format::word::Pointer;
 use crate::pmem::{Pmem, Poisoned};
@@ -29,6 +29,21 @@ fn data_of(words: &Words, others: &Words, index: u16, blocks: &mut [u64; WORDS])
 }
 
 impl<P: Pmem> Blocks<P> {
+    /// How many blocks of data a leaf refers to.
+    pub fn count_data(&self, leaf: Block) -> Result<u64> {
+        let (mut words, mut blocks): (Words, _) = ([[0; 8]; WORDS], [0; WORDS]);
+        let mut sum = 0;
+        for start in (0..512).step_by(WORDS) {
+            self.pmem.read(leaf.0 * BLOCK_SIZE + start as u64 * 8, words.as_flattened_mut())?;
+            let found = data_of(&words, &words, start as u16, &mut blocks);
+            if found < words.iter().filter(|word| **word != [0; 8]).count() {
+                return Err(Error::Damaged { block: leaf, what: "a pointer fails its check" });
+            }
+            sum += found as u64;
+        }
+        Ok(sum)
+    }
+
     /// Adds a reference to all that both a block and its copy refer to. A word that fails its
     /// check refers to nothing that anyone could follow.
     pub fn share_children(&mut self, old: Block, copy: Block, content: Content) -> Result<(), Poisoned> {

@@ -438,10 +438,16 @@ impl<P: Pmem> Blocks<P> {
         [self.cursor..end, first..(first + rest).min(self.cursor)]
     }
 
+    /// Whether `blocks` can be allocated.
+    #[inline]
+    pub fn has_room(&self, blocks: u64, purpose: Purpose) -> bool {
+        self.free >= blocks + purpose.reserve()
+    }
+
     /// Makes sure that `blocks` can be allocated, reclaiming what waits for it.
     #[inline]
     pub fn ensure(&mut self, blocks: u64, purpose: Purpose) -> Result<()> {
-        while self.free < blocks + purpose.reserve() {
+        while !self.has_room(blocks, purpose) {
             if !self.reclaim_step()? {
                 return Err(Error::NoSpace);
             }

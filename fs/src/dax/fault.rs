@@ -22,8 +22,8 @@ use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::stage::{Durable, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
-use crate::volume::Volume;
 use crate::volume::leaves::Leaf;
+use crate::volume::{Begun, Outcome, Volume, Work};
 
 /// Blocks that one fault may need: the page, and copies of all nodes above it.
 const FAULT_BLOCKS: u64 = 10;
@@ -42,13 +42,28 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
+    /// Begins to close a window; what was stored through it is durable at the end. Until then it
+    /// must not be used.
+    pub fn begin_close(&mut self, window: Window) -> Result<Begun> {
+        self.begin(Work::Close(window))
+    }
+
     /// Closes a window; what was stored through it is durable at return.
     pub fn close_window(&mut self, window: Window) -> Result<()> {
+        let begun = self.begin_close(window)?;
+        self.finish(begun).map(drop)
+    }
+
+    /// Takes a step of closing a window.
+    pub(crate) fn close_step(&mut self, window: Window) -> Result<Option<Outcome>> {
         let ino = self.dax.file_of(window)?;
+        if !self.dax.detach_some(&mut self.blocks, window, self.work_a_step)? {
+            return Ok(None);
+        }
         if self.dax.close(&mut self.blocks, window)? {
             self.drop_inode(ino)?;
         }
-        Ok(())
+        Ok(Some(Outcome::Done))
     }
 
     /// Gives the window a slot for the 2 MiB leaf `leaf` of its file (it may have one
@@ -75,6 +90,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Invalid("no window is at this address"));
         }
         let (ino, leaf) = (state.ino, state.leaf);
+        if self.dax.is_parked(ino) {
+            // Who can wait has asked before.
+            return Err(Error::Busy);
+        }
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
         let leaf = self.leaf_above(ino, block)?;
         let end = self.size_in(leaf.inodes, ino)?.div_ceil(BLOCK_SIZE);
@@ -161,14 +180,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
             Ok(new) => new,
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };
         match entry {
             Some(old) if !old.unwritten => {
                 if let Err(poisoned) = stage.copy_block(&mut self.blocks.pmem, old.block, &new) {
-                    self.abandon(stage);
+                    self.abandon_stage(stage);
                     return Err(poisoned.into());
                 }
             }

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `mmu.rs` | the seam to page tables: slots, pages, translations |
-//! | `windows.rs` | windows and their slots, the dirty list, sync |
+//! | `windows.rs` | windows and their slots, the dirty list |
+//! | `passes.rs` | sync, and other work on many pages |
 //! | `shadows.rs` | the lists from a master to its shadows |
 //! | `fault.rs` | the page-fault handler |
 //! | `machine.rs` | loads and stores through windows |
@@ -13,6 +14,7 @@ mod fault;
 mod invariants;
 mod machine;
 mod mmu;
+mod passes;
 mod shadows;
 mod windows;
 

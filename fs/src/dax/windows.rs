@@ -14,7 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// No slot, no window.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// An open window: a view of one file that plain loads and stores go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,7 @@ pub(crate) struct SlotState {
     /// Translations that are present.
     pub present: u32,
     /// Pages that are writable.
-    dirty: [u64; 8],
+    pub(super) dirty: [u64; 8],
 }
 
 impl SlotState {
@@ -49,7 +49,7 @@ impl SlotState {
         dirty: [0; 8],
     };
 
-    fn set_dirty(&mut self, index: u32, dirty: bool) {
+    pub(super) fn set_dirty(&mut self, index: u32, dirty: bool) {
         let (word, bit) = ((index / 64) as usize, index % 64);
         self.dirty[word] = self.dirty[word] & !(1 << bit) | (dirty as u64) << bit;
     }
@@ -83,6 +83,8 @@ pub(crate) struct Windows<M> {
     /// Present translations: of the zero page, and writable ones.
     pub zero: u64,
     pub writable: u64,
+    /// Files whose page faults have to wait, once for each operation that wants so.
+    parked: Vec<Ino>,
     /// The file whose store fault is being handled.
     pub storing: Option<Ino>,
     /// Shadows that went during a store fault of another file.
@@ -103,6 +105,7 @@ impl<M: Mmu> Windows<M> {
             hand: 0,
             zero: 0,
             writable: 0,
+            parked: Vec::new(),
             storing: None,
             foreign_unmapped: 0,
             mmu,
@@ -150,6 +153,24 @@ impl<M: Mmu> Windows<M> {
     /// Open files without a name.
     pub fn orphans(&self) -> Vec<Ino> {
         self.files.iter().filter(|(_, f)| f.orphan).map(|(&ino, _)| ino).collect()
+    }
+
+    /// Has the page faults of a file wait.
+    pub fn park(&mut self, ino: Ino) {
+        self.parked.push(ino);
+    }
+
+    /// Undoes [`Windows::park`].
+    pub fn unpark(&mut self, ino: Ino) {
+        if let Some(at) = self.parked.iter().position(|&parked| parked == ino) {
+            self.parked.swap_remove(at);
+        }
+    }
+
+    /// Whether the page faults of a file have to wait.
+    #[inline(always)]
+    pub fn is_parked(&self, ino: Ino) -> bool {
+        !self.parked.is_empty() && self.parked.contains(&ino)
     }
 
     /// Opens a window on a file.
@@ -246,7 +267,7 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Takes a slot away from its window. What was stored through it is durable.
-    fn detach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, slot: Slot) -> Result<()> {
+    pub(super) fn detach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, slot: Slot) -> Result<()> {
         let state = self.slots[slot.0 as usize].clone();
         let mut dirty = false;
         for index in 0..PAGES_PER_SLOT {
@@ -299,7 +320,7 @@ impl<M: Mmu> Windows<M> {
 
     /// Slots of a file, one after another: pass `None` first.
     #[inline]
-    fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
+    pub(super) fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
         let next = match after {
             None => self.files.get(&ino)?.first_slot,
             Some(slot) => self.slots[slot as usize].next_in_file,
@@ -435,7 +456,7 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Removes the translations of a range of file blocks in one slot.
-    fn unmap_in<P: Pmem>(
+    pub(super) fn unmap_in<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
         slot: Slot,
@@ -457,35 +478,6 @@ impl<M: Mmu> Windows<M> {
             }
         }
         Ok(())
-    }
-
-    /// Makes the dirty pages of a file read-only in all windows, and flushes them: they are
-    /// durable with the next fence. Tells whether there were any.
-    pub fn sync<P: Pmem>(&mut self, blocks: &mut Blocks<P>, ino: Ino) -> Result<bool, Poisoned> {
-        let mut any = false;
-        let mut at = None;
-        if self.writable == 0 {
-            return Ok(false);
-        }
-        while let Some(slot) = self.next_slot(ino, at) {
-            at = Some(slot);
-            for word in 0..8 {
-                while self.slots[slot as usize].dirty[word] != 0 {
-                    let bit = self.slots[slot as usize].dirty[word].trailing_zeros();
-                    let page = Slot(slot).page(word as u32 * 64 + bit);
-                    if let Some((Frame::Block(block), Rights::Write)) = self.mmu.get(page) {
-                        self.translate(blocks, page, Frame::Block(block), Rights::Read)?;
-                        self.mmu.invalidate(page);
-                        blocks.pmem.flush(block.0 * BLOCK_SIZE, BLOCK_SIZE);
-                        any = true;
-                    } else {
-                        debug_assert!(false, "a page on the dirty list is not writable");
-                        self.slots[slot as usize].set_dirty(page.index(), false);
-                    }
-                }
-            }
-        }
-        Ok(any)
     }
 
     /// Takes all slots away from their windows: all stores through them are durable.

@@ -112,7 +112,8 @@ impl Template {
         if let Ok(mut volume) = mount(pmem, 2) {
             let _ = volume.check();
             let mut budget = 1000;
-            look(&volume, volume.root(), &mut budget);
+            let root = volume.root();
+            look(&mut volume, root, &mut budget);
         }
     }
 
@@ -134,7 +135,7 @@ impl Template {
 }
 
 /// Reads what can be found, within a budget: damage may make endless directories.
-fn look(volume: &Volume<MemPmem, SoftMmu>, dir: Ino, budget: &mut u32) {
+fn look(volume: &mut Volume<MemPmem, SoftMmu>, dir: Ino, budget: &mut u32) {
     let mut found = Vec::new();
     let _ = volume.read_dir(dir, 0, &mut |entry| {
         found.push(entry.ino);

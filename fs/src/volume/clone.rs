@@ -8,50 +8,155 @@
 
 use super::Volume;
 use super::names::NAME_BLOCKS;
+use super::operation::{Begun, Held, Outcome, Work};
+use super::settle::Settle;
 use crate::blocks::{Content, Purpose};
 use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO, slot_of, word_index};
 use crate::format::word::Root;
 use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
 use crate::types::*;
+use alloc::vec::Vec;
 
 /// Free blocks that freezing a file needs: one for so many that it may have.
 const HEADROOM: u64 = 16;
 
+/// A clone that is being made.
+#[derive(Debug)]
+pub(crate) struct Cloning {
+    pub src: Held,
+    pub dir: Held,
+    name: Vec<u8>,
+    now: Time,
+    pub settle: Settle,
+}
+
+/// A file that is being frozen.
+#[derive(Debug)]
+pub(crate) struct Freezing {
+    pub src: Held,
+    now: Time,
+    pub settle: Settle,
+}
+
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// Creates `name` as a clone of a file: constant time, atomic, durable at return.
+    /// Begins to create `name` as a clone of a file: [`Outcome::Made`]. Atomic, durable at the end.
+    pub fn begin_clone(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Begun> {
+        self.inode_block(src)?;
+        let mut settle = Settle::stores(src);
+        if self.settle(&mut settle)? {
+            return self.make_clone(src, dir, name, now).map(Begun::Over);
+        }
+        let (src, dir, name) = (Held::new(src), Held::new(dir), name.to_vec());
+        self.go_on(Work::Clone(Cloning { src, dir, name, now, settle }))
+    }
+
+    /// Creates `name` as a clone of a file: atomic, durable at return. It takes as long as it takes
+    /// to make durable what was stored to the file; beyond that, constant time.
     pub fn clone_file(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Ino> {
+        let begun = self.begin_clone(src, dir, name, now)?;
+        match self.finish(begun)? {
+            Outcome::Made(ino) => Ok(ino),
+            _ => Err(Error::Invalid("a clone makes a file")),
+        }
+    }
+
+    pub(super) fn clone_step(&mut self, work: &mut Cloning) -> Result<Option<Outcome>> {
+        self.verify(work.src)?;
+        self.verify(work.dir)?;
+        if !self.settle(&mut work.settle)? {
+            return Ok(None);
+        }
+        self.make_clone(work.src.ino, work.dir.ino, &work.name, work.now).map(Some)
+    }
+
+    /// Makes a clone of a file, which is settled.
+    fn make_clone(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Outcome> {
         let new = self.share_content(src, now)?;
         let made = self.make(dir, name, now, &[], |_| NewInode { parent: dir, ..new });
         if made.is_err() {
             self.unshare_content(new.root);
         }
-        made
+        made.map(Outcome::Made)
     }
 
-    /// Opens a window on what a file contains now, which is durable then: on a clone of it without a name, which goes with the
-    /// window. Constant time. As long as nobody writes to that clone, its blocks stay where they are and contain what they do, whatever becomes of
-    /// the file.
+    /// Begins to open a window on what a file contains when it has ended, which is durable then:
+    /// [`Outcome::Frozen`]. That is a clone without a name, which goes with the window. As long as
+    /// nobody writes to it, its blocks stay where they are and contain what they do, whatever
+    /// becomes of the file.
     ///
     /// Meanwhile what others write over is copied. So that this does not fill a volume by surprise, a part of what the file may
     /// take has to be free: without that, "no space".
+    pub fn begin_freeze(&mut self, src: Ino, now: Time) -> Result<Begun> {
+        self.begin(Work::Freeze(Freezing { src: Held::new(src), now, settle: Settle::stores(src) }))
+    }
+
+    /// Opens a window on what a file contains now: see [`Volume::begin_freeze`].
     pub fn open_frozen(&mut self, src: Ino, now: Time) -> Result<(Ino, Window)> {
+        let begun = self.begin_freeze(src, now)?;
+        match self.finish(begun)? {
+            Outcome::Frozen(ino, window) => Ok((ino, window)),
+            _ => Err(Error::Invalid("freezing opens a window")),
+        }
+    }
+
+    pub(super) fn freeze_step(&mut self, work: &mut Freezing) -> Result<Option<Outcome>> {
+        self.verify(work.src)?;
+        let src = work.src.ino;
         let size = self.size_in(self.inode_block(src)?, src)?;
         let Space { total, free, .. } = self.space();
         let most = (size / BLOCK_SIZE).min(total - free);
-        self.blocks.ensure(NAME_BLOCKS + most / HEADROOM, Purpose::Grow)?;
-        let new = self.share_content(src, now)?;
-        let mut stage = self.stage();
-        let ino = match self.new_inode(&mut stage, |_| NewInode { nlink: 0, ..new }) {
+        if !self.reclaim_for(NAME_BLOCKS + most / HEADROOM, Purpose::Grow)? {
+            return Ok(None);
+        }
+        if !self.settle(&mut work.settle)? {
+            return Ok(None);
+        }
+        let new = self.share_content(src, work.now)?;
+        let made = self.open_nameless(NewInode { nlink: 0, ..new });
+        if made.is_err() {
+            self.unshare_content(new.root);
+        }
+        made.map(|(ino, window)| Some(Outcome::Frozen(ino, window)))
+    }
+
+    /// Makes sure that so many blocks can be allocated, by a step of reclaiming what waits for it;
+    /// false if there is more to reclaim.
+    pub(super) fn reclaim_for(&mut self, blocks: u64, purpose: Purpose) -> Result<bool> {
+        // A block that is reclaimed refers to as many others.
+        for _ in 0..(self.work_a_step / 128).max(1) {
+            match self.blocks.has_room(blocks, purpose) {
+                true => return Ok(true),
+                false if self.blocks.reclaim_step()? => {}
+                false => return Err(Error::NoSpace),
+            }
+        }
+        Ok(self.blocks.has_room(blocks, purpose))
+    }
+
+    /// Makes a file without a name, which goes with its window. Nothing leads to it, so nothing is
+    /// published, and recovery frees it.
+    pub(super) fn open_nameless(&mut self, new: NewInode) -> Result<(Ino, Window)> {
+        let stage = self.stage();
+        self.open_nameless_in(stage, new)
+    }
+
+    /// As [`Volume::open_nameless`], with what is staged.
+    pub(super) fn open_nameless_in(
+        &mut self,
+        mut stage: Stage<Written>,
+        new: NewInode,
+    ) -> Result<(Ino, Window)> {
+        let ino = match self.new_inode(&mut stage, |_| new) {
             Ok(ino) => ino,
             Err(error) => {
-                self.abandon(stage);
-                self.unshare_content(new.root);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };
-        // Nothing leads to it, so nothing is published, and recovery frees it. What it shows is durable in the file.
+        // What it shows is durable in the file that it shows it of.
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
         self.fresh = stage.finish(&mut self.blocks);
         match self.open_window(ino) {
@@ -66,8 +171,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// What a clone of a file is to be. Its content has the reference of that already.
-    fn share_content(&mut self, src: Ino, now: Time) -> Result<NewInode> {
+    /// What a clone of a file is to be, which is settled. Its content has the reference of that
+    /// already.
+    pub(super) fn share_content(&mut self, src: Ino, now: Time) -> Result<NewInode> {
         let block = self.inode_block(src)?;
         let (kind, mode) = self.kind_in(block, src)?;
         if kind != Kind::File {
@@ -80,9 +186,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let owner = self.blocks.word(block, word_index(slot_of(src), inode::OWNER))?;
         let size = self.size_in(block, src)?;
         let family = self.family_of(block, src)?;
-        // What the clone shows must not go back in time, and nothing may stay writable.
-        // The fence of the new inode is theirs too.
-        self.dax.sync(&mut self.blocks, src)?;
+        // What the clone shows must not go back in time, and nothing may stay writable: what was
+        // stored was flushed, and the fence of the new inode is its fence too.
         let (_, root) = self.inode_path(src)?;
         // The reference is counted first: from now on no position of the source is exclusive.
         if let Some(top) = root.top {
@@ -104,7 +209,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Takes the reference of a clone back that was not made.
-    fn unshare_content(&mut self, root: Root) {
+    pub(super) fn unshare_content(&mut self, root: Root) {
         if let Some(top) = root.top {
             self.blocks.discard(top.block, Content::file_top(root.height));
         }

@@ -1,7 +1,7 @@
 //! Dedupe: a range of one file shares the blocks of another, if both contain the same.
 //!
 //! ```text
-//!  first pass    sync both; compare, step by step         a difference: nothing has changed
+//!  first pass    sync both, in steps; compare, step by step         a difference: nothing has changed
 //!  second pass   2 MiB at a time, without yielding:
 //!                sync both; compare, if anything was changed since; share
 //! ```
@@ -15,11 +15,11 @@ use super::Volume;
 use crate::blocks::Purpose;
 use crate::dax::{Mmu, PAGES_PER_SLOT};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{self, Pointer, Root};
 use crate::path::{index_at, word_at};
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::volume::settle::Settle;
 use crate::volume::splice::Splice;
 
 /// Blocks below one leaf: what is shared at once.
@@ -41,7 +41,7 @@ struct Side {
 }
 
 /// What has to be shared, and how far it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Dedupe {
     source: Side,
     target: Side,
@@ -49,6 +49,10 @@ pub struct Dedupe {
     /// Blocks of the range that the pass is through with.
     done: u64,
     sharing: bool,
+    /// Before the first pass, and before each piece of the second one.
+    settle: [Settle; 2],
+    /// Both were settled for the first pass.
+    begun: bool,
     /// [`Volume::changes`] up to which nothing has changed what was compared.
     unchanged: Option<u64>,
     shared: u64,
@@ -88,21 +92,49 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<Dedupe> {
         let source = Side { ino: src, generation: self.generation(src)?, offset: src_offset };
         let target = Side { ino: dst, generation: self.generation(dst)?, offset: dst_offset };
-        let work = Dedupe { source, target, len, done: 0, sharing: false, unchanged: None, shared: 0 };
+        let settle = [src, dst].map(Settle::stores);
+        let (done, shared) = (0, 0);
+        let work = Dedupe {
+            source,
+            target,
+            len,
+            done,
+            sharing: false,
+            settle,
+            begun: false,
+            unchanged: None,
+            shared,
+        };
         self.verify_range(&work)?;
-        self.sync_both(&work)?;
-        Ok(Dedupe { unchanged: Some(self.changes), ..work })
+        Ok(work)
     }
 
     /// Takes one bounded step. The result is there with the last one.
     pub fn dedupe_step(&mut self, work: &mut Dedupe) -> Result<Option<Deduped>> {
-        self.verify_range(work)?;
-        if work.sharing { self.share_piece(work) } else { self.compare_some(work) }
+        let result = self.dedupe_on(work);
+        if !matches!(result, Ok(None)) {
+            self.abandon_dedupe(work);
+        }
+        result
     }
 
-    fn generation(&self, ino: Ino) -> Result<u64> {
-        let block = self.inode_block(ino)?;
-        Ok(self.blocks.word(block, word_index(slot_of(ino), inode::GENERATION))?)
+    /// Gives up a dedupe that is not finished. What was shared so far stays so.
+    pub fn abandon_dedupe(&mut self, work: &mut Dedupe) {
+        for settle in &mut work.settle {
+            self.unpark(settle);
+        }
+    }
+
+    fn dedupe_on(&mut self, work: &mut Dedupe) -> Result<Option<Deduped>> {
+        self.verify_range(work)?;
+        if !work.begun {
+            if !self.settle_both(work)? {
+                return Ok(None);
+            }
+            work.begun = true;
+            work.unchanged = Some(self.changes);
+        }
+        if work.sharing { self.share_piece(work) } else { self.compare_some(work) }
     }
 
     /// Verifies the range: files may have changed since the last step.
@@ -142,12 +174,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// No translation of the two files is writable, and what they contain is durable: also where
-    /// nothing is shared in the end.
-    fn sync_both(&mut self, work: &Dedupe) -> Result<()> {
-        self.unfenced |= self.dax.sync(&mut self.blocks, work.source.ino)?;
-        self.unfenced |= self.dax.sync(&mut self.blocks, work.target.ino)?;
+    /// nothing is shared in the end. False: that takes more steps.
+    fn settle_both(&mut self, work: &mut Dedupe) -> Result<bool> {
+        let [source, target] = &mut work.settle;
+        if !self.settle(source)? || !self.settle(target)? {
+            return Ok(false);
+        }
+        self.abandon_dedupe(work);
+        work.settle = [work.source.ino, work.target.ino].map(Settle::stores);
         self.fence_overwrites();
-        Ok(())
+        Ok(true)
     }
 
     /// The next run behind what is done; it ends with a leaf of either file.
@@ -265,7 +301,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let blocks = work.len.div_ceil(BLOCK_SIZE);
         let to = work.target.offset / BLOCK_SIZE + work.done;
         let piece = (blocks - work.done).min(LEAF - to % LEAF);
-        self.sync_both(work)?;
+        if !self.settle_both(work)? {
+            return Ok(None);
+        }
         let compare = work.unchanged != Some(self.changes);
         if compare {
             work.unchanged = None;

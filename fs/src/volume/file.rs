@@ -5,8 +5,10 @@
 //! is remembered.
 
 use super::Volume;
+use super::operation::{Begun, Held, Outcome, Work};
+use super::settle::Settle;
 use super::write::Source;
-use crate::blocks::{Content, Purpose};
+use crate::blocks::Purpose;
 use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
@@ -18,6 +20,23 @@ use crate::types::*;
 
 /// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
 pub(super) const NODE_BLOCKS: u64 = 12;
+
+/// A file that is being made durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Syncing {
+    ino: Ino,
+    /// The next page of the pass over all slots.
+    at: Option<u32>,
+}
+
+/// A file whose size is being set.
+#[derive(Debug)]
+pub(crate) struct Truncation {
+    pub file: Held,
+    size: u64,
+    now: Time,
+    pub settle: Settle,
+}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Size of a file, or of a symbolic link, whose target can be read as content.
@@ -65,8 +84,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(len as usize)
     }
 
+    /// Begins to set the size of a file; durable at the end.
+    pub fn begin_truncate(&mut self, ino: Ino, size: u64, now: Time) -> Result<Begun> {
+        let file = Held::new(ino);
+        // Only what is cut off is to be hidden.
+        let settle = Settle::only_hides(ino, size.div_ceil(BLOCK_SIZE)..u64::MAX);
+        self.begin(Work::Truncate(Truncation { file, size, now, settle }))
+    }
+
     /// Sets the size of a file; durable at return.
     pub fn truncate(&mut self, ino: Ino, size: u64, now: Time) -> Result<()> {
+        let begun = self.begin_truncate(ino, size, now)?;
+        self.finish(begun).map(drop)
+    }
+
+    pub(super) fn truncate_step(&mut self, work: &mut Truncation) -> Result<Option<Outcome>> {
+        self.verify(work.file)?;
+        let Truncation { file: Held { ino, .. }, size, now, .. } = *work;
         let old = self.file_size(ino)?;
         if size > MAX_FILE_SIZE {
             return Err(Error::TooLarge);
@@ -78,13 +112,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let stage = self.stage();
             self.set_size(stage, ino, size, Purpose::Grow)?;
         } else if size < old {
+            if !self.settle(&mut work.settle)? {
+                return Ok(None);
+            }
             let stage = self.stage();
             self.set_size(stage, ino, size, Purpose::Release)?;
             self.forget_trimmed(ino);
             self.dax.unmap(&mut self.blocks, ino, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
             self.trim(ino, size)?;
         }
-        self.touch(ino, &[inode::MTIME, inode::CTIME], now)
+        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(Some(Outcome::Done))
     }
 
     /// Before the size is raised from `size`: nothing stale may appear below the new end,
@@ -158,32 +196,34 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         result
     }
 
+    /// Begins to make all stores to a file durable, those through windows included.
+    pub fn begin_sync(&mut self, ino: Ino) -> Result<Begun> {
+        self.leaf_above(ino, FileBlock(0))?;
+        self.begin(Work::Sync(Syncing { ino, at: None }))
+    }
+
     /// Makes all stores to a file durable, those through windows included.
     pub fn sync(&mut self, ino: Ino) -> Result<()> {
-        self.leaf_above(ino, FileBlock(0))?;
-        self.dax.sync(&mut self.blocks, ino)?;
+        let begun = self.begin_sync(ino)?;
+        self.finish(begun).map(drop)
+    }
+
+    /// Few pages are made durable at once. Else one pass over the slots meets all that were stored
+    /// to when it began.
+    pub(super) fn sync_step(&mut self, work: &mut Syncing) -> Result<Option<Outcome>> {
+        let mut allowance = self.work_a_step;
+        let synced = match &mut work.at {
+            None => self.dax.sync_some(&mut self.blocks, work.ino, &mut allowance)?,
+            Some(at) => self.dax.pass(&mut self.blocks, work.ino, true, 0..0, at, &mut allowance)?,
+        };
+        if !synced.all {
+            work.at.get_or_insert(0);
+            self.unfenced = true;
+            return Ok(None);
+        }
         self.blocks.pmem.fence();
         self.unfenced = false;
-        Ok(())
-    }
-
-    /// Blocks that the content of a file refers to (shared ones counted in full).
-    pub fn blocks(&self, ino: Ino) -> Result<u64> {
-        let (_, root) = self.inode_path(ino)?;
-        root.top.map_or(Ok(0), |top| self.data_below(top.block, root.height))
-    }
-
-    fn data_below(&self, block: Block, height: u8) -> Result<u64> {
-        if height == 0 {
-            return Ok(1);
-        }
-        let mut sum = 0;
-        for index in 0..512 {
-            if let Some((pointer, _)) = self.follow(block, Content::Node(height), index)? {
-                sum += self.data_below(pointer.block, height - 1)?;
-            }
-        }
-        Ok(sum)
+        Ok(Some(Outcome::Done))
     }
 
     /// The first run at or behind a file block: data, hole or unwritten. `None` beyond

@@ -17,6 +17,9 @@ use crate::pmem::Pmem;
 use crate::stage::{Place, Stage, Written};
 use crate::types::*;
 
+/// Inodes that are looked at for a free one before room is made for more.
+const MOST_TRIES: u64 = 1024;
+
 /// Which inode numbers are in use, as far as it is remembered.
 #[derive(Debug)]
 pub(super) struct InodeTable {
@@ -190,7 +193,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.release(done)
             }
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 Err(error)
             }
         }
@@ -202,7 +205,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let room = self.inodes.room;
         let mut behind = room;
         if room - self.inodes.used.min(room) > room / 8 {
-            for _ in 0..room {
+            // The search goes on where it ends, with the next inode that is made.
+            for _ in 0..room.min(MOST_TRIES) {
                 let next = self.inodes.cursor + 1;
                 self.inodes.cursor = if next < room { next } else { ROOT_INO.0 };
                 let ino = Ino(self.inodes.cursor);

@@ -43,7 +43,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let result = match raised.and_then(|()| self.make_room(&stage, dir, name, None)) {
             Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 Err(error)
             }
         };

@@ -13,17 +13,23 @@
 //! | `paths.rs` | paths |
 //! | `names.rs` | create, remove, rename |
 //! | `links.rs` | hard links and symbolic links |
+//! | `operation.rs` | operations that take steps |
+//! | `settle.rs` | what they need of windows |
+//! | `count.rs` | counting the blocks of a file |
 //! | `clone.rs` | clones of files |
 //! | `scan.rs` | looking for what exists in a tree |
-//! | `splice.rs` | clones of ranges |
+//! | `splice.rs` | a tree of which a range is another's |
+//! | `range.rs` | clones of ranges |
 //! | `dedupe.rs` | sharing what is equal |
 //! | `check.rs` | verification of everything |
 //!
 //! Names are byte strings; paths are resolved by the caller, with [`Volume::resolve`] and its kin.
-//! Operations are atomic and durable at return unless they say otherwise.
+//! Operations are atomic and durable at return unless they say otherwise. Those whose work grows
+//! with a size can be taken step by step, as an [`Operation`].
 
 mod check;
 mod clone;
+mod count;
 mod dedupe;
 mod dir;
 mod file;
@@ -32,10 +38,13 @@ pub(crate) mod leaves;
 mod links;
 mod mount;
 mod names;
+mod operation;
 mod paths;
 mod punch;
+mod range;
 mod rebuild;
 mod scan;
+mod settle;
 mod splice;
 mod write;
 
@@ -44,6 +53,8 @@ pub use dedupe::{Dedupe, Deduped};
 #[cfg(feature = "testing")]
 pub(crate) use mount::claims_clean;
 pub use mount::{FormatOptions, MountError, holds_volume};
+pub(crate) use operation::Work;
+pub use operation::{Begun, Operation, Outcome};
 pub use paths::{Component, components};
 
 use crate::blocks::Blocks;
@@ -80,6 +91,8 @@ pub struct Volume<P, M> {
     pub(crate) fresh: Vec<Block>,
     pub(crate) retired: Vec<Retire>,
     words: Vec<(u16, u64)>,
+    /// Work that a step of an operation does.
+    pub(crate) work_a_step: u64,
     pub(crate) leaves: leaves::Leaves,
 }
 

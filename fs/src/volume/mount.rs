@@ -244,6 +244,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             fresh: Vec::with_capacity(1024),
             retired: Vec::with_capacity(1024),
             words: Vec::with_capacity(512),
+            work_a_step: super::operation::WORK_A_STEP,
             leaves: Default::default(),
         };
         match volume.start(first, now) {

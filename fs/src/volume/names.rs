@@ -59,7 +59,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut room = match self.make_room(&stage, dir, name, Some(spot)) {
             Ok(room) => room,
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };
@@ -67,7 +67,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (ino, kind) = match self.stage_inode(&mut stage, content, new) {
             Ok(staged) => staged,
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };
@@ -76,7 +76,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             room = match self.make_room(&stage, dir, name, None) {
                 Ok(room) => room,
                 Err(error) => {
-                    self.abandon(stage);
+                    self.abandon_stage(stage);
                     self.forget_inode(ino);
                     return Err(error);
                 }
@@ -235,7 +235,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let plan = match prepared {
             Ok(plan) => plan,
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };

@@ -75,7 +75,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if root.top.is_none() || first >= root.capacity() {
             return Ok(stop);
         }
-        if first == 0 && stop >= root.capacity() {
+        // What is mapped goes page by page: of much of it, the blocks below one leaf at a time.
+        let mapped = root.height > 0 && self.dax.shown(ino, &(first..stop)) > self.work_a_step;
+        if first == 0 && stop >= root.capacity() && !mapped {
             self.clear(ino, &path, &[Self::root_word(ino, Root::EMPTY)], 0..stop)?;
             return Ok(stop);
         }
@@ -89,12 +91,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Ok(stop.min((first / (512 * span) + 1) * 512 * span));
             };
             let whole = (stop - first) / span;
-            if level > 1 && (!first.is_multiple_of(span) || whole == 0) {
+            if level > 1 && (!first.is_multiple_of(span) || whole == 0 || mapped && level > 2) {
                 level -= 1;
                 continue;
             }
             let index = index_at(FileBlock(first), level);
-            let count = whole.min(512 - u64::from(index)) as u16;
+            let most = if mapped && level > 1 { 1 } else { 512 - u64::from(index) };
+            let count = whole.min(most) as u16;
             let mut words = core::mem::take(&mut self.words);
             words.clear();
             let mut read = Ok(());

@@ -1,5 +1,5 @@
-//! Looking for what exists in a tree, without looking at what does not: a missing entry is passed at once, whatever it
-//! would map.
+//! Looking for what exists in a tree, without looking at what does not: a missing entry is passed
+//! at once, whatever it would map.
 
 use super::Volume;
 use crate::blocks::Content;
@@ -21,8 +21,8 @@ pub(super) enum Found {
 }
 
 impl<P: Pmem, M> Volume<P, M> {
-    /// The first subtree of `level` that exists and maps a block at or behind `from`; `level` is at most the height of the tree.
-    /// Each entry that is looked at uses up one of `allowance`.
+    /// The first subtree of `level` that exists and maps a block at or behind `from`; `level` is at
+    /// most the height of the tree. Each entry that is looked at uses up one of `allowance`.
     pub(super) fn seek(&self, root: Root, from: u64, level: u8, allowance: &mut u64) -> Result<Found> {
         let Some(top) = root.top else { return Ok(Found::Nothing) };
         let mut at = from & !(512u64.pow(u32::from(level)) - 1);

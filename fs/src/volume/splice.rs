@@ -1,4 +1,4 @@
-//! Clones of ranges: the target's tree is built anew around subtrees of the source.
+//! Splices: the target's tree is built anew around subtrees of the source.
 //!
 //! Where source and target are aligned alike at some level, whole subtrees of that level are shared;
 //! elsewhere entry by entry. A hole of the source, whatever its size, is found by the nodes around it, and
@@ -9,7 +9,7 @@ use super::Volume;
 use crate::blocks::{Content, Fresh, Purpose};
 use crate::commit::Edit;
 use crate::dax::Mmu;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::path::{height_for, index_at};
@@ -52,66 +52,7 @@ struct Splicing<'a> {
     next: u64,
 }
 
-fn overlap(a: u64, b: u64, len: u64) -> bool {
-    a < b + len && b < a + len
-}
-
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// Shares a range of blocks of `src` into `dst`. Offsets are multiples of 4096;
-    /// so is `len`, unless the range ends at the end of `src` and at or beyond that of
-    /// `dst`. Atomic and durable at return.
-    pub fn clone_range(
-        &mut self,
-        src: Ino,
-        src_offset: u64,
-        dst: Ino,
-        dst_offset: u64,
-        len: u64,
-        now: Time,
-    ) -> Result<()> {
-        let mut sizes = [0; 2];
-        for (size, ino) in sizes.iter_mut().zip([src, dst]) {
-            let attributes = self.attributes(ino)?;
-            match attributes.kind {
-                Kind::File => *size = attributes.size,
-                Kind::Directory => return Err(Error::IsDirectory),
-                Kind::Symlink => return Err(Error::Invalid("is a symbolic link")),
-            }
-        }
-        let [src_size, dst_size] = sizes;
-        let src_end = src_offset.checked_add(len).ok_or(Error::TooLarge)?;
-        let dst_end =
-            dst_offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
-        if !src_offset.is_multiple_of(BLOCK_SIZE) || !dst_offset.is_multiple_of(BLOCK_SIZE) {
-            return Err(Error::Invalid("offsets of a range clone must be multiples of 4096"));
-        }
-        if src_end > src_size {
-            return Err(Error::Invalid("the range ends beyond the end of the source"));
-        }
-        if !len.is_multiple_of(BLOCK_SIZE) && (src_end != src_size || dst_end < dst_size) {
-            return Err(Error::Invalid(
-                "a length that is no multiple of 4096 must end both files (or grow the target)",
-            ));
-        }
-        if src == dst && overlap(src_offset, dst_offset, len.next_multiple_of(BLOCK_SIZE)) {
-            return Err(Error::Invalid("source and target ranges overlap"));
-        }
-        if len == 0 {
-            return Ok(());
-        }
-        if dst_end > dst_size {
-            self.prepare_extension(dst, dst_size, dst_offset)?;
-        }
-        self.unfenced |= self.dax.sync(&mut self.blocks, src)?;
-        self.unfenced |= self.dax.sync(&mut self.blocks, dst)?;
-        let (_, source) = self.inode_path(src)?;
-        let blocks = len.div_ceil(BLOCK_SIZE);
-        let splice = Splice { source, from: src_offset / BLOCK_SIZE, to: dst_offset / BLOCK_SIZE, blocks };
-        self.publish_splice(dst, &splice, (dst_end > dst_size).then_some(dst_end))?;
-        self.reclaim_some()?;
-        self.touch(dst, &[inode::MTIME, inode::CTIME], now)
-    }
-
     /// What a splice replaced goes soon: until then the target's blocks count as shared.
     pub(super) fn reclaim_some(&mut self) -> Result<()> {
         for _ in 0..16 {
@@ -133,7 +74,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let top = match self.splice_node(&mut stage, &mut splicing, height, tree, 0) {
             Ok(top) => top,
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };
@@ -298,7 +239,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The subtree of `level` that starts at a block of a tree.
-    fn subtree(&self, root: Root, first: FileBlock, level: u8) -> Result<Option<Pointer>> {
+    pub(super) fn subtree(&self, root: Root, first: FileBlock, level: u8) -> Result<Option<Pointer>> {
         let Some(top) = root.top else { return Ok(None) };
         if first.0 >= root.capacity() {
             return Ok(None);

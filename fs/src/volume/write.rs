@@ -325,7 +325,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let result = match staged {
             Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 retired.clear();
                 self.retired = retired;
                 Err(error)

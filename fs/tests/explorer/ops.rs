@@ -5,7 +5,7 @@ use super::tree::{Expected, File, Judge, Node};
 use std::collections::BTreeMap;
 use umbra_fs::dax;
 use umbra_fs::testing::{LogPmem, SoftMachine, SoftMmu, mount};
-use umbra_fs::{BLOCK_SIZE, Error, FileBlock, Ino, Kind, Pmem, Time, Window};
+use umbra_fs::{BLOCK_SIZE, Begun, Error, FileBlock, Ino, Kind, Operation, Pmem, Time, Window};
 
 pub const NOW: Time = Time(5_000);
 /// Slots for windows: few, so that mounting stays cheap.
@@ -34,6 +34,10 @@ pub enum Op {
     Clone(&'static str, &'static str),
     /// Source, its block, target, its block, blocks.
     CloneRange(&'static str, u64, &'static str, u64, u64),
+    /// As `CloneRange`, in steps of one block, until the source is frozen: nothing is decided then.
+    BeginCloneRange(&'static str, u64, &'static str, u64, u64),
+    /// Takes all steps of what was begun that are left.
+    GoOn,
     /// Writes the content of the one to the start of the other.
     Copy(&'static str, &'static str),
     /// Shares all that both have, if it is equal.
@@ -55,7 +59,18 @@ pub struct World {
     machine: Option<SoftMachine<LogPmem>>,
     windows: BTreeMap<Ino, Window>,
     frozen: Vec<Window>,
+    under_way: Option<UnderWay>,
     pub expected: Expected,
+}
+
+/// A clone of a range that is under way.
+struct UnderWay {
+    operation: Operation,
+    /// The number of the target, where the range is to be, and what it is to contain then.
+    target: u32,
+    at: u64,
+    bytes: Vec<u8>,
+    now: Time,
 }
 
 /// What a crash in the middle of an operation may leave.
@@ -81,6 +96,7 @@ impl World {
             machine: Some(SoftMachine { volume }),
             windows: BTreeMap::new(),
             frozen: Vec::new(),
+            under_way: None,
             expected,
         }
     }
@@ -303,6 +319,63 @@ impl World {
                 (file.mtime, file.synced) = (now, false);
                 file.write(at, &source[start as usize..(start + len) as usize], &|_| false);
             }
+            Op::BeginCloneRange(from, block, to, to_block, blocks) => {
+                let source = new.regular(from)?.content.clone();
+                let size = new.regular(to)?.content.len() as u64;
+                let Some(Node::File(target)) = new.names.get(to).copied() else { return None };
+                let (start, at) = (block * BLOCK_SIZE, to_block * BLOCK_SIZE);
+                let len = (blocks * BLOCK_SIZE).min((source.len() as u64).saturating_sub(start));
+                if self.under_way.is_some() || from == to || len <= BLOCK_SIZE {
+                    return None;
+                }
+                if len % BLOCK_SIZE != 0 && at + len < size {
+                    return None;
+                }
+                let (src, dst) =
+                    (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
+                self.volume().set_work_a_step(1);
+                let inodes = self.volume().space().inodes;
+                let begun = self.volume().begin_clone_range(src, start, dst, at, len, now);
+                let Ok(Begun::GoesOn(mut operation)) = begun else { panic!("{begun:?}") };
+                // It is frozen, and prepared: two files without a name.
+                while self.volume().space().inodes < inodes + 2 {
+                    let done = self.volume().step(&mut operation).expect("a step");
+                    assert!(done.is_none(), "a range of {len} bytes in one step");
+                }
+                let done = self.volume().step(&mut operation).expect("a step");
+                assert!(done.is_none(), "a range of {len} bytes in one step");
+                self.volume().set_work_a_step(1024);
+                let bytes = source[start as usize..(start + len) as usize].to_vec();
+                self.under_way = Some(UnderWay { operation, target, at, bytes, now });
+                new.file_mut(from)?.settle();
+                new.file_mut(to)?.settle();
+            }
+            Op::GoOn => {
+                let UnderWay { mut operation, target, at, bytes, now } = self.under_way.take()?;
+                self.volume().set_work_a_step(1);
+                let done = loop {
+                    match self.volume().step(&mut operation) {
+                        Ok(None) => {}
+                        done => break done,
+                    }
+                };
+                self.volume().set_work_a_step(1024);
+                // Without a name it may be open, or not; it may have grown beyond what is no whole
+                // block.
+                let size = new.files.get(&target).map(|file| file.content.len() as u64);
+                match (done, size) {
+                    (Ok(_), Some(_)) => {
+                        let file = new.files.get_mut(&target)?;
+                        file.settle();
+                        (file.mtime, file.synced) = (now, false);
+                        file.write(at, &bytes, &|_| false);
+                    }
+                    (Err(Error::NotFound) | Ok(_), None) => {}
+                    (Err(Error::Invalid(_)), Some(size))
+                        if !bytes.len().is_multiple_of(4096) && at + (bytes.len() as u64) < size => {}
+                    (done, size) => panic!("{done:?}, the target has {size:?} bytes"),
+                }
+            }
             Op::Dedupe(from, to) => {
                 let (a, b) = (new.regular(from)?.content.clone(), new.regular(to)?.content.clone());
                 let len = if a.len() == b.len() { a.len() } else { a.len().min(b.len()) / 4096 * 4096 };
@@ -366,6 +439,7 @@ impl World {
                 let (pmem, _) = machine.volume.unmount().expect("unmount");
                 self.windows.clear();
                 self.frozen.clear();
+                self.under_way = None;
                 let volume = mount(pmem, SLOTS).expect("what was unmounted can be mounted");
                 assert!(!volume.was_rebuilt(), "a clean unmount left nothing to count");
                 self.machine = Some(SoftMachine { volume });

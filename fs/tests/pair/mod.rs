@@ -1,8 +1,10 @@
 //! A volume and a plain model of it, side by side: random operations do the same to both.
 
 mod op;
+mod ranges;
 
 pub use op::{Op, PATHS, op};
+use ranges::UnderWay;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use umbra_fs::dax;
@@ -51,6 +53,10 @@ pub struct Pair {
     /// Those that something was received into, and that were not given back.
     kept: Vec<Block>,
     remounts: u32,
+    /// A clone of a range that is under way.
+    under_way: Option<UnderWay>,
+    /// Work that a step does.
+    work: u64,
 }
 
 /// The bytes that a write of this sort leaves: they differ by position.
@@ -68,7 +74,13 @@ pub fn overlay(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
 
 impl Pair {
     pub fn new(slots: u32) -> Self {
-        let volume = new_volume(REGION, slots);
+        Pair::with_steps(slots, 1024)
+    }
+
+    /// Operations do so little in a step.
+    pub fn with_steps(slots: u32, work: u64) -> Self {
+        let mut volume = new_volume(REGION, slots);
+        volume.set_work_a_step(work);
         Pair {
             machine: SoftMachine { volume },
             names: BTreeMap::new(),
@@ -78,6 +90,8 @@ impl Pair {
             lent: Vec::new(),
             kept: Vec::new(),
             remounts: 0,
+            under_way: None,
+            work,
         }
     }
 
@@ -241,6 +255,16 @@ impl Pair {
             }
             Op::CloneRange { src, from, dst, to, blocks } => {
                 self.clone_range(PATHS[src], from, PATHS[dst], to, blocks)
+            }
+            Op::BeginCloneRange { src, from, dst, to, blocks, steps } => {
+                self.begin_clone_range(PATHS[src], from, PATHS[dst], to, blocks);
+                (0..steps).for_each(|_| self.go_on());
+            }
+            Op::GoOn(steps) => (0..steps).for_each(|_| self.go_on()),
+            Op::GiveUp => {
+                if let Some(under_way) = self.under_way.take() {
+                    self.volume().abandon(under_way.operation);
+                }
             }
             Op::Dedupe { src, from, dst, to, blocks, copy } => {
                 self.dedupe(PATHS[src], from, PATHS[dst], to, blocks, copy)
@@ -415,29 +439,6 @@ impl Pair {
         }
     }
 
-    fn clone_range(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64) {
-        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
-            return;
-        };
-        let (from, to) = (from * 4096, to * 4096);
-        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
-        let (a, b) = (self.ino(src), self.ino(dst));
-        let done = self.volume().clone_range(a, from, b, to, len, NOW);
-        let whole = len.is_multiple_of(4096) || to + len >= target.len() as u64;
-        let round = len.next_multiple_of(4096);
-        // Two names may be of one file.
-        let apart = a != b || from + round <= to || to + round <= from;
-        let possible = from <= source.len() as u64 && whole && apart;
-        if len == 0 {
-            return;
-        }
-        assert_eq!(done.is_ok(), possible, "{done:?}");
-        if possible {
-            overlay(&mut target, to, &source[from as usize..(from + len) as usize]);
-            self.set_content(dst, target);
-        }
-    }
-
     fn dedupe(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64, copy: bool) {
         let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
             return;
@@ -488,6 +489,9 @@ impl Pair {
             mount(volume.pmem().clone(), slots).unwrap()
         };
         assert_eq!(self.machine.volume.was_rebuilt(), self.remounts % 2 == 1);
+        let work = self.work;
+        self.volume().set_work_a_step(work);
+        self.under_way = None;
         self.windows.clear();
         self.frozen.clear();
         self.lent.clear();

@@ -54,6 +54,19 @@ pub enum Op {
         to: u64,
         blocks: u64,
     },
+    /// As `CloneRange`, of which some steps are taken.
+    BeginCloneRange {
+        src: usize,
+        from: u64,
+        dst: usize,
+        to: u64,
+        blocks: u64,
+        steps: usize,
+    },
+    /// Takes steps of what was begun.
+    GoOn(usize),
+    /// Gives it up.
+    GiveUp,
     /// With `copy` the range is written to the target before.
     Dedupe {
         src: usize,
@@ -135,6 +148,12 @@ pub fn op() -> impl Strategy<Value = Op> {
         3 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Clone(a, b)),
         2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], blocks)
             .prop_map(|(src, from, dst, to, blocks)| Op::CloneRange { src, from, dst, to, blocks }),
+        2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], 500u64..600, 0usize..20)
+            .prop_map(|(src, from, dst, to, blocks, steps)| {
+                Op::BeginCloneRange { src, from, dst, to, blocks, steps }
+            }),
+        4 => (1usize..40).prop_map(Op::GoOn),
+        1 => Just(Op::GiveUp),
         3 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], prop_oneof![1u64..4, 500u64..600], any::<bool>())
             .prop_map(|(src, from, dst, to, blocks, copy)| Op::Dedupe { src, from, dst, to, blocks, copy }),
         2 => path.clone().prop_map(Op::Open),

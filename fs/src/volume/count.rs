@@ -1,0 +1,61 @@
+//! How many blocks a file has, counted in steps: its nodes are walked from the first to the last.
+
+use super::Volume;
+use super::operation::{Begun, Held, Outcome, Work};
+use super::scan::Found;
+use crate::dax::Mmu;
+use crate::error::{Error, Result};
+use crate::pmem::Pmem;
+use crate::types::*;
+
+/// A leaf is looked at in one go; that costs as much as so many entries elsewhere.
+const LEAF_COST: u64 = 64;
+
+/// Blocks that are being counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counting {
+    pub file: Held,
+    /// File blocks before this one are counted.
+    at: u64,
+    sum: u64,
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Begins to count the blocks that the content of a file refers to (shared ones counted in
+    /// full): [`Outcome::Blocks`]. Each block is counted as it is when its turn comes.
+    pub fn begin_count(&mut self, ino: Ino) -> Result<Begun> {
+        self.begin(Work::Count(Counting { file: Held::new(ino), at: 0, sum: 0 }))
+    }
+
+    /// Blocks that the content of a file refers to (shared ones counted in full).
+    pub fn blocks(&mut self, ino: Ino) -> Result<u64> {
+        let begun = self.begin_count(ino)?;
+        match self.finish(begun)? {
+            Outcome::Blocks(blocks) => Ok(blocks),
+            _ => Err(Error::Invalid("a count of blocks counts blocks")),
+        }
+    }
+
+    pub(super) fn count_step(&mut self, work: &mut Counting) -> Result<Option<Outcome>> {
+        self.verify(work.file)?;
+        let (_, root) = self.inode_path(work.file.ino)?;
+        if root.height == 0 {
+            return Ok(Some(Outcome::Blocks(work.sum + u64::from(root.top.is_some() && work.at == 0))));
+        }
+        let mut allowance = 4 * self.work_a_step.max(1);
+        loop {
+            match self.seek(root, work.at, 1, &mut allowance)? {
+                Found::Nothing => return Ok(Some(Outcome::Blocks(work.sum))),
+                Found::Later(at) => {
+                    work.at = at;
+                    return Ok(None);
+                }
+                Found::At(first, leaf) => {
+                    work.sum += self.blocks.count_data(leaf.block)?;
+                    work.at = first + 512;
+                    allowance = allowance.saturating_sub(LEAF_COST);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Operations that take as many steps as their size asks for.
+//!
+//! Whoever serves several clients begins an operation, takes its steps one by one, and lets others
+//! have their turn between them:
+//!
+//! ```text
+//!   begin_sync, begin_clone, ...  -->  Outcome                 small: the first step was the last
+//!        '---------------------------> Operation  -- step, step, ... -->  Outcome
+//!                                          '-------- abandon
+//! ```
+//!
+//! A step does a bounded amount of work. Nothing is decided before the last step, which looks at
+//! everything anew: files may have changed, or be gone. A small operation is over with its first
+//! step, which then does what it would do in one piece. An operation that is not finished has to be
+//! abandoned, or what it holds (files without a name, parked stores) stays until the volume is
+//! unmounted; after a crash nothing of it is left.
+
+use super::Volume;
+use super::clone::{Cloning, Freezing};
+use super::count::Counting;
+use super::file::{Syncing, Truncation};
+use super::range::RangeClone;
+use super::settle::Settle;
+use crate::dax::{Mmu, Window};
+use crate::error::{Error, Result};
+use crate::format::inode::{self, slot_of, word_index};
+use crate::pmem::Pmem;
+use crate::types::*;
+use alloc::boxed::Box;
+
+/// Work that a step does: about so many blocks are looked at, made durable, or given a reference.
+pub(super) const WORK_A_STEP: u64 = 1024;
+
+/// An operation under way.
+#[must_use = "an operation is finished step by step, or abandoned"]
+#[derive(Debug)]
+pub struct Operation(Box<Work>);
+
+/// What has to be done.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Sync(Syncing),
+    Close(Window),
+    Count(Counting),
+    Clone(Cloning),
+    Freeze(Freezing),
+    Range(Box<RangeClone>),
+    Truncate(Truncation),
+}
+
+/// An operation whose first step was taken.
+#[must_use = "an operation is finished step by step, or abandoned"]
+#[derive(Debug)]
+pub enum Begun {
+    /// That was all.
+    Over(Outcome),
+    /// There is more to do.
+    GoesOn(Operation),
+}
+
+/// What an operation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// The file that was made.
+    Made(Ino),
+    /// A file without a name, and the window that keeps it.
+    Frozen(Ino, Window),
+    /// So many blocks.
+    Blocks(u64),
+}
+
+/// A file that an operation is about, whatever becomes of it between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub ino: Ino,
+    /// Tells whether the number was given to another file since; not known in the first step.
+    generation: Option<u64>,
+}
+
+impl Held {
+    pub fn new(ino: Ino) -> Self {
+        Held { ino, generation: None }
+    }
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Takes the first step.
+    #[inline]
+    pub(crate) fn begin(&mut self, mut work: Work) -> Result<Begun> {
+        match self.work_on(&mut work)? {
+            Some(outcome) => Ok(Begun::Over(outcome)),
+            None => Ok(Begun::GoesOn(Operation(Box::new(work)))),
+        }
+    }
+
+    /// Has something go on whose first step was taken.
+    pub(super) fn go_on(&mut self, mut work: Work) -> Result<Begun> {
+        match self.remember(&mut work) {
+            Ok(()) => Ok(Begun::GoesOn(Operation(Box::new(work)))),
+            Err(error) => {
+                self.give_back(&mut work);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes one bounded step. `None`: there is more to do. After anything else, an error too, the
+    /// operation is over.
+    pub fn step(&mut self, operation: &mut Operation) -> Result<Option<Outcome>> {
+        self.work_on(&mut operation.0)
+    }
+
+    fn work_on(&mut self, work: &mut Work) -> Result<Option<Outcome>> {
+        let result = match &mut *work {
+            Work::Sync(work) => self.sync_step(work),
+            Work::Close(window) => self.close_step(*window),
+            Work::Count(work) => self.count_step(work),
+            Work::Clone(work) => self.clone_step(work),
+            Work::Freeze(work) => self.freeze_step(work),
+            Work::Range(work) => self.range_step(work),
+            Work::Truncate(work) => self.truncate_step(work),
+        };
+        let result = match result {
+            Ok(None) => self.remember(work).map(|()| None),
+            over => over,
+        };
+        if !matches!(result, Ok(None)) {
+            self.give_back(work);
+        }
+        result
+    }
+
+    /// Gives up an operation: nothing has changed by it.
+    pub fn abandon(&mut self, mut operation: Operation) {
+        self.give_back(&mut operation.0);
+    }
+
+    /// Takes all steps that are left.
+    #[inline]
+    pub fn finish(&mut self, begun: Begun) -> Result<Outcome> {
+        match begun {
+            Begun::Over(outcome) => Ok(outcome),
+            Begun::GoesOn(operation) => self.finish_steps(operation),
+        }
+    }
+
+    fn finish_steps(&mut self, mut operation: Operation) -> Result<Outcome> {
+        loop {
+            if let Some(outcome) = self.step(&mut operation)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Gives back what an operation holds; it may be over.
+    fn give_back(&mut self, work: &mut Work) {
+        match work {
+            Work::Sync(_) | Work::Close(_) | Work::Count(_) => {}
+            Work::Clone(work) => self.unpark(&mut work.settle),
+            Work::Freeze(work) => self.unpark(&mut work.settle),
+            Work::Range(work) => self.give_back_range(work),
+            Work::Truncate(work) => self.unpark(&mut work.settle),
+        }
+    }
+
+    /// Ends the parking of a file's faults, if this settling has parked them.
+    pub(super) fn unpark(&mut self, settle: &mut Settle) {
+        if core::mem::take(&mut settle.parked) {
+            self.dax.unpark(settle.ino);
+        }
+    }
+
+    /// Whether loads and stores through windows of a file that need a page fault have to wait,
+    /// since an operation that they keep from its end is under way.
+    #[inline]
+    pub fn is_parked(&self, ino: Ino) -> bool {
+        self.dax.is_parked(ino)
+    }
+
+    /// Another step follows: until then, the files may be replaced by others of the same numbers.
+    fn remember(&self, work: &mut Work) -> Result<()> {
+        let files: [Option<&mut Held>; 2] = match work {
+            Work::Sync(_) | Work::Close(_) => [None, None],
+            Work::Count(work) => [Some(&mut work.file), None],
+            Work::Clone(work) => [Some(&mut work.src), Some(&mut work.dir)],
+            Work::Freeze(work) => [Some(&mut work.src), None],
+            Work::Range(work) => [Some(&mut work.src), Some(&mut work.dst)],
+            Work::Truncate(work) => [Some(&mut work.file), None],
+        };
+        for held in files.into_iter().flatten().filter(|held| held.generation.is_none()) {
+            held.generation = Some(self.generation(held.ino)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a file is still the one that was meant.
+    #[inline]
+    pub(super) fn verify(&self, held: Held) -> Result<()> {
+        match held.generation {
+            Some(generation) if generation != self.generation(held.ino)? => Err(Error::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    /// Grows each time the inode is used anew.
+    pub(super) fn generation(&self, ino: Ino) -> Result<u64> {
+        let block = self.inode_block(ino)?;
+        Ok(self.blocks.word(block, word_index(slot_of(ino), inode::GENERATION))?)
+    }
+
+    /// Has steps do less: so that small files need many.
+    #[cfg(feature = "testing")]
+    pub fn set_work_a_step(&mut self, work: u64) {
+        self.work_a_step = work;
+    }
+}
