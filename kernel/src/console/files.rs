@@ -1,13 +1,11 @@
 //! Commands on files. Reading and writing here does not go through windows.
 
 use super::args::Args;
-use super::shell::{Bytes, Command, Done, Failure, Session};
-use crate::arch::{clock, serial};
+use super::running::{MAX_RUNS, Running, Then};
+use super::shell::{Command, Done, Failure, Session};
+use crate::arch::clock;
 use crate::dax::{self, Volume};
 use crate::{media, println};
-use alloc::vec;
-use alloc::vec::Vec;
-use core::ops::ControlFlow;
 use umbra_fs::{Error, FileBlock, Kind};
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -37,8 +35,6 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// Most bytes that `cat` shows.
 const MAX_SHOWN: u64 = 64 << 10;
-/// Entries that are taken from a directory at a time.
-const ENTRIES: usize = 64;
 
 /// Runs `f` on the volume, or says why there is none.
 pub(super) fn volume<R>(f: impl FnOnce(&mut Volume) -> Result<R, Error>) -> Result<R, Failure> {
@@ -48,7 +44,7 @@ pub(super) fn volume<R>(f: impl FnOnce(&mut Volume) -> Result<R, Error>) -> Resu
     }
 }
 
-fn kind(kind: Kind) -> &'static str {
+pub(super) fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::File => "file",
         Kind::Directory => "dir",
@@ -56,64 +52,28 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
-fn ls(_: &mut Session, mut args: Args<'_>) -> Done {
+fn ls(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.optional().unwrap_or(b"/");
     args.end()?;
     let dir = volume(|v| v.resolve(path))?;
-    let mut cookie = 0;
-    loop {
-        // Entries are copied in batches, so that the volume is not held while they are shown.
-        let mut batch: Vec<(Vec<u8>, umbra_fs::Ino, Kind, u64)> = Vec::new();
-        volume(|v| {
-            v.read_dir(dir, cookie, &mut |entry| {
-                batch.push((entry.name.to_vec(), entry.ino, entry.kind, entry.cookie));
-                if batch.len() == ENTRIES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-        })?;
-        for (name, ino, entry_kind, next) in &batch {
-            let size = volume(|v| v.attributes(*ino))?.size;
-            println!("{:<7} {:>14} {}", kind(*entry_kind), size, Bytes(name));
-            cookie = *next;
-        }
-        if batch.len() < ENTRIES {
-            return Ok(());
-        }
-    }
+    session.go_on(Running::List { dir, cookie: 0 })
 }
 
-fn stat(_: &mut Session, mut args: Args<'_>) -> Done {
+fn stat(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
-    let (a, blocks) = volume(|v| {
+    let (ino, begun) = volume(|v| {
         let ino = v.resolve(path)?;
-        Ok((v.attributes(ino)?, v.blocks(ino)?))
+        Ok((ino, v.begin_count(ino)?))
     })?;
-    println!("ino {} kind {} size {} blocks {blocks}", a.ino.0, kind(a.kind), a.size);
-    println!("mode {:o} nlink {} uid {} gid {} mtime {}", a.mode, a.nlink, a.uid, a.gid, a.mtime.0);
-    Ok(())
+    session.operate(begun, Then::Attributes(ino))
 }
 
-fn extents(_: &mut Session, mut args: Args<'_>) -> Done {
-    const MOST: usize = 1000;
+fn extents(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
     let ino = volume(|v| v.resolve(path))?;
-    let mut from = FileBlock(0);
-    for _ in 0..MOST {
-        let Some(run) = volume(|v| v.extent(ino, from))? else { return Ok(()) };
-        let how = match (run.unwritten, run.shared) {
-            (true, _) => " unwritten",
-            (false, true) => " shared",
-            _ => "",
-        };
-        match run.at {
-            Some(block) => println!("{:>10} +{:<8} at {}{how}", run.start.0, run.blocks, block.0),
-            None => println!("{:>10} +{:<8} hole", run.start.0, run.blocks),
-        }
-        from = FileBlock(run.start.0 + run.blocks.max(1));
-    }
-    println!("... only the first {MOST} runs are shown");
-    Ok(())
+    session.go_on(Running::Extents { ino, from: FileBlock(0), left: MAX_RUNS })
 }
 
 fn df(_: &mut Session, args: Args<'_>) -> Done {
@@ -157,38 +117,26 @@ fn write(_: &mut Session, mut args: Args<'_>) -> Done {
     if written < bytes.len() { Err(Error::NoSpace.into()) } else { Ok(()) }
 }
 
-fn truncate(_: &mut Session, mut args: Args<'_>) -> Done {
+fn truncate(session: &mut Session, mut args: Args<'_>) -> Done {
     let (path, size) = (args.word("PATH")?, args.number("SIZE")?);
     args.end()?;
-    volume(|v| {
+    let begun = volume(|v| {
         let ino = v.resolve(path)?;
-        v.truncate(ino, size, clock::wall())
-    })
+        v.begin_truncate(ino, size, clock::wall())
+    })?;
+    session.operate(begun, Then::Nothing)
 }
 
-fn cat(_: &mut Session, mut args: Args<'_>) -> Done {
+fn cat(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
-    let offset = args.optional_number("OFFSET")?.unwrap_or(0);
-    let mut left = args.optional_number("LENGTH")?.unwrap_or(MAX_SHOWN).min(MAX_SHOWN);
+    let at = args.optional_number("OFFSET")?.unwrap_or(0);
+    let left = args.optional_number("LENGTH")?.unwrap_or(MAX_SHOWN).min(MAX_SHOWN);
     args.end()?;
     let ino = volume(|v| v.resolve(path))?;
-    let mut at = offset;
-    let mut buffer = vec![0; 4096];
-    while left > 0 {
-        let piece = buffer.len().min(left as usize);
-        let read = volume(|v| v.read(ino, at, &mut buffer[..piece]))?;
-        if read == 0 {
-            break;
-        }
-        serial::write(&buffer[..read]);
-        at += read as u64;
-        left -= read as u64;
-    }
-    println!();
-    Ok(())
+    session.go_on(Running::Show { ino, at, left })
 }
 
-fn clone(_: &mut Session, mut args: Args<'_>) -> Done {
+fn clone(session: &mut Session, mut args: Args<'_>) -> Done {
     let (source, target) = (args.word("SRC")?, args.word("DST")?);
     let range = match args.optional_number("SRC-OFFSET")? {
         Some(from) => Some((from, args.number("DST-OFFSET")?, args.number("LENGTH")?)),
@@ -196,21 +144,20 @@ fn clone(_: &mut Session, mut args: Args<'_>) -> Done {
     };
     args.end()?;
     let start = clock::now();
-    volume(|v| {
+    let begun = volume(|v| {
         let src = v.resolve(source)?;
         match range {
             None => {
                 let (dir, name) = v.resolve_parent(target)?;
-                v.clone_file(src, dir, name, clock::wall()).map(|_| ())
+                v.begin_clone(src, dir, name, clock::wall())
             }
             Some((from, to, len)) => {
                 let dst = v.resolve(target)?;
-                v.clone_range(src, from, dst, to, len, clock::wall())
+                v.begin_clone_range(src, from, dst, to, len, clock::wall())
             }
         }
     })?;
-    println!("{} us", clock::now().since(start) / 1000);
-    Ok(())
+    session.operate(begun, Then::Elapsed(start))
 }
 
 fn rm(_: &mut Session, mut args: Args<'_>) -> Done {
@@ -236,13 +183,14 @@ fn mv(_: &mut Session, mut args: Args<'_>) -> Done {
     })
 }
 
-fn sync(_: &mut Session, mut args: Args<'_>) -> Done {
+fn sync(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
-    volume(|v| {
+    let begun = volume(|v| {
         let ino = v.resolve(path)?;
-        v.sync(ino)
-    })
+        v.begin_sync(ino)
+    })?;
+    session.operate(begun, Then::Nothing)
 }
 
 fn check(_: &mut Session, args: Args<'_>) -> Done {

@@ -12,6 +12,7 @@
 //! | `args.rs` | words, numbers, payloads |
 //! | `log_lines.rs` | the logger |
 //! | `shell.rs` | reading lines, finding commands |
+//! | `running.rs` | commands that take more than one turn |
 //! | `files.rs` | commands on files |
 //! | `windows.rs` | commands on windows |
 //! | `system.rs` | commands on the machine |
@@ -28,6 +29,8 @@ mod breakage;
 mod files;
 #[cfg(target_os = "none")]
 pub mod log_lines;
+#[cfg(target_os = "none")]
+mod running;
 #[cfg(target_os = "none")]
 mod shell;
 #[cfg(target_os = "none")]

@@ -2,6 +2,7 @@
 
 use super::args::{ArgError, Args};
 use super::line::{Edit, LineEditor, MAX_LINE};
+use super::running::Running;
 use super::{files, system, windows};
 use crate::arch::serial;
 use crate::config::Config;
@@ -74,6 +75,8 @@ pub(super) struct Command {
 pub(super) struct Session {
     /// Windows that the console opened.
     pub windows: Vec<(Window, Ino)>,
+    /// What the last command goes on with.
+    pub running: Option<Running>,
 }
 
 /// All commands.
@@ -116,8 +119,12 @@ impl Console {
         }
     }
 
-    /// Takes what was typed, up to one line, and runs that; whether there was anything.
+    /// Takes what was typed, up to one line, and runs that, or goes on with the last one; whether
+    /// there was anything.
     pub fn poll(&mut self) -> bool {
+        if self.go_on() {
+            return true;
+        }
         let lost = serial::take_lost();
         if lost > 0 {
             log::warn!("{lost} bytes typed at the console were lost");
@@ -136,22 +143,42 @@ impl Console {
             }
             match edit {
                 Edit::Complete => {
-                    let done = self.run();
-                    if let Some(done) = done {
-                        match done {
-                            Ok(()) => println!("ok"),
-                            Err(why) => println!("error: {why}"),
-                        }
+                    if let Some(done) = self.run() {
+                        self.over(done);
                     }
                 }
                 Edit::TooLong => println!("error: the line has more than {MAX_LINE} bytes"),
                 _ => continue,
             }
             self.editor.clear();
-            self.prompt();
+            if self.session.running.is_none() {
+                self.prompt();
+            }
             break;
         }
         worked
+    }
+
+    /// Takes a step of the command that is under way; false if none is.
+    fn go_on(&mut self) -> bool {
+        let Some(mut running) = self.session.running.take() else { return false };
+        match running.step(&mut self.session) {
+            Some(done) => {
+                self.over(done);
+                self.prompt();
+            }
+            None => self.session.running = Some(running),
+        }
+        true
+    }
+
+    /// Says that a command is over, unless it goes on.
+    fn over(&self, done: Done) {
+        match done {
+            Ok(()) if self.session.running.is_some() => {}
+            Ok(()) => println!("ok"),
+            Err(why) => println!("error: {why}"),
+        }
     }
 
     /// Runs the line; `None` if it is empty.

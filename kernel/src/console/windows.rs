@@ -2,6 +2,7 @@
 
 use super::args::{Args, MAX_PAYLOAD};
 use super::files::volume;
+use super::running::Then;
 use super::shell::{Bytes, Command, Done, Failure, Session};
 use crate::dax::Processor;
 use crate::{media, println};
@@ -45,9 +46,8 @@ fn processor() -> Result<Processor, Failure> {
 fn unmap(session: &mut Session, mut args: Args<'_>) -> Done {
     let window = window(session, &mut args)?;
     args.end()?;
-    volume(|v| v.close_window(window))?;
-    session.windows.retain(|(open, _)| *open != window);
-    Ok(())
+    let begun = volume(|v| v.begin_close(window))?;
+    session.operate(begun, Then::Forget(window))
 }
 
 fn load(session: &mut Session, mut args: Args<'_>) -> Done {

@@ -6,14 +6,17 @@ use super::transmission::{Step, Transmission};
 use crate::platform::Platform;
 use crate::stream::{Progress, Service, Stream};
 use alloc::boxed::Box;
+use umbra_fs::Operation;
 
 /// What one poll may cost, counted in bytes moved.
-const TURN: usize = 256 << 10;
+pub(super) const TURN: usize = 256 << 10;
 
 /// The service of one connection.
 #[derive(Default)]
 pub struct Nbd {
     phase: Phase,
+    /// The window of what was served, which is being closed.
+    closing: Option<Operation>,
 }
 
 /// What comes next.
@@ -54,6 +57,17 @@ impl Nbd {
         }
     }
 
+    /// Takes a step of closing the window of what was served: nobody is left to be told of an
+    /// error.
+    fn close_some<M: Platform>(&mut self, machine: &mut M) -> Progress {
+        let Some(operation) = &mut self.closing else { return Progress::Wait };
+        if let Ok(None) = machine.volume(|v| v.step(operation)) {
+            return Progress::Again;
+        }
+        self.closing = None;
+        Progress::Wait
+    }
+
     /// Gives back what the connection holds of the machine.
     fn give_back<M: Platform>(&mut self, machine: &mut M) {
         let target = match core::mem::replace(&mut self.phase, Phase::Ended) {
@@ -62,7 +76,7 @@ impl Nbd {
             Phase::Start | Phase::Ended => None,
         };
         if let Some(target) = target {
-            exports::close(machine, target);
+            self.closing = exports::close(machine, target);
         }
     }
 }
@@ -71,7 +85,10 @@ impl<M: Platform> Service<M> for Nbd {
     fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress {
         if stream.is_closed() {
             self.give_back(machine);
-            return Progress::Wait;
+            return self.close_some(machine);
+        }
+        if self.closing.is_some() {
+            return self.close_some(machine);
         }
         let mut spent = 0;
         while spent < TURN {
@@ -81,7 +98,7 @@ impl<M: Platform> Service<M> for Nbd {
                 Step::Broken => {
                     self.give_back(machine);
                     stream.close();
-                    return Progress::Wait;
+                    return self.close_some(machine);
                 }
             }
         }

@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use umbra_fs::{Error, Ino, Kind};
+use umbra_fs::{Begun, Error, Ino, Kind, Operation};
 use umbra_proto::rpc;
 
 /// What is before the number in the name of a region.
@@ -194,17 +194,23 @@ impl Found {
     }
 }
 
-/// A connection no longer uses a target; what was stored through the last one's window is durable then.
-pub fn close<M: Platform>(machine: &mut M, target: Target) {
+/// A connection no longer uses a target. For the last one, returns what goes on closing its window: what was
+/// stored through that is durable then.
+pub fn close<M: Platform>(machine: &mut M, target: Target) -> Option<Operation> {
     let used = &mut machine.exports().used;
-    let Some(at) = used.iter().position(|used| used.target == target) else { return };
+    let at = used.iter().position(|used| used.target == target)?;
     used[at].clients -= 1;
-    if used[at].clients == 0 {
-        used.swap_remove(at);
-        if let Target::File { window, .. } = target {
-            // Nobody is left to be told of an error.
-            let _ = machine.volume(|v| v.close_window(window));
-        }
+    if used[at].clients > 0 {
+        return None;
+    }
+    used.swap_remove(at);
+    match target {
+        // Nobody is left to be told of an error.
+        Target::File { window, .. } => match machine.volume(|v| v.begin_close(window)) {
+            Ok(Begun::GoesOn(operation)) => Some(operation),
+            Ok(Begun::Over(_)) | Err(_) => None,
+        },
+        Target::Region(_) => None,
     }
 }
 

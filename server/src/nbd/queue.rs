@@ -58,6 +58,8 @@ pub enum Work {
         /// Make it durable before answering.
         fua: bool,
     },
+    /// Make everything durable that was written.
+    Sync,
     /// Say what a range is.
     Status {
         /// First byte.
@@ -118,6 +120,11 @@ impl Queue {
     /// Puts one behind all others.
     pub fn put_last(&mut self, pending: Pending) {
         self.0.push_back(pending);
+    }
+
+    /// Puts one before all others.
+    pub fn put_first(&mut self, pending: Pending) {
+        self.0.push_front(pending);
     }
 
     /// Gives back one that is not done: to the front, until it has moved so much that it is the

@@ -187,10 +187,7 @@ impl Transmission {
             Command::FLUSH if (offset, length) != (0, 0) => {
                 return refuse(Errno::EINVAL, "a flush has neither offset nor length");
             }
-            Command::FLUSH => {
-                self.target.sync(machine)?;
-                Work::Done
-            }
+            Command::FLUSH => Work::Sync,
             Command::TRIM => range(Range::Trim),
             Command::CACHE => {
                 Work::Range { what: Range::Cache, at: offset, left: length.min(MOST_CACHED), fua: false }

@@ -9,7 +9,7 @@
 use super::failure::Failure;
 use super::queue::{Pending, QUANTUM, Range, Work};
 use super::status::{self, Question};
-use super::transmission::{Step, Transmission};
+use super::transmission::{PARKED, Step, Transmission};
 use crate::platform::Platform;
 use crate::stream::Stream;
 use umbra_fs::BLOCK_SIZE;
@@ -58,6 +58,7 @@ impl Transmission {
             Work::Range { what, at, left, fua } => {
                 self.range_on(pending, (what, at, left, fua), stream, machine)
             }
+            Work::Sync => self.sync_on(pending, stream, machine),
             Work::Status { at, len, one, contexts } => {
                 let question = Question { at, end: at + len, one, contexts };
                 let ids = (pending.cookie, pending.offset);
@@ -91,6 +92,10 @@ impl Transmission {
         stream: &mut dyn Stream,
         machine: &mut M,
     ) -> Step {
+        if what == Range::Cache && self.target.is_parked(machine) {
+            self.queue.put_last(pending);
+            return Step::Went(PARKED);
+        }
         let done = if left == 0 { Ok(0) } else { self.target.step(machine, what, at, left) };
         match done {
             Err(why) => return self.fail(&pending, why, Some(at), stream),
@@ -101,14 +106,25 @@ impl Transmission {
                 return Step::Went(STEP_COST);
             }
             Ok(_) if fua => {
-                if let Err(why) = self.target.sync(machine) {
-                    return self.fail(&pending, why, None, stream);
-                }
+                self.queue.put_first(Pending { work: Work::Sync, ..pending });
+                return Step::Went(STEP_COST);
             }
             Ok(_) => {}
         }
         self.succeed(&pending, stream);
         Step::Went(STEP_COST)
+    }
+
+    /// A step of making everything durable. The requests behind this one wait until it is done.
+    fn sync_on<M: Platform>(&mut self, pending: Pending, stream: &mut dyn Stream, machine: &mut M) -> Step {
+        match self.target.sync_step(machine, &mut self.syncing) {
+            Ok(true) => self.succeed(&pending, stream),
+            Ok(false) => {
+                self.queue.put_first(pending);
+                Step::Went(STEP_COST)
+            }
+            Err(why) => self.fail(&pending, why, None, stream),
+        }
     }
 
     /// Sends the next piece of a read.
@@ -119,6 +135,10 @@ impl Transmission {
         stream: &mut dyn Stream,
         machine: &mut M,
     ) -> Step {
+        if self.target.is_parked(machine) {
+            self.queue.put_last(pending);
+            return Step::Went(PARKED);
+        }
         let one_piece = whole || self.style == Style::Simple;
         // What cannot give way once it has begun lets those pass that came with it.
         let others = !self.queue.is_empty() || stream.available() >= self.style.request_len();
@@ -169,6 +189,9 @@ impl Transmission {
 
     /// Sends more of a chunk whose header is out.
     fn stream_on<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
+        if self.target.is_parked(machine) {
+            return Step::Went(PARKED);
+        }
         let Some(s) = &mut self.streaming else { return Step::Wait };
         let room = stream.buffer();
         let n = (room.len() as u64).min(s.chunk).min(PIECE);

@@ -8,7 +8,7 @@ use super::queue::Range;
 use super::status::Context;
 use crate::platform::Platform;
 use umbra_fs::dax::{self, PAGES_PER_SLOT};
-use umbra_fs::{BLOCK_SIZE, Error, FileBlock, Ino, Pmem, Window};
+use umbra_fs::{BLOCK_SIZE, Begun, Error, FileBlock, Ino, Operation, Pmem, Window};
 use umbra_proto::nbd::{Status, allocation};
 
 /// Most bytes of a region that one step fills with zeros.
@@ -84,11 +84,38 @@ impl Target {
         }
     }
 
-    /// Makes everything durable that anybody wrote.
-    pub fn sync<M: Platform>(self, machine: &mut M) -> Result<(), Failure> {
+    /// Takes a step of making everything durable that anybody wrote; true if it was the last one.
+    /// `syncing` is what was begun by the first step.
+    pub fn sync_step<M: Platform>(
+        self,
+        machine: &mut M,
+        syncing: &mut Option<Operation>,
+    ) -> Result<bool, Failure> {
+        let ino = match self {
+            Target::File { ino, .. } => ino,
+            Target::Region(index) => return region(machine, index).map(Pmem::fence).map(|()| true),
+        };
+        if let Some(operation) = syncing {
+            let result = machine.volume(|v| v.step(operation));
+            if !matches!(result, Ok(None)) {
+                *syncing = None;
+            }
+            return Ok(result?.is_some());
+        }
+        match machine.volume(|v| v.begin_sync(ino))? {
+            Begun::Over(_) => Ok(true),
+            Begun::GoesOn(operation) => {
+                *syncing = Some(operation);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether loads and stores have to wait for an operation on the file.
+    pub fn is_parked<M: Platform>(self, machine: &mut M) -> bool {
         match self {
-            Target::File { ino, .. } => Ok(machine.volume(|v| v.sync(ino))?),
-            Target::Region(index) => region(machine, index).map(Pmem::fence),
+            Target::File { ino, .. } => machine.volume(|v| v.is_parked(ino)),
+            Target::Region(_) => false,
         }
     }
 

@@ -10,7 +10,7 @@ use super::target::Target;
 use crate::platform::Platform;
 use crate::stream::Stream;
 use alloc::boxed::Box;
-use umbra_fs::BLOCK_SIZE;
+use umbra_fs::{BLOCK_SIZE, Operation};
 use umbra_proto::nbd::{EXTENDED_REQUEST_LEN, Style};
 
 /// A connection that transmits.
@@ -34,11 +34,17 @@ pub struct Transmission {
     pub(super) queue: Queue,
     /// What is sent before anything else.
     pub(super) out: Out,
+    /// The sync for the first request of the queue.
+    pub(super) syncing: Option<Operation>,
     /// A chunk whose header was sent, and not all of its data.
     pub(super) streaming: Option<Streaming>,
     /// Where a block is put together that came in pieces.
     pub(super) block: Box<[u8; BLOCK_SIZE as usize]>,
 }
+
+/// What it costs to find out that an operation comes first which keeps others from the windows of a
+/// file: the rest of a turn.
+pub(super) const PARKED: usize = super::connection::TURN;
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +71,7 @@ impl Transmission {
             have: 0,
             queue: Queue::new(),
             out: Out::new(),
+            syncing: None,
             streaming: None,
             block: Box::new([0; BLOCK_SIZE as usize]),
         }

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::queue::{Pending, Work};
 use super::read::Input;
-use super::transmission::{Step, Transmission};
+use super::transmission::{PARKED, Step, Transmission};
 use crate::platform::Platform;
 use crate::stream::{Stream, WORD, take};
 use umbra_fs::BLOCK_SIZE;
@@ -47,10 +47,7 @@ impl Transmission {
         if write.left == 0 {
             let work = match write.failed {
                 Some((why, at)) => Work::Failed(why, Some(at)),
-                None if write.fua => match self.target.sync(machine) {
-                    Ok(()) => Work::Done,
-                    Err(why) => Work::Failed(why, None),
-                },
+                None if write.fua => Work::Sync,
                 None => Work::Done,
             };
             let pending = Pending::new(write.cookie, write.offset, work);
@@ -69,6 +66,9 @@ impl Transmission {
         }
         let within = write.at % BLOCK_SIZE;
         let is_part = within != 0 || write.left < BLOCK_SIZE;
+        if is_part && self.target.is_parked(machine) {
+            return Step::Went(PARKED);
+        }
         let n = if is_part {
             // A part of a block: what is here of it, up to its last whole word.
             let end = write.left.min(BLOCK_SIZE - within);

@@ -7,6 +7,7 @@ use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
 use super::{MAX_HANDLES, bench, content, exports, names};
 use crate::platform::Platform;
+use alloc::boxed::Box;
 use alloc::string::String;
 use umbra_fs::{BLOCK_SIZE, MAX_FILE_SIZE, MAX_NAME};
 use umbra_proto::rpc::{self, ErrorCode, Method};
@@ -54,19 +55,13 @@ pub(super) fn begin<M: Platform>(
             let rpc::Space {} = rpc::decode(body)?;
             s.reply(0, &names::space(machine));
         }
-        Method::STAT => {
-            let attributes = names::stat(s, machine, rpc::decode(body)?)?;
-            s.reply(0, &attributes);
-        }
+        Method::STAT => return names::stat(s, machine, rpc::decode(body)?),
         Method::LIST => return names::list(machine, rpc::decode(body)?).map(|l| Some(Work::Listing(l))),
         Method::CREATE => {
             let created = names::create(machine, rpc::decode(body)?)?;
             s.reply(0, &created);
         }
-        Method::MAKE_DIRECTORY => {
-            let created = names::make_directory(machine, rpc::decode(body)?)?;
-            s.reply(0, &created);
-        }
+        Method::MAKE_DIRECTORY => return names::make_directory(s, machine, rpc::decode(body)?),
         Method::UNLINK => {
             names::unlink(machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
@@ -79,10 +74,7 @@ pub(super) fn begin<M: Platform>(
             names::rename(machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
-        Method::TRUNCATE => {
-            names::truncate(s, machine, rpc::decode(body)?)?;
-            s.reply(0, &rpc::Done {});
-        }
+        Method::TRUNCATE => return names::truncate(s, machine, rpc::decode(body)?),
         Method::SET_ATTRIBUTES => {
             names::set_attributes(s, machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
@@ -99,39 +91,30 @@ pub(super) fn begin<M: Platform>(
             let target = names::read_link(machine, rpc::decode(body)?)?;
             s.reply(0, &target);
         }
-        Method::OPEN => {
-            let opened = content::open(s, machine, rpc::decode(body)?)?;
-            s.reply(0, &opened);
-        }
+        Method::OPEN => return content::open(s, machine, rpc::decode(body)?),
         Method::CLOSE => {
             let rpc::Close { handle } = rpc::decode(body)?;
-            content::close(s, machine, handle)?;
-            s.reply(0, &rpc::Done {});
+            return content::close(s, machine, handle);
         }
         Method::SYNC => {
             let rpc::Sync { handle } = rpc::decode(body)?;
-            content::sync(s, machine, handle)?;
-            s.reply(0, &rpc::Done {});
+            return content::sync(s, machine, handle);
         }
         Method::MSYNC => {
             let rpc::Msync { handle } = rpc::decode(body)?;
-            content::sync(s, machine, handle)?;
-            s.reply(0, &rpc::Done {});
+            return content::sync(s, machine, handle);
         }
         Method::EXTENTS => {
             let extents: rpc::Extents = rpc::decode(body)?;
             let file = s.file(extents.handle)?;
             return Ok(Some(Work::Listing(Listing::extents(file.ino, extents))));
         }
-        Method::CLONE => {
-            let cloned = content::clone(machine, rpc::decode(body)?)?;
-            s.reply(0, &cloned);
+        Method::CLONE => return content::clone(s, machine, rpc::decode(body)?),
+        Method::CLONE_RANGE => return content::clone_range(s, machine, rpc::decode(body)?),
+        Method::DEDUPE => {
+            let sharing = Sharing::new(machine, rpc::decode(body)?)?;
+            return Ok(Some(Work::Sharing(Box::new(sharing))));
         }
-        Method::CLONE_RANGE => {
-            let cloned = content::clone_range(machine, rpc::decode(body)?)?;
-            s.reply(0, &cloned);
-        }
-        Method::DEDUPE => return Ok(Some(Work::Sharing(Sharing::new(machine, rpc::decode(body)?)?))),
         Method::BENCH => {
             let samples = bench::run(machine, rpc::decode(body)?)?;
             return Ok(Some(Work::Listing(Listing::samples(samples))));

@@ -4,13 +4,17 @@ use super::begin::begin;
 use super::failure::Failure;
 use super::handles::{Handles, OpenFile};
 use super::listing::Listing;
+use super::names::Directories;
+use super::operating::{Operating, STEP_COST};
 use super::output::Output;
 use super::sharing::Sharing;
 use super::transfer::Transfer;
 use crate::platform::Platform;
 use crate::stream::{Progress, Service, Stream, take};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use minicbor::Encode;
+use umbra_fs::{Begun, Operation};
 use umbra_proto::rpc::{self, ERROR, ErrorCode, HEADER_LEN, Header, Method};
 
 /// What one poll may cost, counted in bytes moved.
@@ -40,6 +44,8 @@ pub(super) struct Session {
     pub out: Output,
     /// Open files.
     pub handles: Handles,
+    /// A file that is being closed, since the connection ends.
+    closing: Option<Operation>,
     /// Whether the first request was a hello.
     pub greeted: bool,
 }
@@ -77,7 +83,11 @@ pub(super) enum Work {
     /// An answer of many items.
     Listing(Listing),
     /// A dedupe.
-    Sharing(Sharing),
+    Sharing(Box<Sharing>),
+    /// Directories, those above them too.
+    Directories(Directories),
+    /// Anything else that may be large.
+    Operation(Box<Operating>),
 }
 
 /// What a step came to.
@@ -87,6 +97,8 @@ pub(super) enum Step {
     Wait,
     /// Something was done, for this many bytes' worth of time; there is more.
     Went(usize),
+    /// Others have to get on first: to be tried again after their turn.
+    Park,
     /// The answer is complete.
     Done,
 }
@@ -103,6 +115,24 @@ impl Session {
                 self.out.start(self.request.header.response(ERROR, 0, 0));
             }
         }
+    }
+
+    /// Takes a step of closing all that is open, whose client is gone: nobody is left to be told of
+    /// an error. False: nothing is open.
+    fn close_some<M: Platform>(&mut self, machine: &mut M) -> bool {
+        if let Some(operation) = &mut self.closing {
+            if !matches!(machine.volume(|v| v.step(operation)), Ok(None)) {
+                self.closing = None;
+            }
+            return true;
+        }
+        let Some(file) = self.handles.pop() else { return false };
+        let counters = machine.counters();
+        counters.handles = counters.handles.saturating_sub(1);
+        if let Ok(Begun::GoesOn(operation)) = machine.volume(|v| v.begin_close(file.window)) {
+            self.closing = Some(operation);
+        }
+        true
     }
 
     /// The open file of a handle.
@@ -135,10 +165,13 @@ impl Rpc {
                     Work::Transfer(t) => t.step(&mut self.session, stream, machine),
                     Work::Listing(l) => l.step(&mut self.session, machine),
                     Work::Sharing(d) => d.step(&mut self.session, machine),
+                    Work::Directories(d) => d.step(&mut self.session, machine),
+                    Work::Operation(o) => o.step(&mut self.session, machine),
                 };
                 match step {
                     Ok(Step::Wait) => self.wait(stream),
                     Ok(Step::Went(cost)) => Turn::Went(cost),
+                    Ok(Step::Park) => Turn::Went(TURN),
                     Ok(Step::Done) => self.go(State::Skip, 0),
                     Err(failure) => self.fail(failure, State::Skip, machine),
                 }
@@ -151,9 +184,8 @@ impl Rpc {
                 if request.payload_left > 0 { self.wait(stream) } else { self.go(State::Header, 0) }
             }
             State::Ending => {
-                if let Some(file) = self.session.handles.pop() {
-                    close(machine, file);
-                    return Turn::Went(REQUEST_COST);
+                if self.session.close_some(machine) {
+                    return Turn::Went(STEP_COST);
                 }
                 stream.close();
                 self.go(State::Ended, 0)
@@ -235,9 +267,12 @@ impl Rpc {
 
     /// The connection is gone: gives back what it held. False if there was nothing left.
     fn give_back<M: Platform>(&mut self, machine: &mut M) -> bool {
-        self.state = State::Ended;
-        if let Some(file) = self.session.handles.pop() {
-            close(machine, file);
+        match core::mem::replace(&mut self.state, State::Ended) {
+            State::Work(Work::Operation(operation)) => operation.abandon(machine),
+            State::Work(Work::Sharing(sharing)) => sharing.abandon(machine),
+            _ => {}
+        }
+        if self.session.close_some(machine) {
             return true;
         }
         if core::mem::take(&mut self.known) {
@@ -246,13 +281,6 @@ impl Rpc {
         }
         false
     }
-}
-
-/// Closes the window of a handle whose client is gone: nobody is left to be told of an error.
-fn close<M: Platform>(machine: &mut M, file: OpenFile) {
-    let _ = machine.volume(|v| v.close_window(file.window));
-    let counters = machine.counters();
-    counters.handles = counters.handles.saturating_sub(1);
 }
 
 impl<M: Platform> Service<M> for Rpc {

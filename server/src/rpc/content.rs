@@ -1,16 +1,17 @@
 //! Methods about content, as far as they are done at once.
 
-use super::connection::Session;
+use super::connection::{Session, Work};
 use super::exports::check_file_unused;
 use super::failure::{During, Failure, Shown};
 use super::handles::{Access, OpenFile};
 use super::names::{Named, checked_mode, checked_path, optional_target};
-use crate::platform::{Persisted, Platform};
-use umbra_fs::{Error, Ino, Kind};
+use super::operating::Reply;
+use crate::platform::Platform;
+use umbra_fs::{Error, Kind};
 use umbra_proto::rpc::{self, ErrorCode};
 
 /// Opens a file.
-pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<rpc::Opened, Failure> {
+pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<Option<Work>, Failure> {
     checked_path(r.path)?;
     let mode = checked_mode(r.mode, 0o644)?;
     if r.flags & !rpc::open::ALL != 0 {
@@ -28,7 +29,7 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
         check_file_unused(machine, ino, format_args!("truncate {}", Shown(r.path)))?;
     }
     let now = machine.now();
-    let (file, size) = machine
+    let (file, size, cut) = machine
         .volume(|v| {
             let (ino, created) = match v.resolve(r.path) {
                 Ok(_) if has(rpc::open::CREATE) && has(rpc::open::EXCLUSIVE) => return Err(Error::Exists),
@@ -45,21 +46,23 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
                 Kind::Directory => return Err(Error::IsDirectory),
                 Kind::Symlink => return Err(Error::Invalid("is a symbolic link")),
             }
-            let mut size = attributes.size;
-            if has(rpc::open::TRUNCATE) && !created && size > 0 {
-                v.truncate(ino, 0, now)?;
-                size = 0;
-            }
-            Ok((OpenFile { ino, window: v.open_window(ino)?, access: Access::Any }, size))
+            let cut = has(rpc::open::TRUNCATE) && !created && attributes.size > 0;
+            let file = OpenFile { ino, window: v.open_window(ino)?, access: Access::Any };
+            Ok((file, attributes.size, cut))
         })
         .during(format_args!("open {}", Shown(r.path)))?;
     s.handles.set(handle, file);
     machine.counters().handles += 1;
-    Ok(rpc::Opened { handle, ino: file.ino.0, size, identity: None })
+    if cut {
+        let begun = machine.volume(|v| v.begin_truncate(file.ino, 0, now));
+        return s.operate(machine, begun, Reply::Opened(handle), format_args!("open {}", Shown(r.path)));
+    }
+    s.reply(0, &rpc::Opened { handle, ino: file.ino.0, size, identity: None });
+    Ok(None)
 }
 
 /// Opens what a file contains now.
-fn open_frozen<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<rpc::Opened, Failure> {
+fn open_frozen<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<Option<Work>, Failure> {
     if r.flags != rpc::open::FROZEN {
         let message = format_args!(
             "cannot open {}: what a file contains now is not created or cut (flags {:#x})",
@@ -70,101 +73,74 @@ fn open_frozen<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> R
     }
     let handle = s.handles.reserve()?;
     let now = machine.now();
-    let (file, size, identity) = machine
-        .volume(|v| {
-            let identity = v.identity()?;
-            let from = v.resolve(r.path)?;
-            let size = v.attributes(from)?.size;
-            let (ino, window) = v.open_frozen(from, now)?;
-            Ok((OpenFile { ino, window, access: Access::Frozen }, size, identity))
-        })
-        .during(format_args!("open {}", Shown(r.path)))?;
-    s.handles.set(handle, file);
-    machine.counters().handles += 1;
-    Ok(rpc::Opened { handle, ino: file.ino.0, size, identity: Some(identity.into()) })
+    let begun = machine.volume(|v| {
+        let from = v.resolve(r.path)?;
+        v.begin_freeze(from, now)
+    });
+    s.operate(machine, begun, Reply::Frozen(handle), format_args!("open {}", Shown(r.path)))
 }
 
 /// Closes a handle. It is gone even if what was stored through it could not be made durable.
-pub fn close<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Result<(), Failure> {
-    let file = s.handles.remove(handle)?;
-    let counters = machine.counters();
-    counters.handles = counters.handles.saturating_sub(1);
-    machine
-        .volume(|v| v.close_window(file.window))
-        .during(format_args!("close handle {handle} of inode {}", file.ino.0))
+pub fn close<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Result<Option<Work>, Failure> {
+    let file = s.handles.get(handle)?;
+    let begun = machine.volume(|v| v.begin_close(file.window));
+    let what = format_args!("close handle {handle} of inode {}", file.ino.0);
+    s.operate(machine, begun, Reply::Closed(handle), what)
 }
 
 /// Makes a file durable.
-pub fn sync<M: Platform>(s: &Session, machine: &mut M, handle: u32) -> Result<(), Failure> {
-    sync_file(machine, s.file(handle)?.ino)
-}
-
-/// Makes a file durable.
-pub fn sync_file<M: Platform>(machine: &mut M, ino: Ino) -> Result<(), Failure> {
-    machine.volume(|v| v.sync(ino)).during(format_args!("sync inode {}", ino.0))
+pub fn sync<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Result<Option<Work>, Failure> {
+    let ino = s.file(handle)?.ino;
+    let begun = machine.volume(|v| v.begin_sync(ino));
+    s.operate(machine, begun, Reply::Done, format_args!("sync inode {}", ino.0))
 }
 
 /// Clones a file.
-pub fn clone<M: Platform>(machine: &mut M, r: rpc::CloneFile) -> Result<rpc::Cloned, Failure> {
+pub fn clone<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::CloneFile,
+) -> Result<Option<Work>, Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
-    measured(machine, |machine| {
-        let now = machine.now();
-        let from = machine.volume(|v| v.resolve(r.from)).during(format_args!("clone {}", Shown(r.from)))?;
-        machine
-            .volume(|v| {
-                let (dir, name) = v.resolve_parent(r.to)?;
-                v.clone_file(from, dir, name, now)
-            })
-            .during(format_args!("clone {} to {}", Shown(r.from), Shown(r.to)))
-    })
+    let reply = Reply::Cloned { into: None, before: machine.persisted(), start_ns: machine.uptime_ns() };
+    let now = machine.now();
+    let from = machine.volume(|v| v.resolve(r.from)).during(format_args!("clone {}", Shown(r.from)))?;
+    let begun = machine.volume(|v| {
+        let (dir, name) = v.resolve_parent(r.to)?;
+        v.begin_clone(from, dir, name, now)
+    });
+    s.operate(machine, begun, reply, format_args!("clone {} to {}", Shown(r.from), Shown(r.to)))
 }
 
 /// Shares a range of a file into another.
-pub fn clone_range<M: Platform>(machine: &mut M, r: rpc::CloneRange) -> Result<rpc::Cloned, Failure> {
+pub fn clone_range<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::CloneRange,
+) -> Result<Option<Work>, Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
-    measured(machine, |machine| {
-        let now = machine.now();
-        let from = machine
-            .volume(|v| v.resolve(r.from))
-            .during(format_args!("clone a range of {}", Shown(r.from)))?;
-        machine
-            .volume(|v| {
-                let to = v.resolve(r.to)?;
-                let len = match r.len {
-                    Some(len) => len,
-                    None => (v.attributes(from)?.size)
-                        .checked_sub(r.from_offset)
-                        .ok_or(Error::Invalid("the range starts beyond the end of the source"))?,
-                };
-                v.clone_range(from, r.from_offset, to, r.to_offset, len, now).map(|()| to)
-            })
-            .during(format_args!(
-                "clone a range of {} at {} to {} at {}",
-                Shown(r.from),
-                r.from_offset,
-                Shown(r.to),
-                r.to_offset
-            ))
-    })
-}
-
-/// Does something that makes or changes a file, and says what it took.
-fn measured<M: Platform>(
-    machine: &mut M,
-    work: impl FnOnce(&mut M) -> Result<Ino, Failure>,
-) -> Result<rpc::Cloned, Failure> {
-    let (before, start) = (machine.persisted(), machine.uptime_ns());
-    let ino = work(machine)?;
-    let elapsed_ns = machine.uptime_ns().saturating_sub(start);
-    let Persisted { flushes, fences } = machine.persisted();
-    Ok(rpc::Cloned {
-        ino: ino.0,
-        elapsed_ns,
-        fences: fences.saturating_sub(before.fences),
-        flushes: flushes.saturating_sub(before.flushes),
-    })
+    let (before, start_ns) = (machine.persisted(), machine.uptime_ns());
+    let now = machine.now();
+    let from =
+        machine.volume(|v| v.resolve(r.from)).during(format_args!("clone a range of {}", Shown(r.from)))?;
+    let mut into = None;
+    let begun = machine.volume(|v| {
+        let to = v.resolve(r.to)?;
+        into = Some(to);
+        let len = match r.len {
+            Some(len) => len,
+            None => (v.attributes(from)?.size)
+                .checked_sub(r.from_offset)
+                .ok_or(Error::Invalid("the range starts beyond the end of the source"))?,
+        };
+        v.begin_clone_range(from, r.from_offset, to, r.to_offset, len, now)
+    });
+    let reply = Reply::Cloned { into, before, start_ns };
+    let (at, to) = (r.from_offset, r.to_offset);
+    let what = format_args!("clone a range of {} at {at} to {} at {to}", Shown(r.from), Shown(r.to));
+    s.operate(machine, begun, reply, what)
 }
 
 /// The state of windows, masters and shadows.

@@ -31,6 +31,7 @@
 //! | `exports.rs` | methods about exports |
 //! | `bench/` | benchmarks in the server itself |
 //! | `transfer.rs` | read, load, write, store, in pieces |
+//! | `operating.rs` | what may take several steps of the filesystem |
 //! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `listing.rs` | answers of many items, frame by frame |
 
@@ -43,6 +44,7 @@ mod failure;
 mod handles;
 mod listing;
 mod names;
+mod operating;
 mod output;
 mod sharing;
 mod transfer;

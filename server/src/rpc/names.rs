@@ -1,16 +1,20 @@
 //! Methods about names, attributes and space.
 
-use super::connection::Session;
+use super::connection::{Session, Step, Work};
 use super::exports::{check_file_unused, check_name_unused};
 use super::failure::{During, Failure, Shown};
 use super::listing::Listing;
+use super::operating::{Reply, STEP_COST};
 use crate::platform::Platform;
 use alloc::vec::Vec;
-use umbra_fs::{Attributes, Component, Error, Ino, Kind, SetAttributes, Time, components};
+use umbra_fs::dax::Mmu;
+use umbra_fs::{Attributes, Component, Error, Ino, Kind, Pmem, SetAttributes, Time, Volume, components};
 use umbra_proto::rpc::{self, ErrorCode};
 
 /// Permission bits that exist.
 const MODE_BITS: u16 = 0o7777;
+/// Directories that one step makes.
+const DIRECTORIES_A_STEP: u32 = 32;
 
 /// A path within the limits.
 pub fn checked_path(path: &[u8]) -> Result<&[u8], Failure> {
@@ -116,14 +120,16 @@ pub fn space<M: Platform>(machine: &mut M) -> rpc::SpaceResponse {
 }
 
 /// Attributes of a path or handle.
-pub fn stat<M: Platform>(s: &Session, machine: &mut M, r: rpc::Stat) -> Result<rpc::Attributes, Failure> {
+pub fn stat<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Stat) -> Result<Option<Work>, Failure> {
     let ino = target(s, machine, r.path, r.handle, "stat")?;
-    machine
-        .volume(|v| {
-            let blocks = if r.blocks { Some(v.blocks(ino)?) } else { None };
-            Ok(attributes(v.attributes(ino)?, blocks))
-        })
-        .during(format_args!("stat {}", Named(r.path, ino)))
+    let what = Named(r.path, ino);
+    if r.blocks {
+        let begun = machine.volume(|v| v.begin_count(ino));
+        return s.operate(machine, begun, Reply::Attributes(ino), format_args!("stat {what}"));
+    }
+    let found = machine.volume(|v| v.attributes(ino)).during(format_args!("stat {what}"))?;
+    s.reply(0, &attributes(found, None));
+    Ok(None)
 }
 
 /// Starts to list a directory.
@@ -156,36 +162,80 @@ pub fn create<M: Platform>(machine: &mut M, r: rpc::Create) -> Result<rpc::Creat
 }
 
 /// Creates a directory.
-pub fn make_directory<M: Platform>(machine: &mut M, r: rpc::MakeDirectory) -> Result<rpc::Created, Failure> {
+pub fn make_directory<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::MakeDirectory,
+) -> Result<Option<Work>, Failure> {
     checked_path(r.path)?;
     let mode = checked_mode(r.mode, 0o755)?;
     let now = machine.now();
-    let ino = machine
+    let made = machine
         .volume(|v| {
-            if !r.parents {
-                let (dir, name) = v.resolve_parent_of_directory(r.path)?;
-                return v.mkdir(dir, name, mode, now);
+            if r.parents {
+                return make_directories(v, r.path, mode, now);
             }
-            // The directories from the root to here; walked with memory, so that a long path
-            // with many `..` costs no more than its length.
-            let mut way: Vec<Ino> = Vec::new();
-            for component in components(r.path) {
-                let Component::Name(name) = component else {
-                    way.pop();
-                    continue;
-                };
-                let dir = way.last().copied().unwrap_or(v.root());
-                way.push(match v.lookup(dir, name) {
-                    Ok(ino) if v.attributes(ino)?.kind == Kind::Directory => ino,
-                    Ok(_) => return Err(Error::NotDirectory),
-                    Err(Error::NotFound) => v.mkdir(dir, name, mode, now)?,
-                    Err(e) => return Err(e),
-                });
-            }
-            Ok(way.last().copied().unwrap_or(v.root()))
+            let (dir, name) = v.resolve_parent_of_directory(r.path)?;
+            v.mkdir(dir, name, mode, now).map(Some)
         })
         .during(format_args!("make the directory {}", Shown(r.path)))?;
-    Ok(rpc::Created { ino: ino.0 })
+    match made {
+        Some(ino) => {
+            s.reply(0, &rpc::Created { ino: ino.0 });
+            Ok(None)
+        }
+        None => Ok(Some(Work::Directories(Directories { path: r.path.to_vec(), mode }))),
+    }
+}
+
+/// A directory and those above it, some of which are still to be made.
+pub struct Directories {
+    path: Vec<u8>,
+    mode: u16,
+}
+
+impl Directories {
+    /// Makes some more.
+    pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
+        let now = machine.now();
+        let made = machine
+            .volume(|v| make_directories(v, &self.path, self.mode, now))
+            .during(format_args!("make the directory {}", Shown(&self.path)))?;
+        let Some(ino) = made else { return Ok(Step::Went(STEP_COST)) };
+        s.reply(0, &rpc::Created { ino: ino.0 });
+        Ok(Step::Done)
+    }
+}
+
+/// Makes the directories of a path that are missing, a few of them: `None` if there are more.
+fn make_directories<P: Pmem, M: Mmu>(
+    v: &mut Volume<P, M>,
+    path: &[u8],
+    mode: u16,
+    now: Time,
+) -> umbra_fs::Result<Option<Ino>> {
+    // The directories from the root to here; walked with memory, so that a long path
+    // with many `..` costs no more than its length.
+    let mut way: Vec<Ino> = Vec::new();
+    let mut made = 0;
+    for component in components(path) {
+        let Component::Name(name) = component else {
+            way.pop();
+            continue;
+        };
+        let dir = way.last().copied().unwrap_or(v.root());
+        way.push(match v.lookup(dir, name) {
+            Ok(ino) if v.attributes(ino)?.kind == Kind::Directory => ino,
+            Ok(_) => return Err(Error::NotDirectory),
+            Err(Error::NotFound) if made == DIRECTORIES_A_STEP => return Ok(None),
+            Err(Error::NotFound) => {
+                made += 1;
+                v.mkdir(dir, name, mode, now)?
+            }
+            Err(e) => return Err(e),
+        });
+    }
+    Ok(Some(way.last().copied().unwrap_or(v.root())))
 }
 
 /// Removes the name of a file.
@@ -271,7 +321,11 @@ pub fn read_link<M: Platform>(machine: &mut M, r: rpc::ReadLink) -> Result<rpc::
 }
 
 /// Sets the size of a file.
-pub fn truncate<M: Platform>(s: &Session, machine: &mut M, r: rpc::Truncate) -> Result<(), Failure> {
+pub fn truncate<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::Truncate,
+) -> Result<Option<Work>, Failure> {
     check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "truncate")?;
     if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| r.size < found.size) {
@@ -279,11 +333,9 @@ pub fn truncate<M: Platform>(s: &Session, machine: &mut M, r: rpc::Truncate) -> 
         check_file_unused(machine, ino, what)?;
     }
     let now = machine.now();
-    machine.volume(|v| v.truncate(ino, r.size, now)).during(format_args!(
-        "truncate {} to {} bytes",
-        Named(r.path, ino),
-        r.size
-    ))
+    let begun = machine.volume(|v| v.begin_truncate(ino, r.size, now));
+    let what = Named(r.path, ino);
+    s.operate(machine, begun, Reply::Done, format_args!("truncate {what} to {} bytes", r.size))
 }
 
 /// Sets attributes.

@@ -41,6 +41,11 @@ impl Sharing {
         Ok(Sharing { work, start_ns, from: r.from.to_vec(), to: r.to.to_vec() })
     }
 
+    /// Gives it up: the client is gone.
+    pub fn abandon<M: Platform>(mut self, machine: &mut M) {
+        machine.volume(|v| v.abandon_dedupe(&mut self.work));
+    }
+
     /// Takes the next step.
     pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
         let done = machine.volume(|v| v.dedupe_step(&mut self.work)).during(format_args!(

@@ -11,12 +11,12 @@
 //! those of a word whose rest never comes are dropped.
 
 use super::connection::{Session, Step};
-use super::content::sync_file;
-use super::failure::Failure;
+use super::failure::{During, Failure};
 use super::handles::OpenFile;
+use super::operating::STEP_COST;
 use crate::platform::Platform;
 use crate::stream::{Stream, WORD, take};
-use umbra_fs::{BLOCK_SIZE, Block, Error, MAX_FILE_SIZE, dax};
+use umbra_fs::{BLOCK_SIZE, Begun, Block, Error, MAX_FILE_SIZE, Operation, dax};
 use umbra_proto::rpc::{self, ErrorCode, HEADER_LEN, MAX_PAYLOAD, MORE};
 
 /// Most bytes of one step.
@@ -54,21 +54,27 @@ pub struct Transfer {
     done: u64,
     /// Sync before answering.
     sync: bool,
+    /// That sync.
+    syncing: Option<Operation>,
 }
 
 impl Transfer {
     /// A transfer of `len` bytes at `offset`.
     pub fn new(direction: Direction, file: OpenFile, offset: u64, len: u64, sync: bool) -> Self {
-        Transfer { direction, file, offset, len, done: 0, sync }
+        Transfer { direction, file, offset, len, done: 0, sync, syncing: None }
     }
 
-    /// Does the next piece.
+    /// Does the next piece. An operation that has parked the page faults of the file comes first.
     pub fn step<M: Platform>(
         &mut self,
         s: &mut Session,
         stream: &mut dyn Stream,
         machine: &mut M,
     ) -> Result<Step, Failure> {
+        let ino = self.file.ino;
+        if self.direction != Direction::Write && machine.volume(|v| v.is_parked(ino)) {
+            return Ok(Step::Park);
+        }
         let step = match self.direction {
             Direction::Read | Direction::Load => self.send(s, stream, machine),
             Direction::Write | Direction::Store => self.receive(s, stream, machine),
@@ -182,8 +188,8 @@ impl Transfer {
             _ => {}
         }
         if self.left() == 0 {
-            if self.sync {
-                sync_file(machine, self.file.ino)?;
+            if self.sync && !self.synced(machine)? {
+                return Ok(Step::Went(STEP_COST));
             }
             s.reply(0, &rpc::Written { done: self.done });
             return Ok(Step::Done);
@@ -220,6 +226,25 @@ impl Transfer {
         stream.consume(stored.saturating_sub(cut));
         s.request.payload_left -= cut.saturating_sub(stored) as u32;
         self.account(s, stored, failure)
+    }
+
+    /// Takes a step of making the file durable; true with the last one.
+    fn synced<M: Platform>(&mut self, machine: &mut M) -> Result<bool, Failure> {
+        let ino = self.file.ino;
+        machine
+            .volume(|v| {
+                if let Some(operation) = &mut self.syncing {
+                    return Ok(v.step(operation)?.is_some());
+                }
+                match v.begin_sync(ino)? {
+                    Begun::Over(_) => Ok(true),
+                    Begun::GoesOn(operation) => {
+                        self.syncing = Some(operation);
+                        Ok(false)
+                    }
+                }
+            })
+            .during(format_args!("sync inode {}", ino.0))
     }
 
     /// Gives bytes, in two pieces, to the file; returns how many it took, and why not all.

@@ -3,14 +3,13 @@
 use super::{Bench, PREFIX, path, paths};
 use crate::platform::Platform;
 use crate::rpc::failure::{During, Failure, Shown};
-use crate::rpc::names;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use umbra_fs::dax::{Mmu, PAGES_PER_SLOT};
 use umbra_fs::{BLOCK_SIZE, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, Result as FsResult, Time, Volume};
-use umbra_proto::rpc::{self, ErrorCode};
+use umbra_proto::rpc::ErrorCode;
 
 const LEAF: u64 = PAGES_PER_SLOT as u64;
 const LEAF_SIZE: u64 = LEAF * BLOCK_SIZE;
@@ -122,8 +121,13 @@ fn fault_size<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<(), Failur
 fn directory<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
     b.prepare(n / 20 + 4096)?;
     let dir = path("dir");
-    let request = rpc::MakeDirectory { path: &dir, mode: None, parents: false };
-    names::make_directory(b.machine, request)?;
+    let now = b.machine.now();
+    b.machine
+        .volume(|v| {
+            let (parent, name) = v.resolve_parent(&dir)?;
+            v.mkdir(parent, name, 0o755, now)
+        })
+        .during(format_args!("make the directory {}", Shown(&dir)))?;
     for i in 0..n {
         b.create(&path(&format!("dir/{i}")))?;
     }

@@ -141,12 +141,18 @@ impl<M: Platform> Bench<'_, M> {
     }
 
     fn clone(&mut self, from: &[u8], to: &[u8]) -> Result<Ino, Failure> {
-        let cloned = super::content::clone(self.machine, rpc::CloneFile { from, to })?;
-        Ok(Ino(cloned.ino))
+        let now = self.machine.now();
+        let src = self.machine.volume(|v| v.resolve(from)).during(format_args!("clone {}", Shown(from)))?;
+        self.machine
+            .volume(|v| {
+                let (dir, name) = v.resolve_parent(to)?;
+                v.clone_file(src, dir, name, now)
+            })
+            .during(format_args!("clone {} to {}", Shown(from), Shown(to)))
     }
 
     fn sync(&mut self, ino: Ino) -> Result<(), Failure> {
-        super::content::sync_file(self.machine, ino)
+        self.machine.volume(|v| v.sync(ino)).during(format_args!("sync inode {}", ino.0))
     }
 
     /// Writes bytes, as a transfer does.

@@ -1,0 +1,155 @@
+//! Commands that take more than one turn of the poll loop: operations of the filesystem that may be
+//! large, and what prints more than a serial line takes in a moment. Connections have their turns
+//! between two steps; the console reads its next line when a command is over.
+
+use super::files::{kind, volume};
+use super::shell::{Bytes, Done, Failure, Session};
+use crate::arch::{clock, serial};
+use crate::println;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use umbra_fs::{Begun, Error, FileBlock, Ino, Kind, Operation, Outcome, Window};
+
+/// Most runs of a file that are shown.
+pub(super) const MAX_RUNS: usize = 1000;
+/// Entries of a directory, or runs of a file, that are shown in one turn.
+const LINES: usize = 8;
+/// Bytes of a file that are shown in one turn.
+const BYTES: u64 = 512;
+
+/// A command under way.
+pub(super) enum Running {
+    /// An operation, and what is said when it is over.
+    Operation(Operation, Then),
+    /// A listing of a directory, and where it goes on.
+    List { dir: Ino, cookie: u64 },
+    /// Where the blocks of a file are, from a block on; how many runs more are shown.
+    Extents { ino: Ino, from: FileBlock, left: usize },
+    /// Content of a file.
+    Show { ino: Ino, at: u64, left: u64 },
+}
+
+/// What is said when an operation is over.
+pub(super) enum Then {
+    Nothing,
+    /// The attributes of a file, of which the blocks were counted.
+    Attributes(Ino),
+    /// What it took since then.
+    Elapsed(clock::Instant),
+    /// The console has this window no more.
+    Forget(Window),
+}
+
+impl Session {
+    /// Has the command go on with this.
+    pub fn go_on(&mut self, running: Running) -> Done {
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Says what an operation has come to, or has it go on.
+    pub fn operate(&mut self, begun: Begun, then: Then) -> Done {
+        match begun {
+            Begun::Over(outcome) => then.say(self, outcome),
+            Begun::GoesOn(operation) => self.go_on(Running::Operation(operation, then)),
+        }
+    }
+}
+
+impl Running {
+    /// Takes a step: `None` if there is more to do.
+    pub fn step(&mut self, session: &mut Session) -> Option<Done> {
+        match self.go_on(session) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(why) => Some(Err(why)),
+        }
+    }
+
+    /// True: it is over.
+    fn go_on(&mut self, session: &mut Session) -> Result<bool, Failure> {
+        match self {
+            Running::Operation(operation, then) => {
+                let Some(outcome) = volume(|v| v.step(operation))? else { return Ok(false) };
+                then.say(session, outcome)?;
+                Ok(true)
+            }
+            Running::List { dir, cookie } => list(*dir, cookie),
+            Running::Extents { left: 0, .. } => {
+                println!("... only the first {MAX_RUNS} runs are shown");
+                Ok(true)
+            }
+            Running::Extents { ino, from, left } => {
+                for _ in 0..LINES.min(*left) {
+                    let Some(run) = volume(|v| v.extent(*ino, *from))? else { return Ok(true) };
+                    let how = match (run.unwritten, run.shared) {
+                        (true, _) => " unwritten",
+                        (false, true) => " shared",
+                        _ => "",
+                    };
+                    match run.at {
+                        Some(block) => println!("{:>10} +{:<8} at {}{how}", run.start.0, run.blocks, block.0),
+                        None => println!("{:>10} +{:<8} hole", run.start.0, run.blocks),
+                    }
+                    *from = FileBlock(run.start.0 + run.blocks.max(1));
+                    *left -= 1;
+                }
+                Ok(false)
+            }
+            Running::Show { ino, at, left } => {
+                let mut buffer = vec![0; BYTES.min(*left) as usize];
+                let read = volume(|v| v.read(*ino, *at, &mut buffer))?;
+                serial::write(&buffer[..read]);
+                *at += read as u64;
+                *left -= read as u64;
+                if read == 0 || *left == 0 {
+                    println!();
+                    return Ok(true);
+                }
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Lists entries of a directory; true if they are the last.
+fn list(dir: Ino, cookie: &mut u64) -> Result<bool, Failure> {
+    // Entries are copied in batches, so that the volume is not held while they are shown.
+    let mut batch: Vec<(Vec<u8>, Ino, Kind, u64)> = Vec::new();
+    volume(|v| {
+        v.read_dir(dir, *cookie, &mut |entry| {
+            batch.push((entry.name.to_vec(), entry.ino, entry.kind, entry.cookie));
+            if batch.len() == LINES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    })?;
+    for (name, ino, entry_kind, next) in &batch {
+        *cookie = *next;
+        // It may be gone since.
+        let size = match volume(|v| v.attributes(*ino)) {
+            Err(Failure::Fs(Error::NotFound)) => continue,
+            found => found?.size,
+        };
+        println!("{:<7} {:>14} {}", kind(*entry_kind), size, Bytes(name));
+    }
+    Ok(batch.len() < LINES)
+}
+
+impl Then {
+    fn say(&self, session: &mut Session, outcome: Outcome) -> Done {
+        match (self, outcome) {
+            (Then::Attributes(ino), Outcome::Blocks(blocks)) => {
+                let a = volume(|v| v.attributes(*ino))?;
+                println!("ino {} kind {} size {} blocks {blocks}", a.ino.0, kind(a.kind), a.size);
+                println!(
+                    "mode {:o} nlink {} uid {} gid {} mtime {}",
+                    a.mode, a.nlink, a.uid, a.gid, a.mtime.0
+                );
+            }
+            (Then::Elapsed(start), _) => println!("{} us", clock::now().since(*start) / 1000),
+            (Then::Forget(window), _) => session.windows.retain(|(open, _)| open != window),
+            (Then::Nothing | Then::Attributes(_), _) => {}
+        }
+        Ok(())
+    }
+}
