@@ -67,6 +67,9 @@ pub enum Cause {
     HostMemory,
     /// Somebody killed QEMU, or the host's kernel did, for want of memory.
     QemuKilled,
+    /// QEMU ended without an error, but the guest had not powered off: somebody told its monitor to
+    /// quit, or the guest reset.
+    QemuEnded,
     /// QEMU ended by itself: it crashed, or refused its arguments.
     QemuFailed,
     /// The vsock device could not go on.

@@ -302,7 +302,7 @@ fn last_end(host: &Host) -> (String, bool, String) {
 
 #[test]
 fn the_end_of_a_run_is_on_record_until_the_next_end() {
-    let host = Host::with_guest(GOOD_GUEST);
+    let host = Host::with_guest(&GOOD_GUEST.replace("bye", "powering off"));
     assert!(host.json(&["status"])["last_end"].is_null());
     host.start();
     host.json(&["down"]);
@@ -335,6 +335,9 @@ fn the_end_of_a_run_is_on_record_until_the_next_end() {
     assert_eq!(kinds.iter().filter(|kind| *kind == "\"end\"").count(), 4, "{record}");
 }
 
+/// What the guest says if it cannot unmount.
+const UNCLEAN: &str = "echo 'error: the volume was not unmounted cleanly: no; it will be rebuilt'";
+
 #[test]
 fn each_way_to_end_has_its_cause() {
     let ready = "echo ready; while read line; do";
@@ -344,6 +347,8 @@ fn each_way_to_end_has_its_cause() {
         (on_command("echo 'panicked at x.rs:1: oh'; exit 3"), "guest-panic"),
         (on_command("echo 'fatal: no'; exit 3"), "guest-failed"),
         (on_command("exit 3"), "qemu-failed"),
+        (on_command("exit 0"), "qemu-ended"),
+        (on_command(&format!("{UNCLEAN}; echo powering off; exit 0")), "poweroff"),
         (on_command("kill -SEGV $$"), "qemu-failed"),
         (on_command("kill -BUS $$"), "host-memory"),
         ("echo '[0.1] no volume: none'; sleep 100".to_string(), "no-volume"),

@@ -96,5 +96,11 @@ fn a_machine_that_its_monitor_pauses_is_said_to_stand_still() {
         assert!(Instant::now() < deadline, "it goes on, and is said not to");
         thread::sleep(Duration::from_millis(20));
     }
-    vm.down();
+    // It does not unmount.
+    tell(&monitor, "quit");
+    vm.wait_until_over();
+    let end = last_end(&vm);
+    assert_eq!((&end["cause"], &end["clean"]), (&"qemu-ended".into(), &false.into()), "{end}");
+    vm.up();
+    assert_eq!(vm.client().status().unwrap().rebuilt, Some(true));
 }

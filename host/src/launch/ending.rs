@@ -10,6 +10,13 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::{fs, io};
 
+/// What the guest says when it powers off.
+const GOODBYE: &str = "powering off";
+/// What it says before, if it could not unmount.
+const UNCLEAN: &str = "the volume was not unmounted cleanly";
+/// Lines of the console in which these are looked for.
+const LAST_LINES: usize = 10;
+
 /// Why it ended, and the result for whoever started it.
 pub(super) type Ending = (Cause, Result<(), LaunchError>);
 
@@ -33,10 +40,22 @@ pub(super) fn of_qemu(
     }
     let success = status.as_ref().is_ok_and(ExitStatus::success);
     if success && ready {
-        return (asked_by.unwrap_or(Cause::Poweroff), Ok(()));
+        let last_words = last_lines(&log);
+        let cause = asked_by.unwrap_or(Cause::Poweroff);
+        if let Some(why) = last_words.iter().find(|line| line.contains(UNCLEAN)) {
+            return (cause, stopped(why.clone()));
+        }
+        // The guest powers off when it is asked; else it says that it does.
+        if asked_by.is_some() || last_words.iter().any(|line| line.ends_with(GOODBYE)) {
+            return (cause, Ok(()));
+        }
     }
     let (ended, last) = (describe(status), last_line(&log));
-    let cause = if success { Cause::GuestFailed } else { cause_of_death(state, status) };
+    let cause = match (success, ready) {
+        (true, true) => Cause::QemuEnded,
+        (true, false) => Cause::GuestFailed,
+        (false, _) => cause_of_death(state, status),
+    };
     let what = match cause {
         // It never got as far as the guest.
         Cause::GuestFailed | Cause::QemuFailed if last == "nothing" => {
@@ -47,6 +66,9 @@ pub(super) fn of_qemu(
         Cause::HostFull => {
             format!("the host has no room left for {}: QEMU {ended}", state.nvdimm().display())
         }
+        Cause::QemuEnded => format!(
+            "QEMU {ended}, and the guest had not powered off: its monitor was told to quit, or the guest reset"
+        ),
         Cause::QemuKilled => {
             format!("QEMU {ended}: somebody killed it, or the host's kernel did for want of memory")
         }
@@ -98,8 +120,13 @@ fn describe(status: &io::Result<ExitStatus>) -> String {
 
 /// The last line of a log, for an error message.
 fn last_line(path: &Path) -> String {
+    last_lines(path).into_iter().next().unwrap_or_else(|| "nothing".into())
+}
+
+/// The last lines of a log that say something, the last one first.
+fn last_lines(path: &Path) -> Vec<String> {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty());
-    line.map_or_else(|| "nothing".into(), |line| line.trim().to_string())
+    let lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines.take(LAST_LINES).map(str::to_string).collect()
 }

@@ -336,7 +336,8 @@ impl Supervisor {
                 Ok(Event::ConsoleEnded) => console_ended = true,
                 Ok(Event::DeviceEnded(_)) if self.asked_by.is_some() => {}
                 Ok(Event::DeviceEnded(why)) => {
-                    self.cause = Cause::VsockDevice;
+                    // The device stores into the image too, and may be the first to find no room.
+                    self.cause = if self.state.is_full() { Cause::HostFull } else { Cause::VsockDevice };
                     return Err(LaunchError::Stopped(format!("the vsock device has ended: {why}")));
                 }
                 Ok(Event::Signal) => match insistence(&mut first_signal, Instant::now()) {
