@@ -369,6 +369,20 @@ fn each_way_to_end_has_its_cause() {
 }
 
 #[test]
+fn a_starter_that_goes_takes_its_server_along_cleanly() {
+    let host = Host::with_guest(&format!("sleep 1; {GOOD_GUEST}"));
+    let mut starter = host.umbra(&["up", "--detach", "--nvdimm-size", "1M"]).spawn().unwrap();
+    while host.json(&["status"])["running"] != true {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let supervisor = host.json(&["status"])["supervisor_pid"].as_u64().unwrap();
+    kill(Signal::INT, pid(&starter));
+    assert!(!starter.wait().unwrap().success());
+    assert_all_end(&[supervisor]);
+    assert_eq!(last_end(&host), ("abandoned".into(), true, String::new()));
+}
+
+#[test]
 fn who_is_stopped_is_said_to_be() {
     let host = Host::with_guest(GOOD_GUEST);
     let pids = host.start();
