@@ -96,9 +96,11 @@ pub struct DirEntry<'a> {
 pub struct Space {
     /// Blocks of the volume that can hold content, and what describes it.
     pub total: u64,
-    /// Free blocks, the reserve and blocks still being reclaimed included.
+    /// Free blocks, the reserve included. Those still being reclaimed are not free yet.
     pub free: u64,
-    /// Blocks that more than one reference shares (data and tree nodes).
+    /// Free blocks that content can have, with the nodes that lead to it.
+    pub available: u64,
+    /// Blocks that more than one reference leads to directly (data and tree nodes).
     pub shared: u64,
     /// Inodes in use.
     pub inodes: u64,

@@ -79,7 +79,7 @@ fn most_fences(op: &Op, setup: &Setup) -> Option<u64> {
     let growth = if setup.name == "full" { 6 } else { 0 };
     Some(match op {
         Op::Create(_) | Op::Mkdir(_) | Op::Unlink(_) | Op::Rmdir(_) | Op::Rename(..) => 2 + growth,
-        Op::Clone(..) | Op::Link(..) | Op::Symlink(..) => 2 + growth,
+        Op::Clone(..) | Op::Link(..) | Op::Symlink(..) | Op::Name(_) => 2 + growth,
         // Below one leaf of the tree, to bytes that are there, and not at a border.
         Op::Write("b", ..) | Op::Write("p", ..) => 2,
         Op::Write("f", ..) => 0,
@@ -94,6 +94,37 @@ fn most_fences(op: &Op, setup: &Setup) -> Option<u64> {
         Op::Store(..) => 0,
         _ => return None,
     })
+}
+
+/// A file that had no name has it at once, with all that it contains; and with two fences, whatever
+/// had the name before.
+#[test]
+fn a_file_is_named_at_once() {
+    let started = Instant::now();
+    let mut bad = Vec::new();
+    let mut coverage = Coverage::default();
+    for setup in [setups::files(), setups::links(), setups::full()] {
+        let setup = Rc::new(setup);
+        let mut explorer = Explorer::new(setup.clone());
+        let free: &'static str = format!("{:0240}", 20).leak();
+        let names: Vec<&'static str> = match setup.name {
+            "files" => vec!["n", "d/n", "a", "b", "c", "d/x", "f", "g", "k"],
+            "links" => vec!["n", "a", "h", "d/h", "i", "s", "d/s"],
+            _ => vec!["d/n", "d/c", free],
+        };
+        for name in names {
+            let op = Op::Name(name);
+            match explorer.explore(&[Op::Unnamed(5000), op]) {
+                Ok(None) => panic!("{} makes no sense in {}", short(&op), setup.name),
+                Ok(Some(fences)) => {
+                    assert!(Some(fences) <= most_fences(&op, &setup), "{}: {fences}", short(&op))
+                }
+                Err(violation) => bad.push(violation),
+            }
+        }
+        coverage.add(&explorer.coverage);
+    }
+    finish("naming a file", &coverage, started, bad);
 }
 
 /// Sequences of two: those that `wanted` chooses, by the sum of their numbers. So every slice has all operations, if there

@@ -7,9 +7,9 @@ use pair::{NOW, Op, Pair, REGION, op, overlay};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use umbra_fs::Error;
 use umbra_fs::dax;
-use umbra_fs::testing::new_volume;
+use umbra_fs::testing::{mount, new_volume};
+use umbra_fs::{Error, Existing, Ino};
 
 /// Cases of a property test: more by `PROPTEST_CASES` for a long run.
 fn cases(usual: u32) -> u32 {
@@ -126,6 +126,43 @@ fn what_cannot_be_linked_is_refused() {
     assert_eq!(volume.resolve(b"/to-d"), Ok(link));
     assert_eq!(volume.resolve(b"/to-d/x"), Err(Error::NotDirectory));
     assert_eq!(volume.clone_file(link, root, b"c", NOW), Err(Error::Invalid("is a symbolic link")));
+    assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
+}
+
+#[test]
+fn a_file_without_a_name_is_named_once_or_goes() {
+    let mut volume = new_volume(REGION, 3);
+    let root = volume.root();
+    let dir = volume.mkdir(root, b"d", 0o755, NOW).unwrap();
+    volume.create(root, b"old", 0o644, NOW).unwrap();
+    let before = volume.space();
+    assert_eq!(volume.open_unnamed(Ino(7777), 0o600, (1, 2), NOW).err(), Some(Error::NotFound));
+    let (ino, window) = volume.open_unnamed(dir, 0o600, (1, 2), NOW).unwrap();
+    volume.write(ino, 0, &[1; 100_000], NOW).unwrap();
+    let found = volume.attributes(ino).unwrap();
+    assert_eq!((found.mode, found.uid, found.gid, found.nlink), (0o600, 1, 2, 0));
+    assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
+    volume.close_window(window).unwrap();
+    while volume.reclaim_step().unwrap() {}
+    assert_eq!(volume.space(), before);
+    // With a name it stays. A file that had one, or shows what another contained, gets none.
+    let (ino, window) = volume.open_unnamed(dir, 0o600, (1, 2), NOW).unwrap();
+    assert_eq!(volume.link_as(ino, root, b"d", Existing::Replace, NOW), Err(Error::IsDirectory));
+    assert_eq!(volume.link(ino, root, b"old", NOW), Err(Error::Exists));
+    assert_eq!(volume.link_as(ino, root, b"old", Existing::Replace, NOW), Ok(()));
+    assert_eq!(volume.link_as(ino, root, b"old", Existing::Replace, NOW), Ok(()));
+    assert_eq!((volume.lookup(root, b"old"), volume.attributes(ino).unwrap().nlink), (Ok(ino), 1));
+    volume.unlink(root, b"old", NOW).unwrap();
+    assert_eq!(volume.link(ino, root, b"again", NOW), Err(Error::NotFound));
+    let (frozen, view) = volume.open_frozen(ino, NOW).unwrap();
+    assert_eq!(volume.link(frozen, root, b"again", NOW), Err(Error::NotFound));
+    volume.close_window(view).unwrap();
+    volume.close_window(window).unwrap();
+    assert_eq!(volume.attributes(ino), Err(Error::NotFound));
+    // With the volume it goes, too.
+    volume.open_unnamed(root, 0o600, (1, 2), NOW).unwrap();
+    let mut volume = mount(volume.unmount().unwrap().0, 1).unwrap();
+    assert_eq!(volume.space().inodes, before.inodes - 1);
     assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
 }
 

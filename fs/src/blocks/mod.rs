@@ -165,6 +165,11 @@ impl<P: Pmem> Blocks<P> {
         self.free + self.lent.blocks
     }
 
+    /// Free blocks without the reserve.
+    pub fn available(&self) -> u64 {
+        self.free_or_lent().saturating_sub(Purpose::Grow.reserve())
+    }
+
     /// Blocks with more than one reference.
     pub fn shared(&self) -> u64 {
         self.shared

@@ -65,8 +65,18 @@ impl SlotState {
 struct OpenFile {
     windows: u32,
     first_slot: u32,
-    /// Its last name is gone: the content goes with the last window.
-    orphan: bool,
+    names: Names,
+}
+
+/// Whether an open file has names. A file without a name goes with its last window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// It has at least one.
+    Some,
+    /// It has none yet, and may be given one.
+    NotYet,
+    /// It had one, or is never to have one.
+    NoMore,
 }
 
 /// All windows of a volume.
@@ -138,21 +148,40 @@ impl<M: Mmu> Windows<M> {
         self.files.contains_key(&ino)
     }
 
-    /// Notes that the last name of an open file is gone.
-    pub fn set_orphan(&mut self, ino: Ino) {
+    fn set_names(&mut self, ino: Ino, names: Names) {
         if let Some(file) = self.files.get_mut(&ino) {
-            file.orphan = true;
+            file.names = names;
         }
+    }
+
+    /// Notes that an open file has no name, and gets none.
+    pub fn set_orphan(&mut self, ino: Ino) {
+        self.set_names(ino, Names::NoMore);
+    }
+
+    /// Notes that an open file has no name yet.
+    pub fn set_unnamed(&mut self, ino: Ino) {
+        self.set_names(ino, Names::NotYet);
+    }
+
+    /// Notes that a file has a name.
+    pub fn set_named(&mut self, ino: Ino) {
+        self.set_names(ino, Names::Some);
     }
 
     /// Whether the file is open and has no name.
     pub fn is_orphan(&self, ino: Ino) -> bool {
-        self.files.get(&ino).is_some_and(|f| f.orphan)
+        self.files.get(&ino).is_some_and(|f| f.names != Names::Some)
+    }
+
+    /// Whether the file is open, has no name, and may be given one.
+    pub fn is_unnamed(&self, ino: Ino) -> bool {
+        self.files.get(&ino).is_some_and(|f| f.names == Names::NotYet)
     }
 
     /// Open files without a name.
     pub fn orphans(&self) -> Vec<Ino> {
-        self.files.iter().filter(|(_, f)| f.orphan).map(|(&ino, _)| ino).collect()
+        self.files.iter().filter(|(_, f)| f.names != Names::Some).map(|(&ino, _)| ino).collect()
     }
 
     /// Has the page faults of a file wait.
@@ -182,8 +211,8 @@ impl<M: Mmu> Windows<M> {
         });
         self.windows[index] = Some(ino);
         self.open += 1;
-        self.files.entry(ino).or_insert(OpenFile { windows: 0, first_slot: NONE, orphan: false }).windows +=
-            1;
+        let unknown = OpenFile { windows: 0, first_slot: NONE, names: Names::Some };
+        self.files.entry(ino).or_insert(unknown).windows += 1;
         Window(index as u32)
     }
 
@@ -203,7 +232,7 @@ impl<M: Mmu> Windows<M> {
         self.open -= 1;
         let Some(file) = self.files.get_mut(&ino) else { return Ok(false) };
         file.windows -= 1;
-        let (last, orphan) = (file.windows == 0, file.orphan);
+        let (last, orphan) = (file.windows == 0, file.names != Names::Some);
         if last {
             self.files.remove(&ino);
         }

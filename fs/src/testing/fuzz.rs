@@ -5,7 +5,7 @@
 
 use super::{FORMAT, MemPmem, SoftMachine, SoftMmu, damage, mount};
 use crate::dax;
-use crate::{Ino, Time, Volume};
+use crate::{Existing, Ino, Time, Volume};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
@@ -197,7 +197,8 @@ fn step(machine: &mut SoftMachine<MemPmem>, input: &mut Input<'_>) -> Option<()>
         (11, Ok(ino), ..) => drop(volume.sync(ino)),
         (12, ..) => while let Ok(true) = volume.reclaim_step() {},
         (13, ino, _, Ok((dir, name))) => match (ino, number % 3) {
-            (Ok(ino), 0) => drop(volume.link(ino, dir, name, NOW)),
+            (Ok(ino), 0) if number % 2 == 0 => drop(volume.link(ino, dir, name, NOW)),
+            (Ok(ino), 0) => drop(volume.link_as(ino, dir, name, Existing::Replace, NOW)),
             (Ok(ino), 1) => drop(volume.read_link(ino)),
             _ => drop(volume.symlink(dir, name, path.as_bytes(), NOW)),
         },

@@ -16,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO, slot_of, word_index};
 use crate::format::word::Root;
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
 use crate::types::*;
 use alloc::vec::Vec;
 
@@ -115,7 +114,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Ok(None);
         }
         let new = self.share_content(src, work.now)?;
-        let made = self.open_nameless(NewInode { nlink: 0, ..new });
+        let made = self.open_nameless(|_| NewInode { nlink: 0, ..new });
         if made.is_err() {
             self.unshare_content(new.root);
         }
@@ -134,41 +133,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         Ok(self.blocks.has_room(blocks, purpose))
-    }
-
-    /// Makes a file without a name, which goes with its window. Nothing leads to it, so nothing is
-    /// published, and recovery frees it.
-    pub(super) fn open_nameless(&mut self, new: NewInode) -> Result<(Ino, Window)> {
-        let stage = self.stage();
-        self.open_nameless_in(stage, new)
-    }
-
-    /// As [`Volume::open_nameless`], with what is staged.
-    pub(super) fn open_nameless_in(
-        &mut self,
-        mut stage: Stage<Written>,
-        new: NewInode,
-    ) -> Result<(Ino, Window)> {
-        let ino = match self.new_inode(&mut stage, |_| new) {
-            Ok(ino) => ino,
-            Err(error) => {
-                self.abandon_stage(stage);
-                return Err(error);
-            }
-        };
-        // What it shows is durable in the file that it shows it of.
-        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        self.fresh = stage.finish(&mut self.blocks);
-        match self.open_window(ino) {
-            Ok(window) => {
-                self.dax.set_orphan(ino);
-                Ok((ino, window))
-            }
-            Err(error) => {
-                self.drop_inode(ino)?;
-                Err(error)
-            }
-        }
     }
 
     /// What a clone of a file is to be, which is settled. Its content has the reference of that

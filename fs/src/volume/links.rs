@@ -1,16 +1,20 @@
-//! Links: further names of a file, and symbolic links.
+//! Links: further names of a file, names of files that have none yet, and symbolic links.
 //!
 //! A hard link raises the count of names with the payload of the entry, before the fence, and
 //! adds the name behind it: a crash may leave the count too high, which recovery sets right, and
-//! never too low. A symbolic link is an inode whose content is its target, one block; nothing
-//! here follows it.
+//! never too low. Where the name is taken from another file, all of it is one change, as with a
+//! rename. A symbolic link is an inode whose content is its target, one block; nothing here follows
+//! it.
+//!
+//! A file without a name is a live inode that nothing leads to. It goes with its last window, with
+//! an unmount, and with a crash, because recovery frees what has no name.
 
 use super::Volume;
-use super::dir::check_name;
-use super::names::NAME_BLOCKS;
+use super::dir::{Found, check_name};
+use super::names::{NAME_BLOCKS, Naming};
 use crate::blocks::Purpose;
 use crate::commit::Edit;
-use crate::dax::Mmu;
+use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
 use crate::pmem::Pmem;
@@ -19,10 +23,125 @@ use crate::types::*;
 use alloc::vec;
 use alloc::vec::Vec;
 
+/// What a new name does to a file, or a symbolic link, that has it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing: the new name is refused.
+    Keep,
+    /// It loses the name, in the same moment.
+    Replace,
+}
+
+/// Whether a symbolic link can have this target.
+pub fn check_target(target: &[u8]) -> Result<()> {
+    if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
+        return Err(Error::Invalid("the target of a symbolic link is 1 to 4095 bytes without NUL"));
+    }
+    Ok(())
+}
+
+/// What gets a name.
+struct Linked {
+    kind: Kind,
+    /// Names that it has then.
+    names: u32,
+    /// What has the name now.
+    replaced: Option<Found>,
+}
+
 impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Creates a file that has no name yet, to be given one by [`Volume::link`] or
+    /// [`Volume::link_as`], and opens a window on it. The file goes with its last window if it was
+    /// given none.
+    pub fn open_unnamed(
+        &mut self,
+        dir: Ino,
+        mode: u16,
+        (uid, gid): (u32, u32),
+        now: Time,
+    ) -> Result<(Ino, Window)> {
+        self.dir(dir)?;
+        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        let owner = uid as u64 | (gid as u64) << 32;
+        let opened = self.open_nameless(|ino| {
+            let new = NewInode::of(Kind::File, mode, ino, dir, now);
+            NewInode { nlink: 0, owner, ..new }
+        })?;
+        self.dax.set_unnamed(opened.0);
+        Ok(opened)
+    }
+
+    /// Makes a file without a name, which goes with its window. Nothing leads to it, so nothing is
+    /// published, and recovery frees it.
+    pub(super) fn open_nameless(&mut self, new: impl FnOnce(Ino) -> NewInode) -> Result<(Ino, Window)> {
+        let stage = self.stage();
+        self.open_nameless_in(stage, new)
+    }
+
+    /// As [`Volume::open_nameless`], with what is staged.
+    pub(super) fn open_nameless_in(
+        &mut self,
+        mut stage: Stage<Written>,
+        new: impl FnOnce(Ino) -> NewInode,
+    ) -> Result<(Ino, Window)> {
+        let ino = match self.new_inode(&mut stage, new) {
+            Ok(ino) => ino,
+            Err(error) => {
+                self.abandon_stage(stage);
+                return Err(error);
+            }
+        };
+        // What it shows is durable in the file that it shows it of.
+        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
+        self.fresh = stage.finish(&mut self.blocks);
+        let window = self.dax.open(ino);
+        self.dax.set_orphan(ino);
+        Ok((ino, window))
+    }
+
     /// Adds a name for a file or a symbolic link; not for a directory, and not for a file whose
-    /// last name is gone.
+    /// last name is gone. What a file contains that had no name before is durable with its name.
     pub fn link(&mut self, ino: Ino, dir: Ino, name: &[u8], now: Time) -> Result<()> {
+        self.link_as(ino, dir, name, Existing::Keep, now)
+    }
+
+    /// As [`Volume::link`]; but what is a name of another file, or of a symbolic link, may be taken
+    /// from it, atomically.
+    pub fn link_as(&mut self, ino: Ino, dir: Ino, name: &[u8], existing: Existing, now: Time) -> Result<()> {
+        let Some(Linked { kind, names, replaced }) = self.linked(ino, dir, name, existing)? else {
+            return Ok(());
+        };
+        let paths = if replaced.is_some() { 2 } else { 1 };
+        self.blocks.ensure(paths * NAME_BLOCKS, Purpose::Grow)?;
+        if self.dax.is_unnamed(ino) {
+            // The first fence of the change makes them durable.
+            let mut allowance = u64::MAX;
+            self.unfenced |= self.dax.sync_some(&mut self.blocks, ino, &mut allowance)?.any;
+        }
+        match replaced {
+            None => self.commit_link(ino, kind, names, dir, name)?,
+            Some(_) => {
+                let stage = self.stage();
+                let plan = self.plan_link(&stage, ino, kind, names, dir, name);
+                self.commit_naming(stage, plan, name)?;
+            }
+        }
+        self.dax.set_named(ino);
+        if let Some(old) = replaced {
+            self.touch_named(old.ino, now)?;
+        }
+        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(ino, &[inode::CTIME], now)
+    }
+
+    /// Whether [`Volume::link_as`] would be refused now, if there were space.
+    pub fn may_link(&self, ino: Ino, dir: Ino, name: &[u8], existing: Existing) -> Result<()> {
+        self.linked(ino, dir, name, existing).map(drop)
+    }
+
+    /// What a new name makes of an inode. `None`: it is a name of this inode already, and nothing
+    /// happens.
+    fn linked(&self, ino: Ino, dir: Ino, name: &[u8], existing: Existing) -> Result<Option<Linked>> {
         check_name(name)?;
         let block = self.inode_block(ino)?;
         let kind = self.kind_in(block, ino)?.0;
@@ -30,13 +149,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::IsDirectory);
         }
         let names = match self.nlink_in(block, ino)? {
-            0 => return Err(Error::NotFound),
+            0 if !self.dax.is_unnamed(ino) => return Err(Error::NotFound),
             names => names.checked_add(1).ok_or(Error::Invalid("it has as many names as there can be"))?,
         };
-        if self.find(self.dir(dir)?, name)?.is_some() {
-            return Err(Error::Exists);
+        match (self.find(self.dir(dir)?, name)?, existing) {
+            (Some(_), Existing::Keep) => Err(Error::Exists),
+            (Some(old), _) if old.ino == ino => Ok(None),
+            (Some(old), _) if old.kind == Kind::Directory => Err(Error::IsDirectory),
+            (replaced, _) => Ok(Some(Linked { kind, names, replaced })),
         }
-        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+    }
+
+    /// Adds a name that nobody has, the inode's `names`-th.
+    fn commit_link(&mut self, ino: Ino, kind: Kind, names: u32, dir: Ino, name: &[u8]) -> Result<()> {
         let mut stage = self.stage();
         let raised = self.stage_names(&mut stage, ino, names);
         // Where the inode had to be copied for that, the path to the bucket may have moved.
@@ -52,8 +177,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.set_names(ino, names - 1)?;
             return Err(error);
         }
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
-        self.touch(ino, &[inode::CTIME], now)
+        Ok(())
+    }
+
+    /// What has to change so that a name of another file is the inode's `names`-th.
+    fn plan_link(
+        &mut self,
+        stage: &Stage<Written>,
+        ino: Ino,
+        kind: Kind,
+        names: u32,
+        dir: Ino,
+        name: &[u8],
+    ) -> Result<Naming> {
+        let room = self.make_room(stage, dir, name, None)?;
+        let mut plan = self.plan_naming(room, dir, name, (ino, kind))?;
+        plan.inodes.push((self.inode_path(ino)?.0, [Self::names_word(ino, names)]));
+        Ok(plan)
     }
 
     /// Stages a count of names, where the inode can be changed in place; else commits it.
@@ -86,9 +226,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Creates a symbolic link. The target is 1 to 4095 bytes without NUL; whether it leads
     /// anywhere is not asked.
     pub fn symlink(&mut self, dir: Ino, name: &[u8], target: &[u8], now: Time) -> Result<Ino> {
-        if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
-            return Err(Error::Invalid("the target of a symbolic link is 1 to 4095 bytes without NUL"));
-        }
+        check_target(target)?;
         self.make(dir, name, now, target, |ino| NewInode::of(Kind::Symlink, 0o777, ino, dir, now))
     }
 

@@ -50,6 +50,7 @@ mod write;
 
 pub use check::CheckReport;
 pub use dedupe::{Dedupe, Deduped};
+pub use links::{Existing, check_target};
 #[cfg(feature = "testing")]
 pub(crate) use mount::claims_clean;
 pub use mount::{FormatOptions, MountError, holds_volume};
@@ -164,6 +165,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Space {
             total: geometry.total - geometry.first,
             free: self.blocks.free_or_lent(),
+            available: self.blocks.available().saturating_sub(file::NODE_BLOCKS),
             shared: self.blocks.shared(),
             inodes: self.inodes.used,
         }

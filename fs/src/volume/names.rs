@@ -1,7 +1,7 @@
 //! Names: create, remove, rename.
 
 use super::Volume;
-use super::dir::check_name;
+use super::dir::{Room, check_name};
 use crate::blocks::Purpose;
 use crate::commit::Edit;
 use crate::dax::Mmu;
@@ -11,7 +11,7 @@ use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::path::Path;
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Published, Stage, Written};
+use crate::stage::{Stage, Written};
 use crate::types::*;
 use arrayvec::ArrayVec;
 
@@ -145,7 +145,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// What lost a name has changed, if it is still there.
-    fn touch_named(&mut self, ino: Ino, now: Time) -> Result<()> {
+    pub(super) fn touch_named(&mut self, ino: Ino, now: Time) -> Result<()> {
         match self.inode_path(ino) {
             Err(Error::NotFound) => Ok(()),
             _ => self.touch(ino, &[inode::CTIME], now),
@@ -203,13 +203,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.blocks.ensure(2 * NAME_BLOCKS, Purpose::Grow)?;
         let stage = self.stage();
-        let (what, done) = self.commit_rename(stage, dir, name, to_dir, to_name, is_dir)?;
-        match what {
-            Replaced::Gone(ino) => self.inode_dropped(ino),
-            Replaced::Orphan(ino) => self.dax.set_orphan(ino),
-            Replaced::Nothing => {}
-        }
-        self.release(done)?;
+        let plan = self.plan_rename(&stage, dir, name, to_dir, to_name, is_dir);
+        self.commit_naming(stage, plan, to_name)?;
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
@@ -220,40 +215,39 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.touch(moved.ino, &[inode::CTIME], now)
     }
 
-    /// Everything that a rename changes, published by one word. Returns what became of an inode
-    /// whose last name was replaced.
-    fn commit_rename(
+    /// Everything that a name changes, published by one word. What it replaced is accounted for.
+    pub(super) fn commit_naming(
         &mut self,
         stage: Stage<Written>,
-        dir: Ino,
+        plan: Result<Naming>,
         name: &[u8],
-        to_dir: Ino,
-        to_name: &[u8],
-        is_dir: bool,
-    ) -> Result<(Replaced, Published<Durable>)> {
-        let prepared = self.prepare_rename(&stage, dir, name, to_dir, to_name, is_dir);
-        let plan = match prepared {
+    ) -> Result<()> {
+        let plan = match plan {
             Ok(plan) => plan,
             Err(error) => {
                 self.abandon_stage(stage);
                 return Err(error);
             }
         };
-        let bytes = payload(plan.moved.0, plan.moved.1, to_name);
+        let bytes = payload(plan.named.0, plan.named.1, name);
         let mut edits = ArrayVec::<Edit<'_>, 4>::new();
         edits.push(Edit {
             payload: Some((plan.offset, &bytes)),
             ..Edit::words(&plan.target, &plan.target_words)
         });
-        edits.push(Edit::words(&plan.source, &plan.source_words));
-        for (path, words) in &plan.inodes {
+        for (path, words) in plan.source.iter().chain(&plan.inodes) {
             edits.push(Edit::words(path, words));
         }
         let done = self.commit(stage, &edits, Purpose::Grow)?;
-        Ok((plan.replaced, done))
+        match plan.replaced {
+            Replaced::Gone(ino) => self.inode_dropped(ino),
+            Replaced::Orphan(ino) => self.dax.set_orphan(ino),
+            Replaced::Nothing => {}
+        }
+        self.release(done)
     }
 
-    fn prepare_rename(
+    fn plan_rename(
         &mut self,
         stage: &Stage<Written>,
         dir: Ino,
@@ -261,29 +255,42 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         to_dir: Ino,
         to_name: &[u8],
         is_dir: bool,
-    ) -> Result<RenamePlan> {
+    ) -> Result<Naming> {
         let room = self.make_room(stage, to_dir, to_name, None)?;
         // Making room may have moved entries: find them again.
         let moved = self.find(self.dir(dir)?, name)?.ok_or(Error::NotFound)?;
-        let replaced = self.find(self.dir(to_dir)?, to_name)?;
-        let mut plan = RenamePlan {
-            moved: (moved.ino, moved.kind),
-            offset: room.offset(),
-            target_words: ArrayVec::new(),
-            source: self.slot_path(dir, &moved)?,
-            source_words: [(moved.slot, 0)],
-            inodes: ArrayVec::new(),
-            replaced: Replaced::Nothing,
-            target: room.path.clone(),
-        };
-        plan.target_words.push(room.word());
-        plan.target_words.extend(replaced.map(|old| (old.slot, 0)));
+        let mut plan = self.plan_naming(room, to_dir, to_name, (moved.ino, moved.kind))?;
+        plan.source = Some((self.slot_path(dir, &moved)?, [(moved.slot, 0)]));
         if is_dir && dir != to_dir {
             let (path, _) = self.inode_path(moved.ino)?;
             let slot = slot_of(moved.ino);
             let word = (word_index(slot, inode::PARENT), seal_number(to_dir.0, inode::PARENT, slot));
             plan.inodes.push((path, [word]));
         }
+        Ok(plan)
+    }
+
+    /// What has to change so that `name`, for which there is room, names this inode, and not what
+    /// it may name now.
+    pub(super) fn plan_naming(
+        &self,
+        room: Room,
+        dir: Ino,
+        name: &[u8],
+        named: (Ino, Kind),
+    ) -> Result<Naming> {
+        let replaced = self.find(self.dir(dir)?, name)?;
+        let mut plan = Naming {
+            named,
+            offset: room.offset(),
+            target_words: ArrayVec::new(),
+            source: None,
+            inodes: ArrayVec::new(),
+            replaced: Replaced::Nothing,
+            target: room.path.clone(),
+        };
+        plan.target_words.push(room.word());
+        plan.target_words.extend(replaced.map(|old| (old.slot, 0)));
         if let Some(old) = replaced {
             let block = self.inode_block(old.ino)?;
             let left = self.nlink_in(block, old.ino)?.saturating_sub(1);
@@ -302,20 +309,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 }
 
-/// What a rename changes.
-struct RenamePlan {
-    /// The inode that gets the new name, and its kind.
-    moved: (Ino, Kind),
-    /// Bucket of the new name, and where in it the payload goes.
+/// What a name that is moved, or put in the place of another, changes.
+pub(super) struct Naming {
+    /// The inode that gets the name, and its kind.
+    named: (Ino, Kind),
+    /// Bucket of the name, and where in it the payload goes.
     target: Path,
     offset: u16,
     target_words: ArrayVec<(u16, u64), 2>,
-    /// Bucket of the old name.
-    source: Path,
-    source_words: [(u16, u64); 1],
-    /// Words of inodes: a directory's new parent; the root, or the count of names, of what is
-    /// replaced.
-    inodes: ArrayVec<(Path, [(u16, u64); 1]), 2>,
+    /// Bucket of the old name, if it has one that goes.
+    source: Option<(Path, [(u16, u64); 1])>,
+    /// Words of inodes: a directory's new parent, or the count of names of what gets one more; the
+    /// root, or the count of names, of what is replaced.
+    pub(super) inodes: ArrayVec<(Path, [(u16, u64); 1]), 2>,
     replaced: Replaced,
 }
 

@@ -238,7 +238,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Freezes the source, which is settled, and makes the file in which the range is prepared.
     fn begin_preparing(&mut self, work: &mut RangeClone) -> Result<()> {
         let new = self.share_content(work.src.ino, work.now)?;
-        let frozen = match self.open_nameless(NewInode { nlink: 0, ..new }) {
+        let frozen = match self.open_nameless(|_| NewInode { nlink: 0, ..new }) {
             Ok(frozen) => frozen,
             Err(error) => {
                 self.unshare_content(new.root);
@@ -275,7 +275,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         stage.zero(&mut self.blocks.pmem, &top, 0, BLOCK_SIZE);
         let root = Root { height, top: Some(Pointer::to(top.block())) };
         let new = NewInode::of(Kind::File, 0, work.dst.ino, ROOT_INO, work.now);
-        self.open_nameless_in(stage, NewInode { nlink: 0, size, root, ..new })
+        self.open_nameless_in(stage, |_| NewInode { nlink: 0, size, root, ..new })
     }
 
     /// Prepares more of a splice in a file; true if that is all. `done` blocks from its front are

@@ -5,7 +5,7 @@ use super::tree::{Expected, File, Judge, Node};
 use std::collections::BTreeMap;
 use umbra_fs::dax;
 use umbra_fs::testing::{LogPmem, SoftMachine, SoftMmu, mount};
-use umbra_fs::{BLOCK_SIZE, Begun, Error, FileBlock, Ino, Kind, Operation, Pmem, Time, Window};
+use umbra_fs::{BLOCK_SIZE, Begun, Error, Existing, FileBlock, Ino, Kind, Operation, Pmem, Time, Window};
 
 pub const NOW: Time = Time(5_000);
 /// Slots for windows: few, so that mounting stays cheap.
@@ -50,6 +50,12 @@ pub enum Op {
     Freeze(&'static str),
     /// Closes all windows of that sort.
     Thaw,
+    /// Opens a file without a name, writes so many bytes to it, and stores over the first.
+    Unnamed(u64),
+    /// Gives the file that was opened so last a name, which may be another file's.
+    Name(&'static str),
+    /// Both, and closes the window.
+    Put(&'static str, u64),
     Reclaim,
     Remount,
 }
@@ -60,6 +66,8 @@ pub struct World {
     windows: BTreeMap<Ino, Window>,
     frozen: Vec<Window>,
     under_way: Option<UnderWay>,
+    /// Files without a name, and what they contain.
+    unnamed: Vec<(Ino, Window, File)>,
     pub expected: Expected,
 }
 
@@ -97,6 +105,7 @@ impl World {
             windows: BTreeMap::new(),
             frozen: Vec::new(),
             under_way: None,
+            unnamed: Vec::new(),
             expected,
         }
     }
@@ -433,6 +442,18 @@ impl World {
                     self.volume().close_window(window).expect("close");
                 }
             }
+            Op::Unnamed(len) => self.open_unnamed(pattern(seed, len), now),
+            Op::Name(path) => {
+                self.name(&mut new, path)?;
+            }
+            Op::Put(path, len) => {
+                if new.names.get(path) == Some(&Node::Dir) || !new.parent_exists(path) {
+                    return None;
+                }
+                self.open_unnamed(pattern(seed, len), now);
+                let window = self.name(&mut new, path)?;
+                self.volume().close_window(window).expect("close");
+            }
             Op::Reclaim => while self.volume().reclaim_step().expect("reclaim") {},
             Op::Remount => {
                 let machine = self.machine.take().expect("the volume is mounted");
@@ -440,6 +461,7 @@ impl World {
                 self.windows.clear();
                 self.frozen.clear();
                 self.under_way = None;
+                self.unnamed.clear();
                 let volume = mount(pmem, SLOTS).expect("what was unmounted can be mounted");
                 assert!(!volume.was_rebuilt(), "a clean unmount left nothing to count");
                 self.machine = Some(SoftMachine { volume });
@@ -448,6 +470,35 @@ impl World {
         }
         self.expected = new;
         Some(during)
+    }
+
+    fn open_unnamed(&mut self, content: Vec<u8>, now: Time) {
+        let volume = self.volume();
+        let (ino, window) = volume.open_unnamed(volume.root(), 0o600, (1, 2), now).expect("open");
+        assert_eq!(volume.write(ino, 0, &content, now), Ok(content.len()));
+        // What is stored through a window is durable with the name, too.
+        let mut file = File::new(0o600, content);
+        let stored = &[0x77; 30][..file.content.len().min(30)];
+        dax::store(self.machine(), window, 0, stored).expect("a store");
+        file.content[..stored.len()].copy_from_slice(stored);
+        (file.mtime, file.synced) = (now, false);
+        self.unnamed.push((ino, window, file));
+    }
+
+    /// Names the last file without a name. `None`: there is none, or the name cannot be had.
+    fn name(&mut self, new: &mut Expected, path: &'static str) -> Option<Window> {
+        let possible = new.names.get(path) != Some(&Node::Dir) && new.parent_exists(path);
+        let (ino, window, file) = self.unnamed.pop_if(|_| possible)?;
+        let (dir, name) = self.volume().resolve_parent(path.as_bytes()).expect("its directory is there");
+        if new.names.contains_key(path) {
+            assert_eq!(self.volume().link(ino, dir, name, NOW), Err(Error::Exists));
+            self.volume().link_as(ino, dir, name, Existing::Replace, NOW).expect("link over");
+        } else {
+            self.volume().link(ino, dir, name, NOW).expect("link");
+        }
+        new.add_file(path, file);
+        new.prune();
+        Some(window)
     }
 
     /// The window of a file; it stays open.

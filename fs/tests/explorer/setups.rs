@@ -154,6 +154,11 @@ pub fn files() -> Setup {
         Freeze("f"),
         Freeze("c"),
         Thaw,
+        Unnamed(5000),
+        Put("n", 5000),
+        Put("d/n", 100),
+        Put("a", 9000),
+        Put("c", 100),
         Reclaim,
         Remount,
     ];
@@ -281,6 +286,10 @@ pub fn links() -> Setup {
         Rename("s", "d/n"),
         Rename("d/s", "s"),
         Rename("a", "s"),
+        // In the place of the only name, of one of several, and of a link.
+        Put("a", 100),
+        Put("d/h", 5000),
+        Put("s", 100),
         Write("h", 100, 200),
         Write("d/c", 4096, 3000),
         Append("h", 3000),
@@ -322,6 +331,8 @@ pub fn full() -> Setup {
         Link("d/c", long(20)),
         Symlink("d/c", long(20)),
         Symlink("c", "d/n"),
+        Put(long(20), 100),
+        Put(long(1), 100),
         Unlink(long(3)),
     ];
     Setup::new("full", &build, ops)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use umbra_fs::dax;
 use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, mount, new_volume};
-use umbra_fs::{Block, FileBlock, Ino, Kind, LENT_RUN, Pmem, Time, Volume, Window};
+use umbra_fs::{Block, Existing, FileBlock, Ino, Kind, LENT_RUN, Pmem, Time, Volume, Window};
 
 pub const REGION: u64 = 24 << 20;
 pub const NOW: Time = Time(5_000);
@@ -48,6 +48,8 @@ pub struct Pair {
     pub windows: Vec<(Window, usize)>,
     /// Windows on what files contained, with that, and where it is.
     frozen: Vec<Frozen>,
+    /// Windows on files that have no name yet, and what they contain.
+    unnamed: Vec<(Ino, Window, Vec<u8>)>,
     /// Runs of blocks that are lent.
     lent: Vec<Block>,
     /// Those that something was received into, and that were not given back.
@@ -87,6 +89,7 @@ impl Pair {
             files: Vec::new(),
             windows: Vec::new(),
             frozen: Vec::new(),
+            unnamed: Vec::new(),
             lent: Vec::new(),
             kept: Vec::new(),
             remounts: 0,
@@ -276,7 +279,7 @@ impl Pair {
                 };
                 let ino = self.ino(path);
                 let window = self.volume().open_window(ino).unwrap();
-                if self.windows.len() == 4 {
+                if self.windows.len() >= 4 {
                     let (old, ..) = self.windows.remove(0);
                     self.volume().close_window(old).unwrap();
                 }
@@ -290,6 +293,44 @@ impl Pair {
             Op::Thaw(n) if n < self.frozen.len() => {
                 let Frozen { window, .. } = self.frozen.remove(n);
                 self.volume().close_window(window).unwrap();
+            }
+            Op::Unnamed => {
+                if self.unnamed.len() == 3 {
+                    self.apply(&Op::Drop(0));
+                }
+                let root = self.volume().root();
+                let (ino, window) = self.volume().open_unnamed(root, 0o600, (1, 2), NOW).unwrap();
+                self.unnamed.push((ino, window, Vec::new()));
+            }
+            Op::WriteUnnamed { file, offset, len, fill } if file < self.unnamed.len() => {
+                let bytes = pattern(fill, offset, len);
+                let (ino, window, content) = &mut self.unnamed[file];
+                assert_eq!(self.machine.volume.write(*ino, offset, &bytes, NOW), Ok(len as usize));
+                overlay(content, offset, &bytes);
+                let stored = pattern(!fill, offset, len.min(100));
+                dax::store(&mut self.machine, *window, offset, &stored).unwrap();
+                overlay(content, offset, &stored);
+            }
+            Op::Name { file, path, over } if file < self.unnamed.len() => self.name(file, PATHS[path], over),
+            Op::Drop(n) if n < self.unnamed.len() => {
+                let (ino, window, _) = self.unnamed.remove(n);
+                self.volume().close_window(window).unwrap();
+                assert!(self.volume().attributes(ino).is_err());
+            }
+            Op::LinkOver(a, b) => {
+                let (from, to) = (PATHS[a], PATHS[b]);
+                let (Some(node), true) = (self.names.get(from).copied(), self.is_dir(Self::parent(to)))
+                else {
+                    return;
+                };
+                let ino = self.ino(from);
+                let (dir, name) = self.volume().resolve_parent(to.as_bytes()).unwrap();
+                let done = self.volume().link_as(ino, dir, name, Existing::Replace, NOW);
+                let possible = node != Node::Dir && self.names.get(to) != Some(&Node::Dir);
+                assert_eq!(done.is_ok(), possible, "{done:?}");
+                if possible {
+                    self.names.insert(to.into(), node);
+                }
             }
             Op::Load { window, offset, len } if window < self.windows.len() => {
                 let (window, id) = self.windows[window];
@@ -356,6 +397,30 @@ impl Pair {
         self.frozen.push(Frozen { window, ino, content, blocks });
         if self.frozen.len() > 3 {
             self.apply(&Op::Thaw(0));
+        }
+    }
+
+    fn name(&mut self, file: usize, path: &str, over: bool) {
+        if !self.is_dir(Self::parent(path)) {
+            return;
+        }
+        let (ino, window, content) = self.unnamed[file].clone();
+        let (dir, name) = self.volume().resolve_parent(path.as_bytes()).unwrap();
+        let done = match over {
+            true => self.volume().link_as(ino, dir, name, Existing::Replace, NOW),
+            false => self.volume().link(ino, dir, name, NOW),
+        };
+        let possible = match self.names.get(path) {
+            None => true,
+            Some(Node::File(_)) => over,
+            Some(Node::Dir) => false,
+        };
+        assert_eq!(done.is_ok(), possible, "{done:?}");
+        if possible {
+            self.unnamed.remove(file);
+            // The window stays open.
+            self.windows.push((window, self.files.len()));
+            self.add(path, Kind::File, content);
         }
     }
 
@@ -494,6 +559,7 @@ impl Pair {
         self.under_way = None;
         self.windows.clear();
         self.frozen.clear();
+        self.unnamed.clear();
         self.lent.clear();
         self.kept.clear();
     }

@@ -81,6 +81,24 @@ pub enum Op {
     /// Opens a window on what a file contains now.
     Freeze(usize),
     Thaw(usize),
+    /// Opens a file that has no name.
+    Unnamed,
+    WriteUnnamed {
+        file: usize,
+        offset: u64,
+        len: u64,
+        fill: u8,
+    },
+    /// Gives it one, which may be another file's if `over`.
+    Name {
+        file: usize,
+        path: usize,
+        over: bool,
+    },
+    /// Closes it.
+    Drop(usize),
+    /// A further name for a file, which may be another's.
+    LinkOver(usize, usize),
     Load {
         window: usize,
         offset: u64,
@@ -160,6 +178,13 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => (0usize..4).prop_map(Op::Close),
         2 => path.clone().prop_map(Op::Freeze),
         1 => (0usize..3).prop_map(Op::Thaw),
+        2 => Just(Op::Unnamed),
+        2 => (0usize..3, offset(), len.clone(), any::<u8>())
+            .prop_map(|(file, offset, len, fill)| Op::WriteUnnamed { file, offset, len, fill }),
+        3 => (0usize..3, path.clone(), any::<bool>())
+            .prop_map(|(file, path, over)| Op::Name { file, path, over }),
+        1 => (0usize..3).prop_map(Op::Drop),
+        2 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::LinkOver(a, b)),
         4 => (0usize..4, offset(), len.clone()).prop_map(|(window, offset, len)| Op::Load { window, offset, len }),
         6 => (0usize..4, offset(), len, any::<u8>())
             .prop_map(|(window, offset, len, fill)| Op::Store { window, offset, len, fill }),
