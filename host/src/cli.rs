@@ -55,7 +55,7 @@ pub enum Command {
     Status,
     /// Attach to the guest's console, or run one command on it
     Console(Console),
-    /// Copy a local file in; holes stay holes
+    /// Copy a local file in; holes stay holes, and zeros of a pipe become some
     Put(Put),
     /// Copy a file out, as it is at this moment; holes stay holes
     Get(Get),
@@ -189,8 +189,8 @@ pub struct Put {
     /// File to read; '-' is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub local: PathBuf,
-    /// File to write; one that exists, also a symbolic link, is replaced once all is there. With a
-    /// '/' at its end: the directory to write into
+    /// File to write; one that exists, also a symbolic link, is replaced once all is there, and not
+    /// at all if the transfer is interrupted. With a '/' at its end: the directory to write into
     pub path: OsString,
 }
 
@@ -202,7 +202,8 @@ Examples:
 pub struct Get {
     /// File to read; a symbolic link is not followed
     pub path: OsString,
-    /// File to write; '-' is standard output
+    /// File to write; '-' is standard output. A regular file is replaced once all is there, with
+    /// its permissions; until then it stays as it is, and the disk has to have room for both
     #[arg(value_hint = ValueHint::FilePath)]
     pub local: PathBuf,
 }

@@ -141,6 +141,11 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     refused(&mut m, r);
     let r = c.call(&mut m, &rpc::Rename { from: b"/other", to: b"/disk" }, &[]);
     refused(&mut m, r);
+    for check in [true, false] {
+        let link = rpc::Link { path: Some(b"/other"), to: b"/disk", handle: None, replace: true, check };
+        let r = c.call(&mut m, &link, &[]);
+        refused(&mut m, r);
+    }
     let r = c.call(&mut m, &rpc::Truncate { path: Some(b"/disk"), handle: None, size: 9999 }, &[]);
     refused(&mut m, r);
     let r = c.call(&mut m, &rpc::Open { path: b"/disk", flags: rpc::open::TRUNCATE, mode: None }, &[]);
@@ -151,7 +156,7 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     assert_eq!(c.call(&mut m, &again, &[]).error().code, ErrorCode::BUSY);
 
     // What takes nothing away is allowed.
-    c.ok(&mut m, &rpc::Link { path: b"/disk", to: b"/second" });
+    c.ok(&mut m, &rpc::Link { path: Some(b"/disk"), to: b"/second", ..Default::default() });
     c.ok(&mut m, &rpc::Unlink { path: b"/second" });
     c.ok(&mut m, &rpc::Truncate { path: Some(b"/disk"), handle: None, size: 20_000 });
     c.ok(&mut m, &rpc::CloneFile { from: b"/disk", to: b"/clone" });

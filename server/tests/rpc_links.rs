@@ -11,7 +11,7 @@ fn two_names_are_one_file_until_the_last_goes() {
     c.ok(&mut m, &rpc::MakeDirectory { path: b"/d", mode: None, parents: false });
     let handle = opened(&mut c, &mut m, b"/a", rpc::open::CREATE);
     c.call(&mut m, &rpc::Write { handle, offset: 0, sync: false }, b"one file");
-    let linked = c.ok(&mut m, &rpc::Link { path: b"/a", to: b"/d/b" });
+    let linked = c.ok(&mut m, &rpc::Link { path: Some(b"/a"), to: b"/d/b", ..Default::default() });
     let (a, b) = (stat(&mut c, &mut m, b"/a"), stat(&mut c, &mut m, b"/d/b"));
     assert_eq!(a, b);
     assert_eq!((a.ino, a.nlink, a.kind), (linked.ino, 2, kind::FILE));
@@ -20,7 +20,7 @@ fn two_names_are_one_file_until_the_last_goes() {
     c.ok(&mut m, &rpc::Rename { from: b"/c", to: b"/a" });
     assert_eq!(stat(&mut c, &mut m, b"/d/b").nlink, 1);
     // Two names of one file: a rename does nothing.
-    c.ok(&mut m, &rpc::Link { path: b"/d/b", to: b"/d/c" });
+    c.ok(&mut m, &rpc::Link { path: Some(b"/d/b"), to: b"/d/c", ..Default::default() });
     c.ok(&mut m, &rpc::Rename { from: b"/d/b", to: b"/d/c" });
     assert_eq!(stat(&mut c, &mut m, b"/d/b").nlink, 2);
     c.ok(&mut m, &rpc::Unlink { path: b"/d/b" });
@@ -35,7 +35,10 @@ fn two_names_are_one_file_until_the_last_goes() {
         (b"/d/c", b"/none/n", ErrorCode::NOT_FOUND),
         (b"", b"/n", ErrorCode::INVALID_NAME),
     ] {
-        assert_eq!(c.call(&mut m, &rpc::Link { path: from, to }, &[]).error().code, code);
+        assert_eq!(
+            c.call(&mut m, &rpc::Link { path: Some(from), to, ..Default::default() }, &[]).error().code,
+            code
+        );
     }
     m.check();
 }

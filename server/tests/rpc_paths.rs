@@ -52,7 +52,7 @@ const OF_A_FILE: &[(&str, Request)] = &[
     }),
     ("pages", |c, m, path| c.call(m, &rpc::Pages { path: Some(path), handle: None }, &[])),
     ("link", |c, m, path| {
-        let r = c.call(m, &rpc::Link { path, to: b"/link" }, &[]);
+        let r = c.call(m, &rpc::Link { path: Some(path), to: b"/link", ..Default::default() }, &[]);
         c.call(m, &rpc::Unlink { path: b"/link" }, &[]);
         r
     }),
@@ -86,10 +86,20 @@ const OF_A_NEW_NAME: &[(&str, Request)] = &[
         r
     }),
     ("link", |c, m, path| {
-        let r = c.call(m, &rpc::Link { path: b"/d/f", to: path }, &[]);
+        let r = c.call(m, &rpc::Link { path: Some(b"/d/f"), to: path, ..Default::default() }, &[]);
         if !r.failed {
             c.ok(m, &rpc::Unlink { path });
         }
+        r
+    }),
+    ("open-unnamed and link", |c, m, path| {
+        let handle = c.ok(m, &rpc::OpenUnnamed { path: b"/d/", mode: None, uid: 0, gid: 0 }).handle;
+        let link = rpc::Link { path: None, to: path, handle: Some(handle), replace: true, check: false };
+        let r = c.call(m, &link, &[]);
+        if !r.failed {
+            c.ok(m, &rpc::Unlink { path });
+        }
+        c.ok(m, &rpc::Close { handle });
         r
     }),
     ("symlink and read-link", |c, m, path| {

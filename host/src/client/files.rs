@@ -114,7 +114,7 @@ impl Client {
 
     /// Adds a name for a file or a symbolic link.
     pub fn link(&mut self, path: &[u8], to: &[u8]) -> Result<()> {
-        self.call(&rpc::Link { path, to }).map(drop)
+        self.call(&rpc::Link { path: Some(path), to, ..Default::default() }).map(drop)
     }
 
     /// Creates a symbolic link.
@@ -149,6 +149,24 @@ impl Client {
     /// Opens a file, and creates it where missing.
     pub fn open_or_create(&mut self, path: &[u8]) -> Result<File> {
         self.open(path, open::CREATE)
+    }
+
+    /// Opens a file that has no name, in a directory.
+    pub fn open_unnamed(&mut self, directory: &[u8], mode: Option<u16>) -> Result<File> {
+        let opened = self.call(&rpc::OpenUnnamed { path: directory, mode, uid: 0, gid: 0 })?;
+        Ok(File { handle: opened.handle, ino: opened.ino, size: opened.size })
+    }
+
+    /// Gives an open file a name, which is taken from the file that has it now.
+    pub fn link_open(&mut self, file: &File, to: &[u8]) -> Result<()> {
+        let (handle, replace) = (Some(file.handle), true);
+        self.call(&rpc::Link { path: None, to, handle, replace, check: false }).map(drop)
+    }
+
+    /// Whether [`Client::link_open`] would be refused now.
+    pub fn may_link_open(&mut self, file: &File, to: &[u8]) -> Result<()> {
+        let (handle, replace) = (Some(file.handle), true);
+        self.call(&rpc::Link { path: None, to, handle, replace, check: true }).map(drop)
     }
 
     /// Closes a file; what was stored through it is durable then.

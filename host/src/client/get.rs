@@ -5,6 +5,7 @@
 //! (`image.rs`), and the server only says which; else they come over the connection, with several requests in flight.
 
 use super::image::Image;
+use super::replace::Replacement;
 use super::rpc::{self, ErrorCode, open};
 use super::{Client, Error, File, Moment, Progress, Result, Transferred};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -50,7 +51,8 @@ struct Source {
     moment: Moment,
 }
 
-/// Copies the file `path` into a new local file, or into a stream for `None`.
+/// Copies the file `path` into a local file, which it replaces when all is there, or into a stream
+/// for `None`.
 pub fn get(
     client: &mut Client,
     path: &[u8],
@@ -76,14 +78,9 @@ fn fetch_to_file(
     local: &Path,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    let failed = |error| Error::Local(format!("create {}", local.display()), error);
-    let target = fs::File::create(local).map_err(failed)?;
-    let result = fetch(client, source, &mut Target::File(&target), progress);
-    if result.is_err() && target.metadata().is_ok_and(|found| found.is_file()) {
-        // Half a copy looks like a whole one. What fails here leaves it, named in the error.
-        let _ = fs::remove_file(local);
-    }
-    result
+    let target = Replacement::open(local)?;
+    let done = fetch(client, source, &mut Target::File(target.file()), progress)?;
+    target.finish().map(|()| done)
 }
 
 fn fetch(

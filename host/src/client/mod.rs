@@ -24,6 +24,7 @@
 //! | `put.rs`      | whole files into the server, with their holes   |
 //! | `get.rs`      | whole files out of it                           |
 //! | `image.rs`    | blocks read in the image of the NVDIMM          |
+//! | `replace.rs`  | a local file that takes its place when it is whole |
 //!
 //! The format is `docs/protocols.md`; the code of it is the crate `umbra-proto`.
 //! Left out: NBD and 9P, for which every system has clients.
@@ -35,6 +36,7 @@ mod files;
 mod get;
 mod image;
 mod put;
+mod replace;
 
 pub use connect::{Stream, connect};
 pub use error::{Error, Result};

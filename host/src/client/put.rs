@@ -5,86 +5,131 @@
 //! the device: this end sends pages of the host's cache, and the guest takes the blocks over that they come in.
 
 use super::get::zeros;
-use super::rpc::{self, ErrorCode, open};
-use super::{Blocks, Client, Error, File, Moment, Progress, Result, Stream, Transferred};
+use super::rpc::{self, ErrorCode};
+use super::{Client, Error, File, Moment, Progress, Result, Stream, Transferred};
+use crate::units::show_bytes;
 use rustix::fs::{SeekFrom, seek, sendfile};
 use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Write requests in flight, each as large as the server allows: what is between them it has to look at.
 const WRITES_IN_FLIGHT: usize = 4;
 /// Bytes that are copied at once, where the system does not do it.
 const COPY_PIECE: usize = 256 << 10;
 
-/// Copies what `source` holds into the file `path`. It comes under another name and is renamed
-/// when all is there: an interrupted transfer leaves an existing file as it was.
+/// Copies what `source` holds into the file `path`. It has no name there until all of it is
+/// durable, and then takes the place of a file that has the name: an interrupted transfer leaves
+/// that as it was, and nothing else.
 pub fn put(
     client: &mut Client,
     source: &mut fs::File,
     path: &[u8],
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    // Found out before a gigabyte has travelled.
-    match client.stat(path, Blocks::Skip) {
-        Ok(found) if found.kind == rpc::kind::DIRECTORY => {
-            let text = String::from_utf8_lossy(path);
-            return Err(Error::Local(
-                format!("write {text} on the server"),
-                io::ErrorKind::IsADirectory.into(),
-            ));
-        }
-        Err(error) if !error.is(ErrorCode::NOT_FOUND) => return Err(error),
-        _ => {}
-    }
     let metadata = source.metadata().map_err(|error| Error::Local("look at the source".into(), error))?;
-    let temporary = temporary_name(path);
     let mode = metadata.is_file().then_some((metadata.mode() & 0o777) as u16);
-    let file = client
-        .open_with_mode(&temporary, open::CREATE | open::EXCLUSIVE, mode)
-        .map_err(|error| about(error, &temporary, path))?;
-    let result = send_all(client, source, &file, metadata.is_file().then_some(metadata.len()), progress)
-        .and_then(|done| client.sync(&file).map(|()| done))
-        .and_then(|done| client.close(file).map(|()| done))
-        .and_then(|done| client.rename(&temporary, path).map(|()| done));
-    if result.is_err() {
-        // The connection may be what failed. Then the name stays, and tells what it is.
-        let _ = client.unlink(&temporary);
+    let size = metadata.is_file().then_some(metadata.len());
+    let file = client.open_unnamed(directory_of(path), mode)?;
+    let result = send_and_name(client, source, &file, size, path, progress);
+    match result {
+        Ok(done) => client.close(file).map(|()| done),
+        Err(error) => {
+            let error = about(error, &file, path);
+            if let Error::Local(..) | Error::Server(_) = error {
+                // What failed is not the connection. Were it to fail now, the handle would go with
+                // it.
+                let _ = client.close(file);
+            }
+            Err(error)
+        }
     }
-    result.map_err(|error| about(error, &temporary, path))
 }
 
-/// A name beside `path` that nobody else has.
-fn temporary_name(path: &[u8]) -> Vec<u8> {
-    let parent = path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let mut name = path[..parent].to_vec();
-    name.extend(format!(".umbra-put-{}-{nanos:x}", std::process::id()).into_bytes());
-    name
-}
-
-/// The server's message names the temporary file; people know the real one.
-fn about(error: Error, temporary: &[u8], path: &[u8]) -> Error {
+/// The server's message names the file by its number; people know its name.
+fn about(error: Error, file: &File, path: &[u8]) -> Error {
     match error {
         Error::Server(mut body) => {
-            let (temporary, path) = (String::from_utf8_lossy(temporary), String::from_utf8_lossy(path));
-            body.message = body.message.replace(&*temporary, &path);
+            let number = format!("inode {}", file.ino);
+            body.message = body.message.replace(&number, &String::from_utf8_lossy(path));
             Error::Server(body)
         }
         other => other,
     }
 }
 
-fn send_all(
+/// The directory of a path, with its slash.
+fn directory_of(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => &path[..=at],
+        None => b"/",
+    }
+}
+
+fn send_and_name(
     client: &mut Client,
     source: &mut fs::File,
     file: &File,
     size: Option<u64>,
+    path: &[u8],
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    let Some(size) = size else { return send_stream(client, source, file, progress) };
+    // Found out before a gigabyte has travelled.
+    client.may_link_open(file, path)?;
+    let done = match size {
+        Some(size) => send_file(client, source, file, size, progress)?,
+        None => send_stream(client, source, file, progress)?,
+    };
+    client.link_open(file, path).map(|()| done)
+}
+
+/// Blocks that a file takes beside those of its content, at most, and but for one each [`LEAF`].
+const NODES: u64 = 8;
+/// Bytes of content that one block of pointers leads to.
+const LEAF: u64 = 2 << 20;
+
+/// Whether what is to be sent finds room, so that it does not take all there is from others before
+/// it fails.
+fn check_room(client: &mut Client, source: &fs::File, size: u64) -> Result<()> {
+    let block = u64::from(client.server().block_size.max(1));
+    let (mut blocks, mut behind) = (0, 0);
+    let (mut leaves, mut behind_leaf) = (0, 0);
+    let mut at = 0;
+    while let Some((start, end)) = next_data(source, at, size)? {
+        // Two ranges may be in one block.
+        blocks += end.div_ceil(block) - behind.max(start / block);
+        leaves += end.div_ceil(LEAF) - behind_leaf.max(start / LEAF);
+        (behind, behind_leaf, at) = (end.div_ceil(block), end.div_ceil(LEAF), end);
+    }
+    let needed = blocks + leaves + NODES;
+    let mut available = client.space()?.blocks_available;
+    if available.is_some_and(|available| available < needed) {
+        client.reclaim()?;
+        available = client.space()?.blocks_available;
+    }
+    match available {
+        Some(available) if available < needed && blocks > 0 => Err(Error::Server(rpc::ErrorBody {
+            code: ErrorCode::NO_SPACE,
+            message: format!(
+                "no space left: {} are needed, and {} are free",
+                show_bytes(needed * block),
+                show_bytes(available * block)
+            ),
+            done: None,
+        })),
+        _ => Ok(()),
+    }
+}
+
+fn send_file(
+    client: &mut Client,
+    source: &mut fs::File,
+    file: &File,
+    size: u64,
+    progress: Progress<'_>,
+) -> Result<Transferred> {
+    check_room(client, source, size)?;
     // With the size set first, no write has to extend the file.
     client.call(&rpc::Truncate { path: None, handle: Some(file.handle), size })?;
     let mut writes = Writes::new(client, file);
@@ -123,26 +168,59 @@ fn next_data(source: &fs::File, at: u64, size: u64) -> Result<Option<(u64, u64)>
     Ok((start < size).then_some((start, end.min(size))))
 }
 
+/// Sends what comes until it ends; blocks of zeros become holes.
 fn send_stream(
     client: &mut Client,
     source: &mut fs::File,
     file: &File,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
+    let most = client.server().max_file_size;
+    let block = client.server().block_size.max(1) as usize;
     let mut writes = Writes::new(client, file);
     let mut buffer = vec![0; writes.piece()];
-    let mut at = 0;
+    let (mut at, mut data) = (0, 0);
     loop {
         let count = fill(source, &mut buffer).map_err(source_failed)?;
         if count == 0 {
             break;
         }
-        writes.send(at, &buffer[..count])?;
+        if count as u64 > most.saturating_sub(at) {
+            return Err(Error::Server(rpc::ErrorBody {
+                code: ErrorCode::TOO_LARGE,
+                message: format!("a file has at most {}", show_bytes(most)),
+                done: None,
+            }));
+        }
+        for (start, end) in runs_of_data(&buffer[..count], block) {
+            writes.send(at + start as u64, &buffer[start..end])?;
+            data += (end - start) as u64;
+        }
         at += count as u64;
         progress(at, None);
     }
     writes.finish()?;
-    Ok(Transferred { size: at, data: at, moment: Moment::Several })
+    // It may end with a hole.
+    client.call(&rpc::Truncate { path: None, handle: Some(file.handle), size: at })?;
+    Ok(Transferred { size: at, data, moment: Moment::Several })
+}
+
+/// Where the blocks are that are not all zeros, joined.
+fn runs_of_data(bytes: &[u8], block: usize) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (index, piece) in bytes.chunks(block).enumerate().filter(|(_, piece)| !is_zero(piece)) {
+        let start = index * block;
+        match runs.last_mut() {
+            Some(last) if last.1 == start => last.1 += piece.len(),
+            _ => runs.push((start, start + piece.len())),
+        }
+    }
+    runs
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Each byte equals the next one, and the first is zero: compared as fast as memory is.
+    bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1]
 }
 
 /// Reads until the buffer is full or the stream ends.

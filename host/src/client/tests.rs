@@ -30,6 +30,9 @@ struct Guest {
     reads: u64,
     /// Say that all blocks are at the end of all numbers.
     far_out: bool,
+    /// Blocks that there is room for; all there are without it.
+    room: Option<u64>,
+    reclaimed: bool,
 }
 
 impl Guest {
@@ -84,6 +87,30 @@ impl Guest {
                 let identity = self.identity.filter(|_| frozen).map(Into::into);
                 one(Opened { handle: 1, ino: 2, size: self.size, identity })
             }
+            Method::OPEN_UNNAMED => {
+                self.names.push(decode::<OpenUnnamed>(body).unwrap().path.to_vec());
+                one(Opened { handle: 1, ino: 2, size: 0, identity: None })
+            }
+            Method::LINK => {
+                let link: Link = decode(body).unwrap();
+                if !link.check {
+                    self.names.push(link.to.to_vec());
+                }
+                one(Created { ino: 2 })
+            }
+            Method::SPACE => one(SpaceResponse {
+                block_size: BLOCK as u32,
+                blocks_total: 1000,
+                blocks_free: 1000,
+                blocks_shared: 0,
+                inodes: 1,
+                // Half of it is there only when it was waited for.
+                blocks_available: self.room.map(|room| if self.reclaimed { room } else { room / 2 }),
+            }),
+            Method::RECLAIM => {
+                self.reclaimed = true;
+                one(ReclaimResponse { pending: false, steps: 1 })
+            }
             Method::TRUNCATE => {
                 self.size = decode::<Truncate>(body).unwrap().size;
                 one(Done {})
@@ -92,10 +119,7 @@ impl Guest {
                 let at = decode::<rpc::Write>(body).unwrap().offset;
                 self.writes += 1;
                 if self.full_at == Some(self.writes - 1) {
-                    return error(
-                        ErrorCode::NO_SPACE,
-                        &format!("write {}: no space left", shown(&self.names[0])),
-                    );
+                    return error(ErrorCode::NO_SPACE, "write 100000 bytes at 0 of inode 2: no space left");
                 }
                 for (index, piece) in payload.chunks(BLOCK as usize).enumerate() {
                     self.blocks.insert(at + index as u64 * BLOCK, piece.to_vec());
@@ -173,6 +197,9 @@ mod minicbor_encode {
     encode!(
         rpc::HelloResponse,
         rpc::Opened,
+        rpc::Created,
+        rpc::SpaceResponse,
+        rpc::ReclaimResponse,
         rpc::Done,
         rpc::Written,
         rpc::Items<rpc::Extent>,
@@ -183,10 +210,6 @@ use minicbor_encode::Encode as _;
 
 fn error(code: ErrorCode, message: &str) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
     vec![(ERROR, ErrorBody { code, message: message.into(), done: None }.bytes(), vec![])]
-}
-
-fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }
 
 fn connect_to(guest: Guest) -> (Client, thread::JoinHandle<Guest>) {
@@ -235,7 +258,79 @@ fn a_file_with_holes_goes_in_and_out() {
     assert!(stream == expected);
     drop(client);
     let guest = guest.join().unwrap();
-    assert!(shown(&guest.names[0]).starts_with("/.umbra-put-"), "it comes under another name");
+    assert_eq!(guest.names[..2], [b"/".to_vec(), b"/f".to_vec()], "it has its name last");
+}
+
+/// A pipe cannot say where it has holes: blocks of zeros do not travel.
+#[test]
+fn zeros_from_a_stream_become_holes() {
+    let data = pattern(200_000);
+    let block = BLOCK as usize;
+    let content: Vec<u8> =
+        [&vec![0; 3 * block][..], &data, &vec![0; 300_000], b"x", &vec![0; 500_001]].concat();
+    let zeros: Vec<u8> = vec![0; 123_456];
+    for (content, travels) in [(&content, 210_000), (&zeros, 0), (&Vec::new(), 0)] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let feeder = thread::spawn({
+            let content = content.clone();
+            move || writer.write_all(&content).unwrap()
+        });
+        let mut source = std::fs::File::from(std::os::fd::OwnedFd::from(reader));
+        let (mut client, guest) = connect_to(Guest::default());
+        let done = put(&mut client, &mut source, b"/f", &mut |_, _| {}).unwrap();
+        assert_eq!(done.size, content.len() as u64);
+        drop(client);
+        feeder.join().unwrap();
+        let guest = guest.join().unwrap();
+        assert!(guest.content() == *content);
+        let stored: usize = guest.blocks.values().map(Vec::len).sum();
+        assert!(stored <= travels && done.data == stored as u64, "{stored} bytes: {done:?}");
+        assert!(guest.blocks.values().all(|piece| piece.iter().any(|&byte| byte != 0)));
+    }
+}
+
+/// A stream that never ends is refused where the largest file ends, though nothing of it travels.
+#[test]
+fn an_endless_stream_of_zeros_is_too_large() {
+    let (mut client, guest) = connect_to(Guest::default());
+    client.limits.max_file_size = 10 << 20;
+    let mut source = std::fs::File::open("/dev/zero").unwrap();
+    let error = put(&mut client, &mut source, b"/f", &mut |_, _| {}).unwrap_err();
+    assert!(error.is(ErrorCode::TOO_LARGE), "{error}");
+    client.ping().unwrap();
+    drop(client);
+    assert_eq!(guest.join().unwrap().names, [b"/".to_vec()]);
+}
+
+#[test]
+fn what_cannot_fit_is_refused_before_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in");
+    // 100 blocks at two places of 1 GiB, in three leaves.
+    let sparse = std::fs::File::create(&path).unwrap();
+    for at in [0, 1 << 29] {
+        std::os::unix::fs::FileExt::write_all_at(&sparse, &pattern(50 << 12), at).unwrap();
+    }
+    sparse.set_len(1 << 30).unwrap();
+    for (room, fits) in
+        [(None, true), (Some(200), true), (Some(110), true), (Some(109), false), (Some(1), false)]
+    {
+        let (mut client, guest) = connect_to(Guest { room, ..Guest::default() });
+        let mut source = std::fs::File::open(&path).unwrap();
+        let done = put(&mut client, &mut source, b"/f", &mut |_, _| {});
+        drop(client);
+        let guest = guest.join().unwrap();
+        assert_eq!(done.is_ok(), fits, "{room:?}: {done:?}");
+        if !fits {
+            let error = done.unwrap_err();
+            assert!(error.is(ErrorCode::NO_SPACE) && error.to_string().contains("are needed"), "{error}");
+            assert_eq!((guest.writes, guest.names.len()), (0, 1));
+        }
+    }
+    // What takes no blocks goes into a full volume.
+    std::fs::write(&path, b"").unwrap();
+    let (mut client, _guest) = connect_to(Guest { room: Some(0), ..Guest::default() });
+    put(&mut client, &mut std::fs::File::open(&path).unwrap(), b"/f", &mut |_, _| {}).unwrap();
 }
 
 /// Large payloads begin where the server finds whole pages, and what is small is not made larger.
@@ -321,6 +416,7 @@ fn blocks_are_read_in_the_image_if_it_is_the_servers() {
         }
         let (path, out) = (folder.path().join("image"), folder.path().join("out"));
         std::fs::write(&path, image).unwrap();
+        std::fs::write(&out, "the old content").unwrap();
         let (mut client, guest) = connect_to(guest);
         client.image = Some(path);
         let got = get(&mut client, b"/f", Some(&out), &mut io::sink(), &mut |_, _| {});
@@ -331,7 +427,9 @@ fn blocks_are_read_in_the_image_if_it_is_the_servers() {
         if cut {
             let error = got.unwrap_err().to_string();
             assert_eq!(error, "cannot read a block in the image of the NVDIMM: it ends before the block");
-            assert!(!out.exists() && sent.is_err());
+            assert!(sent.is_err());
+            assert_eq!(std::fs::read(&out).unwrap(), b"the old content");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "half a copy is left");
             continue;
         }
         assert_eq!(got.unwrap(), sent.unwrap());
@@ -365,7 +463,7 @@ fn an_error_midway_names_the_file_and_leaves_the_connection_usable() {
     let mut source = std::fs::File::open(&path).unwrap();
     let error = put(&mut client, &mut source, b"/big", &mut |_, _| {}).unwrap_err();
     assert!(error.is(ErrorCode::NO_SPACE));
-    assert_eq!(error.to_string(), "write /big: no space left");
+    assert_eq!(error.to_string(), "write 100000 bytes at 0 of /big: no space left");
     client.ping().unwrap();
     assert_eq!(client.in_flight(), 0);
 }

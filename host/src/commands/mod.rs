@@ -97,9 +97,13 @@ pub fn run(cli: Cli) -> Outcome {
     }
 }
 
-/// A path on the server: bytes from the root, whether it was typed with a first `/` or not.
+/// A path on the server: bytes from the root, whether it was typed with a first `/` or not. Where
+/// nothing was typed (a variable that is not set) it is no path, and the server says so.
 fn server_path(typed: &OsStr) -> Vec<u8> {
     let bytes = typed.as_bytes();
+    if bytes.is_empty() {
+        return Vec::new();
+    }
     let mut path = Vec::with_capacity(bytes.len() + 1);
     if bytes.first() != Some(&b'/') {
         path.push(b'/');
@@ -195,5 +199,6 @@ mod tests {
         assert_eq!(at("/a/..", "/b/c").unwrap(), "/a/../c");
         assert_eq!(at("/a/.b", "/b/c").unwrap(), "/a/.b");
         assert!(at("/a/", "/").is_err());
+        assert_eq!(at("", "/a").unwrap(), "", "an empty path is not the root");
     }
 }

@@ -3,7 +3,7 @@
 //! A body is one CBOR map (RFC 8949). Decoding skips keys it does not know, and skipping
 //! must not cost more than reading; so before anything is decoded, [`decode`] walks over
 //! the whole body once, without recursion or memory, and refuses what is not one
-//! well-formed map or nests deeper than [`MAX_DEPTH`].
+//! well-formed map, nests deeper than [`MAX_DEPTH`], or has a key that is no key.
 
 use core::fmt;
 use minicbor::encode::write::EndOfSlice;
@@ -11,6 +11,9 @@ use minicbor::{Decode, Encode};
 
 /// Deepest nesting of maps, arrays and tags in a body, the outermost map included.
 pub const MAX_DEPTH: usize = 16;
+
+/// Keys below this occur at most once, and only these will ever mean anything.
+const KNOWN_KEYS: u64 = 64;
 
 /// Why a body is refused.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ pub enum BodyError {
     Trailing,
     /// It is not well-formed CBOR.
     Syntax,
+    /// A key of the map is no unsigned integer of at most 32 bits.
+    Key,
+    /// This key occurs twice.
+    Twice(u8),
     /// A field is missing, or is of another type than it should be.
     Field(minicbor::decode::Error),
 }
@@ -37,6 +44,8 @@ impl fmt::Display for BodyError {
             BodyError::NotMap => f.write_str("the body is not a map"),
             BodyError::Trailing => f.write_str("the body goes on behind its map"),
             BodyError::Syntax => f.write_str("the body is not well-formed CBOR"),
+            BodyError::Key => f.write_str("the body has a key that is no unsigned integer of 32 bits"),
+            BodyError::Twice(key) => write!(f, "the body has the key {key} twice"),
             BodyError::Field(e) => write!(f, "the body does not fit the method: {e}"),
         }
     }
@@ -87,7 +96,7 @@ pub fn pad(frame: &mut alloc::vec::Vec<u8>, body_at: usize, by: usize) {
     frame.resize(frame.len() + usize::from(bytes), 0);
 }
 
-/// Whether a body is exactly one well-formed CBOR map of bounded depth.
+/// Whether a body is exactly one well-formed CBOR map of bounded depth, with keys that can be keys.
 fn check(body: &[u8]) -> Result<(), BodyError> {
     match body.first() {
         None => return Err(BodyError::Truncated),
@@ -108,6 +117,8 @@ fn check(body: &[u8]) -> Result<(), BodyError> {
     }
     let mut stack = [Open::Items(0); MAX_DEPTH];
     let mut depth = 0usize;
+    // A bit for each key of the outer map, of those that may mean something.
+    let mut seen = 0u64;
     let mut at = 0;
     loop {
         let first = *body.get(at).ok_or(BodyError::Truncated)?;
@@ -140,6 +151,21 @@ fn check(body: &[u8]) -> Result<(), BodyError> {
                 _ => return Err(BodyError::Syntax),
             };
             at += size;
+            let key_is_next = match top {
+                Some(Open::Items(left)) => left % 2 == 0,
+                Some(Open::Break { even, .. }) => even,
+                _ => false,
+            };
+            if depth == 1 && key_is_next {
+                match (major, value) {
+                    (0, Some(key)) if key < KNOWN_KEYS && seen >> key & 1 != 0 => {
+                        return Err(BodyError::Twice(key as u8));
+                    }
+                    (0, Some(key)) if key < KNOWN_KEYS => seen |= 1 << key,
+                    (0, Some(key)) if key <= u64::from(u32::MAX) => {}
+                    _ => return Err(BodyError::Key),
+                }
+            }
             match (major, value) {
                 (0 | 1 | 7, Some(_)) => None,
                 (2 | 3, Some(n)) => {
@@ -229,6 +255,8 @@ mod tests {
         assert!(matches!(check(&[0xa1, 0x00]), Err(BodyError::Truncated)));
         assert!(matches!(check(&[0xa0, 0x00]), Err(BodyError::Trailing)));
         assert!(matches!(check(&[0xbf, 0x00, 0xff]), Err(BodyError::Syntax)));
+        assert!(matches!(check(&[0xa1, 0x20, 0x00]), Err(BodyError::Key)));
+        assert!(matches!(check(&[0xa2, 0x18, 63, 0x00, 0x18, 63, 0x00]), Err(BodyError::Twice(63))));
         assert!(matches!(check(&[0xa1, 0x00, 0xff]), Err(BodyError::Syntax)));
         assert!(matches!(check(&[0xa1, 0x00, 0x1c]), Err(BodyError::Syntax)));
         assert!(matches!(check(&[0xa1, 0x00, 0x5f, 0x61, 0x61, 0xff]), Err(BodyError::Syntax)));

@@ -62,6 +62,28 @@ pub struct Opened {
     pub identity: Option<ByteArray<IDENTITY_LEN>>,
 }
 
+/// Creates a file that has no name, and opens it. [`Link`](super::Link) gives it one; without a
+/// name it goes with the handle, with the connection, and with a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct OpenUnnamed<'a> {
+    /// A directory: where the file will have its name, most likely.
+    #[cbor(b(0), with = "minicbor::bytes")]
+    pub path: &'a [u8],
+    /// Permission bits; absent: 0o644.
+    #[n(1)]
+    pub mode: Option<u16>,
+    /// Owner.
+    #[n(2)]
+    #[cbor(default)]
+    pub uid: u32,
+    /// Group.
+    #[n(3)]
+    #[cbor(default)]
+    pub gid: u32,
+}
+request!(OpenUnnamed<'_>, OPEN_UNNAMED, Opened);
+
 /// Closes a handle. What was stored through it is durable when this is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

@@ -77,6 +77,8 @@ methods! {
     CLONE_RANGE = 0x27, "clone-range";
     /// [`Dedupe`](super::Dedupe)
     DEDUPE = 0x28, "dedupe";
+    /// [`OpenUnnamed`](super::OpenUnnamed)
+    OPEN_UNNAMED = 0x29, "open-unnamed";
     /// [`Load`](super::Load)
     LOAD = 0x30, "load";
     /// [`Store`](super::Store)

@@ -25,15 +25,19 @@ pub struct SpaceResponse {
     /// Blocks that can hold content and what describes it.
     #[n(1)]
     pub blocks_total: u64,
-    /// Free blocks; those still being reclaimed, and the reserve, included.
+    /// Free blocks, the reserve included. Those still being reclaimed are not free yet.
     #[n(2)]
     pub blocks_free: u64,
-    /// Blocks that more than one reference shares.
+    /// Blocks that more than one reference leads to directly.
     #[n(3)]
     pub blocks_shared: u64,
     /// Inodes in use.
     #[n(4)]
     pub inodes: u64,
+    /// Free blocks that content can have, with what describes it: those of `blocks_free` without
+    /// the reserve, and without those that are still being reclaimed.
+    #[n(5)]
+    pub blocks_available: Option<u64>,
 }
 
 /// What an inode is, as a number: [`kind::FILE`] and so on.
@@ -288,16 +292,28 @@ pub struct SetAttributes<'a> {
 }
 request!(SetAttributes<'_>, SET_ATTRIBUTES, Done);
 
-/// Adds a name for a file or a symbolic link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+/// Adds a name for a file or a symbolic link. What a file contains that had no name before is
+/// durable with its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Link<'a> {
-    /// What is there.
-    #[cbor(b(0), with = "minicbor::bytes")]
-    pub path: &'a [u8],
-    /// Its further name.
+    /// Of this,
+    #[cbor(b(0), with = "super::method::optional_bytes", has_nil)]
+    pub path: Option<&'a [u8]>,
+    /// The name.
     #[cbor(b(1), with = "minicbor::bytes")]
     pub to: &'a [u8],
+    /// or of this.
+    #[n(2)]
+    pub handle: Option<u32>,
+    /// Take the name from another file or symbolic link that has it, atomically.
+    #[n(3)]
+    #[cbor(default)]
+    pub replace: bool,
+    /// Change nothing: only say whether it would be refused now.
+    #[n(4)]
+    #[cbor(default)]
+    pub check: bool,
 }
 request!(Link<'_>, LINK, Created);
 

@@ -5,7 +5,7 @@ use super::failure::{During, Failure};
 use super::listing::Listing;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
-use super::{MAX_HANDLES, bench, content, exports, names};
+use super::{MAX_HANDLES, bench, content, exports, names, naming};
 use crate::platform::Platform;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -79,10 +79,7 @@ pub(super) fn begin<M: Platform>(
             names::set_attributes(s, machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
-        Method::LINK => {
-            let linked = names::link(machine, rpc::decode(body)?)?;
-            s.reply(0, &linked);
-        }
+        Method::LINK => return naming::link(s, machine, rpc::decode(body)?),
         Method::SYMLINK => {
             let created = names::symlink(machine, rpc::decode(body)?)?;
             s.reply(0, &created);
@@ -92,6 +89,10 @@ pub(super) fn begin<M: Platform>(
             s.reply(0, &target);
         }
         Method::OPEN => return content::open(s, machine, rpc::decode(body)?),
+        Method::OPEN_UNNAMED => {
+            let opened = content::open_unnamed(s, machine, rpc::decode(body)?)?;
+            s.reply(0, &opened);
+        }
         Method::CLOSE => {
             let rpc::Close { handle } = rpc::decode(body)?;
             return content::close(s, machine, handle);

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::handles::{Handles, OpenFile};
 use super::listing::Listing;
 use super::names::Directories;
+use super::naming::Naming;
 use super::operating::{Operating, STEP_COST};
 use super::output::Output;
 use super::sharing::Sharing;
@@ -86,6 +87,8 @@ pub(super) enum Work {
     Sharing(Box<Sharing>),
     /// Directories, those above them too.
     Directories(Directories),
+    /// A name for a file that is made durable first.
+    Naming(Box<Naming>),
     /// Anything else that may be large.
     Operation(Box<Operating>),
 }
@@ -166,6 +169,7 @@ impl Rpc {
                     Work::Listing(l) => l.step(&mut self.session, machine),
                     Work::Sharing(d) => d.step(&mut self.session, machine),
                     Work::Directories(d) => d.step(&mut self.session, machine),
+                    Work::Naming(n) => n.step(&mut self.session, machine),
                     Work::Operation(o) => o.step(&mut self.session, machine),
                 };
                 match step {
@@ -258,7 +262,9 @@ impl Rpc {
             Ok(Some(work)) => self.go(State::Work(work), REQUEST_COST),
             Ok(None) => self.go(State::Skip, REQUEST_COST),
             Err(failure) => {
-                let next = if self.session.greeted { State::Skip } else { State::Ending };
+                // Two who do not agree on what they speak have nothing more to say.
+                let hello = self.session.request.header.method == Method::HELLO.0;
+                let next = if hello { State::Ending } else { State::Skip };
                 self.fail(failure, next, machine);
                 Turn::Went(REQUEST_COST)
             }
@@ -270,6 +276,7 @@ impl Rpc {
         match core::mem::replace(&mut self.state, State::Ended) {
             State::Work(Work::Operation(operation)) => operation.abandon(machine),
             State::Work(Work::Sharing(sharing)) => sharing.abandon(machine),
+            State::Work(Work::Naming(naming)) => naming.abandon(machine),
             _ => {}
         }
         if self.session.close_some(machine) {

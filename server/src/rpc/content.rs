@@ -80,6 +80,27 @@ fn open_frozen<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> R
     s.operate(machine, begun, Reply::Frozen(handle), format_args!("open {}", Shown(r.path)))
 }
 
+/// Opens a file that has no name.
+pub fn open_unnamed<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::OpenUnnamed,
+) -> Result<rpc::Opened, Failure> {
+    checked_path(r.path)?;
+    let mode = checked_mode(r.mode, 0o644)?;
+    let handle = s.handles.reserve()?;
+    let now = machine.now();
+    let (ino, window) = machine
+        .volume(|v| {
+            let dir = v.resolve(r.path)?;
+            v.open_unnamed(dir, mode, (r.uid, r.gid), now)
+        })
+        .during(format_args!("open a file without a name in {}", Shown(r.path)))?;
+    s.handles.set(handle, OpenFile { ino, window, access: Access::Any });
+    machine.counters().handles += 1;
+    Ok(rpc::Opened { handle, ino: ino.0, size: 0, identity: None })
+}
+
 /// Closes a handle. It is gone even if what was stored through it could not be made durable.
 pub fn close<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Result<Option<Work>, Failure> {
     let file = s.handles.get(handle)?;

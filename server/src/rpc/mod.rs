@@ -27,6 +27,7 @@
 //! | `handles.rs` | open files |
 //! | `begin.rs` | what each method does first; most of them are done then |
 //! | `names.rs` | methods about names and attributes |
+//! | `naming.rs` | names for files that are there |
 //! | `content.rs` | methods about content, as far as they are done at once |
 //! | `exports.rs` | methods about exports |
 //! | `bench/` | benchmarks in the server itself |
@@ -44,6 +45,7 @@ mod failure;
 mod handles;
 mod listing;
 mod names;
+mod naming;
 mod operating;
 mod output;
 mod sharing;

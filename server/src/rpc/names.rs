@@ -8,7 +8,10 @@ use super::operating::{Reply, STEP_COST};
 use crate::platform::Platform;
 use alloc::vec::Vec;
 use umbra_fs::dax::Mmu;
-use umbra_fs::{Attributes, Component, Error, Ino, Kind, Pmem, SetAttributes, Time, Volume, components};
+use umbra_fs::{
+    Attributes, Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume, check_target,
+    components,
+};
 use umbra_proto::rpc::{self, ErrorCode};
 
 /// Permission bits that exist.
@@ -41,7 +44,7 @@ pub fn checked_mode(mode: Option<u16>, default: u16) -> Result<u16, Failure> {
 }
 
 /// The inode that exactly one of path and handle names.
-fn target<M: Platform>(
+pub fn target<M: Platform>(
     s: &Session,
     machine: &mut M,
     path: Option<&[u8]>,
@@ -62,7 +65,7 @@ fn target<M: Platform>(
 }
 
 /// Whether what a handle names, if there is one, can be changed through it.
-fn check_changes(s: &Session, handle: Option<u32>) -> Result<(), Failure> {
+pub fn check_changes(s: &Session, handle: Option<u32>) -> Result<(), Failure> {
     handle.map_or(Ok(()), |handle| s.file_to_change(handle).map(drop))
 }
 
@@ -116,6 +119,7 @@ pub fn space<M: Platform>(machine: &mut M) -> rpc::SpaceResponse {
         blocks_free: space.free,
         blocks_shared: space.shared,
         inodes: space.inodes,
+        blocks_available: Some(space.available),
     }
 }
 
@@ -279,32 +283,18 @@ pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failur
     machine.volume(|v| v.rename(dir, name, to_dir, to_name, now)).during(what)
 }
 
-/// Adds a name for a file.
-pub fn link<M: Platform>(machine: &mut M, r: rpc::Link) -> Result<rpc::Created, Failure> {
-    checked_path(r.path)?;
-    checked_path(r.to)?;
-    let now = machine.now();
-    let ino = machine
-        .volume(|v| {
-            let ino = v.resolve(r.path)?;
-            let (dir, name) = v.resolve_parent(r.to)?;
-            v.link(ino, dir, name, now)?;
-            Ok(ino)
-        })
-        .during(format_args!("link {} as {}", Shown(r.path), Shown(r.to)))?;
-    Ok(rpc::Created { ino: ino.0 })
-}
-
 /// Creates a symbolic link.
 pub fn symlink<M: Platform>(machine: &mut M, r: rpc::Symlink) -> Result<rpc::Created, Failure> {
     checked_path(r.path)?;
+    let what = format_args!("make the symbolic link {}", Shown(r.path));
+    check_target(r.target).during(what)?;
     let now = machine.now();
     let ino = machine
         .volume(|v| {
             let (dir, name) = v.resolve_parent(r.path)?;
             v.symlink(dir, name, r.target, now)
         })
-        .during(format_args!("make the symbolic link {}", Shown(r.path)))?;
+        .during(what)?;
     Ok(rpc::Created { ino: ino.0 })
 }
 
@@ -326,6 +316,9 @@ pub fn truncate<M: Platform>(
     machine: &mut M,
     r: rpc::Truncate,
 ) -> Result<Option<Work>, Failure> {
+    if r.size > MAX_FILE_SIZE {
+        return Err(Failure::during(Error::TooLarge, format_args!("truncate to {} bytes", r.size)));
+    }
     check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "truncate")?;
     if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| r.size < found.size) {
@@ -344,9 +337,9 @@ pub fn set_attributes<M: Platform>(
     machine: &mut M,
     r: rpc::SetAttributes,
 ) -> Result<(), Failure> {
+    checked_mode(r.mode, 0)?;
     check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "set attributes of")?;
-    checked_mode(r.mode, 0)?;
     let set = SetAttributes {
         mode: r.mode,
         uid: r.uid,

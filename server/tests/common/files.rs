@@ -22,7 +22,10 @@ pub fn write(c: &mut Connection, m: &mut Full, handle: u32, offset: u64, bytes: 
 
 pub fn put(c: &mut Connection, m: &mut Full, path: &[u8], bytes: &[u8]) -> u32 {
     let handle = opened(c, m, path, CREATE);
-    assert_eq!(write(c, m, handle, 0, bytes).body::<rpc::Written>().done, bytes.len() as u64);
+    for (number, piece) in bytes.chunks(1 << 20).enumerate() {
+        let done = write(c, m, handle, (number as u64) << 20, piece);
+        assert_eq!(done.body::<rpc::Written>().done, piece.len() as u64);
+    }
     handle
 }
 

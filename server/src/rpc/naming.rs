@@ -1,0 +1,87 @@
+//! Names for files that are there: further ones, and the first one of a file without a name.
+
+use super::connection::{Session, Step, Work};
+use super::exports::check_name_unused;
+use super::failure::{During, Failure, Shown};
+use super::names::{check_changes, checked_path, target};
+use super::operating::STEP_COST;
+use crate::platform::Platform;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+use umbra_fs::{Begun, Existing, Ino, Operation};
+use umbra_proto::rpc;
+
+/// A file without a name that is made durable, so that it can be given one.
+pub struct Naming {
+    sync: Operation,
+    handle: u32,
+    to: Vec<u8>,
+    replace: bool,
+}
+
+/// Adds a name for a file, or says whether it could be added.
+pub fn link<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Link) -> Result<Option<Work>, Failure> {
+    let Some(handle) = r.handle.filter(|_| !r.check) else {
+        let created = name(s, machine, &r)?;
+        s.reply(0, &created);
+        return Ok(None);
+    };
+    // Refused before anything is made durable for it.
+    let ino = Ino(name(s, machine, &rpc::Link { check: true, ..r })?.ino);
+    if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| found.nlink == 0) {
+        let what = format_args!("sync an open file to name it {}", Shown(r.to));
+        if let Begun::GoesOn(sync) = machine.volume(|v| v.begin_sync(ino)).during(what)? {
+            let (to, replace) = (r.to.to_vec(), r.replace);
+            return Ok(Some(Work::Naming(Box::new(Naming { sync, handle, to, replace }))));
+        }
+    }
+    let created = name(s, machine, &r)?;
+    s.reply(0, &created);
+    Ok(None)
+}
+
+impl Naming {
+    /// Makes more of the file durable; then names it.
+    pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
+        let what = format_args!("sync an open file to name it {}", Shown(&self.to));
+        if machine.volume(|v| v.step(&mut self.sync)).during(what)?.is_none() {
+            return Ok(Step::Went(STEP_COST));
+        }
+        let (handle, replace) = (Some(self.handle), self.replace);
+        let link = rpc::Link { path: None, to: &self.to, handle, replace, check: false };
+        let created = name(s, machine, &link)?;
+        s.reply(0, &created);
+        Ok(Step::Done)
+    }
+
+    /// Gives it up: the client is gone, and the file goes with its handle.
+    pub fn abandon<M: Platform>(self, machine: &mut M) {
+        machine.volume(|v| v.abandon(self.sync));
+    }
+}
+
+/// Looks whether a file may have a name, and gives it that unless only asked to look.
+fn name<M: Platform>(s: &Session, machine: &mut M, r: &rpc::Link) -> Result<rpc::Created, Failure> {
+    checked_path(r.to)?;
+    check_changes(s, r.handle)?;
+    let ino = target(s, machine, r.path, r.handle, "link")?;
+    let what = match r.path {
+        Some(path) => format!("link {} as {}", Shown(path), Shown(r.to)),
+        None => format!("name an open file {}", Shown(r.to)),
+    };
+    let what = format_args!("{what}");
+    let existing = if r.replace { Existing::Replace } else { Existing::Keep };
+    let (dir, name) = machine.volume(|v| v.resolve_parent(r.to)).during(what)?;
+    machine.volume(|v| v.may_link(ino, dir, name, existing)).during(what)?;
+    if let Ok(replaced) = machine.volume(|v| v.lookup(dir, name))
+        && replaced != ino
+    {
+        check_name_unused(machine, replaced, what)?;
+    }
+    if !r.check {
+        let now = machine.now();
+        machine.volume(|v| v.link_as(ino, dir, name, existing, now)).during(what)?;
+    }
+    Ok(rpc::Created { ino: ino.0 })
+}
