@@ -97,6 +97,8 @@ fn whatever_the_size_others_are_answered_between_steps() {
         let dedupe = rpc::Dedupe { from: b"/big", from_offset: 0, to: b"/c", to_offset: 0, len: None };
         meanwhile(m, a, b, &dedupe, &[])
     });
+    let pages = rpc::Pages { path: Some(b"/big"), handle: None };
+    assert_meanwhile("pages", meanwhile(m, a, b, &pages, &[]));
     m.machine.volume.set_work_a_step(1);
     let stat = rpc::Stat { path: Some(b"/big"), handle: None, blocks: true };
     assert!(meanwhile(m, a, b, &stat, &[]) > 0, "stat");
@@ -133,6 +135,64 @@ fn many_directories_are_made_in_steps() {
     let ino = m.machine.volume.resolve(&path).unwrap();
     let again: rpc::Created = a.call(&mut m, &make, &[]).body();
     assert_eq!(again.ino, ino.0);
+    m.check();
+}
+
+/// Of a directory that was large, the buckets are still there.
+#[test]
+fn empty_directories_are_listed_in_steps() {
+    let (mut m, mut a, mut b, _) = start();
+    let volume = &mut m.machine.volume;
+    let dir = volume.mkdir(volume.root(), b"d", 0o755, NOW).unwrap();
+    let name = |i: usize| format!("{i:0200}").into_bytes();
+    for i in 0..2000 {
+        volume.create(dir, &name(i), 0o644, NOW).unwrap();
+    }
+    for i in 1..2000 {
+        volume.unlink(dir, &name(i), NOW).unwrap();
+    }
+    let list = rpc::List { path: b"/d", cookie: 0, max: None, attributes: true };
+    let bytes = request(77, &list, &[]);
+    assert_eq!(a.wire.to_server.push(&bytes), bytes.len());
+    let (mut polls, mut answers) = (0, Vec::new());
+    while answers.is_empty() {
+        let _ = a.poll(&mut m);
+        a.wire.to_client.pull(usize::MAX, &mut a.received);
+        answers = parse(&mut a.received);
+        b.ok(&mut m, &rpc::Ping {});
+        polls += 1;
+        assert!(polls < 10_000, "it does not end");
+    }
+    let entries: Vec<rpc::Entry> = answers[0].items();
+    assert!(entries.len() == 1 && entries[0].name == name(0), "{entries:?}");
+    assert_meanwhile("list", polls);
+    m.check();
+    // It is not empty, and then it is; a name that comes meanwhile is noticed.
+    let remove = rpc::RemoveDirectory { path: b"/d" };
+    let failed = a.call(&mut m, &remove, &[]);
+    assert_eq!(failed.error().code, rpc::ErrorCode::NOT_EMPTY);
+    m.machine.volume.unlink(dir, &name(0), NOW).unwrap();
+    let bytes = request(77, &remove, &[]);
+    for polls in [1, 5, 10] {
+        assert_eq!(a.wire.to_server.push(&bytes), bytes.len());
+        for _ in 0..polls {
+            assert_eq!(a.poll(&mut m), Progress::Again);
+        }
+        m.machine.volume.create(dir, &name(polls), 0o644, NOW).unwrap();
+        a.run(&mut m, &[]);
+        assert_eq!(parse(&mut a.received)[0].error().code, rpc::ErrorCode::NOT_EMPTY);
+        m.machine.volume.unlink(dir, &name(polls), NOW).unwrap();
+    }
+    m.machine.volume.mkdir(m.machine.volume.root(), b"e", 0o755, NOW).unwrap();
+    let rename = rpc::Rename { from: b"/e", to: b"/d" };
+    assert_meanwhile("rename", meanwhile(&mut m, &mut a, &mut b, &rename, &[]));
+    let volume = &mut m.machine.volume;
+    assert!(volume.resolve(b"/e").is_err());
+    assert_eq!(volume.space().inodes, 4);
+    let dir = volume.resolve(b"/d").unwrap();
+    (0..2000).for_each(|i| assert!(volume.create(dir, &name(i), 0o644, NOW).is_ok()));
+    (0..2000).for_each(|i| volume.unlink(dir, &name(i), NOW).unwrap());
+    assert_meanwhile("rmdir", meanwhile(&mut m, &mut a, &mut b, &remove, &[]));
     m.check();
 }
 

@@ -123,25 +123,35 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The state of windows of one file.
-    pub(crate) fn pages_of(&self, ino: Ino, report: &mut PagesReport) -> Result<()> {
-        report.windows = self.dax.windows_of(ino);
-        for slot in self.dax.slots_of(ino) {
-            report.slots += 1;
-            for index in 0..PAGES_PER_SLOT {
-                match self.dax.mmu.get(slot.page(index)) {
-                    None => {}
-                    Some((Frame::Zero, _)) => report.zero += 1,
-                    Some((Frame::Block(_), Rights::Write)) => report.writable += 1,
-                    Some((Frame::Block(block), Rights::Read)) => {
-                        report.shadows += 1;
-                        // The first of the block's shadows that is this file's stands for the master.
-                        let mut shadows = self.dax.shadows.of(&self.blocks, block)?;
-                        let first = shadows.find(|page| self.dax.slots[page.slot().0 as usize].ino == ino);
-                        report.masters += (first == Some(slot.page(index))) as u64;
-                    }
+    pub(crate) fn pages_of(&self, ino: Ino, at: &mut u32, report: &mut PagesReport) -> Result<bool> {
+        let mut allowance = self.work_a_step;
+        while let Some(state) = self.dax.slots.get((*at / PAGES_PER_SLOT) as usize) {
+            let slot = Slot(*at / PAGES_PER_SLOT);
+            if state.window == u32::MAX || state.ino != ino {
+                *at = (slot.0 + 1) * PAGES_PER_SLOT;
+                continue;
+            }
+            if allowance == 0 {
+                return Ok(false);
+            }
+            allowance -= 1;
+            let page = slot.page(*at % PAGES_PER_SLOT);
+            report.slots += u64::from(page.index() == 0);
+            match self.dax.mmu.get(page) {
+                None => {}
+                Some((Frame::Zero, _)) => report.zero += 1,
+                Some((Frame::Block(_), Rights::Write)) => report.writable += 1,
+                Some((Frame::Block(block), Rights::Read)) => {
+                    report.shadows += 1;
+                    // The first of the block's shadows that is this file's stands for the master.
+                    let shadows = self.dax.shadows.of(&self.blocks, block)?;
+                    let mut shadows = shadows.inspect(|_| allowance = allowance.saturating_sub(1));
+                    let first = shadows.find(|page| self.dax.slots[page.slot().0 as usize].ino == ino);
+                    report.masters += u64::from(first == Some(page));
                 }
             }
+            *at += 1;
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -374,15 +374,6 @@ impl<M: Mmu> Windows<M> {
         None
     }
 
-    /// All slots of a file.
-    pub fn slots_of(&self, ino: Ino) -> impl Iterator<Item = Slot> {
-        let mut at = None;
-        core::iter::from_fn(move || {
-            at = self.next_slot(ino, at);
-            at.map(Slot)
-        })
-    }
-
     /// Undoes the accounts of a translation that is about to go.
     #[inline(always)]
     fn forget<P: Pmem>(

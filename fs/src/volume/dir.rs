@@ -63,6 +63,9 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Looking at a bucket costs as much as so many entries of a node.
+const BUCKET_COST: u64 = 16;
+
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Opens an inode as a directory.
     pub(super) fn dir(&self, ino: Ino) -> Result<Dir> {
@@ -161,6 +164,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         name: &[u8],
         spot: Option<Spot>,
     ) -> Result<Room> {
+        self.forget_emptied(ino);
         let (mut slots, mut known) = (NO_SLOTS, spot);
         loop {
             let spot = known.take().map_or_else(|| self.spot(self.dir(ino)?, name), Ok)?;
@@ -205,13 +209,45 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Whether a directory has no entries.
-    pub(super) fn is_empty_dir(&self, ino: Ino) -> Result<bool> {
+    pub(super) fn is_empty_dir(&mut self, ino: Ino) -> Result<bool> {
+        loop {
+            if let Some(empty) = self.is_empty_step(ino)? {
+                return Ok(empty);
+            }
+        }
+    }
+
+    /// Takes a step of finding out whether a directory has no entries, which whoever removes or
+    /// replaces it has to know; true once that takes no more steps. For few directories at a time,
+    /// and until a name is added, it is remembered.
+    pub fn examine(&mut self, ino: Ino) -> Result<bool> {
+        Ok(self.is_empty_step(ino)?.is_some())
+    }
+
+    fn is_empty_step(&mut self, ino: Ino) -> Result<Option<bool>> {
+        let known = self.emptied.iter().position(|&(dir, _)| dir == ino);
+        let cookie = known.map_or(0, |at| self.emptied[at].1);
         let mut empty = true;
-        self.read_dir(ino, 0, &mut |_| {
+        let next = self.read_dir_some(ino, cookie, &mut |_| {
             empty = false;
             ControlFlow::Break(())
         })?;
-        Ok(empty)
+        match (known, next) {
+            (Some(at), Some(next)) => self.emptied[at].1 = next,
+            (None, Some(next)) => {
+                if self.emptied.is_full() {
+                    self.emptied.remove(0);
+                }
+                self.emptied.push((ino, next));
+            }
+            _ => {}
+        }
+        Ok(next.is_none().then_some(empty))
+    }
+
+    /// Forgets where a directory was found to be empty.
+    pub(super) fn forget_emptied(&mut self, ino: Ino) {
+        self.emptied.retain(|&mut (dir, _)| dir != ino);
     }
 
     /// Calls `each` for every entry, in the order of the buckets: inode and kind. Each is verified.
@@ -250,14 +286,34 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         cookie: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
+        let mut next = Some(cookie);
+        while let Some(cookie) = next {
+            next = self.read_dir_some(dir, cookie, each)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Volume::read_dir`], of a bounded number of buckets, which may be empty: a cookie where
+    /// there may be more behind them.
+    pub fn read_dir_some(
+        &self,
+        dir: Ino,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<u64>> {
         let dir = self.dir(dir)?;
+        let mut left = (self.work_a_step / BUCKET_COST).max(1);
         // A cookie is a position, and the rank among names of the same position, plus 1.
         let mut bucket = Bucket::new();
         let mut position = cookie >> 8;
         let mut seen = cookie & 0xff;
         while position < NameHash::POSITIONS {
             let (range, block) = self.bucket_of(dir, NameHash::at_position(position))?;
-            let Some(block) = block else { return Ok(()) };
+            let Some(block) = block else { return Ok(None) };
+            if left == 0 {
+                return Ok(Some(position << 8));
+            }
+            left -= 1;
             self.read_bucket(block, &mut bucket)?;
             let mut order = arrayvec::ArrayVec::<(u64, u16), { SLOTS as usize }>::new();
             for entry in bucket.entries(range) {
@@ -278,7 +334,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 let item =
                     DirEntry { name: entry.name, ino: entry.ino, kind: entry.kind, cookie: at << 8 | rank };
                 if each(item).is_break() {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             // The bucket owns one run of positions; go on behind it.
@@ -286,7 +342,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             position = (position / run + 1) * run;
             seen = 0;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether the last step of a path is this bucket; used when entries are removed.

@@ -295,6 +295,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn inode_dropped(&mut self, ino: Ino) {
         self.inodes.used -= 1;
         self.forget_trimmed(ino);
+        self.forget_emptied(ino);
         // What is remembered of it is void.
         self.blocks.epoch += 1;
     }

@@ -67,6 +67,7 @@ use crate::pmem::Pmem;
 use crate::stage::Retire;
 use crate::types::*;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use inodes::InodeTable;
 
@@ -94,6 +95,8 @@ pub struct Volume<P, M> {
     words: Vec<(u16, u64)>,
     /// Work that a step of an operation does.
     pub(crate) work_a_step: u64,
+    /// Directories that have no name in front of a position, as a cookie.
+    emptied: ArrayVec<(Ino, u64), 8>,
     pub(crate) leaves: leaves::Leaves,
 }
 
@@ -135,6 +138,14 @@ pub struct PagesReport {
     pub writable: u64,
     /// What the fault handler did (not filtered by file).
     pub faults: FaultCounts,
+}
+
+/// Pages of a file that are being counted.
+#[derive(Clone, Debug)]
+pub struct PageCount {
+    ino: Ino,
+    at: u32,
+    report: PagesReport,
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
@@ -211,8 +222,32 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 report.zero = self.dax.zero;
                 report.writable = self.dax.writable;
             }
-            Some(ino) => self.pages_of(ino, &mut report)?,
+            Some(ino) => {
+                let mut counting = self.count_pages(ino);
+                loop {
+                    if let Some(report) = self.count_pages_step(&mut counting)? {
+                        return Ok(report);
+                    }
+                }
+            }
         }
         Ok(report)
+    }
+
+    /// Begins to count the pages of windows of a file.
+    pub fn count_pages(&self, ino: Ino) -> PageCount {
+        PageCount { ino, at: 0, report: PagesReport::default() }
+    }
+
+    /// Takes a bounded step. The counts are there with the last one; each slot is looked at when
+    /// its turn comes.
+    pub fn count_pages_step(&self, counting: &mut PageCount) -> Result<Option<PagesReport>> {
+        let PageCount { ino, at, report } = counting;
+        if !self.pages_of(*ino, at, report)? {
+            return Ok(None);
+        }
+        report.windows = self.dax.windows_of(*ino);
+        report.faults = FaultCounts { foreign_unmapped: self.dax.foreign_unmapped, ..self.faults };
+        Ok(Some(*report))
     }
 }

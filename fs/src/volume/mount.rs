@@ -245,6 +245,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             retired: Vec::with_capacity(1024),
             words: Vec::with_capacity(512),
             work_a_step: super::operation::WORK_A_STEP,
+            emptied: Default::default(),
             leaves: Default::default(),
         };
         match volume.start(first, now) {

@@ -160,27 +160,16 @@ fn clone(session: &mut Session, mut args: Args<'_>) -> Done {
     session.operate(begun, Then::Elapsed(start))
 }
 
-fn rm(_: &mut Session, mut args: Args<'_>) -> Done {
+fn rm(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
-    volume(|v| {
-        // Before a slash there has to be a directory.
-        let ino = v.resolve(path)?;
-        let (dir, name) = v.resolve_parent_of_directory(path)?;
-        match v.attributes(ino)?.kind {
-            Kind::Directory => v.rmdir(dir, name, clock::wall()),
-            _ => v.unlink(dir, name, clock::wall()),
-        }
-    })
+    session.go_on(Running::Remove { path: path.to_vec(), from: None })
 }
 
-fn mv(_: &mut Session, mut args: Args<'_>) -> Done {
+fn mv(session: &mut Session, mut args: Args<'_>) -> Done {
     let (from, to) = (args.word("FROM")?, args.word("TO")?);
     args.end()?;
-    volume(|v| {
-        let [(dir, name), (to_dir, to_name)] = v.resolve_rename(from, to)?;
-        v.rename(dir, name, to_dir, to_name, clock::wall())
-    })
+    session.go_on(Running::Remove { path: to.to_vec(), from: Some(from.to_vec()) })
 }
 
 fn sync(session: &mut Session, mut args: Args<'_>) -> Done {

@@ -9,7 +9,7 @@ use crate::println;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use umbra_fs::{Begun, Error, FileBlock, Ino, Kind, Operation, Outcome, Window};
+use umbra_fs::{Begun, Error, FileBlock, Ino, Kind, Operation, Outcome, PageCount, Window};
 
 /// Most runs of a file that are shown.
 pub(super) const MAX_RUNS: usize = 1000;
@@ -26,6 +26,11 @@ pub(super) enum Running {
     List { dir: Ino, cookie: u64 },
     /// Where the blocks of a file are, from a block on; how many runs more are shown.
     Extents { ino: Ino, from: FileBlock, left: usize },
+    /// What a path leads to goes, or is replaced by what another one leads to; of a directory that
+    /// was large it has to be found out whether it is empty.
+    Remove { path: Vec<u8>, from: Option<Vec<u8>> },
+    /// The pages of windows of a file.
+    Pages(PageCount),
     /// Content of a file.
     Show { ino: Ino, at: u64, left: u64 },
 }
@@ -76,6 +81,23 @@ impl Running {
                 Ok(true)
             }
             Running::List { dir, cookie } => list(*dir, cookie),
+            Running::Remove { path, from } => {
+                let examined = volume(|v| {
+                    let ino = v.resolve(path)?;
+                    if v.attributes(ino)?.kind == Kind::Directory { v.examine(ino) } else { Ok(true) }
+                });
+                // Whatever is wrong: who acts says so.
+                if let Ok(false) = examined {
+                    return Ok(false);
+                }
+                remove(path, from.as_deref())?;
+                Ok(true)
+            }
+            Running::Pages(counting) => {
+                let Some(report) = volume(|v| v.count_pages_step(counting))? else { return Ok(false) };
+                super::windows::show_pages(&report);
+                Ok(true)
+            }
             Running::Extents { left: 0, .. } => {
                 println!("... only the first {MAX_RUNS} runs are shown");
                 Ok(true)
@@ -113,12 +135,29 @@ impl Running {
     }
 }
 
+/// Removes what a path leads to, or has something else replace it.
+fn remove(path: &[u8], from: Option<&[u8]>) -> Done {
+    volume(|v| {
+        if let Some(from) = from {
+            let [(dir, name), (to_dir, to_name)] = v.resolve_rename(from, path)?;
+            return v.rename(dir, name, to_dir, to_name, clock::wall());
+        }
+        // Before a slash there has to be a directory.
+        let ino = v.resolve(path)?;
+        let (dir, name) = v.resolve_parent_of_directory(path)?;
+        match v.attributes(ino)?.kind {
+            Kind::Directory => v.rmdir(dir, name, clock::wall()),
+            _ => v.unlink(dir, name, clock::wall()),
+        }
+    })
+}
+
 /// Lists entries of a directory; true if they are the last.
 fn list(dir: Ino, cookie: &mut u64) -> Result<bool, Failure> {
     // Entries are copied in batches, so that the volume is not held while they are shown.
     let mut batch: Vec<(Vec<u8>, Ino, Kind, u64)> = Vec::new();
-    volume(|v| {
-        v.read_dir(dir, *cookie, &mut |entry| {
+    let next = volume(|v| {
+        v.read_dir_some(dir, *cookie, &mut |entry| {
             batch.push((entry.name.to_vec(), entry.ino, entry.kind, entry.cookie));
             if batch.len() == LINES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -132,7 +171,8 @@ fn list(dir: Ino, cookie: &mut u64) -> Result<bool, Failure> {
         };
         println!("{:<7} {:>14} {}", kind(*entry_kind), size, Bytes(name));
     }
-    Ok(batch.len() < LINES)
+    *cookie = next.unwrap_or(*cookie);
+    Ok(next.is_none() && batch.len() < LINES)
 }
 
 impl Then {

@@ -2,12 +2,12 @@
 
 use super::args::{Args, MAX_PAYLOAD};
 use super::files::volume;
-use super::running::Then;
+use super::running::{Running, Then};
 use super::shell::{Bytes, Command, Done, Failure, Session};
 use crate::dax::Processor;
 use crate::{media, println};
 use alloc::vec;
-use umbra_fs::{Window, dax};
+use umbra_fs::{PagesReport, Window, dax};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "map", help: "PATH           open a window on a file; shows its number", run: map },
@@ -80,16 +80,24 @@ fn store(session: &mut Session, mut args: Args<'_>) -> Done {
     Ok(())
 }
 
-fn pages(_: &mut Session, mut args: Args<'_>) -> Done {
+fn pages(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.optional();
     args.end()?;
-    let r = volume(|v| {
-        let ino = path.map(|path| v.resolve(path)).transpose()?;
-        v.pages(ino)
+    let Some(path) = path else {
+        show_pages(&volume(|v| v.pages(None))?);
+        return Ok(());
+    };
+    let counting = volume(|v| {
+        let ino = v.resolve(path)?;
+        Ok(v.count_pages(ino))
     })?;
+    session.go_on(Running::Pages(counting))
+}
+
+/// Says how windows are.
+pub(super) fn show_pages(r: &PagesReport) {
     println!("windows {} slots {} masters {} shadows {}", r.windows, r.slots, r.masters, r.shadows);
     println!("zero {} writable {}", r.zero, r.writable);
-    Ok(())
 }
 
 fn faults(_: &mut Session, args: Args<'_>) -> Done {

@@ -3,6 +3,7 @@
 use super::connection::{Session, Work};
 use super::failure::{During, Failure};
 use super::listing::Listing;
+use super::names::Emptying;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
 use super::{MAX_HANDLES, bench, content, exports, names, naming};
@@ -66,14 +67,8 @@ pub(super) fn begin<M: Platform>(
             names::unlink(machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
-        Method::REMOVE_DIRECTORY => {
-            names::remove_directory(machine, rpc::decode(body)?)?;
-            s.reply(0, &rpc::Done {});
-        }
-        Method::RENAME => {
-            names::rename(machine, rpc::decode(body)?)?;
-            s.reply(0, &rpc::Done {});
-        }
+        Method::REMOVE_DIRECTORY => return Emptying::removing(s, machine, rpc::decode(body)?),
+        Method::RENAME => return Emptying::renaming(s, machine, rpc::decode(body)?),
         Method::TRUNCATE => return names::truncate(s, machine, rpc::decode(body)?),
         Method::SET_ATTRIBUTES => {
             names::set_attributes(s, machine, rpc::decode(body)?)?;
@@ -140,10 +135,7 @@ pub(super) fn begin<M: Platform>(
             let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
             return Ok(Some(Work::Transfer(Transfer::new(Direction::Store, file, offset, len, sync))));
         }
-        Method::PAGES => {
-            let pages = content::pages(s, machine, rpc::decode(body)?)?;
-            s.reply(0, &pages);
-        }
+        Method::PAGES => return content::pages(s, machine, rpc::decode(body)?),
         Method::EXPORT_ADD => {
             exports::add(machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});

@@ -1,10 +1,11 @@
 //! The state machine of a connection.
 
 use super::begin::begin;
+use super::content;
 use super::failure::Failure;
 use super::handles::{Handles, OpenFile};
 use super::listing::Listing;
-use super::names::Directories;
+use super::names::{Directories, Emptying};
 use super::naming::Naming;
 use super::operating::{Operating, STEP_COST};
 use super::output::Output;
@@ -15,7 +16,7 @@ use crate::stream::{Progress, Service, Stream, take};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use minicbor::Encode;
-use umbra_fs::{Begun, Operation};
+use umbra_fs::{Begun, Operation, PageCount};
 use umbra_proto::rpc::{self, ERROR, ErrorCode, HEADER_LEN, Header, Method};
 
 /// What one poll may cost, counted in bytes moved.
@@ -85,6 +86,10 @@ pub(super) enum Work {
     Listing(Listing),
     /// A dedupe.
     Sharing(Box<Sharing>),
+    /// A directory that is removed, or replaced.
+    Emptying(Emptying),
+    /// The pages of a file.
+    Pages(Box<PageCount>),
     /// Directories, those above them too.
     Directories(Directories),
     /// A name for a file that is made durable first.
@@ -168,6 +173,8 @@ impl Rpc {
                     Work::Transfer(t) => t.step(&mut self.session, stream, machine),
                     Work::Listing(l) => l.step(&mut self.session, machine),
                     Work::Sharing(d) => d.step(&mut self.session, machine),
+                    Work::Emptying(e) => e.step(&mut self.session, machine),
+                    Work::Pages(p) => content::pages_step(&mut self.session, machine, p),
                     Work::Directories(d) => d.step(&mut self.session, machine),
                     Work::Naming(n) => n.step(&mut self.session, machine),
                     Work::Operation(o) => o.step(&mut self.session, machine),

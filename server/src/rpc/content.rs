@@ -1,13 +1,14 @@
 //! Methods about content, as far as they are done at once.
 
-use super::connection::{Session, Work};
+use super::connection::{Session, Step, Work};
 use super::exports::check_file_unused;
 use super::failure::{During, Failure, Shown};
 use super::handles::{Access, OpenFile};
 use super::names::{Named, checked_mode, checked_path, optional_target};
-use super::operating::Reply;
+use super::operating::{Reply, STEP_COST};
 use crate::platform::Platform;
-use umbra_fs::{Error, Kind};
+use alloc::boxed::Box;
+use umbra_fs::{Error, Kind, PageCount, PagesReport};
 use umbra_proto::rpc::{self, ErrorCode};
 
 /// Opens a file.
@@ -165,21 +166,37 @@ pub fn clone_range<M: Platform>(
 }
 
 /// The state of windows, masters and shadows.
-pub fn pages<M: Platform>(
-    s: &Session,
-    machine: &mut M,
-    r: rpc::Pages,
-) -> Result<rpc::PagesResponse, Failure> {
+pub fn pages<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Pages) -> Result<Option<Work>, Failure> {
     let ino = optional_target(s, machine, r.path, r.handle, "list the pages of")?;
-    if let Some(ino) = ino {
-        machine
-            .volume(|v| v.attributes(ino))
-            .during(format_args!("list the pages of {}", Named(r.path, ino)))?;
+    let Some(ino) = ino else {
+        let report = machine.volume(|v| v.pages(None)).during(format_args!("list pages"))?;
+        answer_pages(s, machine, report);
+        return Ok(None);
+    };
+    machine.volume(|v| v.attributes(ino)).during(format_args!("list the pages of {}", Named(r.path, ino)))?;
+    let mut counting = machine.volume(|v| v.count_pages(ino));
+    match pages_step(s, machine, &mut counting)? {
+        Step::Done => Ok(None),
+        _ => Ok(Some(Work::Pages(Box::new(counting)))),
     }
-    let report = machine.volume(|v| v.pages(ino)).during(format_args!("list pages"))?;
+}
+
+/// Takes a step of counting the pages of a file.
+pub fn pages_step<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    counting: &mut PageCount,
+) -> Result<Step, Failure> {
+    let report = machine.volume(|v| v.count_pages_step(counting)).during(format_args!("list pages"))?;
+    let Some(report) = report else { return Ok(Step::Went(STEP_COST)) };
+    answer_pages(s, machine, report);
+    Ok(Step::Done)
+}
+
+fn answer_pages<M: Platform>(s: &mut Session, machine: &mut M, report: PagesReport) {
     let persisted = machine.persisted();
     let faults = report.faults;
-    Ok(rpc::PagesResponse {
+    let response = rpc::PagesResponse {
         windows: report.windows,
         slots: report.slots,
         masters: report.masters,
@@ -196,5 +213,6 @@ pub fn pages<M: Platform>(
         },
         flushes: persisted.flushes,
         fences: persisted.fences,
-    })
+    };
+    s.reply(0, &response);
 }

@@ -118,7 +118,12 @@ impl Listing {
         };
         let end = match self {
             Listing::Directory { dir, cookie, left, attributes } => {
-                entries(machine, *dir, cookie, left, *attributes, &mut frame)?
+                let end = entries(machine, *dir, cookie, left, *attributes, &mut frame)?;
+                if !end && frame.is_empty() {
+                    // Nothing but empty buckets so far.
+                    return Ok(Step::Went(STEP_COST));
+                }
+                end
             }
             Listing::Extents { ino, from, end, left } => {
                 extents(machine, *ino, from, *end, left, &mut frame)?
@@ -216,7 +221,7 @@ fn entries<M: Platform>(
     machine
         .volume(|v| {
             let mut failed = None;
-            v.read_dir(dir, start, &mut |entry| {
+            let next = v.read_dir_some(dir, start, &mut |entry| {
                 let attributes = match attributes.then(|| v.attributes(entry.ino)) {
                     Some(Ok(a)) => Some(names::attributes(a, None)),
                     // One inode that cannot be read must not hide the rest of the directory.
@@ -241,6 +246,10 @@ fn entries<M: Platform>(
                 *left -= 1;
                 if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
+            if let Some(next) = next {
+                *cookie = next;
+                stopped = true;
+            }
             failed.map_or(Ok(()), Err)
         })
         .during(format_args!("list the directory with inode {}", dir.0))?;

@@ -254,8 +254,76 @@ pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failur
     machine.volume(|v| v.unlink(dir, name, now)).during(what)
 }
 
+/// A directory that is removed, or replaced, if it is empty: that is found out in steps where it was
+/// large.
+pub struct Emptying {
+    path: Vec<u8>,
+    /// It replaces this one.
+    from: Option<Vec<u8>>,
+}
+
+impl Emptying {
+    /// Begins to remove a directory.
+    pub fn removing<M: Platform>(
+        s: &mut Session,
+        machine: &mut M,
+        r: rpc::RemoveDirectory,
+    ) -> Result<Option<Work>, Failure> {
+        checked_path(r.path)?;
+        if examined(machine, r.path) {
+            remove_directory(machine, r)?;
+            s.reply(0, &rpc::Done {});
+            return Ok(None);
+        }
+        Ok(Some(Work::Emptying(Emptying { path: r.path.to_vec(), from: None })))
+    }
+
+    /// Begins to rename.
+    pub fn renaming<M: Platform>(
+        s: &mut Session,
+        machine: &mut M,
+        r: rpc::Rename,
+    ) -> Result<Option<Work>, Failure> {
+        checked_path(r.from)?;
+        checked_path(r.to)?;
+        if examined(machine, r.to) {
+            rename(machine, r)?;
+            s.reply(0, &rpc::Done {});
+            return Ok(None);
+        }
+        Ok(Some(Work::Emptying(Emptying { path: r.to.to_vec(), from: Some(r.from.to_vec()) })))
+    }
+
+    /// Takes a step.
+    pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
+        if !examined(machine, &self.path) {
+            return Ok(Step::Went(STEP_COST));
+        }
+        match &self.from {
+            None => remove_directory(machine, rpc::RemoveDirectory { path: &self.path })?,
+            Some(from) => rename(machine, rpc::Rename { from, to: &self.path })?,
+        }
+        s.reply(0, &rpc::Done {});
+        Ok(Step::Done)
+    }
+}
+
+/// Whether it takes no more steps to find out whether there is anything in what a path leads to.
+fn examined<M: Platform>(machine: &mut M, path: &[u8]) -> bool {
+    machine
+        .volume(|v| {
+            let ino = v.resolve(path)?;
+            match v.attributes(ino)?.kind {
+                Kind::Directory => v.examine(ino),
+                _ => Ok(true),
+            }
+        })
+        // Whatever is wrong: who acts says so.
+        .unwrap_or(true)
+}
+
 /// Removes an empty directory.
-pub fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -> Result<(), Failure> {
+fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -> Result<(), Failure> {
     checked_path(r.path)?;
     let now = machine.now();
     machine
@@ -267,7 +335,7 @@ pub fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -
 }
 
 /// Renames.
-pub fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
+fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
     let what = format_args!("rename {} to {}", Shown(r.from), Shown(r.to));
