@@ -462,17 +462,22 @@ Examples:
   nbdinfo \"$(umbra export add /a.img a)\"
   umbra export list --json
   umbra export remove disk
+  umbra export remove disk --force                also where clients use it, or hang
 
 Clients can name any file by its path, without an export: nbd+unix:///a.img?socket=STATE/nbd.sock")]
 pub enum Export {
     /// Give a file a name for NBD, and print the URI; it stays over restarts
     Add(ExportAdd),
-    /// Remove an export that nobody uses; the file stays
+    /// Remove an export; the file stays
     Remove {
-        /// Name of the export
+        /// Name of the export, or with --force the path of a file that clients use by its path
         name: String,
+        /// End the connections of all clients that came by this name, also of those that hang
+        #[arg(long)]
+        force: bool,
     },
-    /// List exports, and who uses them
+    /// List exports, and who uses them: since when, by which vsock address and, where the vsock device is Umbra's
+    /// own, from which process
     List,
 }
 

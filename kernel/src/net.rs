@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use spin::Mutex;
 use umbra_fs::dax::Machine;
-use umbra_server::{Progress, Service, Stream};
+use umbra_server::{Peer, Platform, Progress, Service, Stream};
 
 /// One part in this many of RAM is for bytes that clients sent and servers have not consumed.
 const SHARE: usize = 8;
@@ -37,9 +37,9 @@ struct Servers<'a>(Option<&'a mut Board>);
 impl Handler for Servers<'_> {
     type Server = Box<dyn Service<Board>>;
 
-    fn accept(&mut self, port: Port, _peer: Address) -> Option<Self::Server> {
+    fn accept(&mut self, port: Port, peer: Address) -> Option<Self::Server> {
         self.0.as_ref()?;
-        umbra_server::accept(port.0)
+        umbra_server::accept(port.0, Peer { cid: peer.cid.0, port: peer.port.0 })
     }
 
     fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress {
@@ -72,11 +72,15 @@ pub fn poll(mut board: Option<&mut Board>) -> bool {
         log::warn!("vsock: the transport was reset; all connections are lost");
         endpoint.transport_reset(device.cid());
     }
-    let next = endpoint.poll(device, &mut Servers(board.as_deref_mut()), now());
-    if device.is_unsettled()
-        && let Some(board) = board
-    {
-        board.volume(|volume| device.settle(volume));
+    let mut next = endpoint.poll(device, &mut Servers(board.as_deref_mut()), now());
+    if let Some(board) = board {
+        if device.is_unsettled() {
+            board.volume(|volume| device.settle(volume));
+        }
+        if board.exports().take_news() {
+            endpoint.wake_all();
+            next = Next::Now;
+        }
     }
     match next {
         Next::Now => true,

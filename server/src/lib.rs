@@ -24,15 +24,15 @@ pub mod stream;
 pub mod testing;
 
 pub use platform::{Platform, background};
-pub use stream::{Progress, Service, Stream};
+pub use stream::{Peer, Progress, Service, Stream};
 
 use alloc::boxed::Box;
 
-/// Makes the server of a new connection to `port`; `None` if nothing listens there.
-pub fn accept<M: Platform>(port: u32) -> Option<Box<dyn Service<M>>> {
+/// Makes the server of a new connection of `peer` to `port`; `None` if nothing listens there.
+pub fn accept<M: Platform>(port: u32, peer: Peer) -> Option<Box<dyn Service<M>>> {
     match port {
         rpc::RPC_PORT => Some(Box::new(rpc::Rpc::default())),
-        nbd::NBD_PORT => Some(Box::new(nbd::Nbd::default())),
+        nbd::NBD_PORT => Some(Box::new(nbd::Nbd::new(peer))),
         raw::ECHO_PORT => Some(Box::new(raw::Echo)),
         raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),
         raw::SOURCE_PORT => Some(Box::new(raw::Source::default())),

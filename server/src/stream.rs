@@ -67,6 +67,15 @@ pub trait Stream {
     fn close(&mut self);
 }
 
+/// The client's end of a connection: its address on vsock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Context id of its machine.
+    pub cid: u64,
+    /// Its port there.
+    pub port: u32,
+}
+
 /// The smallest receive window that a connection may have, in bytes.
 pub const MIN_WINDOW: usize = 4096;
 

@@ -52,8 +52,11 @@ fn exports_are_added_listed_and_removed() {
     let error = c.call(&mut m, &add("golden", b"/disk"), &[]).error();
     assert_eq!(error.code, ErrorCode::EXISTS);
     c.ok(&mut m, &ExportAdd { replace: true, read_only: true, ..add("golden", b"/disk") });
-    c.ok(&mut m, &ExportRemove { name: "front" });
-    assert_eq!(c.call(&mut m, &ExportRemove { name: "front" }, &[]).error().code, ErrorCode::NOT_FOUND);
+    c.ok(&mut m, &ExportRemove { name: "front", force: false });
+    assert_eq!(
+        c.call(&mut m, &ExportRemove { name: "front", force: false }, &[]).error().code,
+        ErrorCode::NOT_FOUND
+    );
     assert_eq!(list(&mut c, &mut m).len(), 3);
 
     for (bad, code) in [
@@ -150,7 +153,7 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     refused(&mut m, r);
     let r = c.call(&mut m, &rpc::Open { path: b"/disk", flags: rpc::open::TRUNCATE, mode: None }, &[]);
     refused(&mut m, r);
-    let error = c.call(&mut m, &ExportRemove { name: "golden" }, &[]).error();
+    let error = c.call(&mut m, &ExportRemove { name: "golden", force: false }, &[]).error();
     assert_eq!(error.code, ErrorCode::BUSY, "{error}");
     let again = ExportAdd { replace: true, ..add("golden", b"/other") };
     assert_eq!(c.call(&mut m, &again, &[]).error().code, ErrorCode::BUSY);
@@ -164,15 +167,22 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     assert_eq!(third.size, 10_000);
     assert_eq!(third.read(&mut m, 0, 10_000), pattern(1, 10_000));
     let all = list(&mut c, &mut m);
-    assert_eq!((all[0].name.as_str(), all[0].clients), ("golden", 2));
+    assert_eq!((all[0].name.as_str(), all[0].clients), ("golden", 0), "it leads nowhere");
     assert!(all[0].problem.as_ref().is_some_and(|p| p.contains("no such file")), "{all:?}");
-    assert_eq!((all[1].name.as_str(), all[1].clients, all[1].by_path), ("/disk", 1, true));
+    assert_eq!(
+        (all[1].name.as_str(), all[1].clients, all[1].by_path, all[1].moved),
+        ("golden", 2, false, true)
+    );
+    assert_eq!(
+        (all[2].name.as_str(), all[2].clients, all[2].by_path, all[2].moved),
+        ("/disk", 1, true, true)
+    );
 
     for client in [one, two, third] {
         client.vanish(&mut m);
     }
     c.ok(&mut m, &rpc::Unlink { path: b"/moved" });
-    c.ok(&mut m, &ExportRemove { name: "golden" });
+    c.ok(&mut m, &ExportRemove { name: "golden", force: false });
     m.check();
 }
 

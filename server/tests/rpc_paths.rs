@@ -64,7 +64,7 @@ const OF_A_FILE: &[(&str, Request)] = &[
     ("export-add", |c, m, path| {
         let add = rpc::ExportAdd { name: "x", path, read_only: false, size: None, replace: true };
         let r = c.call(m, &add, &[]);
-        c.call(m, &rpc::ExportRemove { name: "x" }, &[]);
+        c.call(m, &rpc::ExportRemove { name: "x", force: false }, &[]);
         r
     }),
 ];

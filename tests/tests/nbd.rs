@@ -148,6 +148,42 @@ fn a_file_in_use_stays_and_is_free_once_its_clients_are_gone() {
 }
 
 #[test]
+fn clients_are_listed_with_their_process_and_evicted_even_if_they_hang() {
+    let (vm, golden) = with_disk(1 << 20);
+    let exports = || {
+        let listed: serde_json::Value =
+            serde_json::from_slice(&vm.ok(&["export", "list", "--json"])).unwrap();
+        listed["exports"].as_array().unwrap().clone()
+    };
+    vm.ok(&["export", "add", "/disk", "shared"]);
+    // It asks for much, and reads nothing of it.
+    let mut hangs = Disk::open(vm.state(), "shared", Style::Structured);
+    for _ in 0..64 {
+        hangs.send(Command::READ, 0, 0, golden.len() as u64, &[]).unwrap();
+    }
+    let listed = exports().iter().find(|export| export["name"] == "shared").unwrap().clone();
+    assert_eq!(listed["clients"], 1);
+    let connection = &listed["connections"][0];
+    assert_eq!(connection["size"], golden.len());
+    assert!(connection["since"].as_i64().unwrap() > 0 && connection["port"].as_u64().unwrap() > 0);
+    // The host's kernel, where it is the device, tells nothing of processes.
+    if !std::fs::read_to_string(vm.state().file("endpoint")).unwrap().starts_with("vsock:") {
+        assert_eq!(connection["pid"], std::process::id());
+        assert!(connection["command"].is_string());
+        let text = String::from_utf8(vm.ok(&["export", "list"])).unwrap();
+        assert!(text.contains(&format!("process {} (", std::process::id())), "{text}");
+    }
+    let why = vm.fails(&["export", "remove", "shared"]);
+    assert!(why.contains("clients use it: 1"), "{why}");
+    vm.ok(&["export", "remove", "shared", "--force"]);
+    assert!(exports().iter().all(|export| export["name"] != "shared"));
+    vm.ok(&["rm", "/disk"]);
+    // The connection ends, though nobody sends anything on it.
+    while hangs.receive().is_ok() {}
+    vm.assert_clean();
+}
+
+#[test]
 fn nonsense_ends_its_own_connection_only() {
     let (vm, golden) = with_disk(1 << 20);
     let mut good = Disk::open(vm.state(), "disk", Style::Structured);

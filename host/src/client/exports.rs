@@ -1,6 +1,6 @@
 //! Exports: what NBD serves under a name of its own; and the URIs under which clients find it.
 
-use super::rpc::{self, Export, ExportAdd, ExportList, ExportRemove};
+use super::rpc::{self, Export, ExportAdd, ExportClient, ExportClients, ExportList, ExportRemove};
 use super::{Client, Result};
 use crate::state::StateDir;
 use std::fs;
@@ -21,7 +21,22 @@ impl Client {
 
     /// Removes an export that nobody uses. The file stays.
     pub fn export_remove(&mut self, name: &str) -> Result<()> {
-        self.call(&ExportRemove { name }).map(drop)
+        self.call(&ExportRemove { name, force: false }).map(drop)
+    }
+
+    /// Removes an export, and ends the connections of all clients that came by its name; returns how many there were.
+    pub fn export_evict(&mut self, name: &str) -> Result<u32> {
+        self.call(&ExportRemove { name, force: true }).map(|removed| removed.evicted)
+    }
+
+    /// The clients of all exports.
+    pub fn export_clients(&mut self) -> Result<Vec<ExportClient>> {
+        let mut all = Vec::new();
+        self.call_each(&ExportClients {}, |mut part: rpc::Items<ExportClient>, _| {
+            all.append(&mut part.items);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Exports that were added, files that clients use by their path, and NVDIMM regions without a volume.

@@ -6,7 +6,9 @@ use crate::names::{self, escaped};
 use crate::output::{Class, Failure, Outcome};
 use serde_json::{Value, json};
 use umbra::client::{NbdServer, rpc};
-use umbra::units::show_bytes;
+use umbra::launch::control::{self, ClientProcess};
+use umbra::units::{show_bytes, show_time};
+use umbra_proto::nbd;
 
 /// Where clients would not find the socket.
 const NO_SOCKET: &str = "the path of the state directory is too long for a socket: use a shorter --state; \
@@ -16,9 +18,17 @@ const NO_SOCKET: &str = "the path of the state directory is too long for a socke
 pub fn export(context: &Context, options: Export) -> Outcome {
     match options {
         Export::Add(it) => add(context, it),
-        Export::Remove { name } => {
+        Export::Remove { name, force: false } => {
             context.connect()?.export_remove(&name)?;
-            context.format.report(json!({ "name": name }), String::new)
+            context.format.report(json!({ "name": name, "evicted": 0 }), String::new)
+        }
+        Export::Remove { name, force: true } => {
+            let evicted = context.connect()?.export_evict(&name)?;
+            context.format.report(json!({ "name": name, "evicted": evicted }), || match evicted {
+                0 => String::new(),
+                1 => "1 client was evicted\n".into(),
+                more => format!("{more} clients were evicted\n"),
+            })
         }
         Export::List => list(context),
     }
@@ -55,25 +65,88 @@ fn add(context: &Context, options: ExportAdd) -> Outcome {
 fn list(context: &Context) -> Outcome {
     let mut client = context.connect()?;
     let exports = client.exports()?;
+    let clients = client.export_clients()?;
     let server = server(context)?;
-    let fields = json!({ "exports": exports.iter().map(|it| fields_of(it, &server)).collect::<Vec<_>>() });
-    context.format.report(fields, || exports.iter().map(|it| text_of(it, &server)).collect::<String>())
+    // Who they are is told by another process, which need not know.
+    let known = if clients.is_empty() { None } else { control::clients(&context.state, nbd::PORT).ok() };
+    let processes = known.flatten().unwrap_or_default();
+    let rows = exports.iter().map(|export| Row {
+        export,
+        clients: clients.iter().filter(|client| uses(client, export)).collect(),
+        processes: &processes,
+        server: &server,
+    });
+    let rows = rows.collect::<Vec<_>>();
+    let fields = json!({ "exports": rows.iter().map(Row::fields).collect::<Vec<_>>() });
+    context.format.report(fields, || rows.iter().map(Row::text).collect::<String>())
 }
 
-fn fields_of(export: &rpc::Export, server: &NbdServer) -> Value {
-    let mut fields = json!({
-        "name": export.name,
-        "uri": server.uri(&export.name),
-        "vsock_uri": server.vsock_uri(&export.name),
-        "read_only": export.read_only,
-        "size": export.size,
-        "fixed_size": export.fixed_size,
-        "clients": export.clients,
-        "by_path": export.by_path,
-        "problem": export.problem,
-    });
-    names::insert(&mut fields, "path", export.path.as_deref());
-    fields
+/// Whether a client is one of those that an export of the list counts.
+fn uses(client: &rpc::ExportClient, export: &rpc::Export) -> bool {
+    client.ino == export.ino && client.by_path == export.by_path && client.name == export.name
+}
+
+/// An export with its clients.
+struct Row<'a> {
+    export: &'a rpc::Export,
+    clients: Vec<&'a rpc::ExportClient>,
+    processes: &'a [ClientProcess],
+    server: &'a NbdServer,
+}
+
+impl Row<'_> {
+    fn fields(&self) -> Value {
+        let Row { export, server, .. } = self;
+        let mut fields = json!({
+            "name": export.name,
+            "uri": server.uri(&export.name),
+            "vsock_uri": server.vsock_uri(&export.name),
+            "inode": export.ino,
+            "read_only": export.read_only,
+            "size": export.size,
+            "fixed_size": export.fixed_size,
+            "clients": export.clients,
+            "by_path": export.by_path,
+            "moved": export.moved,
+            "problem": export.problem,
+            "connections": self.clients.iter().map(|client| self.connection(client)).collect::<Vec<_>>(),
+        });
+        names::insert(&mut fields, "path", export.path.as_deref());
+        fields
+    }
+
+    fn process(&self, client: &rpc::ExportClient) -> Option<&ClientProcess> {
+        self.processes.iter().find(|process| Some(process.port) == client.port)
+    }
+
+    fn connection(&self, client: &rpc::ExportClient) -> Value {
+        let process = self.process(client);
+        json!({
+            "since": client.since,
+            "cid": client.cid,
+            "port": client.port,
+            "read_only": client.read_only,
+            "size": client.size,
+            "pid": process.map(|process| process.pid),
+            "command": process.and_then(|process| process.command.as_deref()),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = text_of(self.export, self.server);
+        for client in &self.clients {
+            text.push_str(&format!("  client since {}", show_time(client.since)));
+            if let (Some(cid), Some(port)) = (client.cid, client.port) {
+                text.push_str(&format!(", vsock {cid}:{port}"));
+            }
+            if let Some(process) = self.process(client) {
+                let command = process.command.as_deref().unwrap_or("has ended");
+                text.push_str(&format!(", process {} ({})", process.pid, command.escape_debug()));
+            }
+            text.push('\n');
+        }
+        text
+    }
 }
 
 fn text_of(export: &rpc::Export, server: &NbdServer) -> String {
@@ -95,6 +168,9 @@ fn text_of(export: &rpc::Export, server: &NbdServer) -> String {
         0 => {}
         1 => say("1 client"),
         clients => say(&format!("{clients} clients")),
+    }
+    if export.moved {
+        say("(the name leads elsewhere now)");
     }
     match &export.path {
         Some(path) if !export.by_path => say(&format!("of {}", shown(path))),

@@ -1,7 +1,8 @@
 //! Requests to the supervisor: a line of JSON each way over `control.sock`.
 //!
 //! `{"request":"status"}`, `{"request":"down"}`, `{"request":"console"}`,
-//! `{"request":"relay","port":1,"socket":"/path"}`; the answer is `{"status":{..}}`,
+//! `{"request":"relay","port":1,"socket":"/path"}`, `{"request":"clients","port":10809}`; the answer is
+//! `{"clients":[..]}` (those of a port of the guest), `{"status":{..}}`,
 //! `{"stopped":{"clean":bool,"message":".."}}`, `"attached"` (after which the connection is the serial line, both
 //! ways), `"relayed"` (the socket is there as long as the connection), or `{"failed":".."}`.
 
@@ -23,8 +24,8 @@ use std::time::{Duration, Instant};
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "control.sock";
-/// A request fits in this many bytes; so does an answer.
-const LINE_MAX: usize = 16 << 10;
+/// A request fits in this many bytes; so does an answer, with as many clients as there can be.
+const LINE_MAX: usize = 256 << 10;
 /// How long a client may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the terminal of a console client may take to accept output.
@@ -44,6 +45,9 @@ enum Request {
         #[serde(default)]
         access: Option<Access>,
     },
+    Clients {
+        port: u32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,7 +57,19 @@ enum Answer {
     Stopped(Stopped),
     Attached,
     Relayed,
+    Clients(Vec<ClientProcess>),
     Failed(String),
+}
+
+/// The process at the other end of a connection to the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientProcess {
+    /// The port of this machine by which the guest knows the connection.
+    pub port: u32,
+    /// The process that connected. It may have ended since, or given its end to another one.
+    pub pid: i32,
+    /// The name of its program, while it runs.
+    pub command: Option<String>,
 }
 
 /// How an instance ended.
@@ -77,6 +93,8 @@ pub(super) trait Instance: Send + Sync + 'static {
     /// Makes a plain socket before a port of the guest, for as long as the result is held.
     /// Without `access` it is as open as the other sockets for clients.
     fn relay(&self, port: u32, socket: &Path, access: Option<Access>) -> io::Result<Box<dyn Held>>;
+    /// The processes that are connected to a port of the guest, as far as they are known.
+    fn clients(&self, port: u32) -> io::Result<Vec<ClientProcess>>;
 }
 
 /// Something that ends when it is dropped.
@@ -142,6 +160,10 @@ fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
                 let why = format!("cannot listen on {}: {error}", socket.display());
                 send(&mut stream, &Answer::Failed(why))
             }
+        },
+        Ok(Request::Clients { port }) => match instance.clients(port) {
+            Ok(clients) => send(&mut stream, &Answer::Clients(clients)),
+            Err(error) => send(&mut stream, &Answer::Failed(format!("no list of clients: {error}"))),
         },
         Err(error) => send(&mut stream, &Answer::Failed(format!("not understood: {error}"))),
     }
@@ -210,6 +232,16 @@ pub fn relay(
             stream.set_read_timeout(None)?;
             Ok(Some(stream))
         }
+        Some(_) => Err(unexpected()),
+        None => Ok(None),
+    }
+}
+
+/// Asks for the processes that are connected to a port of the guest, as far as they are known; `None` if no
+/// instance runs.
+pub fn clients(state: &StateDir, port: u32) -> io::Result<Option<Vec<ClientProcess>>> {
+    match ask(state, &Request::Clients { port }, Some(REQUEST_TIMEOUT))? {
+        Some((_, Answer::Clients(clients))) => Ok(Some(clients)),
         Some(_) => Err(unexpected()),
         None => Ok(None),
     }

@@ -14,7 +14,7 @@
 //! first: `timeout` and a terminal that closes send two signals in a row, and mean one.
 
 use super::console::{self, Console, Meaning};
-use super::control::{self, EndGuard, Instance, Stopped};
+use super::control::{self, ClientProcess, EndGuard, Instance, Stopped};
 use super::ending::{self, Ending, Useless};
 use super::qemu::{self, Machine};
 use super::transport::{Offer, Ports, Transport};
@@ -482,6 +482,17 @@ impl Instance for SharedState {
 
     fn relay(&self, port: u32, socket: &Path, access: Option<Access>) -> io::Result<Box<dyn control::Held>> {
         Ok(Box::new(self.ports.offer_at(port, socket, access.unwrap_or(self.access))?))
+    }
+
+    fn clients(&self, port: u32) -> io::Result<Vec<ClientProcess>> {
+        let all = self.ports.clients(port)?.into_iter().filter_map(|client| {
+            let pid = client.process?.as_raw_nonzero().get();
+            // It fails if the process has ended.
+            let command = std::fs::read(format!("/proc/{pid}/comm")).ok();
+            let command = command.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned());
+            Some(ClientProcess { port: client.number, pid, command })
+        });
+        Ok(all.collect())
     }
 }
 

@@ -126,6 +126,14 @@ impl Ports {
         })
     }
 
+    /// The clients of a port of the guest, where the device is ours and knows them.
+    pub(super) fn clients(&self, port: u32) -> io::Result<Vec<vsock::Client>> {
+        match &self.way {
+            Way::Device { device, .. } => device.clients(port),
+            Way::Kernel { .. } => Ok(Vec::new()),
+        }
+    }
+
     /// Makes a plain socket before a port, which is removed when the result is dropped. A socket in its place that
     /// nobody listens on is a leftover; anything else stays.
     pub(super) fn offer_at(

@@ -6,7 +6,7 @@ use super::session::{RECEIVE, Session, TRANSMIT};
 use super::switch::{Left, Switch};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -92,6 +92,16 @@ pub(super) fn rewatch(
 enum Command {
     Listen(u32, UnixListener, Target),
     Close(u32),
+    Clients(u32, Sender<Vec<Client>>),
+}
+
+/// A client of the guest, as the device knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The port of this machine by which the guest knows the connection.
+    pub number: u32,
+    /// The process that connected, where the system tells. It may have ended since, or given its end to another.
+    pub process: Option<Pid>,
 }
 
 /// What other threads say to the device's.
@@ -176,6 +186,13 @@ impl Device {
         *next = next.wrapping_add(1);
         self.commands.give(Command::Listen(number, listener, target))?;
         Ok(Offer { commands: self.commands.clone(), number })
+    }
+
+    /// The clients that are connected to a port of the guest.
+    pub fn clients(&self, port: u32) -> io::Result<Vec<Client>> {
+        let (sender, clients) = channel();
+        self.commands.give(Command::Clients(port, sender))?;
+        clients.recv().map_err(|_| io::Error::other("the vsock device has ended"))
     }
 }
 
@@ -299,6 +316,8 @@ impl Worker {
                         Err(error) => self.note(&format!("cannot listen: {error}")),
                     }
                 }
+                // Whoever asked may be gone.
+                Ok(Command::Clients(port, to)) => drop(to.send(self.switch.clients(port))),
                 Ok(Command::Close(number)) => drop(self.listeners.remove(&number)),
                 Err(TryRecvError::Empty) => return Goes::On,
                 Err(TryRecvError::Disconnected) => return Goes::Out,

@@ -36,7 +36,7 @@ mod switch;
 mod tests;
 
 pub use connection::Target;
-pub use device::{Device, Offer};
+pub use device::{Client, Device, Offer};
 
 /// The guest's context id behind this device, which serves this one guest.
 pub const GUEST_CID: u64 = 3;

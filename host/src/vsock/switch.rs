@@ -2,7 +2,7 @@
 
 use super::GUEST_CID;
 use super::connection::{CLIENT_EVENTS, Connection, Phase, Taken, Target};
-use super::device::{Token, watch};
+use super::device::{Client, Token, watch};
 use super::ring::{Broken, Chain, Memory, Ring};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
@@ -67,6 +67,16 @@ impl Switch {
     /// How many connections there are.
     pub(super) fn len(&self) -> usize {
         self.connections.len()
+    }
+
+    /// The connections to a port of the guest: the number by which the guest knows each, and its client's process.
+    pub(super) fn clients(&self, port: u32) -> Vec<Client> {
+        let all = self.connections.values().filter(|connection| connection.port == Port(port));
+        let client = |connection: &Connection| {
+            let process = rustix::net::sockopt::socket_peercred(&connection.stream);
+            Client { number: connection.number, process: process.ok().map(|process| process.pid) }
+        };
+        all.map(client).collect()
     }
 
     /// Takes on a client.

@@ -201,6 +201,15 @@ impl<S> Endpoint<S> {
         }
     }
 
+    /// Gives every server a turn, whether its stream has something new or not.
+    pub fn wake_all(&mut self) {
+        for i in 0..self.table.capacity() {
+            if let Some(slot) = self.table.slot(i) {
+                self.make_ready(slot);
+            }
+        }
+    }
+
     /// Looks at one packet.
     fn receive<D: Device, H: Handler<Server = S>>(
         &mut self,

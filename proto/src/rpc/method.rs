@@ -93,6 +93,8 @@ methods! {
     EXPORT_REMOVE = 0x41, "export-remove";
     /// [`ExportList`](super::ExportList)
     EXPORT_LIST = 0x42, "export-list";
+    /// [`ExportClients`](super::ExportClients)
+    EXPORT_CLIENTS = 0x43, "export-clients";
     /// [`Bench`](super::Bench)
     BENCH = 0x50, "bench";
 }

@@ -1,10 +1,10 @@
 //! A connection from its greeting to its end.
 
-use super::exports;
+use super::clients::{self, ClientId};
 use super::handshake::{Handshake, Turn};
 use super::transmission::{Step, Transmission};
 use crate::platform::Platform;
-use crate::stream::{Progress, Service, Stream};
+use crate::stream::{Peer, Progress, Service, Stream};
 use alloc::boxed::Box;
 use umbra_fs::Operation;
 
@@ -17,6 +17,9 @@ pub struct Nbd {
     phase: Phase,
     /// The window of what was served, which is being closed.
     closing: Option<Operation>,
+    peer: Option<Peer>,
+    /// How often clients had been evicted when this connection was last known not to be one of them.
+    evictions: u64,
 }
 
 /// What comes next.
@@ -34,10 +37,15 @@ enum Phase {
 }
 
 impl Nbd {
+    /// The service of a connection of this client.
+    pub fn new(peer: Peer) -> Self {
+        Nbd { peer: Some(peer), ..Nbd::default() }
+    }
+
     fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
         match &mut self.phase {
             Phase::Start => {
-                self.phase = Phase::Handshake(Box::new(Handshake::new()));
+                self.phase = Phase::Handshake(Box::new(Handshake::new(self.peer)));
                 Step::Went(0)
             }
             Phase::Handshake(handshake) => match handshake.turn(stream, machine) {
@@ -68,15 +76,30 @@ impl Nbd {
         Progress::Wait
     }
 
+    /// The client of an export that this connection is, if it has chosen one.
+    fn client(&self) -> Option<ClientId> {
+        match &self.phase {
+            Phase::Transmission(transmission) => Some(transmission.client),
+            Phase::Handshake(handshake) => handshake.client(),
+            Phase::Start | Phase::Ended => None,
+        }
+    }
+
+    /// Whether the export was taken away from this client.
+    fn is_evicted<M: Platform>(&mut self, machine: &mut M) -> bool {
+        let exports = machine.exports();
+        if core::mem::replace(&mut self.evictions, exports.evictions()) == exports.evictions() {
+            return false;
+        }
+        self.client().is_some_and(|client| !exports.has(client))
+    }
+
     /// Gives back what the connection holds of the machine.
     fn give_back<M: Platform>(&mut self, machine: &mut M) {
-        let target = match core::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Transmission(transmission) => Some(transmission.target),
-            Phase::Handshake(handshake) => handshake.target(),
-            Phase::Start | Phase::Ended => None,
-        };
-        if let Some(target) = target {
-            self.closing = exports::close(machine, target);
+        let client = self.client();
+        self.phase = Phase::Ended;
+        if let Some(client) = client {
+            self.closing = clients::close(machine, client);
         }
     }
 }
@@ -88,6 +111,11 @@ impl<M: Platform> Service<M> for Nbd {
             return self.close_some(machine);
         }
         if self.closing.is_some() {
+            return self.close_some(machine);
+        }
+        if self.is_evicted(machine) {
+            self.give_back(machine);
+            stream.close();
             return self.close_some(machine);
         }
         let mut spent = 0;

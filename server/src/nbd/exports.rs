@@ -1,42 +1,21 @@
-//! Which exports there are, and who uses them.
+//! Which exports there are.
 //!
 //! A client names an export in one of three ways, looked at in this order: the name of one that was
 //! added; `nvdimm:N`, the region N of the machine's list, if it holds no volume; the path of a file.
 //! The empty name is the only export that was added, if there is just one.
 
+use super::clients;
 use super::table::{self, Added};
-use super::target::Target;
 use crate::platform::Platform;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use umbra_fs::{Begun, Error, Ino, Kind, Operation};
+use umbra_fs::{Error, Ino, Kind};
 use umbra_proto::rpc;
 
 /// What is before the number in the name of a region.
 const REGION: &[u8] = b"nvdimm:";
-
-/// The exports that clients use, of all connections.
-#[derive(Default)]
-pub struct Exports {
-    used: Vec<Used>,
-}
-
-impl Exports {
-    /// How many there are.
-    pub fn in_use(&self) -> usize {
-        self.used.len()
-    }
-}
-
-/// An export in use. All connections to it share its window.
-struct Used {
-    name: Vec<u8>,
-    by_path: bool,
-    target: Target,
-    clients: u32,
-}
 
 /// An export that was found.
 #[derive(Clone, Debug)]
@@ -47,12 +26,23 @@ pub struct Found {
     pub size: u64,
     /// Clients may not write.
     pub read_only: bool,
-    source: Source,
+    /// What it leads to.
+    pub source: Source,
 }
 
+/// What an export leads to.
 #[derive(Clone, Debug)]
-enum Source {
-    File { ino: Ino, path: Vec<u8>, by_path: bool },
+pub enum Source {
+    /// A file.
+    File {
+        /// Its inode.
+        ino: Ino,
+        /// The path that led there.
+        path: Vec<u8>,
+        /// The client gave the path, not the name of an export that was added.
+        by_path: bool,
+    },
+    /// An NVDIMM region, by its number.
     Region(usize),
 }
 
@@ -99,7 +89,13 @@ pub fn find<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExport
     }
 }
 
-fn file_of<M: Platform>(machine: &mut M, added: &Added) -> Result<Found, NoExport> {
+/// The inode that a path leads to.
+pub fn find_path<M: Platform>(machine: &mut M, path: &[u8]) -> umbra_fs::Result<Ino> {
+    machine.volume(|v| v.resolve(path))
+}
+
+/// What an export that was added leads to.
+pub fn file_of<M: Platform>(machine: &mut M, added: &Added) -> Result<Found, NoExport> {
     let Added { name, path, read_only, size } = added;
     path_of(machine, name.as_bytes(), path.clone(), *size, *read_only, false)
 }
@@ -112,7 +108,7 @@ fn path_of<M: Platform>(
     read_only: bool,
     by_path: bool,
 ) -> Result<Found, NoExport> {
-    let found = machine.volume(|v| v.resolve(&path).and_then(|ino| v.attributes(ino)));
+    let found = find_path(machine, &path).and_then(|ino| machine.volume(|v| v.attributes(ino)));
     let found = match found {
         Ok(found) if found.kind == Kind::File => found,
         Ok(_) => return Err(NoExport::Unusable(format!("{} is not a file", shown(&path)))),
@@ -155,7 +151,8 @@ fn region_of<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExpor
     };
     match machine.device(index).map(|device| umbra_fs::Pmem::len(device)) {
         Some(size) => {
-            Ok(Found { name: name.to_vec(), size, read_only: false, source: Source::Region(index) })
+            let name = format!("nvdimm:{index}").into_bytes();
+            Ok(Found { name, size, read_only: false, source: Source::Region(index) })
         }
         None => Err(NoExport::Unusable(format!("cannot serve {}: {why}", shown(name)))),
     }
@@ -171,79 +168,18 @@ impl Found {
         }
     }
 
-    /// Uses the export for another connection: opens its window, unless it is open already.
-    pub fn open<M: Platform>(&self, machine: &mut M) -> Result<Target, Error> {
-        let this = |target: &Target| match (target, &self.source) {
-            (Target::File { ino, .. }, Source::File { ino: mine, .. }) => ino == mine,
-            (Target::Region(index), Source::Region(mine)) => index == mine,
-            _ => false,
-        };
-        let used = &mut machine.exports().used;
-        if let Some(used) = used.iter_mut().find(|used| used.name == self.name && this(&used.target)) {
-            used.clients += 1;
-            return Ok(used.target);
-        }
-        let (target, by_path) = match self.source {
-            Source::File { ino, by_path, .. } => {
-                (Target::File { ino, window: machine.volume(|v| v.open_window(ino))? }, by_path)
-            }
-            Source::Region(index) => (Target::Region(index), false),
-        };
-        machine.exports().used.push(Used { name: self.name.clone(), by_path, target, clients: 1 });
-        Ok(target)
+    /// The client gave the path of a file, not the name of an export that was added.
+    pub fn by_path(&self) -> bool {
+        matches!(self.source, Source::File { by_path: true, .. })
     }
-}
 
-/// A connection no longer uses a target. For the last one, returns what goes on closing its window: what was
-/// stored through that is durable then.
-pub fn close<M: Platform>(machine: &mut M, target: Target) -> Option<Operation> {
-    let used = &mut machine.exports().used;
-    let at = used.iter().position(|used| used.target == target)?;
-    used[at].clients -= 1;
-    if used[at].clients > 0 {
-        return None;
-    }
-    used.swap_remove(at);
-    match target {
-        // Nobody is left to be told of an error.
-        Target::File { window, .. } => match machine.volume(|v| v.begin_close(window)) {
-            Ok(Begun::GoesOn(operation)) => Some(operation),
-            Ok(Begun::Over(_)) | Err(_) => None,
-        },
-        Target::Region(_) => None,
-    }
-}
-
-/// Who uses a file: a text, if anybody does.
-pub fn users<M: Platform>(machine: &mut M, file: Ino) -> Option<String> {
-    let mut text: Option<String> = None;
-    for used in &machine.exports().used {
-        if matches!(used.target, Target::File { ino, .. } if ino == file) {
-            let who = format!(
-                "{} NBD client{} of the export {}",
-                used.clients,
-                plural(used.clients),
-                shown(&used.name)
-            );
-            match &mut text {
-                None => text = Some(format!("it is in use by {who}")),
-                Some(text) => {
-                    text.push_str(" and ");
-                    text.push_str(&who);
-                }
-            }
+    /// The inode of its file.
+    pub fn ino(&self) -> Option<Ino> {
+        match self.source {
+            Source::File { ino, .. } => Some(ino),
+            Source::Region(_) => None,
         }
     }
-    text
-}
-
-fn plural(n: u32) -> &'static str {
-    if n == 1 { "" } else { "s" }
-}
-
-/// How many clients use the export of a name.
-pub fn clients<M: Platform>(machine: &mut M, name: &[u8]) -> u32 {
-    machine.exports().used.iter().filter(|used| used.name == name).map(|used| used.clients).sum()
 }
 
 /// Names and descriptions of what a client is offered: exports that were added, and regions.
@@ -262,49 +198,54 @@ fn regions<M: Platform>(machine: &mut M) -> Vec<Found> {
     names.filter_map(|name| region_of(machine, name.as_bytes()).ok()).collect()
 }
 
-/// Everything that `export-list` lists.
+/// Everything that `export-list` lists: exports that were added, other files that clients use, regions.
 pub fn list<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<rpc::Export>> {
-    let mut all = Vec::new();
+    let (mut all, mut known) = (Vec::new(), Vec::new());
     for added in table::read(machine)? {
         let found = file_of(machine, &added);
         all.push(rpc::Export {
-            clients: clients(machine, added.name.as_bytes()),
-            size: found.as_ref().ok().map(|found| found.size),
-            problem: found.err().map(|why| format!("{why}")),
-            fixed_size: added.size.is_some(),
-            name: added.name,
             path: Some(added.path),
             read_only: added.read_only,
-            by_path: false,
+            fixed_size: added.size.is_some(),
+            ..listed(machine, added.name, &found)
+        });
+        known.extend(found);
+    }
+    for other in clients::others(machine, &known) {
+        let leads_here = find_path(machine, &other.path) == Ok(other.ino);
+        let size = machine.volume(|v| v.attributes(other.ino)).map(|found| found.size);
+        all.push(rpc::Export {
+            name: clients::listed_name(&other.name),
+            path: Some(other.path),
+            read_only: false,
+            size: size.ok(),
+            fixed_size: false,
+            clients: other.clients,
+            by_path: other.by_path,
+            problem: size.err().map(|why| format!("{why}")),
+            moved: !(other.by_path && leads_here),
+            ino: Some(other.ino.0),
         });
     }
-    let by_path: Vec<Vec<u8>> =
-        machine.exports().used.iter().filter(|used| used.by_path).map(|used| used.name.clone()).collect();
-    for name in by_path {
-        let found = path_of(machine, &name, name.clone(), None, false, true);
-        all.push(listed(machine, &name, found, Some(name.clone())));
-    }
     for found in regions(machine) {
-        let name = found.name.clone();
-        all.push(listed(machine, &name, Ok(found), None));
+        let name = clients::listed_name(&found.name);
+        all.push(listed(machine, name, &Ok(found)));
     }
     Ok(all)
 }
 
-fn listed<M: Platform>(
-    machine: &mut M,
-    name: &[u8],
-    found: Result<Found, NoExport>,
-    path: Option<Vec<u8>>,
-) -> rpc::Export {
+fn listed<M: Platform>(machine: &mut M, name: String, found: &Result<Found, NoExport>) -> rpc::Export {
+    let there = found.as_ref().ok();
     rpc::Export {
-        name: String::from_utf8_lossy(name).into_owned(),
-        by_path: path.is_some(),
-        path,
+        name,
+        path: None,
         read_only: false,
-        size: found.as_ref().ok().map(|found| found.size),
+        size: there.map(|found| found.size),
         fixed_size: false,
-        clients: clients(machine, name),
-        problem: found.err().map(|why| format!("{why}")),
+        clients: there.map_or(0, |found| clients::count(machine, found)),
+        by_path: false,
+        problem: found.as_ref().err().map(|why| format!("{why}")),
+        moved: false,
+        ino: there.and_then(|found| found.ino()).map(|ino| ino.0),
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! An option is taken in whole, answered, and only when its answer is sent is the next one looked at.
 
+use super::clients::{self, ClientId};
 use super::exports::{self, Found, NoExport};
 use super::status::{Context, Contexts};
 use super::target::Target;
 use super::transmission::Transmission;
 use super::{MAX_PAYLOAD, NBD_PORT};
 use crate::platform::Platform;
-use crate::stream::{Stream, send, take};
+use crate::stream::{Peer, Stream, send, take};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -38,6 +39,7 @@ pub struct Handshake {
     extended: bool,
     /// The contexts that were selected, and for which export.
     selected: Option<(Vec<u8>, Contexts)>,
+    peer: Option<Peer>,
 }
 
 /// What comes next.
@@ -70,7 +72,7 @@ pub enum Turn {
 
 impl Handshake {
     /// Greets.
-    pub fn new() -> Self {
+    pub fn new(peer: Option<Peer>) -> Self {
         let flags = handshake_flags::FIXED_NEWSTYLE | handshake_flags::NO_ZEROES;
         Handshake {
             out: Greeting { flags }.encode().to_vec(),
@@ -81,13 +83,14 @@ impl Handshake {
             structured: false,
             extended: false,
             selected: None,
+            peer,
         }
     }
 
-    /// What the client has chosen, if it has.
-    pub fn target(&self) -> Option<Target> {
+    /// The client of an export that this connection is, if it has chosen one.
+    pub fn client(&self) -> Option<ClientId> {
         match &self.state {
-            State::Chosen(Some(transmission)) => Some(transmission.target),
+            State::Chosen(Some(transmission)) => Some(transmission.client),
             _ => None,
         }
     }
@@ -276,9 +279,10 @@ impl Handshake {
         let request = InfoRequest::decode(data).map_err(malformed)?;
         let found = exports::find(machine, request.name).map_err(unknown)?;
         let contexts = self.contexts_for(request.name);
-        let target = match option {
+        let used = match option {
             OptionCode::GO => {
-                Some(found.open(machine).map_err(|e| (ReplyCode::ERR_UNKNOWN, format!("{e}")))?)
+                let used = clients::open(machine, &found, self.peer);
+                Some(used.map_err(|e| (ReplyCode::ERR_UNKNOWN, format!("{e}")))?)
             }
             _ => None,
         };
@@ -296,14 +300,14 @@ impl Handshake {
             self.reply(option, ReplyCode::INFO, &[&sizes]);
         }
         self.reply(option, ReplyCode::ACK, &[]);
-        if let Some(target) = target {
-            self.choose(&found, target, contexts);
+        if let Some(used) = used {
+            self.choose(&found, used, contexts);
         }
         Ok(())
     }
 
-    fn choose(&mut self, found: &Found, target: Target, contexts: Contexts) {
-        let transmission = Transmission::new(found, target, self.style(), contexts);
+    fn choose(&mut self, found: &Found, used: (Target, ClientId), contexts: Contexts) {
+        let transmission = Transmission::new(found, used, self.style(), contexts);
         self.state = State::Chosen(Some(Box::new(transmission)));
     }
 
@@ -315,12 +319,12 @@ impl Handshake {
         }
         let contexts = self.contexts_for(name);
         let Ok(found) = exports::find(machine, name) else { return };
-        let Ok(target) = found.open(machine) else { return };
+        let Ok(used) = clients::open(machine, &found, self.peer) else { return };
         self.out.extend_from_slice(&export_name_reply(found.size, self.flags(&found, contexts)));
         if !self.no_zeroes {
             self.out.extend_from_slice(&[0; EXPORT_NAME_ZEROES]);
         }
-        self.choose(&found, target, contexts);
+        self.choose(&found, used, contexts);
     }
 
     fn contexts<M: Platform>(

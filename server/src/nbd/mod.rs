@@ -28,7 +28,8 @@
 //! |---|---|
 //! | `connection.rs` | a connection from its greeting to its end |
 //! | `handshake.rs` | options |
-//! | `exports.rs` | which exports there are, and who uses them |
+//! | `exports.rs` | which exports there are |
+//! | `clients.rs` | who uses them |
 //! | `table.rs` | the exports that were added, kept in the volume |
 //! | `target.rs` | what is served: a file through its window, or a region of an NVDIMM |
 //! | `transmission.rs` | the state of a connection that transmits |
@@ -42,6 +43,7 @@
 //! What it leaves out: TLS, which ends in front of this server if it is wanted, and resizing. What is
 //! supported to the letter is in `docs/protocols.md`.
 
+pub(crate) mod clients;
 mod connection;
 pub(crate) mod exports;
 mod failure;
@@ -56,8 +58,8 @@ mod target;
 mod transmission;
 mod write;
 
+pub use clients::Exports;
 pub use connection::Nbd;
-pub use exports::Exports;
 
 /// The vsock port of this protocol.
 pub const NBD_PORT: u32 = umbra_proto::nbd::PORT;

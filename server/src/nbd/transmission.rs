@@ -1,5 +1,6 @@
 //! The state of a connection that transmits.
 
+use super::clients::ClientId;
 use super::exports::Found;
 use super::out::Out;
 use super::queue::{Pending, Queue};
@@ -17,6 +18,8 @@ use umbra_proto::nbd::{EXTENDED_REQUEST_LEN, Style};
 pub struct Transmission {
     /// What is served.
     pub target: Target,
+    /// This client, as the list of those who use exports has it.
+    pub client: ClientId,
     /// Its size in bytes, for this connection.
     pub size: u64,
     /// Changes fail.
@@ -59,9 +62,15 @@ pub enum Step {
 
 impl Transmission {
     /// Starts to transmit.
-    pub fn new(found: &Found, target: Target, style: Style, contexts: Contexts) -> Self {
+    pub fn new(
+        found: &Found,
+        (target, client): (Target, ClientId),
+        style: Style,
+        contexts: Contexts,
+    ) -> Self {
         Transmission {
             target,
+            client,
             size: found.size,
             read_only: found.read_only,
             style,

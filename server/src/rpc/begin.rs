@@ -141,13 +141,18 @@ pub(super) fn begin<M: Platform>(
             s.reply(0, &rpc::Done {});
         }
         Method::EXPORT_REMOVE => {
-            exports::remove(machine, rpc::decode(body)?)?;
-            s.reply(0, &rpc::Done {});
+            let removed = exports::remove(machine, rpc::decode(body)?)?;
+            s.reply(0, &removed);
         }
         Method::EXPORT_LIST => {
             let rpc::ExportList {} = rpc::decode(body)?;
             let all = crate::nbd::exports::list(machine).during(format_args!("list the exports"))?;
             return Ok(Some(Work::Listing(Listing::exports(all))));
+        }
+        Method::EXPORT_CLIENTS => {
+            let rpc::ExportClients {} = rpc::decode(body)?;
+            let all = crate::nbd::clients::list(machine);
+            return Ok(Some(Work::Listing(Listing::export_clients(all))));
         }
         Method(other) => {
             return Err(Failure::new(

@@ -2,21 +2,15 @@
 
 use super::failure::{During, Failure, Shown};
 use super::names::checked_path;
-use crate::nbd::{exports, table};
+use crate::nbd::{clients, exports, table};
 use crate::platform::Platform;
 use umbra_fs::{Error, Ino, Kind};
-use umbra_proto::rpc::{self, ErrorCode, MAX_EXPORT_NAME, MAX_EXPORT_PATH};
+use umbra_proto::rpc::{self, ErrorCode, MAX_EXPORT_NAME};
 
 /// Adds an export.
 pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failure> {
     checked_path(r.path)?;
     let what = format_args!("export {} as {}", Shown(r.path), Shown(r.name.as_bytes()));
-    if r.path.len() > MAX_EXPORT_PATH {
-        return Err(Failure::new(
-            ErrorCode::TOO_LONG,
-            format_args!("cannot {what}: the path has more than {MAX_EXPORT_PATH} bytes"),
-        ));
-    }
     if r.name.is_empty() || r.name.len() > MAX_EXPORT_NAME || r.name.contains(char::is_control) {
         return Err(Failure::new(
             ErrorCode::INVALID_NAME,
@@ -31,7 +25,9 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
             format_args!("cannot {what}: there is an export of this name"),
         ));
     }
-    check_unused(machine, r.name, what)?;
+    if let Some(at) = known {
+        check_unused(machine, &all[at], what)?;
+    }
     let now = machine.now();
     machine
         .volume(|v| {
@@ -60,27 +56,37 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
     table::write(machine, &all).during(what)
 }
 
-/// Removes an export.
-pub fn remove<M: Platform>(machine: &mut M, r: rpc::ExportRemove) -> Result<(), Failure> {
+/// Removes an export; with force, also from whoever came by this name.
+pub fn remove<M: Platform>(machine: &mut M, r: rpc::ExportRemove) -> Result<rpc::ExportRemoved, Failure> {
     let what = format_args!("remove the export {}", Shown(r.name.as_bytes()));
     let mut all = table::read(machine).during(what)?;
-    let Some(at) = all.iter().position(|e| e.name == r.name) else {
+    let at = all.iter().position(|e| e.name == r.name);
+    if let Some(at) = at {
+        if !r.force {
+            check_unused(machine, &all[at], what)?;
+        }
+        all.remove(at);
+        // First the name goes: a client that is evicted must not come back by it.
+        table::write(machine, &all).during(what)?;
+    }
+    let evicted = if r.force { clients::evict(machine, r.name.as_bytes()) } else { 0 };
+    if at.is_none() && evicted == 0 {
         return Err(Failure::new(
             ErrorCode::NOT_FOUND,
             format_args!("cannot {what}: there is none of this name"),
         ));
-    };
-    check_unused(machine, r.name, what)?;
-    all.remove(at);
-    table::write(machine, &all).during(what)
+    }
+    Ok(rpc::ExportRemoved { evicted })
 }
 
+/// Refuses to take an export away from clients that use what it leads to.
 fn check_unused<M: Platform>(
     machine: &mut M,
-    name: &str,
+    added: &table::Added,
     what: core::fmt::Arguments<'_>,
 ) -> Result<(), Failure> {
-    match exports::clients(machine, name.as_bytes()) {
+    let used = exports::file_of(machine, added).map_or(0, |found| clients::count(machine, &found));
+    match used {
         0 => Ok(()),
         n => Err(Failure::new(ErrorCode::BUSY, format_args!("cannot {what}: clients use it: {n}"))),
     }
@@ -104,7 +110,7 @@ pub fn check_file_unused<M: Platform>(
     ino: Ino,
     what: core::fmt::Arguments<'_>,
 ) -> Result<(), Failure> {
-    match exports::users(machine, ino) {
+    match clients::users(machine, ino) {
         None => Ok(()),
         Some(who) => Err(Failure::new(ErrorCode::BUSY, format_args!("cannot {what}: {who}"))),
     }

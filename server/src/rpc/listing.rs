@@ -7,8 +7,9 @@ use crate::platform::{Platform, reclaim_step};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+use minicbor::Encode;
 use umbra_fs::{BLOCK_SIZE, CheckReport, Error, FileBlock, Ino};
-use umbra_proto::rpc::{self, ItemsWriter, MORE};
+use umbra_proto::rpc::{self, ErrorCode, ItemsWriter, MORE};
 
 /// What a step costs: about that of moving this many bytes.
 const STEP_COST: usize = 32 << 10;
@@ -55,6 +56,13 @@ pub enum Listing {
         /// The next one.
         next: usize,
     },
+    /// Clients of exports.
+    ExportClients {
+        /// All of them.
+        all: Vec<rpc::ExportClient>,
+        /// The next one.
+        next: usize,
+    },
     /// Samples of a benchmark.
     Samples {
         /// What it measured.
@@ -94,6 +102,11 @@ impl Listing {
     /// Lists exports.
     pub fn exports(all: Vec<rpc::Export>) -> Self {
         Listing::Exports { all, next: 0 }
+    }
+
+    /// Lists clients of exports.
+    pub fn export_clients(all: Vec<rpc::ExportClient>) -> Self {
+        Listing::ExportClients { all, next: 0 }
     }
 
     /// Lists what a benchmark measured.
@@ -160,14 +173,8 @@ impl Listing {
                 }
                 *next == all.len()
             }
-            Listing::Samples { all, next } => {
-                while let Some(sample) = all.get(*next)
-                    && frame.push(sample)
-                {
-                    *next += 1;
-                }
-                *next == all.len()
-            }
+            Listing::ExportClients { all, next } => push_all(all, next, &mut frame),
+            Listing::Samples { all, next } => push_all(all, next, &mut frame),
             Listing::Nvdimms { next } => {
                 let all = machine.nvdimms();
                 while let Some(n) = all.get(*next) {
@@ -197,11 +204,31 @@ impl Listing {
                 return Ok(Step::Done);
             }
         };
+        // An item that is too long for an empty frame gets a larger one.
+        if !end && frame.is_empty() {
+            if s.out.enlarge() {
+                return Ok(Step::Went(STEP_COST));
+            }
+            return Err(Failure::new(
+                ErrorCode::TOO_LONG,
+                format_args!("an item of the list has no room in a body"),
+            ));
+        }
         let len = frame.finish() as u32;
         let flags = if end { 0 } else { MORE };
         s.out.start(s.request.header.response(flags, len, 0));
         Ok(if end { Step::Done } else { Step::Went(STEP_COST) })
     }
+}
+
+/// Fills a frame with items; true if these are the last.
+fn push_all<T: Encode<()>>(all: &[T], next: &mut usize, frame: &mut ItemsWriter<'_>) -> bool {
+    while let Some(item) = all.get(*next)
+        && frame.push(item)
+    {
+        *next += 1;
+    }
+    *next == all.len()
 }
 
 /// Fills a frame with entries of a directory; true if these are the last.

@@ -10,6 +10,8 @@ use umbra_proto::rpc::{HEADER_LEN, Header};
 
 /// Largest body and payload together that go through here.
 pub const ROOM: usize = 4096 + 64;
+/// The same, where an item of a list needs more.
+const LARGE_ROOM: usize = umbra_proto::rpc::MAX_BODY as usize;
 
 /// The frame; empty most of the time.
 #[derive(Default)]
@@ -32,9 +34,20 @@ impl Output {
         &mut self.bytes.get_or_insert_with(|| alloc::vec![0; HEADER_LEN + ROOM].into())[HEADER_LEN..]
     }
 
+    /// Makes the room as large as a body can be, for good; false if it is so already. Must be empty.
+    pub fn enlarge(&mut self) -> bool {
+        debug_assert!(self.is_empty());
+        let large = HEADER_LEN + LARGE_ROOM;
+        if self.bytes.as_ref().is_some_and(|bytes| bytes.len() == large) {
+            return false;
+        }
+        self.bytes = Some(alloc::vec![0; large].into());
+        true
+    }
+
     /// Starts to send a frame whose body and payload are in [`room`](Self::room).
     pub fn start(&mut self, header: Header) {
-        debug_assert!(self.is_empty() && header.length as usize <= ROOM);
+        debug_assert!(self.is_empty() && header.length as usize <= LARGE_ROOM);
         if let Some(bytes) = &mut self.bytes {
             bytes[..HEADER_LEN].copy_from_slice(&header.encode());
             (self.start, self.end) = (0, HEADER_LEN + header.length as usize);

@@ -7,7 +7,7 @@
 use super::{SoftPlatform, Wire, nbd};
 use crate::nbd::{Exports, NBD_PORT};
 use crate::platform::Counters;
-use crate::stream::{Progress, Service, Stream};
+use crate::stream::{Peer, Progress, Service, Stream};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use umbra_fs::Time;
@@ -15,6 +15,8 @@ use umbra_fs::testing::{MemPmem, SoftMachine, mount};
 use umbra_proto::nbd::{BadOption, ContextRequest, InfoRequest, InfoType, OptionCode, REQUEST_LEN, Request};
 
 const NOW: Time = Time(9_000);
+/// The client.
+const PEER: Peer = Peer { cid: 2, port: 1024 };
 /// Turns after which a connection that goes on without bytes moving is taken for endless.
 const MOST_TURNS: usize = 20_000;
 
@@ -57,7 +59,7 @@ impl Template {
         let _ = data.first_chunk::<REQUEST_LEN>().map(Request::decode);
         let Some((&[how, pieces], sent)) = data.split_first_chunk::<2>() else { return };
         let mut machine = self.machine();
-        let Some(mut service) = crate::accept::<SoftPlatform>(NBD_PORT) else { return };
+        let Some(mut service) = crate::accept::<SoftPlatform>(NBD_PORT, PEER) else { return };
         let mut wire = Wire::new(4096 + 64 * usize::from(pieces >> 4), 512 << (pieces & 7));
         let mut bytes = negotiation(how);
         bytes.extend_from_slice(sent);

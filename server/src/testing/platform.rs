@@ -54,6 +54,11 @@ impl SoftPlatform {
         table::write(self, &all).expect("the list can be written");
     }
 
+    /// The time of day, in nanoseconds.
+    pub fn machine_time(&self) -> i64 {
+        self.now().0
+    }
+
     /// Exports that clients use now.
     pub fn exports_in_use(&self) -> usize {
         self.exports.in_use()

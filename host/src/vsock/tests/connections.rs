@@ -98,6 +98,25 @@ fn what_is_sent_before_the_answer_is_kept() {
 }
 
 #[test]
+fn clients_of_a_port_are_known_by_their_number_and_process() {
+    let mut guest = Guest::new();
+    let ours = Some(rustix::process::getpid());
+    let (mut asks, theirs) = UnixStream::pair().unwrap();
+    guest.switch.accept(theirs, Target::Asked).unwrap();
+    let (plain, theirs) = UnixStream::pair().unwrap();
+    guest.switch.accept(theirs, Target::Port(PORT)).unwrap();
+    let number = guest.requested().unwrap().port.0;
+    let known = |guest: &Guest| guest.switch.clients(PORT);
+    assert_eq!(known(&guest), [Client { number, process: ours }], "the other has not said where it goes");
+    asks.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();
+    guest.run();
+    assert_eq!(known(&guest).len(), 2);
+    assert!(known(&guest).iter().all(|client| client.process == ours));
+    assert_eq!(guest.switch.clients(PORT + 1), []);
+    drop(plain);
+}
+
+#[test]
 fn clients_that_leave_before_they_are_connected_leave_nothing() {
     let mut guest = Guest::new();
     for greeting in ["", "CONN", "CONNECT nine\n", "GET / HTTP/1.1\r\nHost: umbra.example.org\r\n\r\n"] {

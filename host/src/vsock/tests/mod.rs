@@ -5,7 +5,7 @@ mod hostile;
 
 use super::GUEST_CID;
 use super::connection::{Target, WINDOW};
-use super::device::{Token, round};
+use super::device::{Client, Token, round};
 use super::ring::{Broken, Memory, Ring};
 use super::session::{RECEIVE, TRANSMIT};
 use super::switch::{Left, Switch};
