@@ -275,3 +275,50 @@ fn the_longest_path_is_exported_opened_and_listed() {
     by_path.vanish(&mut m);
     m.check();
 }
+
+/// Takes every block that can be had.
+fn fill(m: &mut SoftPlatform) {
+    while umbra_server::background(m) == Progress::Again {}
+    let volume = &mut m.machine.volume;
+    let root = volume.root();
+    let file = match volume.lookup(root, b"filler") {
+        Ok(file) => file,
+        Err(_) => volume.create(root, b"filler", 0o600, NOW).unwrap(),
+    };
+    let mut at = volume.attributes(file).unwrap().size;
+    while volume.write(file, at, &[1; 4096], NOW) == Ok(4096) {
+        at += 4096;
+    }
+    let mut number = 0;
+    while volume.create(root, format!("filler-{at}-{number}").as_bytes(), 0o600, NOW).is_ok() {
+        number += 1;
+    }
+}
+
+#[test]
+fn exports_are_removed_from_a_full_volume() {
+    // The list has a part of a block, or several blocks.
+    for count in [1, 2, 300] {
+        let mut m = SoftPlatform::new(16, 4);
+        let root = m.machine.volume.root();
+        m.machine.volume.create(root, b"disk", 0o600, NOW).unwrap();
+        let mut c = rpc(&mut m);
+        let name = |i: usize| format!("{i:0200}");
+        for i in 0..count {
+            c.ok(&mut m, &add(&name(i), b"/disk"));
+        }
+        let client = nbd::Connection::open(&mut m, name(0).as_bytes(), Style::Simple);
+        for i in (0..count).rev() {
+            if i + 5 > count || i == 0 {
+                fill(&mut m);
+                let full = c.call(&mut m, &rpc::Create { path: b"/one-more", mode: None }, &[]).error();
+                assert_eq!(full.code, ErrorCode::NO_SPACE);
+            }
+            let removed = c.ok(&mut m, &ExportRemove { name: &name(i), force: i == 0 });
+            assert_eq!(removed.evicted, u32::from(i == 0));
+        }
+        assert_eq!(list(&mut c, &mut m), []);
+        client.vanish(&mut m);
+        m.check();
+    }
+}

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use umbra_server::testing::{SoftPlatform, Wire};
-use umbra_server::{Progress, Service, Stream, accept, background};
+use umbra_server::{Peer, Progress, Service, Stream, accept, background};
 
 /// Size of the ring each way; the guest's windows are of that order.
 const RING: usize = 256 << 10;
@@ -58,10 +58,12 @@ impl SoftServer {
 
 fn serve(mut machine: SoftPlatform, incoming: Receiver<(u32, UnixStream)>) -> SoftPlatform {
     let mut connections: Vec<Connection> = Vec::new();
+    let mut number = 0;
     loop {
         let stopping = match incoming.try_recv() {
             Ok((port, socket)) => {
-                if let Some(service) = accept(port) {
+                number += 1;
+                if let Some(service) = accept(port, Peer { cid: 2, port: number }) {
                     connections.push(Connection { socket, wire: Wire::new(RING, RING), service });
                 }
                 false

@@ -163,6 +163,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         ino: Ino,
         name: &[u8],
         spot: Option<Spot>,
+        purpose: Purpose,
     ) -> Result<Room> {
         self.forget_emptied(ino);
         let (mut slots, mut known) = (NO_SLOTS, spot);
@@ -171,7 +172,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let Spot { hash, range, block } = spot;
             let path = self.bucket_path(ino, FileBlock(range.number))?;
             let Some(block) = block else {
-                self.commit_beside(other, &[Edit::content(&path, &Bucket::new().bytes)])?;
+                self.commit_beside(other, &[Edit::content(&path, &Bucket::new().bytes)], purpose)?;
                 continue;
             };
             self.read_slots(block, &mut slots)?;
@@ -180,14 +181,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Place::Compact => {
                     let new = self.rebuilt(block, range, range)?;
-                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)])?;
+                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
                 }
                 Place::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
                 Place::Full => {
                     let number = range.number + (1 << range.depth);
                     let new = self.rebuilt(block, range, Range { number, depth: range.depth + 1 })?;
                     let path = self.bucket_path(ino, FileBlock(number))?;
-                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)])?;
+                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
                 }
             }
         }

@@ -12,10 +12,11 @@ use crate::blocks::Purpose;
 use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
-use crate::format::inode;
+use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::path::{height_for, index_at, word_at};
 use crate::pmem::Pmem;
+use crate::stage::{Stage, Written};
 use crate::types::*;
 
 /// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
@@ -123,6 +124,51 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
         Ok(Some(Outcome::Done))
+    }
+
+    /// Replaces the whole content of a file, by at most 2 MiB, at once: after a crash the file has the old content or
+    /// the new. Less content than before may take blocks of the reserve, so that a full volume is no
+    /// obstacle.
+    pub fn replace_content(&mut self, ino: Ino, bytes: &[u8], now: Time) -> Result<()> {
+        let blocks = bytes.len().div_ceil(BLOCK_SIZE as usize) as u64;
+        if blocks > 512 {
+            return Err(Error::Invalid("content of more than 2 MiB is not replaced at once"));
+        }
+        let less = (bytes.len() as u64) < self.file_size(ino)?;
+        let purpose = if less { Purpose::Release } else { Purpose::Grow };
+        self.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
+        let mut stage = self.stage();
+        let (staged, path) = match self.stage_tree(&mut stage, bytes, purpose) {
+            Ok(root) => (root, self.inode_path(ino)?.0),
+            Err(error) => {
+                self.abandon(stage);
+                return Err(error);
+            }
+        };
+        let slot = slot_of(ino);
+        let size = seal_number(bytes.len() as u64, inode::SIZE, slot);
+        let words = [Self::root_word(ino, staged), (word_index(slot, inode::SIZE), size)];
+        let done = self.commit(stage, &[Edit::words(&path, &words)], purpose)?;
+        self.forget_trimmed(ino);
+        self.dax.unmap(&mut self.blocks, ino, 0, u64::MAX)?;
+        self.release(done)?;
+        self.touch(ino, &[inode::MTIME, inode::CTIME], now)
+    }
+
+    /// Stages a tree of at most one leaf with these bytes.
+    fn stage_tree(&mut self, stage: &mut Stage<Written>, bytes: &[u8], purpose: Purpose) -> Result<Root> {
+        let mut pieces = bytes.chunks(BLOCK_SIZE as usize);
+        if bytes.len() as u64 <= BLOCK_SIZE {
+            let top = pieces.next().map(|piece| self.stage_content(stage, piece, purpose)).transpose()?;
+            return Ok(Root { height: 0, top: top.map(Pointer::to) });
+        }
+        let leaf = stage.allocate(&mut self.blocks, purpose)?;
+        stage.zero(&mut self.blocks.pmem, &leaf, 0, BLOCK_SIZE);
+        for (piece, index) in pieces.zip(0..) {
+            let pointer = Pointer::to(self.stage_content(stage, piece, purpose)?);
+            stage.store_entry(&mut self.blocks.pmem, &leaf, index, pointer.encode(1, index));
+        }
+        Ok(Root { height: 1, top: Some(Pointer::to(leaf.block())) })
     }
 
     /// Before the size is raised from `size`: nothing stale may appear below the new end,

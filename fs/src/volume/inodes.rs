@@ -243,7 +243,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     Place::Exclusive(mut place) => {
                         words.iter().for_each(|&(index, value)| place.prepare_entry(stage, index, value));
                     }
-                    Place::Shared(_) => self.commit_beside(stage, &[Edit::words(&path, &words)])?,
+                    Place::Shared(_) => {
+                        self.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?
+                    }
                 }
             }
             None => {
@@ -251,7 +253,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 for (index, value) in new.words(slot_of(ino)) {
                     bytes[index as usize * 8..index as usize * 8 + 8].copy_from_slice(&value.to_le_bytes());
                 }
-                self.commit_beside(stage, &[Edit::content(&path, &bytes)])?;
+                self.commit_beside(stage, &[Edit::content(&path, &bytes)], Purpose::Grow)?;
             }
         }
         // A rebuild counts no room behind the last live inode, even if a block is there.
@@ -263,9 +265,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Commits edits while another stage is being filled.
-    pub(super) fn commit_beside(&mut self, _other: &Stage<Written>, edits: &[Edit<'_>]) -> Result<()> {
+    pub(super) fn commit_beside(
+        &mut self,
+        _other: &Stage<Written>,
+        edits: &[Edit<'_>],
+        purpose: Purpose,
+    ) -> Result<()> {
         let stage = Stage::new(alloc::vec::Vec::new());
-        self.commit_and_release(stage, edits, Purpose::Grow)
+        self.commit_and_release(stage, edits, purpose)
     }
 
     /// Undoes [`Volume::new_inode`], whose stage was given up.

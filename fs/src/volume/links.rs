@@ -11,7 +11,7 @@
 
 use super::Volume;
 use super::dir::{Found, check_name};
-use super::names::{NAME_BLOCKS, Naming};
+use super::names::{NAME_BLOCKS, Naming, REPLACE_BLOCKS};
 use crate::blocks::Purpose;
 use crate::commit::Edit;
 use crate::dax::{Mmu, Window};
@@ -111,8 +111,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let Some(Linked { kind, names, replaced }) = self.linked(ino, dir, name, existing)? else {
             return Ok(());
         };
-        let paths = if replaced.is_some() { 2 } else { 1 };
-        self.blocks.ensure(paths * NAME_BLOCKS, Purpose::Grow)?;
+        // What replaces something gives back what that had, in the end.
+        let (needed, purpose) = match replaced {
+            Some(_) => (REPLACE_BLOCKS, Purpose::Release),
+            None => (NAME_BLOCKS, Purpose::Grow),
+        };
+        self.blocks.ensure(needed, purpose)?;
         if self.dax.is_unnamed(ino) {
             // The first fence of the change makes them durable.
             let mut allowance = u64::MAX;
@@ -122,8 +126,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             None => self.commit_link(ino, kind, names, dir, name)?,
             Some(_) => {
                 let stage = self.stage();
-                let plan = self.plan_link(&stage, ino, kind, names, dir, name);
-                self.commit_naming(stage, plan, name)?;
+                let plan = self.plan_link(&stage, (ino, kind, names), (dir, name), purpose);
+                self.commit_naming(stage, plan, name, purpose)?;
             }
         }
         self.dax.set_named(ino);
@@ -165,7 +169,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut stage = self.stage();
         let raised = self.stage_names(&mut stage, ino, names);
         // Where the inode had to be copied for that, the path to the bucket may have moved.
-        let result = match raised.and_then(|()| self.make_room(&stage, dir, name, None)) {
+        let result = match raised.and_then(|()| self.make_room(&stage, dir, name, None, Purpose::Grow)) {
             Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
             Err(error) => {
                 self.abandon_stage(stage);
@@ -184,13 +188,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn plan_link(
         &mut self,
         stage: &Stage<Written>,
-        ino: Ino,
-        kind: Kind,
-        names: u32,
-        dir: Ino,
-        name: &[u8],
+        (ino, kind, names): (Ino, Kind, u32),
+        (dir, name): (Ino, &[u8]),
+        purpose: Purpose,
     ) -> Result<Naming> {
-        let room = self.make_room(stage, dir, name, None)?;
+        let room = self.make_room(stage, dir, name, None, purpose)?;
         let mut plan = self.plan_naming(room, dir, name, (ino, kind))?;
         plan.inodes.push((self.inode_path(ino)?.0, [Self::names_word(ino, names)]));
         Ok(plan)
@@ -205,7 +207,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 place.prepare_entry(stage, word.0, word.1);
                 Ok(())
             }
-            Place::Shared(_) => self.commit_beside(stage, &[Edit::words(&path, &[word])]),
+            Place::Shared(_) => self.commit_beside(stage, &[Edit::words(&path, &[word])], Purpose::Grow),
         }
     }
 
@@ -245,9 +247,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(target)
     }
 
-    /// Writes the content of a new inode, one block, into the stage.
-    pub(super) fn stage_content(&mut self, stage: &mut Stage<Written>, content: &[u8]) -> Result<Block> {
-        let fresh = stage.allocate(&mut self.blocks, Purpose::Grow)?;
+    /// Stages a new block with this content, which is at most a block.
+    pub(super) fn stage_content(
+        &mut self,
+        stage: &mut Stage<Written>,
+        content: &[u8],
+        purpose: Purpose,
+    ) -> Result<Block> {
+        let fresh = stage.allocate(&mut self.blocks, purpose)?;
         let len = content.len() as u64;
         stage.write(&mut self.blocks.pmem, &fresh, 0, content);
         stage.zero(&mut self.blocks.pmem, &fresh, len, BLOCK_SIZE - len);

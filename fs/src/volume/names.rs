@@ -18,6 +18,9 @@ use arrayvec::ArrayVec;
 /// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths, and the
 /// target of a symbolic link.
 pub(super) const NAME_BLOCKS: u64 = 25;
+/// Blocks that a change of names may need which replaces something: those of a change of names, and of a bucket that has to be
+/// rewritten before. The reserve has so many.
+pub(super) const REPLACE_BLOCKS: u64 = NAME_BLOCKS + 7;
 /// Deepest directory that is looked at when a directory is moved.
 const MAX_DEPTH: usize = 1 << 16;
 
@@ -56,7 +59,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
         let mut stage = self.stage();
-        let mut room = match self.make_room(&stage, dir, name, Some(spot)) {
+        let mut room = match self.make_room(&stage, dir, name, Some(spot), Purpose::Grow) {
             Ok(room) => room,
             Err(error) => {
                 self.abandon_stage(stage);
@@ -73,7 +76,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         // Making the inode may have moved blocks of the path: then find it again.
         if self.blocks.epoch != epoch {
-            room = match self.make_room(&stage, dir, name, None) {
+            room = match self.make_room(&stage, dir, name, None, Purpose::Grow) {
                 Ok(room) => room,
                 Err(error) => {
                     self.abandon_stage(stage);
@@ -99,7 +102,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<(Ino, Kind)> {
         let top = match content {
             [] => None,
-            content => Some(self.stage_content(stage, content)?),
+            content => Some(self.stage_content(stage, content, Purpose::Grow)?),
         };
         let mut kind = Kind::File;
         let ino = self.new_inode(stage, |ino| {
@@ -201,10 +204,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if is_dir {
             self.check_not_below(moved.ino, to_dir)?;
         }
-        self.blocks.ensure(2 * NAME_BLOCKS, Purpose::Grow)?;
+        // What replaces something gives back what that had, in the end.
+        let (needed, purpose) = match replaced {
+            Some(_) => (REPLACE_BLOCKS, Purpose::Release),
+            None => (2 * NAME_BLOCKS, Purpose::Grow),
+        };
+        self.blocks.ensure(needed, purpose)?;
         let stage = self.stage();
-        let plan = self.plan_rename(&stage, dir, name, to_dir, to_name, is_dir);
-        self.commit_naming(stage, plan, to_name)?;
+        let plan = self.plan_rename(&stage, (dir, name), (to_dir, to_name), is_dir, purpose);
+        self.commit_naming(stage, plan, to_name, purpose)?;
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
@@ -221,6 +229,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         stage: Stage<Written>,
         plan: Result<Naming>,
         name: &[u8],
+        purpose: Purpose,
     ) -> Result<()> {
         let plan = match plan {
             Ok(plan) => plan,
@@ -238,7 +247,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for (path, words) in plan.source.iter().chain(&plan.inodes) {
             edits.push(Edit::words(path, words));
         }
-        let done = self.commit(stage, &edits, Purpose::Grow)?;
+        let done = self.commit(stage, &edits, purpose)?;
         match plan.replaced {
             Replaced::Gone(ino) => self.inode_dropped(ino),
             Replaced::Orphan(ino) => self.dax.set_orphan(ino),
@@ -250,13 +259,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn plan_rename(
         &mut self,
         stage: &Stage<Written>,
-        dir: Ino,
-        name: &[u8],
-        to_dir: Ino,
-        to_name: &[u8],
+        (dir, name): (Ino, &[u8]),
+        (to_dir, to_name): (Ino, &[u8]),
         is_dir: bool,
+        purpose: Purpose,
     ) -> Result<Naming> {
-        let room = self.make_room(stage, to_dir, to_name, None)?;
+        let room = self.make_room(stage, to_dir, to_name, None, purpose)?;
         // Making room may have moved entries: find them again.
         let moved = self.find(self.dir(dir)?, name)?.ok_or(Error::NotFound)?;
         let mut plan = self.plan_naming(room, to_dir, to_name, (moved.ino, moved.kind))?;

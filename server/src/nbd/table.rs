@@ -1,8 +1,8 @@
 //! The exports that were added, kept in the volume.
 //!
 //! They are in the file [`PATH`]: one CBOR map with key 0, a list of the bodies of the `export-add`
-//! requests that made them. A change writes a new file and renames it over the old one, so it happens
-//! whole or not at all. Nothing of it is kept in memory: who copies the volume copies its exports, and
+//! requests that made them. A change replaces the whole content at once, so it happens whole or not at all; on a full
+//! volume a shorter list takes blocks of the reserve. Nothing of it is kept in memory: who copies the volume copies its exports, and
 //! who restores an old file has the old exports.
 
 use crate::platform::Platform;
@@ -14,9 +14,8 @@ use umbra_proto::rpc::{self, ExportAdd, Items};
 
 /// The folder of what the server keeps for itself.
 const FOLDER: &[u8] = b".umbra";
-/// The file, and what it is written as first.
+/// The file.
 pub const PATH: &[u8] = b"/.umbra/exports";
-const NEW: &[u8] = b"exports.new";
 const NAME: &[u8] = b"exports";
 /// Largest size of the file.
 const MAX_SIZE: u64 = 128 << 10;
@@ -86,17 +85,10 @@ pub fn write<M: Platform>(machine: &mut M, table: &[Added]) -> umbra_fs::Result<
             Err(Error::NotFound) => v.mkdir(root, FOLDER, 0o755, now)?,
             found => found?,
         };
-        match v.unlink(folder, NEW, now) {
-            Ok(()) | Err(Error::NotFound) => {}
-            Err(e) => return Err(e),
-        }
-        let file = v.create(folder, NEW, 0o644, now)?;
-        let written = v.write(file, 0, &bytes, now)?;
-        if written < bytes.len() {
-            v.unlink(folder, NEW, now)?;
-            return Err(Error::NoSpace);
-        }
-        v.sync(file)?;
-        v.rename(folder, NEW, folder, NAME, now)
+        let file = match v.lookup(folder, NAME) {
+            Err(Error::NotFound) => v.create(folder, NAME, 0o644, now)?,
+            found => found?,
+        };
+        v.replace_content(file, &bytes, now)
     })
 }

@@ -105,7 +105,7 @@ fn clients_of_a_port_are_known_by_their_number_and_process() {
     guest.switch.accept(theirs, Target::Asked).unwrap();
     let (plain, theirs) = UnixStream::pair().unwrap();
     guest.switch.accept(theirs, Target::Port(PORT)).unwrap();
-    let number = guest.requested().unwrap().port.0;
+    let number = guest.requested().unwrap().number;
     let known = |guest: &Guest| guest.switch.clients(PORT);
     assert_eq!(known(&guest), [Client { number, process: ours }], "the other has not said where it goes");
     asks.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();
