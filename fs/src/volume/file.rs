@@ -8,7 +8,7 @@ use super::Volume;
 use super::operation::{Begun, Held, Outcome, Work};
 use super::settle::Settle;
 use super::write::Source;
-use crate::blocks::Purpose;
+use crate::blocks::{Content, Purpose};
 use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
@@ -141,7 +141,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (staged, path) = match self.stage_tree(&mut stage, bytes, purpose) {
             Ok(root) => (root, self.inode_path(ino)?.0),
             Err(error) => {
-                self.abandon(stage);
+                self.abandon_stage(stage);
                 return Err(error);
             }
         };
@@ -273,7 +273,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The first run at or behind a file block: data, hole or unwritten. `None` beyond
-    /// the end of the file. A run may be cut short: it ends at latest with its leaf.
+    /// the end of the file. A run may be cut short: data ends at latest with its leaf, a hole with the node that
+    /// would lead to what is missing. So a file is looked through in as many calls as it has nodes, twice at most.
     pub fn extent(&self, ino: Ino, from: FileBlock) -> Result<Option<Extent>> {
         let end = self.readable_size(ino)?.div_ceil(BLOCK_SIZE);
         if from.0 >= end {
@@ -290,7 +291,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if let Some(missing) = path.iter().position(|step| step.block().is_none()) {
             let level = path.len() - missing;
             let span = 512u64.pow(level as u32);
-            return hole(span - from.0 % span);
+            let mut blocks = span - from.0 % span;
+            // What the node above has no entries for either.
+            if let Some(above) = path[..missing].last()
+                && let (Content::Node(_), Some(node)) = (above.content, above.block())
+            {
+                let mut index = above.index + 1;
+                // What cannot be read is for the call that begins there.
+                while index < 512 && self.follow(node, above.content, index) == Ok(None) {
+                    blocks += span;
+                    index += 1;
+                }
+            }
+            return hole(blocks);
         }
         let exclusive = self.exclusive_steps(&path)? == path.len();
         // Nothing is missing: without a leaf the inode refers to the only block.

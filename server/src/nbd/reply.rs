@@ -8,7 +8,7 @@
 
 use super::failure::Failure;
 use super::queue::{Pending, QUANTUM, Range, Work};
-use super::status::{self, Question};
+use super::status::{Answer, Question};
 use super::transmission::{PARKED, Step, Transmission};
 use crate::platform::Platform;
 use crate::stream::Stream;
@@ -21,6 +21,8 @@ const PIECE: u64 = 64 << 10;
 const SMALL: usize = 1 << 10;
 /// What a step of a long request costs, in bytes.
 const STEP_COST: usize = 32 << 10;
+/// What a step of a block status costs: it may look at the entries of some leaves.
+const STATUS_COST: usize = 64 << 10;
 /// How often a read that cannot give way later does so before it begins.
 const MOST_WAITS: u8 = 32;
 /// Bytes of the offset before the data in a chunk.
@@ -49,6 +51,9 @@ impl Transmission {
         if self.streaming.is_some() {
             return self.stream_on(stream, machine);
         }
+        if self.asked.is_some() {
+            return self.status_on(stream, machine);
+        }
         let Some(pending) = self.queue.pop() else { return Step::Wait };
         match pending.work {
             Work::Done => self.succeed(&pending, stream),
@@ -60,16 +65,29 @@ impl Transmission {
             }
             Work::Sync => self.sync_on(pending, stream, machine),
             Work::Status { at, len, one, contexts } => {
-                let question = Question { at, end: at + len, one, contexts };
-                let ids = (pending.cookie, pending.offset);
-                match status::answer(self.target, machine, &question, self.style, ids, self.out.room()) {
-                    Ok(n) => self.out.start(n),
-                    Err(why) => return self.fail(&pending, why, Some(at), stream),
-                }
-                self.out.flush(stream);
-                Step::Went(STEP_COST)
+                self.asked = Some(Answer::new(pending, Question { at, end: at + len, one, contexts }));
+                Step::Went(SMALL)
             }
         }
+    }
+
+    /// One step of an answer to a block status.
+    fn status_on<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
+        let Some(answer) = &mut self.asked else { return Step::Wait };
+        match answer.step(self.target, machine, self.style, self.out.room()) {
+            Ok(None) => return Step::Went(STATUS_COST),
+            Ok(Some(len)) => {
+                self.asked = None;
+                self.out.start(len);
+                self.out.flush(stream);
+            }
+            Err(why) => {
+                let pending = answer.pending;
+                self.asked = None;
+                return self.fail(&pending, why, Some(pending.offset), stream);
+            }
+        }
+        Step::Went(STATUS_COST)
     }
 
     fn succeed(&mut self, pending: &Pending, stream: &mut dyn Stream) -> Step {

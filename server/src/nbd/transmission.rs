@@ -6,7 +6,7 @@ use super::out::Out;
 use super::queue::{Pending, Queue};
 use super::read::Input;
 use super::reply::Streaming;
-use super::status::Contexts;
+use super::status::{Answer, Contexts};
 use super::target::Target;
 use crate::platform::Platform;
 use crate::stream::Stream;
@@ -41,6 +41,8 @@ pub struct Transmission {
     pub(super) syncing: Option<Operation>,
     /// A chunk whose header was sent, and not all of its data.
     pub(super) streaming: Option<Streaming>,
+    /// An answer that is being put together in the room of [`Self::out`].
+    pub(super) asked: Option<Answer>,
     /// Where a block is put together that came in pieces.
     pub(super) block: Box<[u8; BLOCK_SIZE as usize]>,
 }
@@ -82,6 +84,7 @@ impl Transmission {
             out: Out::new(),
             syncing: None,
             streaming: None,
+            asked: None,
             block: Box::new([0; BLOCK_SIZE as usize]),
         }
     }
@@ -103,6 +106,7 @@ impl Transmission {
             && self.queue.is_empty()
             && self.out.is_empty()
             && self.streaming.is_none()
+            && self.asked.is_none()
     }
 
     /// A request was taken in.
