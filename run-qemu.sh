@@ -15,8 +15,10 @@ Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; s
 OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
 Ctrl-C shuts the guest down cleanly.
 
-Set-up installs Debian packages (as root or with sudo); a qemu-utils that is too new for apt's QEMU is
-replaced by one that is not. It changes nothing else. Where it may not install, it says what is missing and
+Set-up installs Debian packages (as root or with sudo). Where a qemu-utils that is installed is too new for
+apt's QEMU, QEMU comes from Debian's backports, as that qemu-utils did; only if it cannot be had there,
+qemu-utils is replaced by apt's. The tests run under a second QEMU too, which is put into target/other-qemu.
+Nothing else changes, apt's configuration neither. Where set-up may not install, it says what is missing and
 exits with status 1.
 END
 }
@@ -27,6 +29,9 @@ readonly target=x86_64-unknown-none
 
 have() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '%s\n' "$*" >&2; }
+
+# shellcheck source=.ci/qemu.sh
+source .ci/qemu.sh
 
 # The minor version of a rustc 1.x that runs; 0 if there is none.
 rust_minor() {
@@ -51,8 +56,11 @@ builds_bare() {
 }
 
 packages=()
+# What for: `up` or `test`.
+wanted=
 find_missing_packages() {
     packages=()
+    wanted=$1
     have qemu-system-x86_64 || packages+=(qemu-system-x86)
     have cc || packages+=(gcc libc6-dev)
     if ! builds_bare rustc cargo && ! builds_bare /usr/bin/rustc /usr/bin/cargo; then
@@ -78,7 +86,7 @@ find_missing_packages() {
     fi
 }
 
-# What else has to be installed, and in which version, for apt to install the packages.
+# What else would have to be installed, and in which version, for apt to install the packages.
 aligned=()
 
 refuse() {
@@ -87,14 +95,16 @@ refuse() {
     say "run-qemu.sh: $1."
     say "Missing here, by the names of Debian's packages: ${packages[*]}"
     say "On Debian 12, as root:  ${command[*]} ${packages[*]}${aligned[*]:+ ${aligned[*]}}"
+    ((${#aligned[@]} == 0)) ||
+        say "To keep the qemu-utils that is installed, take qemu-system-x86 from where that came from (backports) first."
     if [[ " ${packages[*]} " == *" rustc-web "* ]]; then
         say "Elsewhere, instead of the Rust packages: rustup with Rust 1.$oldest_rust or later, and rustup target add $target"
     fi
     exit 1
 }
 
-# A qemu-utils that is much newer than the emulator that apt has (from backports whose source is gone, say) excludes it: then
-# it is installed in the emulator's version, too.
+# Finds out whether a qemu-utils that is much newer than the emulator that apt has (from backports whose source is gone, say)
+# excludes it: `aligned` is then the qemu-utils that does not.
 align_qemu() {
     aligned=()
     if apt-get -s install --no-remove --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then return; fi
@@ -106,6 +116,22 @@ align_qemu() {
     if dpkg --compare-versions "${utils#* }" gt "$emulator"; then
         aligned=("qemu-utils=$emulator")
     fi
+}
+
+# Installs an emulator from backports, which a qemu-utils from there does not exclude.
+install_newer_qemu() { # the command apt-get
+    local folder status=0
+    folder=$(mktemp -d)
+    if know_backports "$folder"; then
+        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU; taking QEMU from $backports"
+        "$@" "${from_backports[@]}" install --no-remove --no-install-recommends qemu-system-x86 </dev/null >&2 || status=$?
+    else
+        say "run-qemu.sh: $why_not"
+        status=1
+    fi
+    # The lists in it may be root's.
+    "${as_root[@]}" rm -rf "$folder"
+    return "$status"
 }
 
 install_packages() {
@@ -125,8 +151,13 @@ install_packages() {
     "${apt[@]}" update </dev/null >&2 || say "run-qemu.sh: apt-get update failed; going on with the lists that are there"
     align_qemu
     local options=(--no-install-recommends)
-    if ((${#aligned[@]})); then
-        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU; it is replaced: ${aligned[*]}"
+    if ((${#aligned[@]})) && install_newer_qemu "${apt[@]}"; then
+        aligned=()
+        hash -r
+        find_missing_packages "$wanted"
+    elif ((${#aligned[@]})); then
+        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU, and there is no newer one;" \
+            "qemu-utils is replaced: ${aligned[*]}"
         options+=(--allow-downgrades)
     fi
     # --no-remove: whatever else of the machine is in the way stays, and is named.
@@ -153,6 +184,7 @@ set_up() {
         ((${#packages[@]} == 0)) || refuse "what apt-get installed is not enough (for Rust, are bookworm-security's packages in apt's sources?)"
     fi
     choose_cargo
+    [[ $1 != test ]] || set_up_other_qemu
 }
 
 main() {
@@ -166,6 +198,7 @@ main() {
     test)
         shift
         set_up test
+        trap say_tested_qemus EXIT
         "${cargo[@]}" test --package umbra-boot --package umbra-kernel --lib
         "${cargo[@]}" test "$@"
         ;;

@@ -3,7 +3,7 @@
 #
 # Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of this checkout, changes
 # and all, into a new chroot and there runs ./run-qemu.sh until it serves, as a user with sudo; Ctrl-C; and
-# ./run-qemu.sh test, as root. A qemu-utils that is in the way is there, too. The chroot gets this machine's apt sources,
+# ./run-qemu.sh test, as root. A qemu-utils of Debian's backports is in the way of Debian's QEMU, too. The chroot gets this machine's apt sources,
 # keys and proxies, its own certificate authorities and its cargo registry settings.
 #
 # --keep leaves the chroot behind, for a look.
@@ -110,17 +110,17 @@ said=$(as nobody ./run-qemu.sh 2>&1) &&
     die "run-qemu.sh succeeded as nobody, with nothing installed"
 [[ $said == *"apt-get install"*qemu-system-x86* ]] || die "that is not what is missing: $said"
 
-step "a qemu-utils that excludes Debian's QEMU, as backports leave it behind"
-mkdir -p "$root/tmp/qemu-utils/DEBIAN"
-cat >"$root/tmp/qemu-utils/DEBIAN/control" <<'END'
-Package: qemu-utils
-Version: 1:99
-Architecture: all
-Maintainer: Nobody <nobody@localhost>
-Breaks: qemu-system-common (<< 1:99)
-Description: stands in the way
-END
-chroot "$root" sh -c 'dpkg-deb --build /tmp/qemu-utils /tmp/qemu-utils.deb && dpkg --install /tmp/qemu-utils.deb' >/dev/null
+step "a qemu-utils that excludes Debian's QEMU, of backports whose source is gone again"
+utils() { chroot "$root" dpkg-query -W -f '${Version}' qemu-utils; }
+sources=$root/etc/apt/sources.list.d/backports.list
+echo "deb $mirror bookworm-backports main" >"$sources"
+chroot "$root" sh -c 'apt-get -q update &&
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends -t bookworm-backports qemu-utils' \
+    >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; die "qemu-utils of backports cannot be installed"; }
+rm -f "$root.log" "$sources"
+utils_before=$(utils)
+configuration() { (cd "$root/etc/apt" && find . -type f -exec sha256sum {} + | sort); }
+configuration_before=$(configuration)
 
 step "./run-qemu.sh, with sudo"
 console=$root/root/console.log
@@ -138,6 +138,8 @@ as newcomer 'target/release/umbra df'
 kill -INT "$(pgrep -of 'umbra up')"
 wait "$chroot_pid" || { tail -n 20 "$console" >&2; die "run-qemu.sh ended with status $? after Ctrl-C"; }
 ! pgrep -l 'qemu-system' >&2 || die "these outlived it"
+[[ $(utils) == "$utils_before" ]] || die "qemu-utils was $utils_before, and is $(utils)"
+[[ $(configuration) == "$configuration_before" ]] || die "the configuration of apt has changed"
 
 step "it repeats nothing"
 as newcomer './run-qemu.sh setup'
@@ -146,6 +148,8 @@ as newcomer './run-qemu.sh setup'
 ((SECONDS - before <= 3)) || die "setting up what is set up took $((SECONDS - before)) s"
 
 step "./run-qemu.sh test, as root"
-as root './run-qemu.sh test'
+as root './run-qemu.sh test' 2>&1 | tee "$root/root/test.log"
+# Under the QEMU of backports that is installed, and under Debian's.
+tail -n 1 "$root/root/test.log" | grep -q 'tested under QEMU .* under ' || die "the tests had one QEMU only"
 
 step "passed"
