@@ -1,7 +1,7 @@
 //! Mounting the volume of the NVDIMM, formatting it, and letting go of it.
 //!
-//! A blank NVDIMM is formatted; one that holds something else never, unless told so. Without a
-//! volume the kernel goes on, and the console says why there is none.
+//! A blank NVDIMM is formatted, and so is one whose formatting was interrupted. One that holds something else never is,
+//! unless told so. Without a volume the kernel goes on, and the console says why there is none.
 
 use crate::arch::{clock, cpu};
 use crate::config::Config;
@@ -55,8 +55,8 @@ fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
         return format_and_serve(nvdimm, windows);
     }
     match mount_and_serve(nvdimm, windows) {
-        Err(MountError::Blank) => {
-            log::info!("the NVDIMM is blank: formatting");
+        Err(why @ (MountError::Blank | MountError::Unfinished)) => {
+            log::info!("{}: formatting", mount_error(why));
             format_now()
         }
         result => result.map_err(mount_error),
@@ -132,6 +132,7 @@ fn mix(value: u64) -> u64 {
 fn mount_error(why: MountError) -> String {
     match why {
         MountError::Blank => "the NVDIMM is blank".to_string(),
+        MountError::Unfinished => "formatting the NVDIMM was interrupted".to_string(),
         MountError::Foreign => {
             "the NVDIMM holds something that is no Umbra volume; it is overwritten only with the option format=yes, \
              or the command \"format yes\""

@@ -10,6 +10,8 @@ const CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// "UMBRAFS" and a zero byte.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UMBRAFS\0");
+/// "UMBRANEW": in the place of the magic number while a volume is being made.
+pub(crate) const UNFINISHED: u64 = u64::from_le_bytes(*b"UMBRANEW");
 /// Version of the format that this code reads and writes.
 pub(crate) const VERSION: u32 = 1;
 /// Bytes of derived state for each block.
@@ -86,6 +88,8 @@ pub(crate) struct Superblock {
 pub(crate) enum NoSuperblock {
     /// The magic number is missing.
     Magic,
+    /// A volume was being made here.
+    Unfinished,
     /// Another version of the format.
     Version(u32),
     /// The checksum or a field is wrong.
@@ -124,6 +128,9 @@ impl Superblock {
 
     /// Reads and verifies a superblock.
     pub fn decode(bytes: &[u8; BLOCK_SIZE as usize]) -> Result<Self, NoSuperblock> {
+        if word(bytes, 0) == UNFINISHED {
+            return Err(NoSuperblock::Unfinished);
+        }
         if word(bytes, 0) != MAGIC {
             return Err(NoSuperblock::Magic);
         }

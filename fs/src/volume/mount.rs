@@ -6,7 +6,7 @@ use crate::blocks::Blocks;
 use crate::dax::{Mmu, Windows};
 use crate::error::Error;
 use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system};
-use crate::format::superblock::{Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock};
+use crate::format::superblock::{Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock, UNFINISHED};
 use crate::format::word::{Pointer, Root};
 use crate::path::word_at;
 use crate::pmem::{Pmem, Poisoned};
@@ -30,6 +30,8 @@ pub struct FormatOptions {
 pub enum MountError {
     /// All zeros: it was never formatted.
     Blank,
+    /// A volume was being made here, and that was interrupted: it may be done again.
+    Unfinished,
     /// It holds something, but no Umbra volume.
     Foreign,
     /// An Umbra volume of a format version that this program does not know.
@@ -58,6 +60,7 @@ impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MountError::Blank => f.write_str("the NVDIMM is blank"),
+            MountError::Unfinished => f.write_str("formatting the NVDIMM was interrupted"),
             MountError::Foreign => f.write_str("the NVDIMM holds something that is not an Umbra volume"),
             MountError::Version(v) => write!(f, "the volume has format version {v}, which is not known here"),
             MountError::TooSmall => f.write_str("the NVDIMM is smaller than the volume (at least 8 MiB)"),
@@ -122,6 +125,8 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
         }
     }
     match why {
+        // The other copy is torn at most. Whatever was here before was given up.
+        [NoSuperblock::Unfinished, _] | [_, NoSuperblock::Unfinished] => Err(MountError::Unfinished),
         [NoSuperblock::Magic, NoSuperblock::Magic] if is_blank(pmem)? => Err(MountError::Blank),
         [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem)? => Err(MountError::Superblocks),
         [NoSuperblock::Magic, NoSuperblock::Magic] => Err(MountError::Foreign),
@@ -133,7 +138,7 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
 /// that cannot be read may hold one.
 pub fn holds_volume<P: Pmem>(pmem: &P) -> bool {
     match read_superblock(pmem) {
-        Err(MountError::Blank | MountError::Foreign) => false,
+        Err(MountError::Blank | MountError::Unfinished | MountError::Foreign) => false,
         // The start of one, perhaps: the rest may be there again some time.
         Err(MountError::TooSmall) => pmem.len() >= 8 && pmem.load(0) == Ok(MAGIC),
         _ => true,
@@ -174,9 +179,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let geometry = Geometry::new(total);
         let [top, leaf, system, inodes] = core::array::from_fn(|i| Block(geometry.first + i as u64));
-        // Old superblocks go first: a crash in between must not leave them with new content.
-        pmem.zero(0, 2 * BLOCK_SIZE);
-        pmem.flush(0, 2 * BLOCK_SIZE);
+        // Old superblocks go first: a crash in between must not leave them with new content. The mark in their place says
+        // that what is found after such a crash may be formatted anew.
+        for copy in 0..2 {
+            pmem.store(copy * BLOCK_SIZE, UNFINISHED);
+            pmem.flush(copy * BLOCK_SIZE, 8);
+        }
         pmem.fence();
         pmem.zero(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
         pmem.flush(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
