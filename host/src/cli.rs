@@ -5,8 +5,8 @@ use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use umbra::access::{Access, parse_group, parse_mode};
-use umbra::launch::ExtraNvdimm;
 use umbra::launch::accel::Choice;
+use umbra::launch::{DEFAULT_QEMU, ExtraNvdimm};
 use umbra::units::{parse_byte, parse_bytes, parse_hex};
 
 /// A block and file server on an emulated NVDIMM: clones of any size in constant time.
@@ -134,6 +134,11 @@ pub struct Up {
     /// Accelerator
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     pub accel: Choice,
+
+    /// The QEMU to run: a path, or a name in $PATH. It brings its own firmware
+    #[arg(long, value_name = "PROGRAM", default_value = DEFAULT_QEMU, env = "UMBRA_QEMU",
+        value_hint = ValueHint::ExecutablePath)]
+    pub qemu: PathBuf,
 
     /// Format the NVDIMM, whatever it holds
     #[arg(long)]

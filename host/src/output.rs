@@ -202,7 +202,7 @@ impl From<LaunchError> for Failure {
         let (class, code) = match error {
             LaunchError::State(error) => return error.into(),
             LaunchError::Unusable(_) => (Class::Other, "unusable"),
-            LaunchError::Stopped(_) => (Class::Other, "stopped"),
+            LaunchError::Stopped(_) | LaunchError::NotUnderKvm(_) => (Class::Other, "stopped"),
             LaunchError::Io(_, ref error) => class_of_io(error),
         };
         Failure::of(class, code, error.to_string())

@@ -1,7 +1,7 @@
 //! `umbra bench`
 
 use super::Context;
-use super::vm::guest;
+use super::vm::{default_up, guest};
 use crate::cli::Bench;
 use crate::output::{Failure, Outcome};
 use std::path::Path;
@@ -62,6 +62,7 @@ fn on_a_machine_of_its_own(options: &Bench) -> Outcome<(Vec<Figure>, Vec<Figure>
         extra_nvdimms: Vec::new(),
         memory: DEFAULT_MEMORY,
         accel: accel::Choice::Tcg,
+        qemu: default_up().qemu,
         format: false,
         guest_config: Vec::new(),
         icount: true,

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use umbra::build;
 use umbra::launch::console::Console as SerialLine;
 use umbra::launch::control::CommandEnd;
-use umbra::launch::{Options, Reporter, Status, control, detach, supervise};
+use umbra::launch::{Options, Reporter, Status, accel, control, detach, supervise};
 use umbra::record::{self, End};
 
 /// A build that takes longer is said to go on, where nobody sees its progress.
@@ -38,12 +39,16 @@ pub fn up(context: &Context, options: Up) -> Outcome {
         drop(state.lock()?);
     }
     let (loader, kernel) = guest(options.loader, options.kernel)?;
+    if let Some(warning) = accel::warning(options.accel) {
+        say(&warning);
+    }
     let launch = Options {
         state: state.path().to_path_buf(),
         nvdimm_size: options.nvdimm_size,
         extra_nvdimms: options.extra_nvdimm,
         memory: options.memory,
         accel: options.accel,
+        qemu: options.qemu,
         format: options.format,
         guest_config: options.guest_config,
         icount: options.icount,
@@ -58,7 +63,7 @@ pub fn up(context: &Context, options: Up) -> Outcome {
             format!("{}; state {}\n", status.summary(), state.path().display())
         });
     }
-    let mut foreground = Foreground { context, printer: None };
+    let mut foreground = Foreground { context, printer: None, input: None };
     let result = supervise(&launch, &mut foreground);
     // The guest's last words; QEMU is gone, so they have an end.
     if let Some(printer) = foreground.printer.take() {
@@ -112,6 +117,8 @@ struct Foreground<'c> {
     context: &'c Context,
     /// Shows what the guest says.
     printer: Option<JoinHandle<()>>,
+    /// Where what is typed goes. A second start has a line of its own.
+    input: Option<Arc<Mutex<SerialLine>>>,
 }
 
 impl Reporter for Foreground<'_> {
@@ -127,14 +134,18 @@ impl Reporter for Foreground<'_> {
                 }
             }));
         }
-        let input = console.clone();
+        if let Some(input) = &self.input {
+            *input.lock().unwrap_or_else(PoisonError::into_inner) = console.clone();
+            return;
+        }
+        let input = self.input.insert(Arc::new(Mutex::new(console.clone()))).clone();
         thread::spawn(move || {
             let mut buffer = [0; 1024];
             let mut stdin = io::stdin().lock();
             while let Ok(count @ 1..) = stdin.read(&mut buffer) {
-                if input.write(&buffer[..count]).is_err() {
-                    break;
-                }
+                let line = input.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // A line that has ended takes nothing more; the next one may.
+                let _ = line.write(&buffer[..count]);
             }
         });
     }

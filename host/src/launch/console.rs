@@ -132,6 +132,8 @@ impl Lines {
 /// What a line of the guest means to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
+    /// It has found the NVDIMM, and mounts its volume.
+    Mounts,
     /// It serves from now on.
     Ready,
     /// It runs, but has nothing to serve: why.
@@ -140,8 +142,8 @@ pub(super) enum Meaning {
     Failed(Cause, String),
 }
 
-/// Reads a line of the guest. The contract with the kernel: `no volume: WHY` in a line of its log
-/// if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
+/// Reads a line of the guest. The contract with the kernel: `NVDIMM at ADDRESS` in a line of its log
+/// before it mounts the volume; `no volume: WHY` in a line if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
 /// with `fatal: ` or `panicked at ` when it gives up, or `umbra-boot: ` when the loader does.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
     let line = line.trim();
@@ -156,6 +158,9 @@ pub(super) fn meaning(line: &str) -> Option<Meaning> {
     }
     if line.starts_with("umbra-boot: ") {
         return Some(Meaning::Failed(Cause::GuestFailed, line.into()));
+    }
+    if line.contains("NVDIMM at 0x") {
+        return Some(Meaning::Mounts);
     }
     line.split_once("no volume: ").map(|(_, why)| Meaning::NoVolume(why.into()))
 }
@@ -184,6 +189,8 @@ mod tests {
         let panic = Meaning::Failed(Cause::GuestPanic, "panicked at x.rs:1".into());
         assert_eq!(meaning("panicked at x.rs:1"), Some(panic));
         assert_eq!(meaning("fatal: x"), Some(Meaning::Failed(Cause::GuestFailed, "x".into())));
+        let found = "[    0.1] NVDIMM at 0x100000000, 64 MiB, lines written back by: clwb";
+        assert_eq!(meaning(found), Some(Meaning::Mounts));
         assert_eq!(meaning("already"), None);
         assert_eq!(meaning("readyish"), None);
     }

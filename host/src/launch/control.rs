@@ -17,7 +17,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -103,20 +103,35 @@ pub(super) trait Held {}
 /// Holds up the end of the process.
 pub(super) type EndGuard = Sender<()>;
 
-/// Serves requests, a thread each, until the process ends.
-pub(super) fn serve(listener: UnixListener, instance: Arc<dyn Instance>) {
+/// Serves requests while it lives.
+pub(super) struct Server {
+    listener: UnixListener,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The thread wakes up; it finds that the instance is gone.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+    }
+}
+
+/// Serves requests, a thread each, while the instance and the result live.
+pub(super) fn serve(listener: UnixListener, instance: Weak<dyn Instance>) -> io::Result<Server> {
+    let server = Server { listener: listener.try_clone()? };
     thread::spawn(move || {
         for stream in listener.incoming() {
+            let Some(instance) = instance.upgrade() else { break };
             let Ok(stream) = stream else {
                 // Out of descriptors, most likely: wait for one to come back.
+                drop(instance);
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
-            let instance = instance.clone();
             // The client's end is its own business.
             thread::spawn(move || drop(answer(stream, &*instance)));
         }
     });
+    Ok(server)
 }
 
 fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {

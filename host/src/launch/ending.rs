@@ -1,13 +1,13 @@
 //! What the end of an instance means: its cause, for the record, and whether it is an error.
 
 use super::LaunchError;
-use super::supervisor::BOOT_TIMEOUT;
 use crate::record::Cause;
 use crate::state::StateDir;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::time::Duration;
 use std::{fs, io};
 
 /// What the guest says when it powers off.
@@ -77,8 +77,13 @@ pub(super) fn of_qemu(
     (cause, stopped(format!("{what}; the guest's console ({}) ends: {last}", log.display())))
 }
 
-/// Nothing happened in time.
-pub(super) fn overdue(state: &StateDir, useless: Option<Useless>, asked_by: Option<Cause>) -> Ending {
+/// Nothing happened in time; `waited` so long since the start.
+pub(super) fn overdue(
+    state: &StateDir,
+    useless: Option<Useless>,
+    waited: Duration,
+    asked_by: Option<Cause>,
+) -> Ending {
     let log = state.console_log();
     match useless {
         Some(Useless { cause, why }) => (cause, stopped(format!("{why} (console: {})", log.display()))),
@@ -86,7 +91,7 @@ pub(super) fn overdue(state: &StateDir, useless: Option<Useless>, asked_by: Opti
             (Cause::Overdue, stopped("the guest did not power off in time and was killed".into()))
         }
         None => {
-            let (seconds, last) = (BOOT_TIMEOUT.as_secs(), last_line(&log));
+            let (seconds, last) = (waited.as_secs(), last_line(&log));
             let text = format!(
                 "the guest was not ready after {seconds} s; its console ({}) ends: {last}",
                 log.display()

@@ -27,8 +27,10 @@
 //! | `leash`         | children that die with their parent                      |
 //! | `monitor`       | whether QEMU lets the guest run                          |
 //! | `nvdimm`        | the image files                                          |
+//! | `process`       | a child process that is watched                          |
 //! | `qemu`          | QEMU's command line                                      |
 //! | `relay`         | plain sockets before ports, where the host kernel does vsock |
+//! | `signals`       | signals that ask for the end                             |
 //! | `supervisor`    | start, wait, shut down                                   |
 //! | `transport`     | how the host reaches the guest's vsock                   |
 //!
@@ -42,8 +44,10 @@ mod ending;
 pub mod leash;
 mod monitor;
 mod nvdimm;
+mod process;
 mod qemu;
 mod relay;
+mod signals;
 mod supervisor;
 mod transport;
 
@@ -64,6 +68,9 @@ pub const DEFAULT_NVDIMM_SIZE: u64 = 1 << 30;
 /// Memory of the guest where none is asked for.
 pub const DEFAULT_MEMORY: u64 = 64 << 20;
 
+/// The QEMU that runs where none is named: the one in `PATH`.
+pub const DEFAULT_QEMU: &str = "qemu-system-x86_64";
+
 /// The least memory that loader and kernel fit into.
 pub const LEAST_MEMORY: u64 = 8 << 20;
 
@@ -82,6 +89,9 @@ pub struct Options {
     pub memory: u64,
     /// Which accelerator.
     pub accel: accel::Choice,
+    /// The QEMU to run, as a path or as a name in `PATH`.
+    #[serde(default = "default_qemu")]
+    pub qemu: PathBuf,
     /// Whether the guest formats the NVDIMM, whatever it holds.
     pub format: bool,
     /// Whether the guest's clock counts its instructions, a nanosecond each.
@@ -110,6 +120,8 @@ pub enum LaunchError {
     Io(String, io::Error),
     /// QEMU or the vsock device ended, or the guest stopped, when it should not have.
     Stopped(String),
+    /// The guest did not get ready under KVM.
+    NotUnderKvm(String),
 }
 
 impl fmt::Display for LaunchError {
@@ -118,6 +130,11 @@ impl fmt::Display for LaunchError {
             LaunchError::State(error) => error.fmt(f),
             LaunchError::Unusable(why) | LaunchError::Stopped(why) => f.write_str(why),
             LaunchError::Io(doing, error) => write!(f, "cannot {doing}: {error}"),
+            LaunchError::NotUnderKvm(why) => write!(
+                f,
+                "the guest did not get ready under KVM: {why}; \
+                 without KVM it is emulated: umbra up --accel tcg"
+            ),
         }
     }
 }
@@ -159,8 +176,30 @@ pub struct Status {
     pub paused: Option<String>,
 }
 
-/// Finds a program in `PATH`.
-fn find_program(name: &str) -> Option<PathBuf> {
+impl Status {
+    /// A line for people.
+    pub fn summary(&self) -> String {
+        let boot = match self.boot_ms {
+            Some(ms) => format!("ready in {:.2} s", ms / 1000.0),
+            None => "not ready yet".into(),
+        };
+        let accel = match self.accel {
+            Accel::Kvm => "KVM".to_string(),
+            Accel::Tcg => format!("emulation ({})", self.accel_reason),
+        };
+        format!("{boot}, {accel}")
+    }
+}
+
+fn default_qemu() -> PathBuf {
+    DEFAULT_QEMU.into()
+}
+
+/// Finds a program: by its path if it has a slash in it, else in `PATH`. The result is absolute.
+fn find_program(name: &Path) -> Option<PathBuf> {
+    if name.components().count() > 1 || name.is_absolute() {
+        return std::path::absolute(name).ok().filter(|found| is_executable(found));
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| is_executable(candidate))
 }

@@ -10,11 +10,11 @@ use super::{Accel, LaunchError, Options, find_program, leash, monitor};
 use crate::state::StateDir;
 use std::ffi::OsString;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-const QEMU: &str = "qemu-system-x86_64";
 /// Room for memory devices: beyond the NVDIMM itself, QEMU aligns each to a GiB.
 const MEMORY_SLACK: u64 = 1 << 30;
 
@@ -25,9 +25,10 @@ pub(super) fn start(
     machine: &Machine,
     log: File,
 ) -> Result<Child, LaunchError> {
-    let program = find_program(QEMU).ok_or_else(|| {
+    let program = find_program(&options.qemu).ok_or_else(|| {
         LaunchError::Unusable(format!(
-            "{QEMU} was not found: install it (Debian: package qemu-system-x86), or run ./run-qemu.sh"
+            "{} was not found: install it (Debian: package qemu-system-x86), or run ./run-qemu.sh",
+            options.qemu.display()
         ))
     })?;
     leash::command(program.as_os_str())
@@ -128,10 +129,18 @@ pub(super) fn guest_config(options: &Options) -> String {
     text
 }
 
+/// Randomness for the guest, whose processor may have none: hash maps are seeded with the
+/// system's, and that is good enough for identifiers and hash seeds.
+pub(super) fn guest_seed() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}{:016x}{:016x}", random(), random(), random(), random())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::access::Access;
+    use crate::launch::DEFAULT_QEMU;
     use crate::launch::accel::Choice;
 
     fn options() -> Options {
@@ -141,6 +150,7 @@ mod tests {
             extra_nvdimms: Vec::new(),
             memory: 64 << 20,
             accel: Choice::Auto,
+            qemu: DEFAULT_QEMU.into(),
             format: true,
             icount: false,
             prealloc: false,

@@ -9,32 +9,34 @@
 //!      └── the guest says why it cannot, or says nothing for too long ────────▶│
 //! ```
 //!
+//! Where KVM was chosen by itself, and the guest does not get ready, a second QEMU starts under
+//! emulation once the first one has ended. Nothing is lost by that: no client was served yet,
+//! and the volume is whole whenever a guest is killed, also while it is being formatted.
+//!
 //! Stopping asks the guest over RPC, then over its console, and kills QEMU only when neither
 //! helped in time. A second signal kills at once, but only if it comes [`INSISTENCE`] after the
 //! first: `timeout` and a terminal that closes send two signals in a row, and mean one.
 
+use super::accel::{self, Choice, Chosen};
 use super::console::{self, Console, Meaning};
 use super::control::{self, ClientProcess, EndGuard, Instance, Stopped};
 use super::ending::{self, Ending, Useless};
+use super::process::Process;
 use super::qemu::{self, Machine};
+use super::signals::{self, INSISTENCE, Insistence};
 use super::transport::{Offer, Ports, Transport};
-use super::{Accel, LaunchError, Options, Status, accel, monitor, nvdimm};
+use super::{Accel, LaunchError, Options, Status, monitor, nvdimm};
 use crate::access::Access;
 use crate::client::Client;
 use crate::log::Log;
 use crate::record::{self, Cause, End};
-use crate::state::StateDir;
-use rustix::fd::OwnedFd;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use crate::state::{Lock, StateDir};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{self, Child, ChildStdout, ExitStatus};
+use std::process::{self, ChildStdout, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 use umbra_proto::nbd;
@@ -42,13 +44,16 @@ use umbra_proto::nbd;
 /// Bytes of the console's log before it begins anew.
 const CONSOLE_LOG_LIMIT: u64 = 8 << 20;
 /// How long a guest may take to say `ready`. Rebuilding a large volume under emulation is slow.
-pub(super) const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a guest under KVM may be silent while it boots: it hangs, as real kernels do where
+/// `/dev/kvm` opens and does not work. Once it mounts its volume, [`BOOT_TIMEOUT`] counts.
+const KVM_SILENCE: Duration = Duration::from_secs(5);
+/// How long a QEMU that was killed may take to end.
+const KILL_GRACE: Duration = Duration::from_secs(10);
 /// How long a guest that was asked over RPC may take to power off.
 const RPC_GRACE: Duration = Duration::from_secs(30);
 /// The same, asked over its console.
 const CONSOLE_GRACE: Duration = Duration::from_secs(15);
-/// A signal that comes so long after the first one kills the guest.
-const INSISTENCE: Duration = Duration::from_secs(5);
 /// How long a guest that cannot serve may take to stop.
 const USELESS_GRACE: Duration = Duration::from_secs(2);
 /// How long the rest of the console, or of an answer, is waited for at the end.
@@ -66,6 +71,10 @@ pub trait Reporter {
 
 enum Event {
     Ready(Instant),
+    /// The guest has said something, under KVM.
+    Said,
+    /// The guest mounts its volume, and may be silent meanwhile.
+    Mounts,
     /// The guest says why it will not serve, and whether it goes on running.
     Useless(Useless, Runs),
     ConsoleEnded,
@@ -115,9 +124,7 @@ pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), L
             state.path().display()
         ));
     }
-    let result = Supervisor::start(&state, options, reporter)
-        .inspect_err(|error| record::end_started(&state, error))
-        .and_then(|it| it.run(reporter));
+    let result = supervise_in(&state, &lock, options, reporter);
     // Removes what would point at processes that are gone. What cannot be removed now, the next start removes, or says why
     // not.
     let _ = state.clear(&lock);
@@ -128,15 +135,46 @@ pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), L
     result
 }
 
-struct Supervisor {
+/// The same, in a state directory that is there and locked.
+fn supervise_in(
+    state: &StateDir,
+    lock: &Lock,
+    options: &Options,
+    reporter: &mut dyn Reporter,
+) -> Result<(), LaunchError> {
+    let mut chosen = accel::choose(options.accel)?;
+    let (sender, events) = channel();
+    let to_loop = sender.clone();
+    signals::watch(move || to_loop.send(Event::Signal).is_ok())?;
+    loop {
+        let supervisor = Supervisor::start(state, options, &chosen, (sender.clone(), &events), reporter)
+            .inspect_err(|error| record::end_started(state, error))?;
+        match supervisor.run(reporter) {
+            Err(LaunchError::NotUnderKvm(why)) if options.accel == Choice::Auto => {
+                reporter.note(&format!(
+                    "the guest did not get ready under KVM: {why}; starting it again under emulation"
+                ));
+                chosen = Chosen::instead_of_kvm(&why);
+                state.clear(lock)?;
+            }
+            result => return result,
+        }
+    }
+}
+
+struct Supervisor<'e> {
     state: StateDir,
-    events: Receiver<Event>,
+    events: &'e Receiver<Event>,
     sender: Sender<Event>,
     shared: Arc<SharedState>,
     console: Console,
     transport: Transport,
     /// Killed, where it still runs, when this goes.
-    _qemu: Process,
+    qemu: Process,
+    qemu_ended: bool,
+    console_ended: bool,
+    /// Whether QEMU first takes all memory of the NVDIMM, which takes long.
+    prealloc: bool,
     /// Locked until then.
     _nvdimms: (nvdimm::Own, Vec<nvdimm::Extra>),
     started: Instant,
@@ -150,6 +188,8 @@ struct Supervisor {
     asked_by: Option<Cause>,
     /// Why it ended, once it has.
     cause: Cause,
+    /// Answers requests while this lives.
+    _control: control::Server,
 }
 
 /// What the control socket's threads see.
@@ -164,51 +204,24 @@ struct SharedState {
     sender: Mutex<Sender<Event>>,
 }
 
-/// A child whose end a thread waits for.
-struct Process {
-    pid: u32,
-    handle: OwnedFd,
-}
-
-impl Process {
-    fn watch(mut child: Child, sender: &Sender<Event>) -> io::Result<Process> {
-        let pid = child.id();
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        // A descriptor, not the number: it never means a later process.
-        let handle = pidfd_open(raw, PidfdFlags::empty())?;
-        let sender = sender.clone();
-        // The receiver is gone only when the supervisor is.
-        thread::spawn(move || drop(sender.send(Event::QemuEnded(child.wait()))));
-        Ok(Process { pid, handle })
-    }
-}
-
-/// A supervisor that gives up takes QEMU with it.
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It fails only if the process has ended.
-        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
-    }
-}
-
-impl Supervisor {
+impl<'e> Supervisor<'e> {
     fn start(
         state: &StateDir,
         options: &Options,
+        chosen: &Chosen,
+        (sender, events): (Sender<Event>, &'e Receiver<Event>),
         reporter: &mut dyn Reporter,
-    ) -> Result<Supervisor, LaunchError> {
+    ) -> Result<Supervisor<'e>, LaunchError> {
+        let accel = chosen.accel;
         let nvdimm = nvdimm::prepare(state, options.nvdimm_size)?;
         let nvdimm_size = nvdimm.size;
         let extra = nvdimm::prepare_extra(state, nvdimm_size, &options.extra_nvdimms)?;
-        let (accel, accel_reason) = accel::choose(options.accel)?;
         let transport = Transport::choose(state);
         let endpoint = transport.endpoint();
         state.write("guest.conf", &qemu::guest_config(options))?;
-        state.write("guest.seed", &seed())?;
+        state.write("guest.seed", &qemu::guest_seed())?;
         state.write("supervisor.pid", &format!("{}\n", process::id()))?;
 
-        let (sender, events) = channel();
-        watch_signals(sender.clone())?;
         let ended = sender.clone();
         let ports = transport.start(state, options.access, state.log("vsock.log")?, move |why| {
             drop(ended.send(Event::DeviceEnded(why)));
@@ -221,15 +234,17 @@ impl Supervisor {
         let started = Instant::now();
         let mut child = qemu::start(state, options, &machine, state.log("qemu.log")?)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let qemu =
-            Process::watch(child, &sender).map_err(|error| LaunchError::Io("watch QEMU".into(), error))?;
+        let ended = sender.clone();
+        // The receiver is gone only when the supervisor is.
+        let qemu = Process::watch(child, move |status| drop(ended.send(Event::QemuEnded(status))))
+            .map_err(|error| LaunchError::Io("watch QEMU".into(), error))?;
         state.write("qemu.pid", &format!("{}\n", qemu.pid))?;
         let Some((input, output)) = pipes else {
             return Err(LaunchError::Stopped("QEMU has no pipes".into()));
         };
         let console = Console::new(input);
         reporter.console(&console);
-        pump(&console, output, console_log, &sender);
+        pump(&console, output, console_log, accel, &sender);
 
         let status = Status {
             ready: false,
@@ -237,7 +252,7 @@ impl Supervisor {
             qemu_pid: qemu.pid,
             supervisor_pid: process::id(),
             accel,
-            accel_reason,
+            accel_reason: chosen.reason.clone(),
             memory: options.memory,
             nvdimm_size,
             endpoint,
@@ -256,7 +271,9 @@ impl Supervisor {
         let listener = state
             .listen(control::SOCKET)
             .map_err(|error| LaunchError::Io("listen on the control socket".into(), error))?;
-        control::serve(listener, shared.clone());
+        let instance: Weak<SharedState> = Arc::downgrade(&shared);
+        let control = control::serve(listener, instance)
+            .map_err(|error| LaunchError::Io("serve the control socket".into(), error))?;
         let state = state.clone();
         Ok(Supervisor {
             state,
@@ -266,18 +283,27 @@ impl Supervisor {
             console,
             transport: machine.transport,
             _nvdimms: (machine.nvdimm, machine.extra),
-            _qemu: qemu,
+            qemu,
+            qemu_ended: false,
+            console_ended: false,
+            prealloc: options.prealloc,
             started,
             bare: options.guest_config.iter().any(|line| line == "volume=no"),
             waiting: Vec::new(),
             nbd: None,
             asked_by: None,
             cause: Cause::Failed,
+            _control: control,
         })
     }
 
     fn run(mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
-        let result = self.wait(reporter);
+        let mut result = self.wait(reporter);
+        if let Err(LaunchError::NotUnderKvm(_)) = result
+            && let Err(error) = self.end_qemu()
+        {
+            result = Err(error);
+        }
         self.record_end(&result);
         let stopped =
             Stopped { clean: result.is_ok(), message: result.as_ref().err().map(|e| e.to_string()) };
@@ -293,17 +319,19 @@ impl Supervisor {
 
     /// The loop. Its result is that of the instance.
     fn wait(&mut self, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
-        let mut deadline = Some(self.started + BOOT_TIMEOUT);
+        let mut deadline = Some(self.started + self.patience());
         let mut useless: Option<Useless> = None;
         let mut first_signal = None;
-        let mut console_ended = false;
         loop {
             let event = match deadline {
                 None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::Ready(_)) if self.asked_by.is_some() || useless.is_some() || self.is_ready() => {}
+                Ok(Event::Said | Event::Mounts | Event::Ready(_))
+                    if self.asked_by.is_some() || useless.is_some() || self.is_ready() => {}
+                Ok(Event::Said) => deadline = Some(Instant::now() + self.patience()),
+                Ok(Event::Mounts) => deadline = Some(self.started + BOOT_TIMEOUT),
                 Ok(Event::Ready(at)) => {
                     deadline = None;
                     self.offer_nbd()?;
@@ -325,22 +353,15 @@ impl Supervisor {
                         self.ask(Cause::NoVolume);
                     }
                 }
-                Ok(Event::QemuEnded(status)) => {
-                    if !console_ended {
-                        self.hear_last_words(&mut useless);
-                    }
-                    let ready = self.is_ready();
-                    let end = ending::of_qemu(&self.state, &status, useless, ready, self.asked_by);
-                    return self.end(end);
-                }
-                Ok(Event::ConsoleEnded) => console_ended = true,
+                Ok(Event::QemuEnded(status)) => return self.end_of_qemu(&status, useless),
+                Ok(Event::ConsoleEnded) => self.console_ended = true,
                 Ok(Event::DeviceEnded(_)) if self.asked_by.is_some() => {}
                 Ok(Event::DeviceEnded(why)) => {
                     // The device stores into the image too, and may be the first to find no room.
                     self.cause = if self.state.is_full() { Cause::HostFull } else { Cause::VsockDevice };
                     return Err(LaunchError::Stopped(format!("the vsock device has ended: {why}")));
                 }
-                Ok(Event::Signal) => match insistence(&mut first_signal, Instant::now()) {
+                Ok(Event::Signal) => match signals::insistence(&mut first_signal, Instant::now()) {
                     Insistence::Waits(left) => reporter.note(&format!(
                         "still unmounting; a second Ctrl-C after {} s kills the guest",
                         left.as_secs_f64().ceil()
@@ -364,21 +385,84 @@ impl Supervisor {
                 Ok(Event::Asked(Asked::OverRpc)) => deadline = Some(Instant::now() + RPC_GRACE),
                 Ok(Event::Asked(Asked::OverConsole)) => deadline = Some(Instant::now() + CONSOLE_GRACE),
                 Ok(Event::Asked(Asked::Nowhere)) => deadline = Some(Instant::now()),
-                Err(_) => return self.end(ending::overdue(&self.state, useless, self.asked_by)),
+                Err(_) => {
+                    let waited = self.started.elapsed();
+                    return self.end(ending::overdue(&self.state, useless, waited, self.asked_by));
+                }
             }
         }
     }
 
+    /// What it means that QEMU has ended.
+    fn end_of_qemu(
+        &mut self,
+        status: &io::Result<ExitStatus>,
+        mut useless: Option<Useless>,
+    ) -> Result<(), LaunchError> {
+        self.qemu_ended = true;
+        if !self.console_ended {
+            self.hear_last_words(&mut useless);
+        }
+        let ready = self.is_ready();
+        self.end(ending::of_qemu(&self.state, status, useless, ready, self.asked_by))
+    }
+
     /// Waits until the console is read to its end: the reason may be in there.
-    fn hear_last_words(&self, useless: &mut Option<Useless>) {
+    fn hear_last_words(&mut self, useless: &mut Option<Useless>) {
         let deadline = Instant::now() + LAST_WORDS;
         while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             match event {
-                Event::ConsoleEnded => return,
+                Event::ConsoleEnded => {
+                    self.console_ended = true;
+                    return;
+                }
                 Event::Useless(why, Runs::Out) if useless.is_none() => *useless = Some(why),
                 Event::Ready(at) if !self.is_ready() => drop(self.set_ready(at)),
-                _ => {}
+                event => self.note_interruption(event),
             }
+        }
+    }
+
+    /// How long the guest may be silent before it mounts its volume. Under emulation it is slow, but does not hang.
+    fn patience(&self) -> Duration {
+        if self.status().accel == Accel::Kvm && !self.prealloc { KVM_SILENCE } else { BOOT_TIMEOUT }
+    }
+
+    /// Kills QEMU, and waits until it is gone: two must not have the image at a time. Fails, too, if somebody asks for the
+    /// end of the instance meanwhile.
+    fn end_qemu(&mut self) -> Result<(), LaunchError> {
+        self.qemu.kill();
+        let mut deadline = Instant::now() + KILL_GRACE;
+        while !(self.qemu_ended && self.console_ended) {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::QemuEnded(_)) => {
+                    self.qemu_ended = true;
+                    deadline = Instant::now() + LAST_WORDS;
+                }
+                Ok(Event::ConsoleEnded) => self.console_ended = true,
+                Ok(event) => self.note_interruption(event),
+                // Something that QEMU left behind has the console open.
+                Err(_) if self.qemu_ended => break,
+                Err(_) => {
+                    let text = format!("QEMU (process {}) was killed and does not end", self.qemu.pid);
+                    return Err(LaunchError::Stopped(text));
+                }
+            }
+        }
+        let Some(cause) = self.asked_by else { return Ok(()) };
+        self.cause = cause;
+        Err(LaunchError::Stopped("stopped before the guest was ready".into()))
+    }
+
+    /// Notes that somebody asks for the end of an instance whose QEMU is ending anyway.
+    fn note_interruption(&mut self, event: Event) {
+        match event {
+            Event::Signal => self.asked_by = self.asked_by.or(Some(Cause::Signal)),
+            Event::Stop(client) => {
+                self.waiting.push(client);
+                self.asked_by = self.asked_by.or(Some(Cause::Down));
+            }
+            _ => {}
         }
     }
 
@@ -418,7 +502,8 @@ impl Supervisor {
         let (ready, state) = (self.is_ready(), self.state.clone());
         let (console, sender) = (self.console.clone(), self.sender.clone());
         thread::spawn(move || {
-            let asked = if ready && ask_over_rpc(&state) {
+            let over_rpc = || Client::connect(&state).and_then(|mut client| client.shutdown()).is_ok();
+            let asked = if ready && over_rpc() {
                 Asked::OverRpc
             } else if console.write(b"\npoweroff\n").is_ok() {
                 Asked::OverConsole
@@ -429,10 +514,18 @@ impl Supervisor {
         });
     }
 
-    /// Notes why it ended.
+    /// Notes why it ended. Before the guest was ready, that may be the fault of KVM, unless somebody asked for it.
     fn end(&mut self, (cause, result): Ending) -> Result<(), LaunchError> {
         self.cause = cause;
-        result
+        let status = self.status();
+        match result {
+            Err(LaunchError::Stopped(why))
+                if status.accel == Accel::Kvm && !status.ready && self.asked_by.is_none() =>
+            {
+                Err(LaunchError::NotUnderKvm(why))
+            }
+            result => result,
+        }
     }
 
     /// Writes into the record how it ended.
@@ -497,7 +590,7 @@ impl Instance for SharedState {
 }
 
 /// Reads the console, and turns what it says into events.
-fn pump(console: &Console, output: ChildStdout, log: Log, sender: &Sender<Event>) {
+fn pump(console: &Console, output: ChildStdout, log: Log, accel: Accel, sender: &Sender<Event>) {
     let (sender, end_sender) = (sender.clone(), sender.clone());
     let on_line = move |line: &str| {
         let event = match console::meaning(line) {
@@ -509,71 +602,11 @@ fn pump(console: &Console, output: ChildStdout, log: Log, sender: &Sender<Event>
             Some(Meaning::Failed(cause, why)) => {
                 Event::Useless(Useless { cause, why: format!("the guest failed: {why}") }, Runs::Out)
             }
+            Some(Meaning::Mounts) => Event::Mounts,
+            None if accel == Accel::Kvm => Event::Said,
             None => return,
         };
         drop(sender.send(event));
     };
     console.pump(output, log, on_line, move || drop(end_sender.send(Event::ConsoleEnded)))
-}
-
-/// What a signal means.
-enum Insistence {
-    /// Shut down.
-    First,
-    /// No more than the first one; so long is left until another one would kill.
-    Waits(Duration),
-    /// Do not wait for the guest.
-    Kills,
-}
-
-fn insistence(first: &mut Option<Instant>, now: Instant) -> Insistence {
-    match first {
-        None => {
-            *first = Some(now);
-            Insistence::First
-        }
-        Some(first) => match INSISTENCE.checked_sub(now.saturating_duration_since(*first)) {
-            Some(left) if !left.is_zero() => Insistence::Waits(left),
-            _ => Insistence::Kills,
-        },
-    }
-}
-
-fn watch_signals(sender: Sender<Event>) -> Result<(), LaunchError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])
-        .map_err(|error| LaunchError::Io("handle signals".into(), error))?;
-    thread::spawn(move || {
-        for _ in signals.forever() {
-            if sender.send(Event::Signal).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Randomness for the guest, whose processor may have none: hash maps are seeded with the
-/// system's, and that is good enough for identifiers and hash seeds.
-fn seed() -> String {
-    let random = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}{:016x}{:016x}", random(), random(), random(), random())
-}
-
-fn ask_over_rpc(state: &StateDir) -> bool {
-    Client::connect(state).and_then(|mut client| client.shutdown()).is_ok()
-}
-
-impl Status {
-    /// A line for people.
-    pub fn summary(&self) -> String {
-        let boot = match self.boot_ms {
-            Some(ms) => format!("ready in {:.2} s", ms / 1000.0),
-            None => "not ready yet".into(),
-        };
-        let accel = match self.accel {
-            Accel::Kvm => "KVM".to_string(),
-            Accel::Tcg => format!("emulation ({})", self.accel_reason),
-        };
-        format!("{boot}, {accel}")
-    }
 }
