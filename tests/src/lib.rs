@@ -7,6 +7,7 @@
 //! |-------------|---------------------------------------------------------------|
 //! | [`vm`]      | the machine: launch, restart, kill, and `umbra` run against it |
 //! | [`programs`]| the `umbra` program and the guest's images, built once        |
+//! | [`qemus`]   | the QEMU that is installed, and another version beside it     |
 //! | [`image`]   | disk images with a real filesystem, and their hashes          |
 //! | [`linux`]   | Linux guests                                                  |
 //! | [`edits`]   | stores as the host computes them                              |
@@ -27,6 +28,7 @@ pub mod kills;
 pub mod linux;
 pub mod nbd;
 pub mod programs;
+pub mod qemus;
 pub mod random;
 pub mod soft;
 pub mod torture;

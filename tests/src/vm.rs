@@ -1,6 +1,7 @@
 //! The machine under test.
 
 use crate::programs;
+use crate::qemus::Qemu;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
@@ -23,11 +24,18 @@ pub struct Machine {
     memory: String,
     features: Vec<&'static str>,
     in_memory: bool,
+    qemu: Qemu,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Machine { nvdimm_size: "64M".into(), memory: "64M".into(), features: Vec::new(), in_memory: false }
+        Machine {
+            nvdimm_size: "64M".into(),
+            memory: "64M".into(),
+            features: Vec::new(),
+            in_memory: false,
+            qemu: Qemu::installed(),
+        }
     }
 }
 
@@ -45,6 +53,11 @@ impl Machine {
     /// With its NVDIMM in memory, where that is possible: nobody waits for a disk then.
     pub fn in_memory(self) -> Machine {
         Machine { in_memory: true, ..self }
+    }
+
+    /// Under this QEMU.
+    pub fn under(self, qemu: &Qemu) -> Machine {
+        Machine { qemu: qemu.clone(), ..self }
     }
 
     /// With a feature of the kernel.
@@ -107,6 +120,7 @@ impl Vm {
             .env("UMBRA_STATE", self.state.path())
             .env("UMBRA_LOADER", &self.loader)
             .env("UMBRA_KERNEL", &self.kernel)
+            .env("UMBRA_QEMU", self.machine.qemu.system())
             .stdin(Stdio::null());
         command
     }

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use umbra::build::{Images, Request, build};
+use umbra_tests::qemus::Qemu;
 
 /// QEMU's exit status after the loader's failure: 2 * 2 + 1.
 const FAILED: i32 = 5;
@@ -17,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 static IMAGES: LazyLock<Images> = LazyLock::new(|| build(&Request::default()).expect("loader and kernel"));
 
 /// What the loader says, after the firmware's chatter, and QEMU's exit status.
-fn boot(firmware: &str, kernel: Option<&Path>) -> (String, Option<i32>) {
-    let mut qemu = Command::new("qemu-system-x86_64");
+fn boot(qemu: &Qemu, firmware: &str, kernel: Option<&Path>) -> (String, Option<i32>) {
+    let mut qemu = Command::new(qemu.system());
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     qemu.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "64M", "-bios", firmware]);
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-kernel"]).arg(&IMAGES.loader);
@@ -51,11 +52,16 @@ fn expect_failure(kernel: Option<&[u8]>, message: &str) {
     if let Some(bytes) = kernel {
         fs::write(&path, bytes).unwrap();
     }
-    for firmware in FIRMWARE {
-        let (said, status) = boot(firmware, kernel.map(|_| path.as_path()));
-        assert!(said.starts_with("umbra-boot: ") && said.contains(message), "{firmware}: {said}");
-        assert_eq!(status, Some(FAILED), "{firmware}: {said}");
-        assert_eq!(said.lines().count(), 1, "{firmware}: {said}");
+    for qemu in [Some(Qemu::installed()), Qemu::other()].iter().flatten() {
+        for firmware in FIRMWARE {
+            let (said, status) = boot(qemu, firmware, kernel.map(|_| path.as_path()));
+            assert!(
+                said.starts_with("umbra-boot: ") && said.contains(message),
+                "{qemu:?}, {firmware}: {said}"
+            );
+            assert_eq!(status, Some(FAILED), "{qemu:?}, {firmware}: {said}");
+            assert_eq!(said.lines().count(), 1, "{qemu:?}, {firmware}: {said}");
+        }
     }
 }
 

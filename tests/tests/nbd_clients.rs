@@ -1,5 +1,5 @@
-//! NBD by the clients that Debian has, over the plain socket of `umbra up`: nbdinfo, nbdcopy, qemu-img,
-//! qemu-io, fio, and Python's libnbd for flags and errors.
+//! NBD by the clients that Debian has, over the plain socket of `umbra up`: nbdinfo, nbdcopy, fio, and Python's libnbd for
+//! flags and errors. QEMU's tools are in `nbd_qemu.rs`.
 
 use serde_json::Value;
 use std::fs;
@@ -164,85 +164,6 @@ fn nbdcopy_goes_both_ways_on_four_connections() {
     vm.ok(&["clone", "/disk", "/clone"]);
     let shared = ok("nbdinfo", &["--map=x-umbra:sharing", &uri]);
     assert!(shared.lines().any(|line| line.split_whitespace().nth(2) == Some("1")), "{shared}");
-    vm.assert_clean();
-}
-
-#[test]
-fn qemu_img_converts_compares_maps_and_measures() {
-    let vm = Vm::launch("128M");
-    let (path, bytes) = image(&vm, 24 * MIB);
-    vm.ok(&["truncate", "/disk", "24M"]);
-    let uri = export(&vm, &["/disk"]);
-    ok("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &path, &uri]);
-    ok("qemu-img", &["compare", "-f", "raw", "-F", "raw", &path, &uri]);
-    let map = json(&ok("qemu-img", &["map", "--output=json", "-f", "raw", &uri]));
-    let data: u64 = map
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|it| it["data"] == true)
-        .map(|it| it["length"].as_u64().unwrap())
-        .sum();
-    assert_eq!(data, 12 * MIB, "{map}");
-    let qcow = vm.file("image.qcow2");
-    ok("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", &uri, qcow.to_str().unwrap()]);
-    ok("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", qcow.to_str().unwrap(), &path]);
-    // A format of its own in the export.
-    vm.ok(&["truncate", "/qcow", "32M"]);
-    let qcow_uri = export(&vm, &["/qcow"]);
-    ok("qemu-img", &["create", "-q", "-f", "qcow2", &qcow_uri, "64M"]);
-    ok("qemu-img", &["convert", "-n", "-f", "raw", "-O", "qcow2", &path, &qcow_uri]);
-    ok("qemu-img", &["check", "-q", "-f", "qcow2", &qcow_uri]);
-    for arguments in [&["-w", "--flush-interval=16"][..], &[]] {
-        let common = ["bench", "-f", "raw", "-t", "none", "-c", "2000", "-d", "16", "-s", "4096"];
-        ok("qemu-img", &[&common, arguments, &[&uri[..]]].concat());
-    }
-    // The writes of the measurement were zeros, to the front.
-    vm.ok(&["get", "/disk", vm.file("back").to_str().unwrap()]);
-    let back = fs::read(vm.file("back")).unwrap();
-    assert!(back[2000 * 4096..] == bytes[2000 * 4096..]);
-    vm.assert_clean();
-}
-
-#[test]
-fn qemu_io_writes_zeroes_discards_and_reads_back() {
-    let vm = Vm::launch("64M");
-    let (path, _) = image(&vm, 8 * MIB);
-    vm.ok(&["put", &path, "/golden"]);
-    vm.ok(&["clone", "/golden", "/disk"]);
-    let uri = export(&vm, &["/disk"]);
-    let io = |commands: &[&str]| {
-        let mut arguments = vec!["-f", "raw", "-t", "none"];
-        for command in commands {
-            arguments.extend(["-c", command]);
-        }
-        arguments.push(&uri);
-        let text = ok("qemu-io", &arguments);
-        assert!(!text.contains("failed"), "{commands:?}: {text}");
-    };
-    // Whole blocks, parts of blocks, and across them; FUA; zeroes with and without holes.
-    io(&["write -P 0xa1 0 1M", "read -P 0xa1 0 1M"]);
-    io(&[
-        "write -P 0xb2 123 70001",
-        "read -P 0xb2 123 70001",
-        "read -P 0xa1 0 123",
-        "read -P 0xa1 70124 4096",
-    ]);
-    io(&["write -f -P 0xc3 4095 2", "read -P 0xc3 4095 2", "flush"]);
-    io(&[
-        "write -z 8192 65536",
-        "read -P 0 8192 65536",
-        "write -z -u 131072 131072",
-        "read -P 0 131072 131072",
-    ]);
-    io(&["write -z 262145 1000", "read -P 0 262145 1000", "read -P 0xa1 263145 1000"]);
-    io(&["discard 524288 262144", "read -P 0 524288 262144", "read -P 0xa1 786432 262144"]);
-    io(&["write -P 0xd4 524288 4096", "read -P 0xd4 524288 4096", "read -P 0 528384 4096"]);
-    // They last, and the golden image has none of it.
-    vm.kill_qemu();
-    vm.up();
-    io(&["read -P 0xd4 524288 4096", "read -P 0xc3 4095 2", "read -P 0xa1 786432 262144"]);
-    ok("qemu-img", &["compare", "-f", "raw", "-F", "raw", &path, &uri.replace("disk?", "golden?")]);
     vm.assert_clean();
 }
 

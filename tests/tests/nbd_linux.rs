@@ -14,8 +14,11 @@ use tempfile::TempDir;
 use umbra::client::{Stream, connect};
 use umbra::state::StateDir;
 use umbra_proto::nbd::PORT;
-use umbra_tests::Vm;
 use umbra_tests::linux::{Guest, Image, find, run};
+use umbra_tests::qemus::Qemu;
+use umbra_tests::{Machine, Vm};
+
+umbra_tests::under_each_qemu!(two_guests_boot_from_two_clones_at_once_and_golden_stays);
 
 /// How long a guest may take, under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -27,9 +30,9 @@ struct Linux {
 }
 
 impl Linux {
-    fn start(image: &Image, console: &Path, arguments: &[&str]) -> Linux {
+    fn start(qemu: &Qemu, image: &Image, console: &Path, arguments: &[&str]) -> Linux {
         let log = fs::File::create(console).unwrap();
-        let qemu = Command::new("qemu-system-x86_64")
+        let qemu = Command::new(qemu.system())
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
             .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256M"])
             .arg("-kernel")
@@ -148,21 +151,21 @@ fn get(vm: &Vm, path: &str) -> PathBuf {
     to
 }
 
-#[test]
-fn two_guests_boot_from_two_clones_at_once_and_golden_stays() {
+fn two_guests_boot_from_two_clones_at_once_and_golden_stays(qemu: &Qemu) {
     let folder = TempDir::new().unwrap();
     let disk = root_disk(folder.path());
     let guest = Guest::new(folder.path()).unwrap();
     guest.modules(&["crc32c_generic", "virtio_pci", "virtio_blk", "ext4"]).unwrap();
     let image = guest.pack(INITRD_INIT).unwrap();
 
-    let vm = Vm::launch("256M");
+    let vm = Machine::nvdimm("256M").under(qemu).launch();
     vm.ok(&["put", disk.to_str().unwrap(), "/golden.img"]);
     vm.ok(&["clone", "/golden.img", "/a.img"]);
     vm.ok(&["clone", "/golden.img", "/b.img"]);
     let relay = Relay::start(&vm);
-    let guests = ["a.img", "b.img"]
-        .map(|export| Linux::start(&image, &folder.path().join(export), &["-drive", &relay.drive(export)]));
+    let guests = ["a.img", "b.img"].map(|export| {
+        Linux::start(qemu, &image, &folder.path().join(export), &["-drive", &relay.drive(export)])
+    });
     for guest in guests {
         let said = guest.wait();
         assert!(said.contains("ROOT-DONE"), "{said}");
@@ -234,7 +237,8 @@ fn the_driver_of_the_linux_kernel_works_through_a_relay() {
     guest.file(&golden, "golden").unwrap();
     let image = guest.pack(&DRIVER_INIT.replace("@PORT@", &port.to_string())).unwrap();
     let network = ["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="];
-    let said = Linux::start(&image, &folder.path().join("console"), &network).wait();
+    let console = folder.path().join("console");
+    let said = Linux::start(&Qemu::installed(), &image, &console, &network).wait();
     assert!(said.contains("DRIVER-DONE"), "{said}");
     assert!(said.lines().any(|line| line.trim() == "32768"), "the size in sectors: {said}");
 

@@ -1,7 +1,8 @@
 //! The support table of `docs/protocols.md`: what Umbra, nbdkit and qemu-nbd answer when asked, by `nbd_probe.py`.
 //!
-//! Umbra's column must be what is said there; those of the others where the program is installed in the version that is named.
-//! `UMBRA_BLESS=1` writes the table anew.
+//! Umbra's column must be what is said there; so must a column of the others for each version that is named there and is
+//! here, whichever version is the one that is installed. `UMBRA_BLESS=1` writes the table anew, with the versions that are
+//! here.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use umbra_tests::Vm;
+use umbra_tests::qemus::{Qemu, version};
 use umbra_tests::random::Random;
 
 const BEGIN: &str = "<!-- answers -->\n";
@@ -66,12 +68,12 @@ fn image(folder: &Path, name: &str) -> PathBuf {
 struct Server(Child);
 
 impl Server {
-    fn start(program: &str, arguments: &[&str], socket: &Path) -> Server {
+    fn start(program: &Path, arguments: &[&str], socket: &Path) -> Server {
         let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = Server(quiet.unwrap_or_else(|error| panic!("{program}: {error}")));
+        let server = Server(quiet.unwrap_or_else(|error| panic!("{}: {error}", program.display())));
         let deadline = Instant::now() + Duration::from_secs(20);
         while UnixStream::connect(socket).is_err() {
-            assert!(Instant::now() < deadline, "{program} does not serve");
+            assert!(Instant::now() < deadline, "{} does not serve", program.display());
             thread::sleep(Duration::from_millis(20));
         }
         server
@@ -83,13 +85,6 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// The version of a program, if it is there.
-fn version(program: &str) -> Option<String> {
-    let output = Command::new(program).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().nth(1).map(str::to_string)
 }
 
 fn umbra() -> Answers {
@@ -104,7 +99,22 @@ fn umbra() -> Answers {
     answers
 }
 
-fn peer(program: &str) -> Answers {
+/// The other servers that are here: how their columns are headed, and their programs.
+fn peers() -> Vec<(String, PathBuf)> {
+    let qemus = [Some(Qemu::installed()), Qemu::other()];
+    let mut all: Vec<_> = qemus.iter().flatten().map(|qemu| qemu.program("qemu-nbd")).collect();
+    all.retain(|program| version(program).is_some());
+    // The older one first, whichever is installed.
+    all.sort_by_key(|program| {
+        let numbers = version(program).unwrap_or_default();
+        numbers.split('.').map(|n| n.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>()
+    });
+    all.insert(0, "nbdkit".into());
+    let head = |program: &PathBuf| Some(format!("{} {}", program.file_name()?.to_str()?, version(program)?));
+    all.into_iter().filter_map(|program| Some((head(&program)?, program))).collect()
+}
+
+fn peer(program: &Path) -> Answers {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (image, writable, kept) = (image(folder.path(), "image"), path("writable"), path("kept"));
@@ -113,8 +123,8 @@ fn peer(program: &str) -> Answers {
         let place = socket.to_str().unwrap();
         // Both serve the one image: neither locks it.
         let options = format!("driver=raw,file.driver=file,file.locking=off,file.filename={disk}");
-        let arguments = match program {
-            "nbdkit" => vec!["-f", "-U", place, "file", image.to_str().unwrap()],
+        let arguments = match program.file_name().and_then(|name| name.to_str()) {
+            Some("nbdkit") => vec!["-f", "-U", place, "file", image.to_str().unwrap()],
             _ => vec!["-t", "-e", "8", "-k", place, "--image-opts", &options],
         };
         Server::start(program, &[more, &arguments].concat(), socket)
@@ -154,31 +164,35 @@ fn the_table_of_what_is_supported_is_what_servers_answer() {
     let (before, rest) = document.split_once(BEGIN).expect("the tables");
     let (said, after) = rest.split_once(END).expect("the end of the tables");
 
+    let bless = std::env::var_os("UMBRA_BLESS").is_some();
+    // "| option | Umbra | nbdkit 1.2.3 | ... |"
+    let said_heads: Vec<&str> = said
+        .trim_start()
+        .lines()
+        .next()
+        .map_or(Vec::new(), |line| line.trim_matches(['|', ' ']).split(" | ").skip(1).collect());
+
     let mut heads = vec!["Umbra".to_string()];
     let mut columns = vec![umbra()];
-    for program in ["nbdkit", "qemu-nbd"] {
-        let head = version(program).map(|version| format!("{program} {version}"));
-        let Some(head) =
-            head.filter(|head| said.contains(head.as_str()) || std::env::var_os("UMBRA_BLESS").is_some())
-        else {
-            eprintln!("{program} is not here in the version of the table");
-            heads.push(String::new());
-            columns.push(columns[0].clone());
-            continue;
-        };
-        heads.push(head);
-        columns.push(peer(program));
+    for (head, program) in peers() {
+        if bless || said_heads.contains(&head.as_str()) {
+            heads.push(head);
+            columns.push(peer(&program));
+        } else {
+            eprintln!("{head} has no column, so it is not compared");
+        }
     }
     assert!(columns.iter().all(|column| column.len() == columns[0].len()), "all are asked the same");
     let found = tables(&heads, &columns);
-    if std::env::var_os("UMBRA_BLESS").is_some() {
+    if bless {
         fs::write(&path, [before, BEGIN, &found, END, after].concat()).unwrap();
         return;
     }
-    for (index, head) in heads.iter().enumerate().filter(|(_, head)| !head.is_empty()) {
+    for (index, head) in heads.iter().enumerate() {
         let open =
             |line: &String| index > 0 && OF_FILESYSTEM.iter().any(|question| line.starts_with(question));
-        let [found, said] = [&*found, said].map(|text| {
+        let there = said_heads.iter().position(|said| said == head).expect("it has a column");
+        let [found, said] = [(&*found, index), (said, there)].map(|(text, index)| {
             let mut lines = column(text, index);
             lines.retain(|line| !open(line));
             lines

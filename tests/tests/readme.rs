@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{fs, str};
 use umbra_tests::programs;
+use umbra_tests::qemus::Qemu;
+
+umbra_tests::under_each_qemu!(every_line_of_the_tour_works);
 
 const ALIAS: &str = "alias umbra='cargo run --quiet --release --package umbra --'";
 const STATE: &str = "/tmp/umbra-tour";
@@ -17,8 +20,7 @@ fn commands<'a>(text: &'a str, heading: &str) -> &'a str {
     block.split_once("\n```").expect("the block ends").0
 }
 
-#[test]
-fn every_line_of_the_tour_works() {
+fn every_line_of_the_tour_works(qemu: &Qemu) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let readme = fs::read_to_string(repository.join("README.md")).unwrap();
     let tour = commands(&readme, "A tour of five minutes");
@@ -39,6 +41,7 @@ fn every_line_of_the_tour_works() {
         .env("UMBRA_BIN", programs::umbra())
         .env("UMBRA_LOADER", &images.loader)
         .env("UMBRA_KERNEL", &images.kernel)
+        .env("UMBRA_QEMU", qemu.system())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
