@@ -186,6 +186,8 @@ struct Supervisor<'e> {
     nbd: Option<Offer>,
     /// Who asked for the end.
     asked_by: Option<Cause>,
+    /// Who asked for it when QEMU was ending anyway.
+    too_late: Option<Cause>,
     /// Why it ended, once it has.
     cause: Cause,
     /// Answers requests while this lives.
@@ -217,7 +219,6 @@ impl<'e> Supervisor<'e> {
         let nvdimm_size = nvdimm.size;
         let extra = nvdimm::prepare_extra(state, nvdimm_size, &options.extra_nvdimms)?;
         let transport = Transport::choose(state);
-        let endpoint = transport.endpoint();
         state.write("guest.conf", &qemu::guest_config(options))?;
         state.write("guest.seed", &qemu::guest_seed())?;
         state.write("supervisor.pid", &format!("{}\n", process::id()))?;
@@ -255,7 +256,7 @@ impl<'e> Supervisor<'e> {
             accel_reason: chosen.reason.clone(),
             memory: options.memory,
             nvdimm_size,
-            endpoint,
+            endpoint: machine.transport.endpoint(),
             uptime_s: 0.0,
             paused: None,
         };
@@ -292,6 +293,7 @@ impl<'e> Supervisor<'e> {
             waiting: Vec::new(),
             nbd: None,
             asked_by: None,
+            too_late: None,
             cause: Cause::Failed,
             _control: control,
         })
@@ -449,20 +451,17 @@ impl<'e> Supervisor<'e> {
                 }
             }
         }
-        let Some(cause) = self.asked_by else { return Ok(()) };
+        let Some(cause) = self.too_late else { return Ok(()) };
         self.cause = cause;
         Err(LaunchError::Stopped("stopped before the guest was ready".into()))
     }
 
-    /// Notes that somebody asks for the end of an instance whose QEMU is ending anyway.
     fn note_interruption(&mut self, event: Event) {
-        match event {
-            Event::Signal => self.asked_by = self.asked_by.or(Some(Cause::Signal)),
-            Event::Stop(client) => {
-                self.waiting.push(client);
-                self.asked_by = self.asked_by.or(Some(Cause::Down));
-            }
-            _ => {}
+        if let Event::Signal = event {
+            self.too_late = Some(Cause::Signal);
+        } else if let Event::Stop(client) = event {
+            self.waiting.push(client);
+            self.too_late = Some(Cause::Down);
         }
     }
 
