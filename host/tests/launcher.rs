@@ -63,7 +63,8 @@ impl Host {
             .env("PATH", format!("{}:/usr/bin:/bin", self.folder.path().display()))
             .env("UMBRA_STATE", self.path("state"))
             .env("UMBRA_LOADER", self.path("elf"))
-            .env("UMBRA_KERNEL", self.path("elf"));
+            .env("UMBRA_KERNEL", self.path("elf"))
+            .env_remove("UMBRA_QEMU");
         command
     }
 
