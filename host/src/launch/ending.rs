@@ -101,7 +101,8 @@ pub(super) fn overdue(
     }
 }
 
-fn stopped(why: String) -> Result<(), LaunchError> {
+/// An end that is an error: why.
+pub(super) fn stopped(why: String) -> Result<(), LaunchError> {
     Err(LaunchError::Stopped(why))
 }
 

@@ -445,15 +445,12 @@ impl<'e> Supervisor<'e> {
                 Ok(event) => self.note_interruption(event),
                 // Something that QEMU left behind has the console open.
                 Err(_) if self.qemu_ended => break,
-                Err(_) => {
-                    let text = format!("QEMU (process {}) was killed and does not end", self.qemu.pid);
-                    return Err(LaunchError::Stopped(text));
-                }
+                Err(_) => return ending::stopped(format!("QEMU {} cannot be killed", self.qemu.pid)),
             }
         }
         let Some(cause) = self.too_late else { return Ok(()) };
         self.cause = cause;
-        Err(LaunchError::Stopped("stopped before the guest was ready".into()))
+        ending::stopped("stopped before the guest was ready".into())
     }
 
     fn note_interruption(&mut self, event: Event) {
