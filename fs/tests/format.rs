@@ -1,4 +1,5 @@
-//! A format that is interrupted anywhere leaves the old volume, or what the next start formats again, or the new volume.
+//! A format that is interrupted anywhere leaves the old volume, or what the next start formats
+//! again, or the new volume.
 
 use std::collections::BTreeSet;
 use umbra_fs::testing::{Event, FORMAT, LogPmem, MemPmem, Model, SoftMmu, Undecided, mount, new_volume};
@@ -27,8 +28,9 @@ fn look(bytes: Vec<u8>) -> Result<Found, MountError> {
     Ok(if volume.lookup(volume.root(), b"kept").is_ok() { Found::Old } else { Found::New })
 }
 
-/// Formats a region, and looks at what an interruption leaves: of a guest that is killed (all stores up to there), and of a
-/// machine that loses power (what was flushed and fenced, and of the rest anything).
+/// Formats a region, and looks at what an interruption leaves: of a guest that is killed (all
+/// stores up to there), and of a machine that loses power (what was flushed and fenced, and of the
+/// rest anything).
 fn interrupt_everywhere(before: &[u8]) -> BTreeSet<Found> {
     let mut pmem = LogPmem::new(MemPmem::from_bytes(before.to_vec()));
     pmem.start_trace(None);

@@ -1,7 +1,7 @@
 //! The QEMUs that tests run under: the one that is installed, and another version beside it.
 //!
-//! `./run-qemu.sh setup` puts the other one into `target/other-qemu` (see `.ci/qemu.sh`), and where it cannot be had
-//! a run of all tests says so at its end. A test asks for both:
+//! `./run-qemu.sh setup` puts the other one into `target/other-qemu` (see `.ci/qemu.sh`). Where it
+//! cannot be had, a run of all tests says so at its end. A test asks for both:
 //!
 //! ```ignore
 //! umbra_tests::under_each_qemu!(it_boots);
@@ -59,8 +59,8 @@ pub fn version(program: &Path) -> Option<String> {
     text.split_whitespace().skip(1).find(numbers).map(str::to_string)
 }
 
-/// Makes two tests of each function that takes a [`Qemu`]: `installed::NAME`, and `other::NAME`, which does nothing
-/// where there is no other QEMU.
+/// Makes two tests of each function that takes a [`Qemu`]: `installed::NAME`, and `other::NAME`,
+/// which does nothing where there is no other QEMU.
 #[macro_export]
 macro_rules! under_each_qemu {
     ($($name:ident),* $(,)?) => {

@@ -1,5 +1,6 @@
-//! What happens where KVM is chosen, with this machine's `/dev/kvm` or without one: `umbra up` serves, under KVM if
-//! that works and else under emulation; whoever asks for KVM gets it, or an error that says what to do.
+//! What happens where KVM is chosen, with this machine's `/dev/kvm` or without one: `umbra up`
+//! serves, under KVM if that works and else under emulation. Whoever asks for KVM gets it, or an
+//! error that says what to do.
 
 use std::fs::OpenOptions;
 use std::process::Stdio;

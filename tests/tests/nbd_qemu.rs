@@ -1,5 +1,5 @@
-//! NBD by QEMU's tools, of each QEMU that is here, against a machine that the same QEMU runs: qemu-img, qemu-io, qemu-nbd
-//! and qemu-storage-daemon, and formats of their own in an export.
+//! NBD by QEMU's tools, of each QEMU that is here, against a machine that the same QEMU runs:
+//! qemu-img, qemu-io, qemu-nbd and qemu-storage-daemon, and formats of their own in an export.
 
 use serde_json::Value;
 use std::fs;

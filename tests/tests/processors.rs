@@ -1,5 +1,5 @@
-//! Umbra boots, answers and shuts down on the processors that QEMU emulates, from the plainest to recent ones, with both
-//! of QEMU's firmwares for a PC.
+//! Umbra boots, answers and shuts down on the processors that QEMU emulates, from the plainest to
+//! recent ones, with both of QEMU's firmwares for a PC.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
