@@ -6,7 +6,9 @@ use std::io::Write;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use umbra_proto::nbd::Style;
 use umbra_tests::Vm;
+use umbra_tests::nbd::Disk;
 use umbra_tests::random::Random;
 
 const MIB: usize = 1 << 20;
@@ -100,4 +102,77 @@ fn a_put_that_ends_midway_leaves_nothing() {
     }
     vm.assert_clean();
     assert_eq!(vm.ok(&["get", "/f", "-"]), content[..MIB]);
+}
+
+/// A variable that is not set is no path.
+#[test]
+fn an_empty_path_is_an_error() {
+    let vm = Vm::launch("16M");
+    fs::write(vm.file("in"), "content").unwrap();
+    let local = vm.file("in");
+    let local = local.to_str().unwrap();
+    vm.ok(&["put", local, "/f"]);
+    let commands: [&[&str]; 17] = [
+        &["put", local, ""],
+        &["put", "-", ""],
+        &["get", "", local],
+        &["ls", ""],
+        &["stat", ""],
+        &["rm", ""],
+        &["mv", "/f", ""],
+        &["mv", "", "/g"],
+        &["ln", "/f", ""],
+        &["ln", "", "/g"],
+        &["mkdir", ""],
+        &["truncate", "", "1"],
+        &["clone", "", "/g"],
+        &["clone", "/f", ""],
+        &["poke", "", "0", "--text", "x"],
+        &["pages", ""],
+        &["export", "add", "", "x"],
+    ];
+    for command in commands {
+        let output = vm.run(command);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains("path is empty"), "{command:?}: {text}");
+    }
+    assert_eq!(vm.json(&["ls", "/"])["entries"].as_array().unwrap().len(), 1);
+    assert_eq!(fs::read(vm.file("in")).unwrap(), b"content");
+    vm.assert_clean();
+}
+
+/// Over a file that is in use, and without room, a put fails before anything has travelled.
+#[test]
+fn a_put_that_cannot_be_fails_at_its_start() {
+    let vm = Vm::launch("32M");
+    fs::write(vm.file("in"), "content").unwrap();
+    vm.ok(&["put", vm.file("in").to_str().unwrap(), "/f"]);
+    let before = free(&vm);
+    let disk = Disk::open(vm.state(), "/f", Style::Structured);
+    // From a pipe that nothing comes through, and that does not end.
+    let mut child =
+        vm.command(&["put", "-", "/f"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pipe = child.stdin.take().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it waits for what it could not write");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("in use by 1 NBD client"), "{text}");
+    drop(disk);
+    // 40 MiB do not fit, 1 GiB with little in it does.
+    let large = fs::File::create(vm.file("large")).unwrap();
+    large.set_len(1 << 30).unwrap();
+    vm.ok(&["put", vm.file("large").to_str().unwrap(), "/sparse"]);
+    fs::write(vm.file("large"), Random::new(2).bytes(40 * MIB)).unwrap();
+    let text = vm.fails(&["put", vm.file("large").to_str().unwrap(), "/large"]);
+    assert!(text.contains("no space left") && text.contains("are needed"), "{text}");
+    assert!(before - free(&vm) < 4, "something is left");
+    vm.assert_clean();
 }
