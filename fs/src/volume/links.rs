@@ -74,16 +74,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Makes a file without a name, which goes with its window. Nothing leads to it, so nothing is
     /// published, and recovery frees it.
     pub(super) fn open_nameless(&mut self, new: impl FnOnce(Ino) -> NewInode) -> Result<(Ino, Window)> {
-        let stage = self.stage();
-        self.open_nameless_in(stage, new)
-    }
-
-    /// As [`Volume::open_nameless`], with what is staged.
-    pub(super) fn open_nameless_in(
-        &mut self,
-        mut stage: Stage<Written>,
-        new: impl FnOnce(Ino) -> NewInode,
-    ) -> Result<(Ino, Window)> {
+        let mut stage = self.stage();
         let ino = match self.new_inode(&mut stage, new) {
             Ok(ino) => ino,
             Err(error) => {
@@ -91,7 +82,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Err(error);
             }
         };
-        // What it shows is durable in the file that it shows it of.
+        // What it shows is durable already, in the file that it shows it of.
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
         self.fresh = stage.finish(&mut self.blocks);
         let window = self.dax.open(ino);

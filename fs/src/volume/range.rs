@@ -263,9 +263,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let size = work.to + work.len;
         let height = height_for(FileBlock((size - 1) / BLOCK_SIZE));
         self.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+        let new = NewInode::of(Kind::File, 0, work.dst.ino, ROOT_INO, work.now);
+        let (ino, window) = self.open_nameless(|_| NewInode { nlink: 0, size, ..new })?;
+        // Recovery follows what an inode refers to before it finds that nobody names it: the node
+        // is durable before its pointer is stored.
+        match self.commit_empty_top(ino, height) {
+            Ok(()) => Ok((ino, window)),
+            Err(error) => {
+                let _ = self.close_window(window);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives an empty file a tree of this height.
+    fn commit_empty_top(&mut self, ino: Ino, height: u8) -> Result<()> {
+        let (path, _) = self.inode_path(ino)?;
         let mut stage = self.stage();
-        let top = stage.allocate(&mut self.blocks, Purpose::Grow);
-        let top = match top {
+        let top = match stage.allocate(&mut self.blocks, Purpose::Grow) {
             Ok(top) => top,
             Err(error) => {
                 self.abandon_stage(stage);
@@ -274,8 +289,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         stage.zero(&mut self.blocks.pmem, &top, 0, BLOCK_SIZE);
         let root = Root { height, top: Some(Pointer::to(top.block())) };
-        let new = NewInode::of(Kind::File, 0, work.dst.ino, ROOT_INO, work.now);
-        self.open_nameless_in(stage, |_| NewInode { nlink: 0, size, root, ..new })
+        let word = [Self::root_word(ino, root)];
+        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Grow)
     }
 
     /// Prepares more of a splice in a file; true if that is all. `done` blocks from its front are
