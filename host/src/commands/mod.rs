@@ -115,6 +115,9 @@ fn server_path(typed: &OsStr) -> Vec<u8> {
 /// A destination: one that ends in `/`, `.` or `..` is a directory, and gets the last name of the source.
 fn destination(typed: &OsStr, source: &[u8]) -> Outcome<Vec<u8>> {
     let mut path = server_path(typed);
+    if path.is_empty() {
+        return Ok(path);
+    }
     let last = path.rsplit(|&byte| byte == b'/').next();
     if last.is_none_or(|last| matches!(last, b"" | b"." | b"..")) {
         let name = source.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty());
