@@ -260,6 +260,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let Some((mut pointer, height)) = step.spine() else { return Ok(()) };
         let (Content::Node(top_level) | Content::InodeNode(top_level)) = step.content else { return Ok(()) };
+        self.blocks.reference_moved(pointer.block);
         for level in height + 1..top_level {
             let node = stage.allocate(&mut self.blocks, purpose)?;
             stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
@@ -324,6 +325,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The children that a copy and its original both refer to gain a reference.
     fn count_children(&mut self, copies: &Copies) -> Result<()> {
+        for copy in copies.iter().filter(|c| c.moved && c.content != Content::Data) {
+            if let Some(old) = copy.old {
+                self.blocks.node_moved(old, copy.new.block());
+            }
+        }
         for copy in copies.iter().filter(|c| !c.moved && c.content != Content::Data) {
             let Some(old) = copy.old else { continue };
             self.blocks.share_children(old, copy.new.block(), copy.content)?;

@@ -15,7 +15,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use spin::Mutex;
 use umbra_fs::dax::Machine;
+<<<<<<< HEAD
 use umbra_server::{Peer, Platform, Progress, Service, Stream};
+=======
+use umbra_server::platform::{Turn, take_turn};
+use umbra_server::{Progress, Service, Stream};
+>>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 
 /// One part in this many of RAM is for bytes that clients sent and servers have not consumed.
 const SHARE: usize = 8;
@@ -44,7 +49,7 @@ impl Handler for Servers<'_> {
 
     fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress {
         match &mut self.0 {
-            Some(board) => server.poll(stream, board),
+            Some(board) => take_turn(*board, Turn::Other, |board| server.poll(stream, board)),
             None => Progress::Wait,
         }
     }

@@ -7,6 +7,7 @@ use crate::console::Console;
 use crate::dax::Processor;
 use crate::{media, net, println};
 use umbra_server::Progress;
+use umbra_server::platform::{Turn, take_turn};
 
 /// How long a power-off waits for what is queued on connections.
 const FAREWELL_NS: u64 = 200_000_000;
@@ -69,7 +70,10 @@ pub fn serve(config: Config) -> ! {
     loop {
         apic::begin_round();
         let mut worked = machine_checks();
-        worked |= console.poll();
+        worked |= match &mut board {
+            Some(board) => take_turn(board, Turn::Console, |_| console.poll()),
+            None => console.poll(),
+        };
         // A volume can come into service later: by the console's `format`.
         if board.is_none() {
             board = Processor::new().map(|processor| Board::new(processor, ready));

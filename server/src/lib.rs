@@ -5,6 +5,7 @@
 //! | file | what |
 //! |---|---|
 //! | `stream.rs` | the byte stream, and what a server is |
+//! | `turns.rs` | how long one of them holds up all others |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `rpc/` | the native protocol |
 //! | `nbd/` | files as disks |
@@ -22,6 +23,7 @@ pub mod rpc;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod turns;
 
 pub use platform::{Platform, background};
 pub use stream::{Peer, Progress, Service, Stream};

@@ -5,6 +5,7 @@
 //! tests with numbers of their choice.
 
 use crate::nbd::Exports;
+pub use crate::turns::{Turn, Turns, take_turn};
 use alloc::vec::Vec;
 use core::ops::Range;
 use umbra_fs::dax::Machine;
@@ -133,6 +134,8 @@ pub struct Counters {
     pub reclaim_steps: u64,
     /// Whether the last of them left something to do.
     pub reclaiming: bool,
+    /// How long others had to wait.
+    pub turns: Turns,
 }
 
 /// Does one bounded step of the work that no client waits for: reclaiming what was deleted.
@@ -140,7 +143,7 @@ pub struct Counters {
 /// To be called when the connections have nothing to do, until it returns
 /// [`Progress::Wait`](crate::Progress::Wait), and again after connections did something.
 pub fn background<M: Platform>(machine: &mut M) -> crate::Progress {
-    match reclaim_step(machine) {
+    match take_turn(machine, Turn::Background, reclaim_step) {
         Ok(true) => crate::Progress::Again,
         // What could not be reclaimed is found again by the next check or rebuild; whoever
         // needs the space is told by "no space".

@@ -68,7 +68,7 @@ fn answers_come_in_order_and_carry_the_id() {
     for id in 0..500 {
         match id % 3 {
             0 => bytes.extend(request(id, &rpc::Ping {}, b"ignored")),
-            1 => bytes.extend(request(id, &rpc::Status {}, &[])),
+            1 => bytes.extend(request(id, &rpc::Status::default(), &[])),
             _ => bytes.extend(frame(Header::request(id, 0x7fff, 3, 2), &[0xff; 5])),
         }
     }
@@ -193,7 +193,7 @@ fn cut_anywhere_it_is_the_same() {
 fn who_finishes_gets_the_answers_and_a_close() {
     let (mut c, mut m) = greeted();
     c.wire.finished = true;
-    c.run(&mut m, &[request(1, &rpc::Ping {}, &[]), request(2, &rpc::Status {}, &[])].concat());
+    c.run(&mut m, &[request(1, &rpc::Ping {}, &[]), request(2, &rpc::Status::default(), &[])].concat());
     assert_eq!(parse(&mut c.received).len(), 2);
     assert!(c.wire.is_closed());
     let whole = request(1, &rpc::Ping {}, b"payload");

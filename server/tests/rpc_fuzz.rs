@@ -56,7 +56,7 @@ fn one(random: &mut Random, id: u32) -> Vec<u8> {
     let flag = random.below(2) == 0;
     match random.below(32) {
         0 => request(id, &rpc::Ping {}, &bytes[..bytes.len().min(10)]),
-        1 => request(id, &rpc::Status {}, &[]),
+        1 => request(id, &rpc::Status::default(), &[]),
         2 => request(id, &rpc::Check {}, &[]),
         3 => request(id, &rpc::Reclaim { wait: flag }, &[]),
         4 => request(id, &rpc::Space {}, &[]),
@@ -233,7 +233,7 @@ fn the_largest_frames() {
             assert!(answers[0].bodies.iter().all(|b| b.len() + HEADER_LEN <= 8192));
         }
     }
-    assert_eq!(c.ok(&mut m, &rpc::Status {}).connections, 1);
+    assert_eq!(c.ok(&mut m, &rpc::Status::default()).connections, 1);
     assert!(m.counters.handles <= MAX_HANDLES);
     m.check();
 }

@@ -16,6 +16,7 @@
 //! | [`kills`]   | QEMU killed under writers that log what was made durable      |
 //! | [`soft`]    | the servers without a machine, over a volume in memory        |
 //! | [`torture`] | kills at random moments, and what has to be there after them     |
+//! | [`ping`]    | a client that pings while another does every operation there is   |
 //! | [`random`]  | numbers that are the same in every run                        |
 //!
 //! The tests themselves are in `tests/tests/`, one file for each thing that is shown. They
@@ -27,6 +28,7 @@ pub mod image;
 pub mod kills;
 pub mod linux;
 pub mod nbd;
+pub mod ping;
 pub mod programs;
 pub mod qemus;
 pub mod random;

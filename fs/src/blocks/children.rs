@@ -59,10 +59,10 @@ impl<P: Pmem> Blocks<P> {
             }
             for ((word, copied), index) in left.iter().zip(&right).zip(start as u16..) {
                 if word == copied
-                    && let Ok(Some((pointer, _))) = content.reference(index, u64::from_le_bytes(*word))
+                    && let Ok(Some((pointer, content))) = content.reference(index, u64::from_le_bytes(*word))
                     && self.geometry.holds(pointer.block)
                 {
-                    self.add_reference(pointer.block)?;
+                    self.add_reference(pointer.block, content)?;
                 }
             }
         }
@@ -74,8 +74,10 @@ impl<P: Pmem> Blocks<P> {
     fn share_data(&mut self, words: &Words, copied: &Words, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
         let count = data_of(words, copied, index, &mut blocks);
+        let noting = self.recount.is_some();
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
-            0 | STICKY => blocks.add_reference(block),
+            0 | STICKY => blocks.add_reference(block, Content::Data),
+            _ if noting => blocks.add_reference(block, Content::Data),
             count => {
                 blocks.pmem.store(record, state + 1);
                 if count == 1 {
@@ -91,7 +93,9 @@ impl<P: Pmem> Blocks<P> {
     fn drop_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
         let count = data_of(words, words, index, &mut blocks);
+        let noting = self.recount.is_some();
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
+            _ if noting => blocks.drop_reference(block, Content::Data),
             0 | 1 | STICKY => blocks.drop_reference(block, Content::Data),
             count => {
                 blocks.pmem.store(record, state - 1);

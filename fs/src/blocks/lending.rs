@@ -35,7 +35,7 @@ const MOST_RUNS: usize = 64;
 const SHARE: u64 = 8;
 
 /// The record of a block that is lent: nothing refers to it, and it is not free.
-const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
+pub(super) const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
 
 /// What is known of blocks that are lent.
 #[derive(Debug, Default)]
@@ -87,7 +87,10 @@ impl<P: Pmem> Blocks<P> {
         if !blocks.clone().all(|block| self.state(block) == Ok(0)) {
             return false;
         }
-        blocks.for_each(|block| self.set_state(block, LENT));
+        blocks.for_each(|block| {
+            self.note(block, 0, LENT);
+            self.set_state(block, LENT);
+        });
         self.free -= LENT_RUN;
         // A run is in one group.
         self.free_in[(run.0 / GROUP) as usize] -= LENT_RUN as u16;
@@ -135,6 +138,7 @@ impl<P: Pmem> Blocks<P> {
         for &block in blocks {
             // A record that cannot be read now says nothing: the block stays taken until a rebuild.
             if self.is_lent(block) == Ok(true) {
+                self.note(block, LENT, 1);
                 self.set_state(block, 1);
                 self.lent.blocks -= 1;
                 self.lent.taken_over += 1;
@@ -151,6 +155,7 @@ impl<P: Pmem> Blocks<P> {
         // As above.
         if self.is_lent(block) == Ok(true) {
             self.lent.blocks -= 1;
+            self.note(block, LENT, 0);
             self.set_state(block, 0);
             self.count_free(block);
         }

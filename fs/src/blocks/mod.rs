@@ -5,7 +5,8 @@
 //! clean starts from an empty area and counts anew.
 //!
 //! A record has 16 bytes: the number of references to the block (4), the head of the
-//! list of its shadows (4), and one word that a block waiting to be reclaimed uses as link.
+//! list of its shadows (4), and one word that a block waiting to be reclaimed uses as link,
+//! and others while references are counted anew (`recount.rs`).
 //!
 //! | count | shadows | meaning |
 //! |---|---|---|
@@ -17,10 +18,14 @@
 mod children;
 mod content;
 mod lending;
+mod recount;
 
 pub(crate) use content::Content;
+use lending::LENT;
 use lending::Lent;
 pub use lending::{LENT_RUN, Lending};
+use recount::Recount;
+pub(crate) use recount::{Judged, Visit};
 
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
@@ -129,6 +134,8 @@ pub(crate) struct Blocks<P> {
     pending: Option<Block>,
     /// What is lent. Out of line: what the page-fault path looks at lies close together.
     lent: Box<Lent>,
+    /// References are being counted anew.
+    pub(crate) recount: Option<Box<Recount>>,
     /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode went.
     pub epoch: u64,
 }
@@ -156,6 +163,7 @@ impl<P: Pmem> Blocks<P> {
             cursor: geometry.first,
             pending: None,
             lent: Box::default(),
+            recount: None,
             epoch: 0,
         }
     }
@@ -240,9 +248,13 @@ impl<P: Pmem> Blocks<P> {
         Ok((state >> 32) as u32)
     }
 
-    /// Adds a reference. The position may stop being exclusive.
-    pub fn add_reference(&mut self, block: Block) -> Result<(), Poisoned> {
+    /// Adds a reference to a block, which holds `content`. The position may stop being exclusive.
+    pub fn add_reference(&mut self, block: Block, content: Content) -> Result<(), Poisoned> {
         let state = self.state(block)?;
+        self.note_shared(block, content);
+        if state as u32 != STICKY {
+            self.note(block, state, state + 1);
+        }
         match state as u32 {
             STICKY => {}
             0 => {
@@ -295,6 +307,7 @@ impl<P: Pmem> Blocks<P> {
             0 => debug_assert!(false, "block {} lost a reference that it did not have", block.0),
             1 if content == Content::Data => self.set_free(block)?,
             1 => {
+                self.note(block, state, (PENDING as u64) << 32);
                 let next = self.pending.map_or(END, |b| b.0);
                 self.set_state(block, (PENDING as u64) << 32);
                 let at = self.record(block) + 8;
@@ -302,6 +315,7 @@ impl<P: Pmem> Blocks<P> {
                 self.pending = Some(block);
             }
             count => {
+                self.note(block, state, state - 1);
                 self.set_state(block, state - 1);
                 self.shared -= (count == 2) as u64;
             }
@@ -313,6 +327,10 @@ impl<P: Pmem> Blocks<P> {
     #[inline]
     fn set_free(&mut self, block: Block) -> Result<(), Poisoned> {
         debug_assert!(matches!(self.shadows(block)?, 0 | PENDING), "block {} is still shown", block.0);
+        if self.recount.is_some() {
+            let before = self.state(block)?;
+            self.note(block, before, 0);
+        }
         self.set_state(block, 0);
         self.count_free(block);
         Ok(())
@@ -336,11 +354,6 @@ impl<P: Pmem> Blocks<P> {
     pub fn discard(&mut self, block: Block, content: Content) {
         // What cannot be read now stays taken until a rebuild.
         let _ = self.drop_reference(block, content);
-    }
-
-    /// For verification: the record of a block, `None` if its group has none yet.
-    pub fn recorded(&self, block: Block) -> Result<Option<u64>, Poisoned> {
-        if self.is_initialised(block) { self.pmem.load(self.record(block)).map(Some) } else { Ok(None) }
     }
 
     /// Applies what a durable change has dropped.
@@ -370,6 +383,7 @@ impl<P: Pmem> Blocks<P> {
         if self.state(block)? != 0 {
             block = self.find_free()?;
         }
+        self.note(block, 0, 1);
         self.set_state(block, 1);
         self.free -= 1;
         self.free_in[(block.0 / GROUP) as usize] -= 1;
@@ -388,6 +402,7 @@ impl<P: Pmem> Blocks<P> {
         let most = most.min(self.free.saturating_sub(purpose.reserve()));
         let Fresh { first, .. } = self.allocate(purpose)?;
         if state != 1 {
+            self.note(first, 1, state);
             self.set_state(first, state);
         }
         // The rest is in the group of the first one, whose records are valid by now.
@@ -398,6 +413,7 @@ impl<P: Pmem> Blocks<P> {
             if self.pmem.load(at) != Ok(0) {
                 break;
             }
+            self.note(Block(block), 0, state);
             self.pmem.store(at, state);
             block += 1;
         }

@@ -4,52 +4,117 @@ use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use crate::error::Result;
 use crate::pmem::Pmem;
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
-use crate::volume::{CheckReport, PagesReport, Volume};
+use crate::volume::{CheckReport, FaultCounts, PagesReport, Volume};
 use alloc::format;
 
-/// Sums over all translations.
-#[derive(Default)]
-struct Seen {
+/// How often sums are begun anew because translations changed meanwhile.
+const MOST_TRIES: u32 = 8;
+
+/// Sums over translations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
     zero: u64,
     writable: u64,
     shadows: u64,
     masters: u64,
 }
 
+/// Sums over all translations that are being made while others work.
+#[derive(Debug, Default)]
+pub(crate) struct WindowCheck {
+    sums: Sums,
+    /// What would differ if any translation had changed since the first slot was looked at.
+    before: Option<(FaultCounts, Sums)>,
+    tries: u32,
+    /// The next slot.
+    pub next: u32,
+}
+
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// Verifies every translation of every window.
-    pub(crate) fn check_invariants(&self, report: &mut CheckReport) -> Result<()> {
-        let mut seen = Seen::default();
-        for (slot, state) in self.dax.attached() {
-            let mut present = 0;
-            for index in 0..PAGES_PER_SLOT {
-                let page = slot.page(index);
-                let translation = self.dax.mmu.get(page);
-                let writable = matches!(translation, Some((_, Rights::Write)));
-                if state.is_dirty(index) != writable {
-                    report.add(format!("page {}: on the dirty list or writable, but not both", page.0));
-                }
-                if let Some((frame, rights)) = translation {
-                    present += 1;
-                    self.check_page(slot, state.ino, state.leaf, page, frame, rights, &mut seen, report)?;
-                }
+    /// Verifies every translation of a slot; how many pages were looked at.
+    pub(crate) fn check_slot(&self, slot: u32, report: &mut CheckReport) -> Result<u64> {
+        let slot = Slot(slot);
+        let Some(state) = self.dax.attached_slot(slot) else { return Ok(0) };
+        let mut present = 0;
+        for index in 0..PAGES_PER_SLOT {
+            let page = slot.page(index);
+            let translation = self.dax.mmu.get(page);
+            let writable = matches!(translation, Some((_, Rights::Write)));
+            if state.is_dirty(index) != writable {
+                report.add(format!("page {}: on the dirty list or writable, but not both", page.0));
             }
-            if present != state.present {
-                report
-                    .add(format!("slot {}: {present} translations, but {} recorded", slot.0, state.present));
+            if let Some((frame, rights)) = translation {
+                present += 1;
+                self.check_page(slot, state.ino, state.leaf, page, frame, rights, report)?;
             }
         }
-        let recorded =
-            [self.dax.zero, self.dax.writable, self.dax.shadows.count(), self.dax.shadows.masters()];
-        let counted = [seen.zero, seen.writable, seen.shadows, seen.masters];
-        for (what, (is, said)) in
-            ["zero pages", "writable pages", "shadows", "masters"].iter().zip(counted.iter().zip(recorded))
-        {
-            if *is != said {
-                report.add(format!("{is} {what}, but {said} are recorded"));
+        if present != state.present {
+            report.add(format!("slot {}: {present} translations, but {} recorded", slot.0, state.present));
+        }
+        Ok(u64::from(PAGES_PER_SLOT))
+    }
+
+    /// What changes with every translation. Only faults make translations: they are counted. Whatever
+    /// else happens takes rights away, which makes one of the sums smaller.
+    fn translations_now(&self) -> (FaultCounts, Sums) {
+        let dax = &self.dax;
+        let (shadows, masters) = (dax.shadows.count(), dax.shadows.masters());
+        let sums = Sums { zero: dax.zero, writable: dax.writable, shadows, masters };
+        (self.faults, sums)
+    }
+
+    /// Adds the translations of a slot to the sums; how many pages were looked at. `None`: that was the
+    /// last one, and the sums were judged, unless translations change all the time.
+    pub(crate) fn sum_slot(
+        &self,
+        slot: u32,
+        check: &mut WindowCheck,
+        report: &mut CheckReport,
+    ) -> Result<Option<u64>> {
+        let now = self.translations_now();
+        if check.before != Some(now) {
+            // Others have changed some, or this is the first slot.
+            if check.tries == MOST_TRIES {
+                return Ok(None);
+            }
+            *check = WindowCheck { before: Some(now), tries: check.tries + 1, ..WindowCheck::default() };
+            return Ok(Some(1));
+        }
+        if slot >= self.dax.slot_count() {
+            self.judge_translations(check.sums, report);
+            return Ok(None);
+        }
+        check.next = slot + 1;
+        let slot = Slot(slot);
+        if self.dax.attached_slot(slot).is_none() {
+            return Ok(Some(0));
+        }
+        for index in 0..PAGES_PER_SLOT {
+            let page = slot.page(index);
+            match self.dax.mmu.get(page) {
+                None => {}
+                Some((_, Rights::Write)) => check.sums.writable += 1,
+                Some((Frame::Zero, Rights::Read)) => check.sums.zero += 1,
+                Some((Frame::Block(block), Rights::Read)) => {
+                    check.sums.shadows += 1;
+                    check.sums.masters += u64::from(self.blocks.shadows(block)? == page.0 + 1);
+                }
             }
         }
-        Ok(())
+        Ok(Some(u64::from(PAGES_PER_SLOT)))
+    }
+
+    fn judge_translations(&self, is: Sums, report: &mut CheckReport) {
+        let said = self.translations_now().1;
+        let sums = [
+            ("zero pages", is.zero, said.zero),
+            ("writable pages", is.writable, said.writable),
+            ("shadows", is.shadows, said.shadows),
+            ("masters", is.masters, said.masters),
+        ];
+        for (what, is, said) in sums.into_iter().filter(|(_, is, said)| is != said) {
+            report.add(format!("{is} {what}, but {said} are recorded"));
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -61,7 +126,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         page: Page,
         frame: Frame,
         rights: Rights,
-        seen: &mut Seen,
         report: &mut CheckReport,
     ) -> Result<()> {
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
@@ -79,7 +143,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match (frame, rights) {
             (Frame::Zero, Rights::Write) => report.add(format!("page {}: the zero page is writable", page.0)),
             (Frame::Zero, Rights::Read) => {
-                seen.zero += 1;
                 if entry.is_some() {
                     report.add(format!("page {}: shows zeros, but inode {} has data there", page.0, ino.0));
                 }
@@ -93,29 +156,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 match rights {
                     Rights::Write => {
-                        seen.writable += 1;
                         let exclusive =
                             self.exclusive_steps(&path)? == path.len() && self.blocks.count(shown)? == 1;
                         if !exclusive {
                             report.add(format!("page {}: block {} is writable, but shared", page.0, shown.0));
                         }
                     }
-                    Rights::Read => self.check_shadow(page, shown, seen, report)?,
+                    Rights::Read => self.check_shadow(page, shown, report)?,
                 }
             }
         }
         Ok(())
     }
 
-    fn check_shadow(
-        &self,
-        page: Page,
-        block: Block,
-        seen: &mut Seen,
-        report: &mut CheckReport,
-    ) -> Result<()> {
-        seen.shadows += 1;
-        seen.masters += (self.blocks.shadows(block)? == page.0 + 1) as u64;
+    fn check_shadow(&self, page: Page, block: Block, report: &mut CheckReport) -> Result<()> {
         if !self.dax.shadows.is_shadow(&self.blocks, page, block)? {
             report.add(format!("page {}: block {} does not know this shadow", page.0, block.0));
         }

@@ -18,6 +18,7 @@ mod passes;
 mod shadows;
 mod windows;
 
+pub(crate) use invariants::WindowCheck;
 pub use machine::*;
 pub use mmu::*;
 pub use windows::Window;

@@ -127,6 +127,16 @@ impl<M: Mmu> Windows<M> {
         self.open
     }
 
+    /// All slots, attached or not.
+    pub fn slot_count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// A slot, if it is attached.
+    pub fn attached_slot(&self, slot: Slot) -> Option<&SlotState> {
+        self.slots.get(slot.0 as usize).filter(|state| state.window != NONE)
+    }
+
     /// Slots that are attached.
     pub fn attached(&self) -> impl Iterator<Item = (Slot, &SlotState)> {
         self.slots.iter().enumerate().filter(|(_, s)| s.window != NONE).map(|(i, s)| (Slot(i as u32), s))

@@ -155,7 +155,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (_, root) = self.inode_path(src)?;
         // The reference is counted first: from now on no position of the source is exclusive.
         if let Some(top) = root.top {
-            self.blocks.add_reference(top.block)?;
+            self.blocks.add_reference(top.block, Content::file_top(root.height))?;
         }
         Ok(NewInode {
             kind: Kind::File,

@@ -203,6 +203,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         kind: Kind,
         name: &[u8],
     ) -> Result<()> {
+        self.name_changes(ino);
         let bytes = payload(ino, kind, name);
         let words = [room.word()];
         let edit = Edit { payload: Some((room.offset(), &bytes)), ..Edit::words(&room.path, &words) };

@@ -260,6 +260,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let room = (ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64;
         self.inodes.room = self.inodes.room.max(room);
         self.inodes.used += 1;
+        self.inode_counted(ino, true);
         self.inodes.cursor = ino.0;
         Ok(ino)
     }
@@ -285,6 +286,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.blocks.pmem.flush(at, 8);
         self.blocks.pmem.fence();
         self.inodes.used -= 1;
+        self.inode_counted(ino, false);
     }
 
     /// Frees an inode that has no name and no window: its blocks go with the durable
@@ -301,10 +303,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Notes that an inode is free again.
     pub(super) fn inode_dropped(&mut self, ino: Ino) {
         self.inodes.used -= 1;
+        self.inode_counted(ino, false);
         self.forget_trimmed(ino);
         self.forget_emptied(ino);
         // What is remembered of it is void.
         self.blocks.epoch += 1;
+    }
+
+    /// Tells a check that is under way.
+    fn inode_counted(&mut self, ino: Ino, made: bool) {
+        if let Some(naming) = &mut self.naming {
+            naming.count_inode(ino, made);
+        }
     }
 
     /// The new root of an inode as an edit of its own.
@@ -317,19 +327,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         &mut self,
         each: &mut dyn FnMut(&mut Self, Ino, Block, Root) -> Result<()>,
     ) -> Result<()> {
-        let live = self.live_root()?;
-        let end = if live.top.is_none() { 0 } else { live.capacity() };
         let mut at = 0;
-        while at < end {
+        while let Some((found, block)) = self.inode_block_behind(at)? {
+            at = found;
             let ino = Ino(at * INODES_PER_BLOCK as u64);
-            let path: Path = self.inode_block_path(ino)?;
-            let Some(block) = path.last().and_then(|step| step.block()) else {
-                // Skip what the missing node would have mapped.
-                let missing = path.iter().position(|step| step.block().is_none()).unwrap_or(0);
-                let level = path.len() - 1 - missing;
-                at = (at / 512u64.pow(level as u32) + 1) * 512u64.pow(level as u32);
-                continue;
-            };
             for slot in 0..INODES_PER_BLOCK {
                 let word = self.blocks.word(block, slot * INODE_WORDS + inode::ROOT)?;
                 let root = Root::decode(word, slot).map_err(|_| damaged(block, "a root fails its check"))?;
@@ -340,5 +341,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             at += 1;
         }
         Ok(())
+    }
+
+    /// The first block of inodes from a place in the inode file on: its place, and the block.
+    pub(super) fn inode_block_behind(&self, mut at: u64) -> Result<Option<(u64, Block)>> {
+        let live = self.live_root()?;
+        let end = if live.top.is_none() { 0 } else { live.capacity() };
+        while at < end {
+            let path: Path = self.inode_block_path(Ino(at * INODES_PER_BLOCK as u64))?;
+            if let Some(block) = path.last().and_then(|step| step.block()) {
+                return Ok(Some((at, block)));
+            }
+            // Skip what the missing node would have mapped.
+            let missing = path.iter().position(|step| step.block().is_none()).unwrap_or(0);
+            let level = path.len() - 1 - missing;
+            at = (at / 512u64.pow(level as u32) + 1) * 512u64.pow(level as u32);
+        }
+        Ok(None)
     }
 }

@@ -191,6 +191,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Stages a count of names, where the inode can be changed in place; else commits it.
     fn stage_names(&mut self, stage: &mut Stage<Written>, ino: Ino, names: u32) -> Result<()> {
+        self.name_changes(ino);
         let (path, _) = self.inode_path(ino)?;
         let word = Self::names_word(ino, names);
         match self.place(&path)? {
@@ -204,6 +205,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Commits a count of names.
     pub(super) fn set_names(&mut self, ino: Ino, names: u32) -> Result<()> {
+        self.name_changes(ino);
         let (path, _) = self.inode_path(ino)?;
         let stage = self.stage();
         let word = [Self::names_word(ino, names)];

@@ -21,7 +21,7 @@
 //! | `splice.rs` | a tree of which a range is another's |
 //! | `range.rs` | clones of ranges |
 //! | `dedupe.rs` | sharing what is equal |
-//! | `check.rs` | verification of everything |
+//! | `check/` | verification of everything |
 //!
 //! Names are byte strings; paths are resolved by the caller, with [`Volume::resolve`] and its kin.
 //! Operations are atomic and durable at return unless they say otherwise. Those whose work grows
@@ -48,7 +48,8 @@ mod settle;
 mod splice;
 mod write;
 
-pub use check::CheckReport;
+use check::Naming;
+pub use check::{Check, CheckReport};
 pub use dedupe::{Dedupe, Deduped};
 pub use links::{Existing, check_target};
 #[cfg(feature = "testing")]
@@ -98,6 +99,12 @@ pub struct Volume<P, M> {
     /// Directories that have no name in front of a position, as a cookie.
     emptied: ArrayVec<(Ino, u64), 8>,
     pub(crate) leaves: leaves::Leaves,
+    /// A check is under way.
+    checking: bool,
+    /// It is at names.
+    naming: Option<Naming>,
+    /// Work that a step of a check does, where that is not as usual.
+    check_work_a_step: Option<u64>,
 }
 
 /// Bytes of [`Volume::identity`].

@@ -255,6 +255,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             work_a_step: super::operation::WORK_A_STEP,
             emptied: Default::default(),
             leaves: Default::default(),
+            checking: false,
+            naming: None,
+            check_work_a_step: None,
         };
         match volume.start(first, now) {
             Ok(()) => Ok(volume),

@@ -248,6 +248,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             edits.push(Edit::words(path, words));
         }
         let done = self.commit(stage, &edits, purpose)?;
+        if let Some(naming) = &mut self.naming {
+            naming.named(plan.named.0, plan.named.1);
+        }
         match plan.replaced {
             Replaced::Gone(ino) => self.inode_dropped(ino),
             Replaced::Orphan(ino) => self.dax.set_orphan(ino),
@@ -281,7 +284,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// What has to change so that `name`, for which there is room, names this inode, and not what
     /// it may name now.
     pub(super) fn plan_naming(
-        &self,
+        &mut self,
         room: Room,
         dir: Ino,
         name: &[u8],
@@ -300,6 +303,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         plan.target_words.push(room.word());
         plan.target_words.extend(replaced.map(|old| (old.slot, 0)));
         if let Some(old) = replaced {
+            self.name_changes(old.ino);
             let block = self.inode_block(old.ino)?;
             let left = self.nlink_in(block, old.ino)?.saturating_sub(1);
             let word = if left > 0 {

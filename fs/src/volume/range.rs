@@ -370,8 +370,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let target = |&(index, word): &(u16, u64)| content.reference(index, word).ok().flatten();
         let mut counted = 0;
         let mut result = Ok(());
-        for (pointer, _) in words.iter().filter_map(target) {
-            match self.blocks.add_reference(pointer.block) {
+        for (pointer, content) in words.iter().filter_map(target) {
+            match self.blocks.add_reference(pointer.block, content) {
                 Ok(()) => counted += 1,
                 Err(poisoned) => {
                     result = Err(poisoned.into());

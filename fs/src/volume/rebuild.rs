@@ -29,25 +29,26 @@ pub(super) struct Names {
 }
 
 /// Directories that wait to be walked, at most; others are found by another pass.
-const WAITING: usize = 4096;
+pub(super) const WAITING: usize = 4096;
 
-fn bits(room: u64) -> Result<Vec<u64>> {
+pub(super) fn bits(room: u64) -> Result<Vec<u64>> {
     let mut bits = Vec::new();
     bits.try_reserve_exact(room.div_ceil(64) as usize).map_err(|_| Error::NoMemory)?;
     bits.resize(room.div_ceil(64) as usize, 0);
     Ok(bits)
 }
 
-fn is_set(bits: &[u64], ino: Ino) -> bool {
+pub(super) fn is_set(bits: &[u64], ino: Ino) -> bool {
     bits.get((ino.0 / 64) as usize).is_some_and(|word| word >> (ino.0 % 64) & 1 != 0)
 }
 
 impl Names {
-    fn new(room: u64) -> Result<Self> {
+    pub fn new(room: u64) -> Result<Self> {
         Ok(Names { named: bits(room)?, more: BTreeMap::new(), distinct: 0, walked: bits(room)? })
     }
 
-    fn add(&mut self, ino: Ino) {
+    /// Counts a name of an inode.
+    pub fn add(&mut self, ino: Ino) {
         let Some(word) = self.named.get_mut((ino.0 / 64) as usize) else {
             self.distinct += 1;
             return;
@@ -62,12 +63,17 @@ impl Names {
     }
 
     /// Notes that a directory is being walked; false if it was before.
-    fn walk(&mut self, dir: Ino) -> bool {
+    pub fn walk(&mut self, dir: Ino) -> bool {
         let before = is_set(&self.walked, dir);
         if let Some(word) = self.walked.get_mut((dir.0 / 64) as usize) {
             *word |= 1 << (dir.0 % 64);
         }
         !before
+    }
+
+    /// Whether the entries of a directory were counted, or are being counted.
+    pub fn was_walked(&self, dir: Ino) -> bool {
+        is_set(&self.walked, dir)
     }
 
     /// Names of an inode.
@@ -146,7 +152,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Walks the names of all directories that have a name themselves. An inode without
     /// one is not looked at: a crash may have left it half written.
-    pub(super) fn count_names(&mut self) -> Result<Names> {
+    fn count_names(&mut self) -> Result<Names> {
         let mut names = Names::new(self.inodes.room)?;
         names.add(ROOT_INO);
         let mut waiting = Vec::new();

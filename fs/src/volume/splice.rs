@@ -134,7 +134,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if from.is_multiple_of(512u64.pow(level as u32)) && level <= splice.source.height {
                 let shared = self.subtree(splice.source, FileBlock(from), level)?;
                 if let Some(pointer) = shared {
-                    self.blocks.add_reference(pointer.block)?;
+                    self.blocks.add_reference(pointer.block, Content::file_top(level))?;
                 }
                 return Ok(shared);
             }
@@ -222,7 +222,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         old: Option<(Pointer, u8)>,
     ) -> Result<Option<Pointer>> {
         let Some((mut pointer, height)) = old else { return Ok(None) };
-        self.blocks.add_reference(pointer.block)?;
+        self.blocks.add_reference(pointer.block, Content::file_top(height))?;
         for above in height + 1..=level {
             let node = match self.blocks.allocate(Purpose::Grow) {
                 Ok(node) => node,

@@ -32,7 +32,7 @@ impl Client {
 
     /// How the server is.
     pub fn status(&mut self) -> Result<rpc::StatusResponse> {
-        self.call(&rpc::Status {})
+        self.call(&rpc::Status::default())
     }
 
     /// Unmounts and switches the machine off.
@@ -48,6 +48,7 @@ impl Client {
             all.issues_total = part.issues_total.or(all.issues_total);
             all.blocks = part.blocks.or(all.blocks);
             all.inodes = part.inodes.or(all.inodes);
+            all.changed = part.changed.or(all.changed);
             Ok(())
         })?;
         Ok(all)

@@ -165,13 +165,17 @@ pub fn check(context: &Context) -> Outcome {
     let clean = total == 0;
     let fields = json!({
         "clean": clean, "issues": report.issues, "issues_total": total,
-        "blocks": report.blocks, "inodes": report.inodes,
+        "blocks": report.blocks, "inodes": report.inodes, "changed": report.changed,
     });
     context.format.report(fields, || {
         let mut text: String = report.issues.iter().map(|issue| format!("{}\n", one_line(issue))).collect();
         if clean {
             let (blocks, inodes) = (report.blocks.unwrap_or(0), report.inodes.unwrap_or(0));
             text = format!("clean: {blocks} blocks and {inodes} inodes looked at\n");
+            // What others change all the time cannot be judged.
+            if let Some(changed @ 1..) = report.changed {
+                text += &format!("{changed} of them changed meanwhile, and were not judged\n");
+            }
         }
         text
     })?;

@@ -182,21 +182,9 @@ fn sync(session: &mut Session, mut args: Args<'_>) -> Done {
     session.operate(begun, Then::Nothing)
 }
 
-fn check(_: &mut Session, args: Args<'_>) -> Done {
+fn check(session: &mut Session, args: Args<'_>) -> Done {
     args.end()?;
-    let report = volume(|v| v.check())?;
-    for issue in &report.issues {
-        println!("{issue}");
-    }
-    let shown = report.issues.len() as u64;
-    if report.issues_total > shown {
-        println!("... and {} more", report.issues_total - shown);
-    }
-    println!("{} blocks, {} inodes, {} issues", report.blocks, report.inodes, report.issues_total);
-    match report.issues_total {
-        0 => Ok(()),
-        _ => Err(Failure::Other("the volume is not clean".into())),
-    }
+    session.go_on(Running::Check(None))
 }
 
 fn format(_: &mut Session, mut args: Args<'_>) -> Done {

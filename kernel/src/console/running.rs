@@ -9,7 +9,11 @@ use crate::println;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+<<<<<<< HEAD
 use umbra_fs::{Begun, Error, FileBlock, Ino, Kind, Operation, Outcome, PageCount, Window};
+=======
+use umbra_fs::{Begun, Check, CheckReport, Error, FileBlock, Ino, Kind, Operation, Outcome, Window};
+>>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 
 /// Most runs of a file that are shown.
 pub(super) const MAX_RUNS: usize = 1000;
@@ -26,11 +30,16 @@ pub(super) enum Running {
     List { dir: Ino, cookie: u64 },
     /// Where the blocks of a file are, from a block on; how many runs more are shown.
     Extents { ino: Ino, from: FileBlock, left: usize },
+<<<<<<< HEAD
     /// What a path leads to goes, or is replaced by what another one leads to; of a directory that
     /// was large it has to be found out whether it is empty.
     Remove { path: Vec<u8>, from: Option<Vec<u8>> },
     /// The pages of windows of a file.
     Pages(PageCount),
+=======
+    /// A check; `None`: it has not begun, since another is under way.
+    Check(Option<Check>),
+>>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
     /// Content of a file.
     Show { ino: Ino, at: u64, left: u64 },
 }
@@ -80,6 +89,7 @@ impl Running {
                 then.say(session, outcome)?;
                 Ok(true)
             }
+            Running::Check(check) => check_on(check),
             Running::List { dir, cookie } => list(*dir, cookie),
             Running::Remove { path, from } => {
                 let examined = volume(|v| {
@@ -135,6 +145,7 @@ impl Running {
     }
 }
 
+<<<<<<< HEAD
 /// Removes what a path leads to, or has something else replace it.
 fn remove(path: &[u8], from: Option<&[u8]>) -> Done {
     volume(|v| {
@@ -150,6 +161,36 @@ fn remove(path: &[u8], from: Option<&[u8]>) -> Done {
             _ => v.unlink(dir, name, clock::wall()),
         }
     })
+=======
+/// Takes a step of a check, or begins one; true if it is over.
+fn check_on(check: &mut Option<Check>) -> Result<bool, Failure> {
+    let Some(under_way) = check else {
+        *check = volume(|v| Ok(v.begin_check()))?;
+        return Ok(false);
+    };
+    match volume(|v| v.check_step(under_way))? {
+        Some(report) => say_report(&report).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn say_report(report: &CheckReport) -> Done {
+    for issue in &report.issues {
+        println!("{issue}");
+    }
+    let shown = report.issues.len() as u64;
+    if report.issues_total > shown {
+        println!("... and {} more", report.issues_total - shown);
+    }
+    println!("{} blocks, {} inodes, {} issues", report.blocks, report.inodes, report.issues_total);
+    if report.changed > 0 {
+        println!("{} of them changed meanwhile, and were not judged", report.changed);
+    }
+    match report.issues_total {
+        0 => Ok(()),
+        _ => Err(Failure::Other("the volume is not clean".into())),
+    }
+>>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 }
 
 /// Lists entries of a directory; true if they are the last.

@@ -70,7 +70,12 @@ request!(Ping, PING, Done);
 /// Asks how the server is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct Status {}
+pub struct Status {
+    /// Look out for the longest turn anew from now on.
+    #[n(0)]
+    #[cbor(default)]
+    pub fresh: bool,
+}
 request!(Status, STATUS, StatusResponse);
 
 /// How the server is. Counts are since boot.
@@ -125,6 +130,13 @@ pub struct StatusResponse {
     /// Whether the last stop was not clean, so that the mount counted everything anew.
     #[n(15)]
     pub rebuilt: Option<bool>,
+    /// The longest time in nanoseconds for which anybody held up all others, since that was looked
+    /// out for anew (at boot, or by a status with `fresh`).
+    #[n(16)]
+    pub longest_turn_ns: Option<u64>,
+    /// What that turn was for: the name of a method, `nbd` and that of a command, `console`, `background`.
+    #[n(17)]
+    pub longest_turn: Option<String>,
 }
 
 /// Use of DRAM, in bytes.
@@ -225,8 +237,8 @@ pub struct Sample {
 pub struct PowerOff {}
 request!(PowerOff, POWER_OFF, Done);
 
-/// Verifies the volume and the invariants of windows. The answer is one or more frames;
-/// together they hold all lines, and the counts are in the last.
+/// Verifies the volume and the invariants of windows, step by step while others work. Checks wait for each other. The answer is
+/// one or more frames; together they hold all lines, and the counts are in the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Check {}
@@ -248,6 +260,9 @@ pub struct CheckResponse {
     /// Inodes that were looked at. Only in the last frame.
     #[n(3)]
     pub inodes: Option<u64>,
+    /// Blocks and inodes that were not judged, since they changed meanwhile. Only in the last frame.
+    #[n(4)]
+    pub changed: Option<u64>,
 }
 
 /// Asks about, or waits for, the reclaiming of deleted files.

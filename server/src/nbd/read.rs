@@ -6,7 +6,7 @@ use super::queue::{Pending, Range, Work};
 use super::target::MOST_CACHED;
 use super::transmission::{Step, Transmission};
 use super::write::Write;
-use crate::platform::Platform;
+use crate::platform::{Platform, Turn};
 use crate::stream::{Stream, take};
 use umbra_proto::nbd::{Command, Errno, REQUEST_LEN, Request, Style, command_flags as flag};
 
@@ -116,6 +116,7 @@ impl Transmission {
 
     /// Starts a request.
     fn begin<M: Platform>(&mut self, request: Request, machine: &mut M) -> Step {
+        machine.counters().turns.is_for(Turn::Nbd(request.command));
         if request.command == Command::DISC {
             self.input = Input::End;
             return Step::Went(0);

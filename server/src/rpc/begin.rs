@@ -9,7 +9,7 @@ use super::transfer::{Direction, Transfer};
 use super::{MAX_HANDLES, bench, content, exports, names, naming};
 use crate::platform::Platform;
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use umbra_fs::{BLOCK_SIZE, MAX_FILE_SIZE, MAX_NAME};
 use umbra_proto::rpc::{self, ErrorCode, Method};
 
@@ -31,8 +31,11 @@ pub(super) fn begin<M: Platform>(
             s.reply(0, &rpc::Done {});
         }
         Method::STATUS => {
-            let rpc::Status {} = rpc::decode(body)?;
+            let rpc::Status { fresh } = rpc::decode(body)?;
             s.reply(0, &status(machine));
+            if fresh {
+                machine.counters().turns.start_anew();
+            }
         }
         Method::NVDIMMS => {
             let rpc::Nvdimms {} = rpc::decode(body)?;
@@ -45,8 +48,7 @@ pub(super) fn begin<M: Platform>(
         }
         Method::CHECK => {
             let rpc::Check {} = rpc::decode(body)?;
-            let report = machine.volume(|v| v.check()).during(format_args!("check the volume"))?;
-            return Ok(Some(Work::Listing(Listing::issues(report))));
+            return Ok(Some(Work::Listing(Listing::check())));
         }
         Method::RECLAIM => {
             let rpc::Reclaim { wait } = rpc::decode(body)?;
@@ -219,5 +221,7 @@ fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
         debug: cfg!(debug_assertions),
         mount_ns: Some(mounted.took_ns),
         rebuilt: Some(mounted.rebuilt),
+        longest_turn_ns: Some(counters.turns.longest_ns()),
+        longest_turn: counters.turns.longest().map(|what| what.to_string()),
     }
 }

@@ -11,7 +11,7 @@ use super::operating::{Operating, STEP_COST};
 use super::output::Output;
 use super::sharing::Sharing;
 use super::transfer::Transfer;
-use crate::platform::Platform;
+use crate::platform::{Platform, Turn as Whole};
 use crate::stream::{Progress, Service, Stream, take};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -237,7 +237,9 @@ impl Rpc {
         self.have = 0;
         let header = Header::decode(&self.header);
         self.session.request = Request { header, payload_left: header.payload };
-        machine.counters().requests += 1;
+        let counters = machine.counters();
+        counters.requests += 1;
+        counters.turns.is_for(Whole::Rpc(Method(header.method)));
         if !self.session.greeted && header.method != Method::HELLO.0 {
             let message = format_args!("the first request must be a hello");
             return self.fail(Failure::new(ErrorCode::NO_HELLO, message), State::Ending, machine);
@@ -284,6 +286,7 @@ impl Rpc {
             State::Work(Work::Operation(operation)) => operation.abandon(machine),
             State::Work(Work::Sharing(sharing)) => sharing.abandon(machine),
             State::Work(Work::Naming(naming)) => naming.abandon(machine),
+            State::Work(Work::Listing(listing)) => listing.abandon(machine),
             _ => {}
         }
         if self.session.close_some(machine) {
@@ -308,6 +311,10 @@ impl<M: Platform> Service<M> for Rpc {
             counters.connections_total += 1;
         }
         let mut spent = 0;
+        if !matches!(self.state, State::Header) {
+            let method = Method(self.session.request.header.method);
+            machine.counters().turns.is_for(Whole::Rpc(method));
+        }
         while spent < TURN {
             match self.turn(stream, machine) {
                 Turn::Wait => return Progress::Wait,

@@ -7,12 +7,19 @@ use crate::platform::{Platform, reclaim_step};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+<<<<<<< HEAD
 use minicbor::Encode;
 use umbra_fs::{BLOCK_SIZE, CheckReport, Error, FileBlock, Ino};
 use umbra_proto::rpc::{self, ErrorCode, ItemsWriter, MORE};
+=======
+use umbra_fs::{BLOCK_SIZE, Check, CheckReport, Error, FileBlock, Ino};
+use umbra_proto::rpc::{self, ItemsWriter, MORE};
+>>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 
 /// What a step costs: about that of moving this many bytes.
 const STEP_COST: usize = 32 << 10;
+/// What a step of a check costs: all of a turn.
+const CHECK_COST: usize = 128 << 10;
 /// Runs of a file that are looked at in one step.
 const EXTENTS_A_STEP: usize = 32;
 /// Longest line of a finding.
@@ -42,6 +49,8 @@ pub enum Listing {
         /// Runs to list at most.
         left: u64,
     },
+    /// A check that is not over; `None`: it has not begun, since another is under way.
+    Check(Option<Check>),
     /// Findings of a check.
     Issues {
         /// What it found.
@@ -94,9 +103,9 @@ impl Listing {
         Listing::Extents { ino, from: r.offset / BLOCK_SIZE, end, left: r.max.unwrap_or(u64::MAX) }
     }
 
-    /// Lists what a check found.
-    pub fn issues(report: CheckReport) -> Self {
-        Listing::Issues { report, next: 0 }
+    /// Lists what a check finds.
+    pub fn check() -> Self {
+        Listing::Check(None)
     }
 
     /// Lists exports.
@@ -124,6 +133,13 @@ impl Listing {
         Listing::Reclaim { wait }
     }
 
+    /// Gives it up: the client is gone.
+    pub fn abandon<M: Platform>(self, machine: &mut M) {
+        if let Listing::Check(Some(check)) = self {
+            machine.volume(|v| v.abandon_check(check));
+        }
+    }
+
     /// Sends the next frame.
     pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
         let Some(mut frame) = ItemsWriter::new(s.out.room()) else {
@@ -141,6 +157,12 @@ impl Listing {
             Listing::Extents { ino, from, end, left } => {
                 extents(machine, *ino, from, *end, left, &mut frame)?
             }
+            Listing::Check(check) => {
+                if let Some(report) = check_step(machine, check)? {
+                    *self = Listing::Issues { report, next: 0 };
+                }
+                return Ok(Step::Went(CHECK_COST));
+            }
             Listing::Issues { report, next } => {
                 while let Some(line) = report.issues.get(*next)
                     && frame.push(&&line[..line.floor_char_boundary(MAX_LINE)])
@@ -155,6 +177,7 @@ impl Listing {
                             issues_total: Some(report.issues_total),
                             blocks: Some(report.blocks),
                             inodes: Some(report.inodes),
+                            changed: Some(report.changed),
                         },
                     );
                     return Ok(Step::Done);
@@ -221,6 +244,7 @@ impl Listing {
     }
 }
 
+<<<<<<< HEAD
 /// Fills a frame with items; true if these are the last.
 fn push_all<T: Encode<()>>(all: &[T], next: &mut usize, frame: &mut ItemsWriter<'_>) -> bool {
     while let Some(item) = all.get(*next)
@@ -229,6 +253,22 @@ fn push_all<T: Encode<()>>(all: &[T], next: &mut usize, frame: &mut ItemsWriter<
         *next += 1;
     }
     *next == all.len()
+=======
+/// Takes a step of a check, or begins one.
+fn check_step<M: Platform>(
+    machine: &mut M,
+    check: &mut Option<Check>,
+) -> Result<Option<CheckReport>, Failure> {
+    let Some(under_way) = check else {
+        *check = machine.volume(|v| v.begin_check());
+        return Ok(None);
+    };
+    let result = machine.volume(|v| v.check_step(under_way));
+    if !matches!(result, Ok(None)) {
+        *check = None;
+    }
+    result.during(format_args!("check the volume"))
+>>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 }
 
 /// Fills a frame with entries of a directory; true if these are the last.

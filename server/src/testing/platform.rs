@@ -39,6 +39,11 @@ impl SoftPlatform {
         }
     }
 
+    /// Has the clock go on by this much.
+    pub fn clock_goes_on(&mut self, ns: u64) {
+        self.clock.set(self.clock.get() + ns);
+    }
+
     /// Adds an NVDIMM region of `mib` MiB that holds no volume; returns its number.
     pub fn add_region(&mut self, mib: u64) -> usize {
         let (address, size) = ((self.regions.len() as u64 + 1) << 40, mib << 20);

@@ -1,0 +1,371 @@
+//! Verification of a running volume: every count, every name, every translation.
+//!
+//! It takes steps, so that others work meanwhile, and it judges only what has not changed since it
+//! began to look:
+//!
+//! ```text
+//!   Clear --> Walk --> Shaded --> Reclaim --> Judge --> Names --> Missed --> Inodes --> Windows --> Totals
+//!   `----------- blocks: blocks/recount.rs ------'      `----- names.rs --------'       `-- dax/invariants.rs
+//! ```
+//!
+//! So what it reports is true: on a volume that is sound it reports nothing, whatever others do. What changes
+//! all the time may not be judged; how much that was is said. It ends: each phase has work that is bounded by
+//! the size of the volume, and gives up judging if others make it more.
+//!
+//! Memory: three bits for each inode, up to 32 KiB of directories that wait to be walked, and an entry for each inode
+//! with several names. What is known of blocks is in their records.
+
+mod names;
+
+pub(super) use names::Naming;
+
+use super::Volume;
+use crate::blocks::{Content, Judged, Visit};
+use crate::dax::{Mmu, WindowCheck};
+use crate::error::{Error, Result};
+use crate::format::inode::INODE_WORDS;
+use crate::format::superblock::GROUP;
+use crate::pmem::Pmem;
+use crate::types::*;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// What `check` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// One line per finding (at most 100 are kept).
+    pub issues: Vec<String>,
+    /// All findings, those beyond the first 100 included.
+    pub issues_total: u64,
+    /// Blocks that were looked at.
+    pub blocks: u64,
+    /// Inodes that were looked at.
+    pub inodes: u64,
+    /// Blocks and inodes that were not judged, since they changed meanwhile.
+    pub changed: u64,
+}
+
+impl CheckReport {
+    /// Adds a finding.
+    pub(crate) fn add(&mut self, issue: String) {
+        self.issues_total += 1;
+        if self.issues.len() < 100 {
+            self.issues.push(issue);
+        }
+    }
+}
+
+/// A check under way: one at a time.
+#[must_use = "a check is finished step by step, or abandoned"]
+#[derive(Debug)]
+pub struct Check {
+    phase: Phase,
+    report: CheckReport,
+    windows: WindowCheck,
+    /// What is left of the work that the current phase may take.
+    patience: u64,
+    /// Nothing was judged by counts: others changed more than it could keep up with.
+    outrun: bool,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Marks of records are cleared; the next group.
+    Clear(u64),
+    /// References are counted from the top down.
+    Walk,
+    /// Nodes are looked at that gained references meanwhile.
+    Shaded,
+    /// What waits to be reclaimed is.
+    Reclaim,
+    /// Records are compared with what was counted; the next group.
+    Judge(u64),
+    /// Directories are walked.
+    Names,
+    /// Directories are looked for that were missed; the next block of inodes.
+    Missed(u64),
+    /// Inodes are judged; the next block of them.
+    Inodes(u64),
+    /// Translations; the next slot.
+    Windows(u32),
+    /// Sums over all translations; the next slot.
+    Totals(u32),
+}
+
+/// Work of a step, in units that take some 20 instructions each: a word of a node, a quarter of a reference.
+const WORK_A_STEP: u64 = 1 << 15;
+/// Units of a reference that is counted.
+const REFERENCE: u64 = 4;
+/// Units of a block that is reclaimed.
+const RECLAIMED: u64 = 1024;
+/// Units of a bucket whose names are verified, for each name, and of an inode.
+const BUCKET: u64 = 512;
+const NAME: u64 = 256;
+const INODE: u64 = 64;
+/// Units of a slot.
+const SLOT: u64 = 1 << 15;
+/// Units of a page whose translation is only looked at.
+const PAGE: u64 = 1;
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Begins to verify the volume and the invariants of windows. `None`: another check is under way.
+    pub fn begin_check(&mut self) -> Option<Check> {
+        if self.blocks.recount.is_some() || self.naming.is_some() || self.checking {
+            return None;
+        }
+        self.checking = true;
+        self.blocks.begin_recount();
+        let report = CheckReport::default();
+        let windows = WindowCheck::default();
+        Some(Check { phase: Phase::Clear(0), report, windows, patience: u64::MAX, outrun: false })
+    }
+
+    /// Takes one bounded step of a check. `None`: there is more to do. After anything else, an error too, the
+    /// check is over. It finishes background reclaiming, and changes nothing else.
+    pub fn check_step(&mut self, check: &mut Check) -> Result<Option<CheckReport>> {
+        let mut left = self.check_work_a_step.unwrap_or(WORK_A_STEP);
+        let result = loop {
+            match self.check_some(check, &mut left) {
+                Ok(true) => break Ok(Some(core::mem::take(&mut check.report))),
+                Ok(false) if left > 0 => {}
+                Ok(false) => break Ok(None),
+                Err(error) => break Err(error),
+            }
+        };
+        if !matches!(result, Ok(None)) {
+            self.end_check();
+        }
+        result
+    }
+
+    /// Gives up a check.
+    pub fn abandon_check(&mut self, _check: Check) {
+        self.end_check();
+    }
+
+    /// Takes all steps of a check. Nobody else may have one under way.
+    pub fn check(&mut self) -> Result<CheckReport> {
+        let mut check = self.begin_check().ok_or(Error::Busy)?;
+        loop {
+            if let Some(report) = self.check_step(&mut check)? {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Has steps of checks do less: so that small volumes need many.
+    #[cfg(feature = "testing")]
+    pub fn set_check_work_a_step(&mut self, work: u64) {
+        self.check_work_a_step = Some(work);
+    }
+
+    fn end_check(&mut self) {
+        self.checking = false;
+        self.blocks.end_recount();
+        self.naming = None;
+    }
+
+    /// Does some work of the current phase, and turns to the next one where that is done; true if it was the last.
+    fn check_some(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
+        let groups = self.blocks.geometry.groups();
+        let before = *left;
+        let phase = check.phase;
+        let next = match phase {
+            Phase::Clear(group) if group < groups => {
+                let records = self.blocks.clear_marks(group)?;
+                *left = left.saturating_sub(records + 1);
+                Phase::Clear(group + 1)
+            }
+            Phase::Clear(_) => {
+                self.blocks.begin_walk();
+                // Each block once, and as much again for what others add.
+                check.patience = self.blocks.geometry.total.saturating_mul(2 * 512 * (1 + REFERENCE));
+                self.visit(self.system_top(), Content::InodeNode(2), &mut check.report);
+                Phase::Walk
+            }
+            Phase::Walk if self.walk_on(check, left)? => Phase::Shaded,
+            Phase::Shaded if self.walk_shaded(check, left)? => {
+                self.blocks.end_walk();
+                check.patience = self.blocks.geometry.total.saturating_mul(2 * RECLAIMED);
+                Phase::Reclaim
+            }
+            Phase::Reclaim if !self.blocks.has_pending() => Phase::Judge(0),
+            Phase::Reclaim => {
+                self.blocks.reclaim_step()?;
+                *left = left.saturating_sub(RECLAIMED);
+                Phase::Reclaim
+            }
+            Phase::Judge(group) if group < groups => {
+                self.judge_group(check, group)?;
+                *left = left.saturating_sub(2 * GROUP);
+                Phase::Judge(group + 1)
+            }
+            Phase::Judge(_) => {
+                self.judge_sums(&mut check.report);
+                self.blocks.end_recount();
+                self.naming = Some(Naming::new(self.inodes.room)?);
+                Phase::Names
+            }
+            Phase::Names if self.walk_names(&mut check.report, left)? => Phase::Missed(0),
+            Phase::Missed(at) => match self.find_missed(at, left)? {
+                names::Missed::Some => Phase::Names,
+                names::Missed::More(at) => Phase::Missed(at),
+                names::Missed::None => Phase::Inodes(0),
+            },
+            Phase::Inodes(at) => match self.judge_inodes(at, &mut check.report, left)? {
+                Some(at) => Phase::Inodes(at),
+                None => {
+                    self.judge_used(&mut check.report);
+                    self.naming = None;
+                    Phase::Windows(0)
+                }
+            },
+            Phase::Windows(slot) if slot < self.dax.slot_count() => {
+                let pages = self.check_slot(slot, &mut check.report)?;
+                *left = left.saturating_sub(1 + pages * SLOT / 512);
+                Phase::Windows(slot + 1)
+            }
+            Phase::Windows(_) => Phase::Totals(0),
+            Phase::Totals(slot) => {
+                let pages = match self.sum_slot(slot, &mut check.windows, &mut check.report)? {
+                    Some(pages) => pages,
+                    None => return Ok(true),
+                };
+                *left = left.saturating_sub(1 + pages * PAGE);
+                // It may have begun anew.
+                Phase::Totals(check.windows.next)
+            }
+            same => same,
+        };
+        check.phase = next;
+        self.lose_patience(check, before - *left);
+        Ok(false)
+    }
+
+    /// Ends what others make longer and longer, without judging by it.
+    fn lose_patience(&mut self, check: &mut Check, work: u64) {
+        check.patience = check.patience.saturating_sub(work);
+        if check.patience == 0 && matches!(check.phase, Phase::Walk | Phase::Shaded | Phase::Reclaim) {
+            self.blocks.end_walk();
+            check.outrun = true;
+            check.patience = u64::MAX;
+            check.phase = Phase::Judge(0);
+        }
+    }
+
+    /// Counts a reference.
+    fn visit(&mut self, block: Block, content: Content, report: &mut CheckReport) {
+        match self.blocks.visit(block, content) {
+            Ok(Visit::Counted) => {}
+            Ok(Visit::Pending) => {
+                report.add(format!("block {}: it is referred to, but waits to be reclaimed", block.0));
+            }
+            Ok(Visit::TooDeep) => {
+                report.add(format!("block {}: a tree is deeper than any can be", block.0));
+            }
+            Err(poisoned) => report.add(format!("block {}: {}", block.0, Error::from(poisoned))),
+        }
+    }
+
+    /// Looks at more of the nodes on the stack; true if it is empty.
+    fn walk_on(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
+        while *left > 0 {
+            let Some(frame) = self.blocks.recount.as_mut().and_then(|r| r.stack.last_mut()) else {
+                return Ok(true);
+            };
+            let (Some(block), index, content) = (frame.block, frame.next, frame.content) else {
+                self.pop_frame();
+                continue;
+            };
+            if index >= 512 {
+                self.pop_frame();
+                continue;
+            }
+            frame.next += if content == Content::Inodes { INODE_WORDS } else { 1 };
+            *left -= 1;
+            match self.word_of(block, content, index) {
+                Ok(None) => {}
+                Ok(Some((child, content))) => {
+                    *left = left.saturating_sub(REFERENCE - 1);
+                    self.visit(child, content, &mut check.report);
+                }
+                Err(error) => check.report.add(format!("{error} (word {index})")),
+            }
+        }
+        Ok(false)
+    }
+
+    fn pop_frame(&mut self) {
+        if let Some(recount) = &mut self.blocks.recount {
+            recount.stack.pop();
+        }
+    }
+
+    /// What a word of a node refers to.
+    fn word_of(&self, block: Block, content: Content, index: u16) -> Result<Option<(Block, Content)>> {
+        let word = self.blocks.word(block, index)?;
+        match word {
+            0 => Ok(None),
+            word if block == self.system => self.system_reference(index, word),
+            word => Ok(self.reference(block, content, index, word)?.map(|(p, content)| (p.block, content))),
+        }
+    }
+
+    /// Looks at nodes that gained references while the walk was under way; true if there are none left.
+    fn walk_shaded(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
+        while *left > 0 {
+            if !self.walk_on(check, left)? {
+                return Ok(false);
+            }
+            let first = self.blocks.geometry.first;
+            let Some(recount) = &mut self.blocks.recount else { return Ok(true) };
+            if recount.shaded == 0 {
+                return Ok(true);
+            }
+            if recount.lowest >= self.blocks.geometry.total {
+                recount.lowest = first;
+            }
+            let records = self.blocks.find_shaded(*left)?;
+            *left = left.saturating_sub(records);
+        }
+        Ok(false)
+    }
+
+    fn judge_group(&mut self, check: &mut Check, group: u64) -> Result<()> {
+        let (report, outrun) = (&mut check.report, check.outrun);
+        let judged = self.blocks.judge_group(group, &mut |block, judged| {
+            let Judged { count, counted, changed, shown } = judged;
+            let (block, unjudged) = (block.0, changed || outrun);
+            report.changed += u64::from(unjudged);
+            report.blocks += u64::from(if unjudged { count > 0 } else { counted > 0 });
+            if !unjudged && count != counted && count != u32::MAX {
+                report.add(format!("block {block}: {counted} references, but {count} are recorded"));
+            }
+            if shown {
+                report.add(format!("block {block}: free, but still shown by a window"));
+            }
+        })?;
+        let (is, said) = judged;
+        if is != said {
+            report.add(format!("blocks from {} on: {is} are free, but {said} are recorded", group * GROUP));
+        }
+        Ok(())
+    }
+
+    /// Sums over all records, at one moment.
+    fn judge_sums(&mut self, report: &mut CheckReport) {
+        let Some(recount) = &self.blocks.recount else { return };
+        let (shared, lent) = (recount.shared, recount.lent);
+        let free = self.blocks.free_in.iter().map(|&free| u64::from(free)).sum::<u64>();
+        let sums = [
+            (free + lent, self.blocks.free_or_lent(), "free"),
+            (lent, self.blocks.lending().lent, "lent"),
+            (shared, self.blocks.shared(), "shared"),
+        ];
+        for (is, said, what) in sums.into_iter().filter(|(is, said, _)| is != said) {
+            report.add(format!("{is} blocks are {what}, but {said} are recorded"));
+        }
+    }
+}
