@@ -15,12 +15,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use spin::Mutex;
 use umbra_fs::dax::Machine;
-<<<<<<< HEAD
-use umbra_server::{Peer, Platform, Progress, Service, Stream};
-=======
 use umbra_server::platform::{Turn, take_turn};
-use umbra_server::{Progress, Service, Stream};
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
+use umbra_server::{Peer, Platform, Progress, Service, Stream};
 
 /// One part in this many of RAM is for bytes that clients sent and servers have not consumed.
 const SHARE: usize = 8;

@@ -6,14 +6,13 @@ use super::files::{kind, volume};
 use super::shell::{Bytes, Done, Failure, Session};
 use crate::arch::{clock, serial};
 use crate::println;
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-<<<<<<< HEAD
-use umbra_fs::{Begun, Error, FileBlock, Ino, Kind, Operation, Outcome, PageCount, Window};
-=======
-use umbra_fs::{Begun, Check, CheckReport, Error, FileBlock, Ino, Kind, Operation, Outcome, Window};
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
+use umbra_fs::{
+    Begun, Check, CheckReport, Error, FileBlock, Ino, Kind, Operation, Outcome, PageCount, Window,
+};
 
 /// Most runs of a file that are shown.
 pub(super) const MAX_RUNS: usize = 1000;
@@ -30,16 +29,13 @@ pub(super) enum Running {
     List { dir: Ino, cookie: u64 },
     /// Where the blocks of a file are, from a block on; how many runs more are shown.
     Extents { ino: Ino, from: FileBlock, left: usize },
-<<<<<<< HEAD
     /// What a path leads to goes, or is replaced by what another one leads to; of a directory that
     /// was large it has to be found out whether it is empty.
     Remove { path: Vec<u8>, from: Option<Vec<u8>> },
     /// The pages of windows of a file.
     Pages(PageCount),
-=======
     /// A check; `None`: it has not begun, since another is under way.
-    Check(Option<Check>),
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
+    Check(Option<Box<Check>>),
     /// Content of a file.
     Show { ino: Ino, at: u64, left: u64 },
 }
@@ -145,7 +141,6 @@ impl Running {
     }
 }
 
-<<<<<<< HEAD
 /// Removes what a path leads to, or has something else replace it.
 fn remove(path: &[u8], from: Option<&[u8]>) -> Done {
     volume(|v| {
@@ -161,11 +156,12 @@ fn remove(path: &[u8], from: Option<&[u8]>) -> Done {
             _ => v.unlink(dir, name, clock::wall()),
         }
     })
-=======
+}
+
 /// Takes a step of a check, or begins one; true if it is over.
-fn check_on(check: &mut Option<Check>) -> Result<bool, Failure> {
+fn check_on(check: &mut Option<Box<Check>>) -> Result<bool, Failure> {
     let Some(under_way) = check else {
-        *check = volume(|v| Ok(v.begin_check()))?;
+        *check = volume(|v| Ok(v.begin_check()))?.map(Box::new);
         return Ok(false);
     };
     match volume(|v| v.check_step(under_way))? {
@@ -190,7 +186,6 @@ fn say_report(report: &CheckReport) -> Done {
         0 => Ok(()),
         _ => Err(Failure::Other("the volume is not clean".into())),
     }
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 }
 
 /// Lists entries of a directory; true if they are the last.

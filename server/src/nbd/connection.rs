@@ -3,13 +3,8 @@
 use super::clients::{self, ClientId};
 use super::handshake::{Handshake, Turn};
 use super::transmission::{Step, Transmission};
-<<<<<<< HEAD
-use crate::platform::Platform;
-use crate::stream::{Peer, Progress, Service, Stream};
-=======
 use crate::platform::{self, Platform};
-use crate::stream::{Progress, Service, Stream};
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
+use crate::stream::{Peer, Progress, Service, Stream};
 use alloc::boxed::Box;
 use umbra_fs::Operation;
 
@@ -22,14 +17,11 @@ pub struct Nbd {
     phase: Phase,
     /// The window of what was served, which is being closed.
     closing: Option<Operation>,
-<<<<<<< HEAD
     peer: Option<Peer>,
     /// How often clients had been evicted when this connection was last known not to be one of them.
     evictions: u64,
-=======
     /// What the last turn was for.
     last: Option<platform::Turn>,
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 }
 
 /// What comes next.
@@ -86,7 +78,6 @@ impl Nbd {
         Progress::Wait
     }
 
-<<<<<<< HEAD
     /// The client of an export that this connection is, if it has chosen one.
     fn client(&self) -> Option<ClientId> {
         match &self.phase {
@@ -103,7 +94,8 @@ impl Nbd {
             return false;
         }
         self.client().is_some_and(|client| !exports.has(client))
-=======
+    }
+
     /// Does what can be done now.
     fn turns<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress {
         let mut spent = 0;
@@ -119,7 +111,6 @@ impl Nbd {
             }
         }
         Progress::Again
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
     }
 
     /// Gives back what the connection holds of the machine.
@@ -141,27 +132,13 @@ impl<M: Platform> Service<M> for Nbd {
         if self.closing.is_some() {
             return self.close_some(machine);
         }
-<<<<<<< HEAD
         if self.is_evicted(machine) {
             self.give_back(machine);
             stream.close();
             return self.close_some(machine);
         }
-        let mut spent = 0;
-        while spent < TURN {
-            match self.turn(stream, machine) {
-                Step::Wait => return Progress::Wait,
-                Step::Went(cost) => spent += cost,
-                Step::Broken => {
-                    self.give_back(machine);
-                    stream.close();
-                    return self.close_some(machine);
-                }
-            }
-=======
         if let Some(last) = self.last {
             machine.counters().turns.is_for(last);
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
         }
         let progress = self.turns(stream, machine);
         self.last = Some(machine.counters().turns.current());

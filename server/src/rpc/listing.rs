@@ -4,17 +4,13 @@ use super::connection::{Session, Step};
 use super::failure::{During, Failure};
 use super::names;
 use crate::platform::{Platform, reclaim_step};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-<<<<<<< HEAD
 use minicbor::Encode;
-use umbra_fs::{BLOCK_SIZE, CheckReport, Error, FileBlock, Ino};
-use umbra_proto::rpc::{self, ErrorCode, ItemsWriter, MORE};
-=======
 use umbra_fs::{BLOCK_SIZE, Check, CheckReport, Error, FileBlock, Ino};
-use umbra_proto::rpc::{self, ItemsWriter, MORE};
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
+use umbra_proto::rpc::{self, ErrorCode, ItemsWriter, MORE};
 
 /// What a step costs: about that of moving this many bytes.
 const STEP_COST: usize = 32 << 10;
@@ -50,7 +46,7 @@ pub enum Listing {
         left: u64,
     },
     /// A check that is not over; `None`: it has not begun, since another is under way.
-    Check(Option<Check>),
+    Check(Option<Box<Check>>),
     /// Findings of a check.
     Issues {
         /// What it found.
@@ -136,7 +132,7 @@ impl Listing {
     /// Gives it up: the client is gone.
     pub fn abandon<M: Platform>(self, machine: &mut M) {
         if let Listing::Check(Some(check)) = self {
-            machine.volume(|v| v.abandon_check(check));
+            machine.volume(|v| v.abandon_check(*check));
         }
     }
 
@@ -244,7 +240,6 @@ impl Listing {
     }
 }
 
-<<<<<<< HEAD
 /// Fills a frame with items; true if these are the last.
 fn push_all<T: Encode<()>>(all: &[T], next: &mut usize, frame: &mut ItemsWriter<'_>) -> bool {
     while let Some(item) = all.get(*next)
@@ -253,14 +248,15 @@ fn push_all<T: Encode<()>>(all: &[T], next: &mut usize, frame: &mut ItemsWriter<
         *next += 1;
     }
     *next == all.len()
-=======
+}
+
 /// Takes a step of a check, or begins one.
 fn check_step<M: Platform>(
     machine: &mut M,
-    check: &mut Option<Check>,
+    check: &mut Option<Box<Check>>,
 ) -> Result<Option<CheckReport>, Failure> {
     let Some(under_way) = check else {
-        *check = machine.volume(|v| v.begin_check());
+        *check = machine.volume(|v| v.begin_check()).map(Box::new);
         return Ok(None);
     };
     let result = machine.volume(|v| v.check_step(under_way));
@@ -268,7 +264,6 @@ fn check_step<M: Platform>(
         *check = None;
     }
     result.during(format_args!("check the volume"))
->>>>>>> 162fa87 (fs, server: check takes steps, and judges what did not change meanwhile; status tells the longest turn)
 }
 
 /// Fills a frame with entries of a directory; true if these are the last.

@@ -16,6 +16,7 @@ use crate::types::*;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 /// Names being counted while others work.
 pub(crate) struct Naming {
@@ -146,7 +147,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(false)
     }
 
-    /// Verifies and counts the entries of one bucket; where the next one starts.
+    /// Verifies and counts the entries of a few buckets; where the next one starts.
     fn walk_bucket(
         &mut self,
         dir: Ino,
@@ -155,9 +156,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         left: &mut u64,
     ) -> Result<Option<u64>> {
         let mut found: Vec<(Ino, Kind)> = Vec::new();
-        let next = self.bucket_entries(dir, position, &mut |entry| {
+        let next = self.read_dir_some(dir, position, &mut |entry| {
             found.push((entry.ino, entry.kind));
             self.check_entry(dir, &entry, report);
+            ControlFlow::Continue(())
         })?;
         *left = left.saturating_sub(NAME * found.len() as u64);
         if let Some(naming) = &mut self.naming {
