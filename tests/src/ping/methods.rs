@@ -72,6 +72,7 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
         Method::DEDUPE => b.measure_copies(name, |b, path, s| {
             b.client.dedupe((s.path.as_bytes(), 0), (path.as_bytes(), 0), None).map(drop)
         }),
+        Method::OPEN_UNNAMED => open_unnamed(b, name),
         Method::PAGES => pages(b, name),
         Method::EXPORT_ADD | Method::EXPORT_LIST | Method::EXPORT_REMOVE => exports(b, method, name),
         // Benchmarks measure, and nothing else is to happen meanwhile.
@@ -296,6 +297,18 @@ fn clone_range(b: &mut Bench, name: &str) {
         });
     }
     b.remove("/into");
+}
+
+/// Opens a file without a name, and names it in the place of each of the clones.
+fn open_unnamed(b: &mut Bench, name: &str) {
+    b.measure_copies(&format!("{name}, named in the place of another"), |b, path, _| {
+        let request = rpc::OpenUnnamed { path: b"/", mode: None, uid: 0, gid: 0 };
+        let handle = b.client.call(&request)?.handle;
+        let to = path.as_bytes();
+        let link = rpc::Link { path: None, to, handle: Some(handle), replace: true, check: false };
+        b.client.call(&link)?;
+        b.client.call(&rpc::Close { handle }).map(drop)
+    });
 }
 
 fn pages(b: &mut Bench, name: &str) {
