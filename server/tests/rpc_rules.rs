@@ -410,7 +410,7 @@ fn freezing_needs_a_sixteenth() {
 #[test]
 fn a_new_image_was_counted() {
     let (mut c, mut m) = start();
-    assert_eq!(c.ok(&mut m, &rpc::Status {}).rebuilt, Some(true), "it was never stopped cleanly");
+    assert_eq!(c.ok(&mut m, &rpc::Status::default()).rebuilt, Some(true), "it was never stopped cleanly");
 }
 
 #[test]
