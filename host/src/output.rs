@@ -162,6 +162,7 @@ impl From<client::Error> for Failure {
             Error::NotReady { .. } => (Class::NotRunning, "not-ready"),
             Error::Disconnected => (Class::NotRunning, "disconnected"),
             Error::Refused { .. } => (Class::Other, "refused"),
+            Error::Full { .. } => (Class::Busy, "too-many-connections"),
             Error::Timeout { .. } => (Class::Other, "timeout"),
             Error::TooLong => (Class::Other, "too-long"),
             Error::Protocol(_) => (Class::Other, "protocol"),
@@ -171,7 +172,7 @@ impl From<client::Error> for Failure {
                     ErrorCode::NOT_FOUND => Class::NotFound,
                     ErrorCode::EXISTS => Class::Exists,
                     ErrorCode::NO_SPACE => Class::NoSpace,
-                    ErrorCode::BUSY => Class::Busy,
+                    ErrorCode::BUSY | ErrorCode::TOO_MANY_CONNECTIONS => Class::Busy,
                     _ => Class::Other,
                 };
                 let failure = Failure::of(class, body.code.to_string().replace(' ', "-"), error.to_string());

@@ -102,6 +102,9 @@ impl Platform for Board {
             allocations: heap.allocations,
         }
     }
+    fn has_memory(&mut self, bytes: usize) -> bool {
+        heap::admits(bytes)
+    }
     fn persisted(&mut self) -> Persisted {
         let counts = nvdimm::counts();
         Persisted { flushes: counts.flushes, fences: counts.fences }

@@ -6,23 +6,26 @@
 
 use crate::arch::clock;
 use crate::board::Board;
-use crate::mm::frames;
+use crate::mm::{frames, heap};
 use crate::virtio::{self, Vsock};
 use crate::vsock::{
-    Address, BASE_CHUNKS, CHUNK, Endpoint, Handler, Millis, Next, Page, Pool, Port, Statistics,
+    Address, BASE_CHUNKS, Endpoint, Handler, Millis, Next, Page, Pool, Port, Statistics, Vacancy,
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use spin::Mutex;
 use umbra_fs::dax::Machine;
 use umbra_server::platform::{Turn, take_turn};
-use umbra_server::{Peer, Platform, Progress, Service, Stream};
+use umbra_server::{Peer, Platform, Progress, Room, Service, Stream};
 
-/// One part in this many of RAM is for bytes that clients sent and servers have not consumed.
-const SHARE: usize = 8;
-/// Chunks for windows above the smallest, at least and at most.
-const LEAST_SPARE: usize = 256;
+/// One part in this many of RAM, at most, is for the smallest windows of all connections: with less
+/// RAM there are fewer.
+const BASE_SHARE: usize = 6;
+/// One part in this many of RAM, at most so many chunks, is for larger windows.
+const SPARE_SHARE: usize = 16;
 const MOST_SPARE: usize = 8192;
+/// What a connection takes from the heap before it asks for anything.
+const CONNECTION_MEMORY: usize = 8 << 10;
 
 struct Net {
     device: Vsock,
@@ -38,9 +41,15 @@ struct Servers<'a>(Option<&'a mut Board>);
 impl Handler for Servers<'_> {
     type Server = Box<dyn Service<Board>>;
 
-    fn accept(&mut self, port: Port, peer: Address) -> Option<Self::Server> {
+    fn accept(&mut self, port: Port, peer: Address, vacancy: Vacancy) -> Option<Self::Server> {
         self.0.as_ref()?;
-        umbra_server::accept(port.0, Peer { cid: peer.cid.0, port: peer.port.0 })
+        let room = match vacancy {
+            Vacancy::Full(connections) => Room::Full(connections),
+            _ if !heap::admits(CONNECTION_MEMORY) => Room::NoMemory,
+            Vacancy::Kept => Room::Kept,
+            Vacancy::Plenty => Room::Plenty,
+        };
+        umbra_server::accept(port.0, Peer { cid: peer.cid.0, port: peer.port.0 }, room)
     }
 
     fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress {
@@ -59,7 +68,9 @@ pub fn init() {
         Some(Ok(device)) => {
             let cid = device.cid();
             log::info!("vsock: this machine is {}", cid.0);
-            *NET.lock() = Some(Net { device, endpoint: Endpoint::new(cid, pool()) });
+            let endpoint = Endpoint::new(cid, pool());
+            log::info!("vsock: room for {} connections", endpoint.capacity());
+            *NET.lock() = Some(Net { device, endpoint });
         }
     }
 }
@@ -119,12 +130,9 @@ fn now() -> Millis {
 
 /// The memory for bytes that were received and not consumed.
 fn pool() -> Pool {
-    let spare = (frames::counts().total / SHARE).saturating_sub(BASE_CHUNKS).clamp(LEAST_SPARE, MOST_SPARE);
-    let chunks = BASE_CHUNKS + spare;
+    let total = frames::counts().total;
+    let chunks = BASE_CHUNKS.min(total / BASE_SHARE) + MOST_SPARE.min(total / SPARE_SHARE);
     let mut pages: Vec<Page> = Vec::with_capacity(chunks);
     pages.extend((0..chunks).map_while(|_| virtio::page()));
-    if pages.len() < BASE_CHUNKS {
-        log::warn!("vsock: {} KiB are too little memory for all connections", pages.len() * CHUNK / 1024);
-    }
     Pool::new(pages)
 }

@@ -30,10 +30,29 @@ pub use stream::{Peer, Progress, Service, Stream};
 
 use alloc::boxed::Box;
 
-/// Makes the server of a new connection of `peer` to `port`; `None` if nothing listens there.
-pub fn accept<M: Platform>(port: u32, peer: Peer) -> Option<Box<dyn Service<M>>> {
+/// How much room there is for a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Any may come.
+    Plenty,
+    /// What is left is kept for the native protocol: who administrates the server gets in.
+    Kept,
+    /// None: all connections, so many, are in use. A client of the native protocol is told so.
+    Full(usize),
+    /// No memory is left for one. A client of the native protocol is told so.
+    NoMemory,
+}
+
+/// Makes the server of a new connection of `peer` to `port`; `None` if nothing listens there, or
+/// not any more.
+pub fn accept<M: Platform>(port: u32, peer: Peer, room: Room) -> Option<Box<dyn Service<M>>> {
+    match (port, room) {
+        (rpc::RPC_PORT, Room::Plenty | Room::Kept) => return Some(Box::new(rpc::Rpc::default())),
+        (rpc::RPC_PORT, Room::Full(_) | Room::NoMemory) => return Some(Box::new(rpc::TurnedAway::new(room))),
+        (_, Room::Plenty) => {}
+        _ => return None,
+    }
     match port {
-        rpc::RPC_PORT => Some(Box::new(rpc::Rpc::default())),
         nbd::NBD_PORT => Some(Box::new(nbd::Nbd::new(peer))),
         raw::ECHO_PORT => Some(Box::new(raw::Echo)),
         raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),

@@ -32,6 +32,11 @@ pub trait Platform: Machine {
     /// The use of DRAM.
     fn memory(&self) -> Memory;
 
+    /// Whether a client may be given so many bytes of memory, or somewhat more. Everything that a
+    /// client can make grow is asked for here first, so that what is kept back is enough for all
+    /// else: no client runs the server out of memory.
+    fn has_memory(&mut self, bytes: usize) -> bool;
+
     /// What was written back to the NVDIMM so far.
     fn persisted(&mut self) -> Persisted;
 

@@ -79,8 +79,9 @@ pub struct Peer {
 /// The smallest receive window that a connection may have, in bytes.
 pub const MIN_WINDOW: usize = 4096;
 
-/// Bytes of the unit that is stored as a whole: each aligned word of a file, or of a region, is old or new for
-/// everybody and after a crash. Who stores bytes as they come stores whole words, and what is left when all have come.
+/// Bytes of the unit that is stored as a whole: each aligned word of a file, or of a region, is old
+/// or new for everybody and after a crash. Who stores bytes as they come stores whole words, and
+/// what is left when all have come.
 pub const WORD: u64 = 8;
 
 /// What a poll came to.

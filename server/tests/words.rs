@@ -57,8 +57,8 @@ fn a_clone_shows_no_part_of_a_word_that_is_still_to_come() {
     m.check();
 }
 
-/// Stores and writes whose bytes come in pieces of all sizes, over windows that wrap anywhere; some of their clients
-/// end or vanish midway.
+/// Stores and writes whose bytes come in pieces of all sizes, over windows that wrap anywhere; some
+/// of their clients end or vanish midway.
 #[test]
 fn words_are_whole_however_stores_and_writes_arrive() {
     let mut random = Random(7);

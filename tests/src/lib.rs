@@ -15,6 +15,7 @@
 //! | [`nbd`]     | a client of NBD that speaks all of it                         |
 //! | [`kills`]   | QEMU killed under writers that log what was made durable      |
 //! | [`soft`]    | the servers without a machine, over a volume in memory        |
+//! | [`crowd`]   | many clients at once, all of them idle                        |
 //! | [`torture`] | kills at random moments, and what has to be there after them     |
 //! | [`ping`]    | a client that pings while another does every operation there is   |
 //! | [`random`]  | numbers that are the same in every run                        |
@@ -23,6 +24,7 @@
 //! assert contents, counts and ratios within one run, never absolute times: those are printed by
 //! `cargo acceptance`.
 
+pub mod crowd;
 pub mod edits;
 pub mod image;
 pub mod kills;

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use umbra_server::testing::{SoftPlatform, Wire};
-use umbra_server::{Peer, Progress, Service, Stream, accept, background};
+use umbra_server::{Peer, Progress, Room, Service, Stream, accept, background};
 
 /// Size of the ring each way; the guest's windows are of that order.
 const RING: usize = 256 << 10;
@@ -63,7 +63,7 @@ fn serve(mut machine: SoftPlatform, incoming: Receiver<(u32, UnixStream)>) -> So
         let stopping = match incoming.try_recv() {
             Ok((port, socket)) => {
                 number += 1;
-                if let Some(service) = accept(port, Peer { cid: 2, port: number }) {
+                if let Some(service) = accept(port, Peer { cid: 2, port: number }, Room::Plenty) {
                     connections.push(Connection { socket, wire: Wire::new(RING, RING), service });
                 }
                 false

@@ -38,7 +38,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match self.attributes(ino)?.kind {
             Kind::Directory => Err(Error::IsDirectory),
             Kind::Symlink => Err(Error::Invalid("is a symbolic link")),
-            Kind::File => Ok(self.dax.open(ino)),
+            Kind::File => self.dax.open(ino),
         }
     }
 

@@ -213,17 +213,25 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Opens a window on a file.
-    pub fn open(&mut self, ino: Ino) -> Window {
+    pub fn open(&mut self, ino: Ino) -> Result<Window> {
         let free = self.windows.iter().position(Option::is_none);
-        let index = free.unwrap_or_else(|| {
-            self.windows.push(None);
-            self.windows.len() - 1
-        });
+        let index = match free {
+            Some(index) => index,
+            None => {
+                let len = self.windows.len();
+                if len == self.windows.capacity() {
+                    // Clients can open as many as there is memory for.
+                    self.windows.try_reserve_exact(len / 8 + 64).map_err(|_| Error::NoMemory)?;
+                }
+                self.windows.push(None);
+                len
+            }
+        };
         self.windows[index] = Some(ino);
         self.open += 1;
         let unknown = OpenFile { windows: 0, first_slot: NONE, names: Names::Some };
         self.files.entry(ino).or_insert(unknown).windows += 1;
-        Window(index as u32)
+        Ok(Window(index as u32))
     }
 
     /// Closes a window: what was stored through it is durable. Tells whether that was

@@ -85,9 +85,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // What it shows is durable already, in the file that it shows it of.
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
         self.fresh = stage.finish(&mut self.blocks);
-        let window = self.dax.open(ino);
-        self.dax.set_orphan(ino);
-        Ok((ino, window))
+        match self.dax.open(ino) {
+            Ok(window) => {
+                self.dax.set_orphan(ino);
+                Ok((ino, window))
+            }
+            Err(error) => {
+                self.drop_inode(ino)?;
+                Err(error)
+            }
+        }
     }
 
     /// Adds a name for a file or a symbolic link; not for a directory, and not for a file whose

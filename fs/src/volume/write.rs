@@ -193,11 +193,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// durable at return, overwrites in place after [`Volume::sync`]. Returns fewer bytes
     /// than given only if space ran out midway.
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], now: Time) -> Result<usize> {
-        self.write_parts(ino, offset, [bytes, &[]], now)
+        self.write_source(ino, offset, Source::Bytes([bytes, &[]]), now)
     }
 
-    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one. Each piece is stored by itself, so the
-    /// seam must not be within an aligned word of the file, of which nobody ever sees a half.
+    /// Writes two pieces, one behind the other, as [`Volume::write`] writes one. Each piece is
+    /// stored by itself, so the seam must not be within an aligned word of the file, of which
+    /// nobody ever sees a half.
     pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
         let seam = offset.wrapping_add(parts[0].len() as u64);
         if !parts[1].is_empty() && !seam.is_multiple_of(8) {

@@ -65,22 +65,30 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
             let mut stream = state.connect(endpoint).map_err(failed)?;
             socket::widen(&stream);
             stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(failed)?;
-            handshake(&mut stream, port).map_err(|error| match error.kind() {
+            let answer = handshake(&mut stream, port).map_err(|error| match error.kind() {
                 // The same end of file, whether the port or the whole guest is missing.
                 ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
                     if state.is_locked() { Error::Refused { port } } else { not_running() }
                 }
                 _ => failed(error),
             })?;
+            if let Some(connections) = answer {
+                return Err(Error::Full { connections });
+            }
             stream.set_read_timeout(None).map_err(failed)?;
             Ok(Stream::Unix(stream))
         }
     }
 }
 
-/// Asks for a port and waits for the answer; reads not a byte more than it.
-fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<()> {
-    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+/// Asks for a port and waits for the answer; reads not a byte more than it. `Some`: there is no
+/// room, since there are so many connections.
+fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<Option<u32>> {
+    // The device may have answered, and closed, before it was asked.
+    match stream.write_all(format!("CONNECT {port}\n").as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+        _ => {}
+    }
     let mut answer = Vec::new();
     let mut byte = [0];
     while answer.len() < ANSWER_MAX {
@@ -91,9 +99,13 @@ fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<()> {
         answer.push(byte[0]);
     }
     if answer.starts_with(b"OK ") {
-        return Ok(());
+        return Ok(None);
     }
     let text = String::from_utf8_lossy(&answer).into_owned();
+    let full = text.strip_prefix(crate::vsock::FULL).and_then(|rest| rest.trim().parse().ok());
+    if full.is_some() {
+        return Ok(full);
+    }
     Err(io::Error::new(ErrorKind::InvalidData, format!("the vsock device answered '{text}', not OK")))
 }
 

@@ -32,6 +32,11 @@ pub enum Error {
         /// The port of the guest.
         port: u32,
     },
+    /// The device between client and server takes no more connections.
+    Full {
+        /// How many it has.
+        connections: u32,
+    },
     /// The server did not react in time.
     Timeout {
         /// What it was to do: `to answer`.
@@ -92,7 +97,16 @@ impl fmt::Display for Error {
                 write!(f, "cannot connect to port {port} of the guest: {error}")
             }
             Error::Refused { port } => {
-                write!(f, "the guest does not listen on port {port}")
+                write!(
+                    f,
+                    "the guest does not listen on port {port}, or has no room for another connection to it"
+                )
+            }
+            Error::Full { connections } => {
+                write!(
+                    f,
+                    "the vsock device of the server has all its {connections} connections in use; one has to end first"
+                )
             }
             Error::Timeout { doing } => write!(f, "the server took too long {doing}"),
             Error::Disconnected => f.write_str("the server is gone or has ended the connection"),

@@ -518,15 +518,20 @@ fn refused_garbled_and_foreign_answers_are_errors() {
     let listener = state.listen("vsock.sock").unwrap();
     let daemon = thread::spawn(move || {
         let mut request = [0; 10];
-        for answer in [&b""[..], b"NO\n", b"OK 1\nHTTP/1.1 400 Bad Request\r\n\r\n"] {
+        for answer in [&b""[..], b"NO\n", b"OK 1\nHTTP/1.1 400 Bad Request\r\n\r\n", b"FULL 1152\n"] {
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut request).unwrap();
             stream.write_all(answer).unwrap();
         }
+        // It may be said before the client has.
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"FULL 7\n").unwrap();
     });
     assert!(matches!(Client::connect(&state), Err(Error::Refused { port: 1 })));
     assert!(matches!(Client::connect(&state), Err(Error::Connect { .. })));
     assert!(matches!(Client::connect(&state), Err(Error::Protocol(_) | Error::Disconnected)));
+    assert!(matches!(Client::connect(&state), Err(Error::Full { connections: 1152 })));
+    assert!(matches!(Client::connect(&state), Err(Error::Full { connections: 7 })));
     daemon.join().unwrap();
 }
 

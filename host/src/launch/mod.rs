@@ -71,8 +71,9 @@ pub const DEFAULT_MEMORY: u64 = 64 << 20;
 /// The QEMU that runs where none is named: the one in `PATH`.
 pub const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 
-/// The least memory that loader and kernel fit into.
-pub const LEAST_MEMORY: u64 = 8 << 20;
+/// The least memory of a server that has some left for its clients, whatever the size of its NVDIMM
+/// (which takes 0.5 MiB of it where it has 500 GiB).
+pub const LEAST_MEMORY: u64 = 12 << 20;
 
 /// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -18,6 +18,8 @@ use vm_memory::{ReadVolatile, WriteVolatile};
 pub(super) const WINDOW: u32 = 1 << 20;
 /// A page of the guest, of which 2^32 is a multiple.
 const PAGE: usize = 4096;
+/// What a client is told for whom there is no room; the number of clients follows.
+pub(crate) const FULL: &str = "FULL";
 /// `CONNECT 4294967295\n` and room.
 const GREETING_MAX: usize = 32;
 
@@ -343,6 +345,13 @@ impl Connection {
 
 /// What is always of interest about a client. By edges: what is left unread is remembered.
 pub(super) const CLIENT_EVENTS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+
+/// Tells a client that has named, or will name, a port that there is no room for it.
+pub(super) fn turn_away(stream: &UnixStream, clients: usize) {
+    // A client that has gone needs no answer. Nothing was sent before: there is room for this.
+    let _ = stream.set_nonblocking(true);
+    let _ = (&*stream).write(format!("{FULL} {clients}\n").as_bytes());
+}
 
 fn parse_greeting(line: &[u8]) -> Option<u32> {
     let port = str::from_utf8(line).ok()?.strip_prefix("CONNECT ")?.strip_suffix('\n')?;

@@ -17,8 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use vhost::vhost_user::{self, BackendReqHandler};
 
-/// Clients at most; more are turned away.
-const MAX_CONNECTIONS: usize = 1024;
+/// Clients at most; more are turned away. A few more than a guest serves, which tells each of the
+/// others why.
+const MAX_CONNECTIONS: usize = 1024 + 128;
+/// Of these, the last so many are kept for clients that name a port: to others nothing can be said.
+const KEPT: usize = 64;
 /// Descriptors that the rest of the process may need.
 const OTHER_DESCRIPTORS: u64 = 256;
 /// How long no client is accepted after the system had nothing left for one.
@@ -146,7 +149,16 @@ impl Device {
         log: File,
         on_end: impl FnOnce(String) + Send + 'static,
     ) -> io::Result<Device> {
-        let room = raise_descriptor_limit();
+        Self::start_with(qemu, log, raise_descriptor_limit(), on_end)
+    }
+
+    /// As [`Device::start`], for so many clients.
+    fn start_with(
+        qemu: UnixListener,
+        log: File,
+        room: usize,
+        on_end: impl FnOnce(String) + Send + 'static,
+    ) -> io::Result<Device> {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         qemu.set_nonblocking(true)?;
@@ -345,8 +357,13 @@ impl Worker {
     /// Takes on a client, or closes its connection. One that comes before the rings run waits for them: the guest may
     /// have said already that it is ready, while QEMU's messages are still unread.
     fn admit(&mut self, stream: UnixStream, target: Target) {
-        if self.switch.len() >= self.room {
-            return self.note(&format!("a client was turned away: there are {} already", self.switch.len()));
+        let clients = self.switch.len();
+        let room = if target == Target::Asked { self.room } else { self.room - KEPT.min(self.room / 4) };
+        if clients >= room {
+            if target == Target::Asked {
+                super::connection::turn_away(&stream, clients);
+            }
+            return self.note(&format!("a client was turned away: there are {clients} already"));
         }
         crate::socket::widen(&stream);
         if let Err(error) = self.switch.accept(stream, target) {
@@ -432,6 +449,39 @@ mod tests {
         let error = client.read(&mut [0]).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
         drop(offer);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// Clients that name a port get in when others do not, and are told when there is no room for
+    /// them either.
+    #[test]
+    fn who_finds_no_room_is_told_so() {
+        let folder = std::env::temp_dir().join(format!("umbra-vsock-full-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let listener = |name: &str| UnixListener::bind(folder.join(name)).unwrap();
+        let log = File::create(folder.join("log")).unwrap();
+        let device = Device::start_with(listener("qemu"), log, 20, |why| panic!("{why}")).unwrap();
+        let _asked = device.listen(listener("asked"), Target::Asked).unwrap();
+        let _plain = device.listen(listener("plain"), Target::Port(1)).unwrap();
+        let connect = |name: &str| {
+            let client = UnixStream::connect(folder.join(name)).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            client
+        };
+        let said = |mut client: &UnixStream| {
+            let mut text = String::new();
+            match client.read_to_string(&mut text) {
+                Ok(_) => Some(text),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let plain: Vec<_> = (0..16).map(|_| connect("plain")).collect();
+        assert_eq!(said(&plain[14]), None, "the first ones stay");
+        assert_eq!(said(&plain[15]), Some(String::new()), "the last ones are not for such clients");
+        let asked: Vec<_> = (0..5).map(|_| connect("asked")).collect();
+        assert_eq!(said(&asked[4]), None, "they are for those that name a port");
+        assert_eq!(said(&connect("asked")), Some("FULL 20\n".into()));
         std::fs::remove_dir_all(folder).unwrap();
     }
 

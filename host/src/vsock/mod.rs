@@ -35,6 +35,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use connection::FULL;
 pub use connection::Target;
 pub use device::{Client, Device, Offer};
 

@@ -6,12 +6,12 @@
 //! calls by name) jump through what was chosen. Until then it is the loop. All of it is
 //! assembly, so that no compiler turns the inside of `memcpy` into a call of `memcpy`.
 //!
-//! [`load`] and [`store`] are the same through windows: their page faults are resolved, and if one cannot be, the copy ends
-//! early instead of the kernel.
+//! [`load`] and [`store`] are the same through windows: their page faults are resolved, and if one
+//! cannot be, the copy ends early instead of the kernel.
 //!
-//! What is stored to persistent memory is stored in aligned words of 8 bytes, each by one instruction: after a crash
-//! each is old or new ([`store`], [`write`], [`zero`]). So `rep movsb` is never used for that, and of a word that is
-//! stored in part, the rest is loaded first.
+//! What is stored to persistent memory is stored in aligned words of 8 bytes, each by one
+//! instruction: after a crash each is old or new ([`store`], [`write`], [`zero`]). So `rep movsb`
+//! is never used for that, and of a word that is stored in part, the rest is loaded first.
 
 use super::{clock, cpu};
 use core::arch::global_asm;
@@ -427,7 +427,8 @@ impl Method {
     /// # Safety
     ///
     /// As for [`write`].
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub unsafe fn write(&self, to: *mut u8, from: *const u8, len: usize) {
         let words = |at, len| {
             // SAFETY: a part of the ranges that the caller vouches for.
@@ -445,6 +446,8 @@ impl Method {
     /// # Safety
     ///
     /// As for [`store`].
+    #[cold]
+    #[inline(never)]
     pub unsafe fn store(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Failed> {
         let words = |at, len| {
             // SAFETY: a part of the ranges that the caller vouches for.
@@ -508,27 +511,38 @@ fn resolved(failed: u64) -> Result<(), Failed> {
     if failed == 0 { Ok(()) } else { Err(Failed) }
 }
 
-/// Copies like `memcpy`, upwards, from the window area; a page fault there that cannot be resolved ends the copy.
+/// Copies like `memcpy`, upwards, from the window area; a page fault there that cannot be resolved
+/// ends the copy.
 ///
 /// # Safety
 ///
-/// `to` is valid for `len` bytes; `from` lies in the window area. No reference into the filesystem is
-/// alive: resolving a fault needs it.
+/// `to` is valid for `len` bytes; `from` lies in the window area. No reference into the filesystem
+/// is alive: resolving a fault needs it.
 pub unsafe fn load(to: *mut u8, from: *const u8, len: usize) -> Result<(), Failed> {
     // SAFETY: the caller's duty; faults in the window area are handled.
     resolved(unsafe { (chosen().load)(to, from, len) })
 }
 
-/// Copies like `memcpy`, upwards, to the window area, each aligned word there by one store; a page fault there that
-/// cannot be resolved ends the copy.
+/// Copies like `memcpy`, upwards, to the window area, each aligned word there by one store; a page
+/// fault there that cannot be resolved ends the copy.
 ///
 /// # Safety
 ///
-/// `from` is valid for `len` bytes; `to` lies in the window area. No reference into the filesystem is
-/// alive: resolving a fault needs it.
+/// `from` is valid for `len` bytes; `to` lies in the window area. No reference into the filesystem
+/// is alive: resolving a fault needs it.
 pub unsafe fn store(to: *mut u8, from: *const u8, len: usize) -> Result<(), Failed> {
-    // SAFETY: the caller's duty; faults in the window area are handled.
+    if is_whole(to, len) {
+        // SAFETY: the caller's duty; faults in the window area are handled.
+        return resolved(unsafe { (chosen().store)(to, from, len) });
+    }
+    // SAFETY: as above.
     unsafe { chosen().store(to, from, len) }
+}
+
+/// Whether bytes are whole aligned words: mostly they are.
+#[inline(always)]
+fn is_whole(to: *mut u8, len: usize) -> bool {
+    (to.addr() | len).is_multiple_of(8)
 }
 
 /// Copies like `memcpy` to persistent memory, each aligned word there by one store.
@@ -538,6 +552,10 @@ pub unsafe fn store(to: *mut u8, from: *const u8, len: usize) -> Result<(), Fail
 /// As for `memcpy`; the words that the ends of `to` lie in are valid as a whole.
 #[inline]
 pub unsafe fn write(to: *mut u8, from: *const u8, len: usize) {
+    if is_whole(to, len) {
+        // SAFETY: the caller's duty.
+        return unsafe { (chosen().words)(to, from, len) };
+    }
     // SAFETY: the caller's duty.
     unsafe { chosen().write(to, from, len) }
 }
@@ -549,6 +567,22 @@ pub unsafe fn write(to: *mut u8, from: *const u8, len: usize) {
 /// `to` is valid for `len` bytes, and so are the words that its ends lie in.
 #[inline]
 pub unsafe fn zero(to: *mut u8, len: usize) {
+    if is_whole(to, len) {
+        // SAFETY: the caller's duty. `memset` stores whole words.
+        return unsafe { to.write_bytes(0, len) };
+    }
+    // SAFETY: the caller's duty.
+    unsafe { zero_parts(to, len) }
+}
+
+/// As [`zero`], where words at the ends are zeroed in part.
+///
+/// # Safety
+///
+/// As for [`zero`].
+#[cold]
+#[inline(never)]
+unsafe fn zero_parts(to: *mut u8, len: usize) {
     let words = |at, len| {
         // SAFETY: a part of the range that the caller vouches for. `memset` stores whole words.
         unsafe { to.wrapping_add(at).write_bytes(0, len) };
@@ -558,8 +592,9 @@ pub unsafe fn zero(to: *mut u8, len: usize) {
     let _ = unsafe { in_words(to, len, |_, _| 0, words) };
 }
 
-/// Stores `len` bytes so that each aligned word of the target is stored at once: of the words at the ends the bits that
-/// `part` tells for these bytes, of what is between them whatever `words` does. Both are told where the bytes begin, and how many they are.
+/// Stores `len` bytes so that each aligned word of the target is stored at once: of the words at
+/// the ends the bits that `part` tells for these bytes, of what is between them whatever `words`
+/// does. Both are told where the bytes begin, and how many they are.
 ///
 /// # Safety
 ///
@@ -610,8 +645,8 @@ unsafe fn merge(to: *mut u8, bits: u64, len: usize) -> Result<(), Failed> {
     resolved(unsafe { umbra_merge(to.wrapping_sub(within), bits << (8 * within), mask) })
 }
 
-/// Where an instruction of [`load`] or [`store`] goes on if its fault cannot be resolved; `None` for
-/// all other instructions.
+/// Where an instruction of [`load`] or [`store`] goes on if its fault cannot be resolved; `None`
+/// for all other instructions.
 pub fn fixup_of(rip: u64) -> Option<u64> {
     let inside = (&raw const umbra_try_start as u64..&raw const umbra_try_end as u64).contains(&rip);
     inside.then_some(&raw const umbra_try_fixup as u64)

@@ -1,7 +1,8 @@
-//! Looking at memory after each instruction, for tests: whether each aligned word is old or new at any moment.
+//! Looking at memory after each instruction, for tests: whether each aligned word is old or new at
+//! any moment.
 //!
-//! The processor traps after each instruction, and after each turn of a repeated one, while the trap flag is set
-//! (SDM volume 3, 18.3.1.4).
+//! The processor traps after each instruction, and after each turn of a repeated one, while the
+//! trap flag is set (SDM volume 3, 18.3.1.4).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +30,8 @@ pub struct Seen {
     pub torn: bool,
 }
 
-/// Runs `f`, which changes the words at `now` from `old` to `new`, and looks at them after each instruction.
+/// Runs `f`, which changes the words at `now` from `old` to `new`, and looks at them after each
+/// instruction.
 ///
 /// # Safety
 ///

@@ -1,6 +1,7 @@
-//! Commands of test builds. All but two do something that must be caught and reported as what
-//! it is, and that ends QEMU with its failure status; `test-copies` and `test-words` try what the host cannot
-//! run: the assembly behind `memcpy`, `memmove` and `memset`, and behind stores to persistent memory.
+//! Commands of test builds. All but two do something that must be caught and reported as what it
+//! is, and that ends QEMU with its failure status; `test-copies` and `test-words` try what the host
+//! cannot run: the assembly behind `memcpy`, `memmove` and `memset`, and behind stores to
+//! persistent memory.
 
 use super::args::Args;
 use super::shell::{Command, Done, Failure, Session};
@@ -75,8 +76,9 @@ fn copies(_: &mut Session, _: Args<'_>) -> Done {
     Ok(())
 }
 
-/// Stores of all lengths around the seams, at all alignments, each by all ways: after no instruction is a word
-/// neither old nor new. (A copy byte by byte is seen to tear, so this would see one.)
+/// Stores of all lengths around the seams, at all alignments, each by all ways: after no
+/// instruction is a word neither old nor new. (A copy byte by byte is seen to tear, so this would
+/// see one.)
 fn words(_: &mut Session, _: Args<'_>) -> Done {
     const WORDS: usize = 24;
     const LENGTHS: [usize; 12] = [0, 1, 3, 7, 8, 9, 15, 16, 63, 64, 77, 150];

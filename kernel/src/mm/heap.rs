@@ -14,6 +14,9 @@ use x86_64::VirtAddr;
 const STEP: u64 = 256 << 10;
 /// Frames that growing leaves to page tables and DMA.
 const RESERVE: usize = 64;
+/// What is kept back from what clients can make grow: requests that need little are done from it,
+/// whatever others took.
+const KEPT_BACK: usize = 256 << 10;
 
 struct State {
     heap: Heap,
@@ -105,6 +108,25 @@ unsafe impl GlobalAlloc for KernelHeap {
             state.counts.used -= layout.size() as u64;
             state.counts.live -= 1;
         }
+    }
+}
+
+/// Whether `bytes` can be allocated, in one piece, and what is kept back besides.
+pub fn admits(bytes: usize) -> bool {
+    let need = bytes + KEPT_BACK;
+    // Mostly there are frames that the heap can still grow by.
+    if frames::counts().free.saturating_sub(RESERVE) * PAGE as usize >= need + 2 * PAGE as usize {
+        return true;
+    }
+    let Ok(layout) = Layout::from_size_align(need, align_of::<u64>()) else { return false };
+    let state = &mut *ALLOCATOR.0.lock();
+    match state.heap.allocate_first_fit(layout) {
+        Ok(block) => {
+            // SAFETY: it was just allocated, with this layout.
+            unsafe { state.heap.deallocate(block, layout) };
+            true
+        }
+        Err(()) => false,
     }
 }
 

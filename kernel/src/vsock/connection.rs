@@ -5,7 +5,7 @@ use super::packet::{Header, Operation, SHUTDOWN_BOTH, TYPE_STREAM};
 use super::pool::{Pool, Queue, chunks_of};
 use super::table::Key;
 use super::window::{ReceiveWindow, SendWindow};
-use super::{BASE_WINDOW, Cid, Millis};
+use super::{Cid, Millis};
 use umbra_fs::{BLOCK_SIZE, Block};
 use umbra_server::Stream;
 
@@ -76,14 +76,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just granted; its base window is reserved by the caller.
-    pub fn new(key: Key) -> Self {
+    /// A connection that was just granted; the pool keeps what its window takes.
+    pub fn new(key: Key, window: u32) -> Self {
         Self {
             key,
             send: SendWindow::default(),
-            receive: ReceiveWindow::new(BASE_WINDOW),
+            receive: ReceiveWindow::new(window),
             queue: Queue::new(),
-            reserved: chunks_of(BASE_WINDOW),
+            reserved: chunks_of(window),
             gone: false,
             peer_finished: false,
             peer_deaf: false,

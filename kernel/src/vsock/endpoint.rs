@@ -8,7 +8,10 @@ use super::packet::{HEADER_LEN, Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SE
 use super::pool::{Pool, chunks_of};
 use super::table::{Key, Slot, Table};
 use super::window::Taken;
-use super::{Address, BASE_WINDOW, Cid, MAX_CONNECTIONS, MAX_WINDOW, Millis, Port};
+use super::{
+    Address, BASE_WINDOW, Cid, LEAST_CHUNKS, LEAST_WINDOW, MAX_AT_DOOR, MAX_CONNECTIONS, MAX_KEPT,
+    MAX_WINDOW, Millis, Port,
+};
 use alloc::collections::VecDeque;
 use umbra_server::{Progress, Stream};
 
@@ -24,10 +27,21 @@ pub trait Handler {
     type Server;
 
     /// Makes a server for a new connection; `None` refuses it.
-    fn accept(&mut self, port: Port, peer: Address) -> Option<Self::Server>;
+    fn accept(&mut self, port: Port, peer: Address, vacancy: Vacancy) -> Option<Self::Server>;
 
     /// Lets a server do what it can do now.
     fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress;
+}
+
+/// How much room there is for a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vacancy {
+    /// Anybody may come.
+    Plenty,
+    /// What is left is kept for servers that matter most.
+    Kept,
+    /// All connections, so many, are in use. There is room to say so.
+    Full(usize),
 }
 
 /// When to poll again.
@@ -92,20 +106,37 @@ pub struct Endpoint<S> {
 }
 
 impl<S> Endpoint<S> {
-    /// An endpoint without connections.
+    /// An endpoint without connections. It has room for as many as the pool has memory for.
     pub fn new(local: Cid, pool: Pool) -> Self {
+        let places = (pool.chunks() / LEAST_CHUNKS).min(MAX_CONNECTIONS + MAX_AT_DOOR);
         Self {
             local,
-            table: Table::new(MAX_CONNECTIONS),
+            table: Table::new(places),
             pool,
-            ready: VecDeque::with_capacity(MAX_CONNECTIONS),
-            starved: VecDeque::with_capacity(MAX_CONNECTIONS),
-            pending: VecDeque::with_capacity(MAX_CONNECTIONS),
-            resets: VecDeque::with_capacity(MAX_CONNECTIONS + MAX_RESETS),
+            ready: VecDeque::with_capacity(places),
+            starved: VecDeque::with_capacity(places),
+            pending: VecDeque::with_capacity(places),
+            resets: VecDeque::with_capacity(places + MAX_RESETS),
             room: false,
             deadline: None,
             now: Millis(0),
             statistics: Statistics::default(),
+        }
+    }
+
+    /// Connections that there can be, without those that are only told that there is no room.
+    pub fn capacity(&self) -> usize {
+        let places = self.table.capacity();
+        places - MAX_AT_DOOR.min(places / 16)
+    }
+
+    /// How much room there is for one more.
+    fn vacancy(&self) -> Vacancy {
+        let all = self.capacity();
+        match all.saturating_sub(self.table.len()) {
+            0 => Vacancy::Full(all),
+            left if left <= MAX_KEPT.min(all / 16) => Vacancy::Kept,
+            _ => Vacancy::Plenty,
         }
     }
 
@@ -265,21 +296,24 @@ impl<S> Endpoint<S> {
         device: &mut D,
         handler: &mut H,
     ) {
-        let chunks = chunks_of(BASE_WINDOW);
-        let server = if self.table.is_full() || self.pool.unreserved() < chunks {
+        // The least window is there for each place in the table, taken or not.
+        let others = (self.table.capacity() - self.table.len()).saturating_sub(1) * LEAST_CHUNKS;
+        let is_ample = self.pool.unreserved() >= others + chunks_of(BASE_WINDOW);
+        let window = if is_ample { BASE_WINDOW } else { LEAST_WINDOW };
+        let server = if self.table.is_full() || self.pool.unreserved() < chunks_of(window) {
             None
         } else {
-            handler.accept(key.port, key.peer)
+            handler.accept(key.port, key.peer, self.vacancy())
         };
         let Some(server) = server else {
             self.statistics.refused += 1;
             self.resets.push_back(header.reset_for());
             return;
         };
-        let mut connection = Connection::new(key);
+        let mut connection = Connection::new(key, window);
         connection.send.update(header.buf_alloc, header.fwd_cnt);
         // Both have room: that was looked at before the server was made.
-        let reserved = self.pool.reserve(chunks);
+        let reserved = self.pool.reserve(chunks_of(window));
         debug_assert!(reserved.is_ok());
         if let Ok(slot) = self.table.insert(key, Entry { connection, server }) {
             self.statistics.accepted += 1;
@@ -415,7 +449,7 @@ impl<S> Endpoint<S> {
 
     /// Grows the window of a busy connection and lets the peer know of credit.
     fn settle<D: Device>(&mut self, slot: Slot, device: &mut D) {
-        let keep = (self.table.capacity() - self.table.len()) * chunks_of(BASE_WINDOW);
+        let keep = (self.table.capacity() - self.table.len()) * LEAST_CHUNKS;
         let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
         if connection.gone {
             return;

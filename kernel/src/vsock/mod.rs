@@ -55,7 +55,7 @@ mod table;
 mod tests;
 
 pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room, crosses};
-pub use endpoint::{Endpoint, Handler, Next, Statistics};
+pub use endpoint::{Endpoint, Handler, Next, Statistics, Vacancy};
 pub use exchange::{Exchange, Lender, Memory};
 pub use pool::{CHUNK, Page, Pool};
 pub use umbra_proto::vsock::{Address, Cid, HEADER_LEN, Header, Operation, Port};
@@ -73,17 +73,29 @@ impl Millis {
     }
 }
 
-/// Connections at the same time; more are refused.
-pub const MAX_CONNECTIONS: usize = 256;
+/// Connections at the same time at most; with little memory there are fewer.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// Connections beyond these, whose clients are only told that there is no room.
+const MAX_AT_DOOR: usize = 16;
+
+/// Of all connections, the last so many are kept for servers that matter most.
+const MAX_KEPT: usize = 32;
 
 /// Receive window of a new connection, in bytes.
 pub const BASE_WINDOW: u32 = 8 * 1024;
 
+/// The same while so many connections may still come that the pool has to be kept for them.
+pub const LEAST_WINDOW: u32 = 4 * 1024;
+
 /// Receive window of a busy connection, in bytes, if the pool has that much.
 pub const MAX_WINDOW: u32 = 1024 * 1024;
 
-/// Chunks that a pool must have so that no connection is refused for lack of memory.
-pub const BASE_CHUNKS: usize = MAX_CONNECTIONS * pool::chunks_of(BASE_WINDOW);
+/// Chunks that every connection has, or will have when it comes.
+pub const LEAST_CHUNKS: usize = pool::chunks_of(LEAST_WINDOW);
+
+/// Chunks of a pool for all connections that there can be.
+pub const BASE_CHUNKS: usize = (MAX_CONNECTIONS + MAX_AT_DOOR) * LEAST_CHUNKS;
 
 /// Buffers that one server may fill in one turn.
 pub const BUFFERS_A_TURN: usize = 8;

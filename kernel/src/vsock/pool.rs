@@ -1,10 +1,10 @@
 //! Memory for bytes that were received and not consumed: chunks of one page, and
 //! queues of bytes made of them.
 //!
-//! What a connection's window promises to the peer is *reserved* here, so that bytes the
-//! peer had a right to send always find room; chunks are *taken* only while bytes lie
-//! in them. Every connection gets [`BASE_WINDOW`](super::BASE_WINDOW); what is left over is for those that
-//! are busy. Nothing here allocates once the pool exists.
+//! What a connection's window promises to the peer is *reserved* here, so that bytes the peer had a
+//! right to send always find room; chunks are *taken* only while bytes lie in them. Every
+//! connection gets [`LEAST_WINDOW`](super::LEAST_WINDOW); what is left over is for those that are
+//! busy. Nothing here allocates once the pool exists.
 
 use alloc::vec::Vec;
 

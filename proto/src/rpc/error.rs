@@ -67,6 +67,8 @@ codes! {
     BAD_HANDLE = 105, "bad-handle";
     /// The connection has as many handles open as it may.
     TOO_MANY_HANDLES = 106, "too-many-handles";
+    /// The server has as many connections as it may.
+    TOO_MANY_CONNECTIONS = 107, "too-many-connections";
 }
 
 impl ErrorCode {

@@ -24,6 +24,12 @@ use umbra_proto::nbd::{
 const MAX_OPTION: u32 = 64 << 10;
 /// Data of an option beyond this is an attack, and ends the connection.
 const MAX_SKIPPED: u32 = 32 << 20;
+/// Memory that the answer to an option may take, the longest list of exports included.
+const OPTION_MEMORY: usize = 64 << 10;
+/// Memory of a connection that transmits.
+const TRANSMISSION_MEMORY: usize = 24 << 10;
+/// Why an option is not answered otherwise.
+const NO_MEMORY: &str = "the server has no memory left for it, as long as its clients use so much";
 /// What an option costs, in bytes moved.
 const OPTION_COST: usize = 16 << 10;
 
@@ -51,6 +57,7 @@ enum State {
     Skip {
         option: OptionCode,
         left: u32,
+        why: &'static str,
     },
     /// The answers are sent, then it ends.
     Closing,
@@ -112,7 +119,7 @@ impl Handshake {
                 None => self.wait(stream),
             },
             State::Header => match self.fill(stream, OPTION_HEADER_LEN) {
-                Some(bytes) => self.header(&bytes),
+                Some(bytes) => self.header(&bytes, machine),
                 None => self.wait(stream),
             },
             State::Data(header) => {
@@ -122,16 +129,16 @@ impl Handshake {
                 self.option(header.option, &data, machine);
                 Turn::Went(OPTION_COST)
             }
-            State::Skip { option, left } => {
+            State::Skip { option, left, why } => {
                 let n = (*left as usize).min(stream.available());
                 stream.consume(n);
                 *left -= n as u32;
                 if *left > 0 {
                     return self.wait(stream);
                 }
-                let option = *option;
+                let (option, why) = (*option, *why);
                 self.state = State::Header;
-                self.reply(option, ReplyCode::ERR_TOO_BIG, &[b"the option has more than 64 KiB of data"]);
+                self.reply(option, ReplyCode::ERR_TOO_BIG, &[why.as_bytes()]);
                 Turn::Went(OPTION_COST)
             }
         }
@@ -160,12 +167,21 @@ impl Handshake {
         Turn::Went(0)
     }
 
-    fn header(&mut self, bytes: &[u8]) -> Turn {
+    fn header<M: Platform>(&mut self, bytes: &[u8], machine: &mut M) -> Turn {
         let header = bytes.try_into().map(OptionHeader::decode);
         self.state = match header {
-            Ok(Ok(header)) if header.len <= MAX_OPTION => State::Data(header),
-            Ok(Ok(OptionHeader { option, len })) if len <= MAX_SKIPPED => State::Skip { option, left: len },
-            _ => return Turn::Close,
+            Ok(Ok(OptionHeader { len, .. })) if len > MAX_SKIPPED => return Turn::Close,
+            Ok(Ok(OptionHeader { option, len: left })) if left > MAX_OPTION => {
+                State::Skip { option, left, why: "the option has more than 64 KiB of data" }
+            }
+            Ok(Ok(OptionHeader { option, len: left })) if !machine.has_memory(left as usize) => {
+                State::Skip { option, left, why: NO_MEMORY }
+            }
+            Ok(Ok(header)) => {
+                self.input.reserve_exact(header.len as usize);
+                State::Data(header)
+            }
+            Err(_) | Ok(Err(_)) => return Turn::Close,
         };
         Turn::Went(0)
     }
@@ -180,8 +196,17 @@ impl Handshake {
             self.state = State::Closing;
             return;
         }
-        if option == OptionCode::EXPORT_NAME {
+        let has_memory = machine.has_memory(OPTION_MEMORY.max(TRANSMISSION_MEMORY));
+        if option == OptionCode::EXPORT_NAME && has_memory {
             return self.export_name(data, machine);
+        }
+        if !has_memory {
+            // The old way to choose has no way to refuse.
+            self.state = if option == OptionCode::EXPORT_NAME { State::Closing } else { State::Header };
+            if option != OptionCode::EXPORT_NAME {
+                self.reply(option, ReplyCode::ERR_POLICY, &[NO_MEMORY.as_bytes()]);
+            }
+            return;
         }
         if machine.is_closing() {
             return self.reply(option, ReplyCode::ERR_SHUTDOWN, &[b"the server is being switched off"]);

@@ -1,10 +1,14 @@
 //! Requests that are not answered yet.
 
 use super::failure::Failure;
+use crate::platform::Platform;
 use alloc::collections::VecDeque;
 
 /// Requests of a connection that may be open at once; what comes beyond that waits in its stream.
 pub const MOST: usize = 128;
+
+/// Requests that every connection has room for.
+const FEW: usize = 4;
 
 /// How much a request may move before others have their turn, in bytes.
 pub const QUANTUM: u64 = 256 << 10;
@@ -90,15 +94,21 @@ pub enum Range {
 pub struct Queue(VecDeque<Pending>);
 
 impl Queue {
-    /// None; the memory for all is taken.
+    /// None; the memory for a few is taken.
     pub fn new() -> Self {
-        // One more may be on its way out and come back.
-        Queue(VecDeque::with_capacity(MOST + 1))
+        Queue(VecDeque::with_capacity(FEW))
     }
 
-    /// Whether there is room for another one.
-    pub fn has_room(&self) -> bool {
-        self.0.len() < MOST
+    /// Whether there is room for another one. Makes some, if the machine has memory; else requests
+    /// wait in their stream until those before them are answered.
+    pub fn has_room<M: Platform>(&mut self, machine: &mut M) -> bool {
+        // One more may be on its way out and come back.
+        let (len, most) = (self.0.len() + 1, self.0.capacity());
+        if len < most || self.0.len() >= MOST {
+            return self.0.len() < MOST;
+        }
+        let more = most.min(MOST + 1 - most);
+        machine.has_memory((most + more) * size_of::<Pending>()) && self.0.try_reserve_exact(more + 1).is_ok()
     }
 
     /// Whether there are none.
@@ -108,7 +118,7 @@ impl Queue {
 
     /// Adds one; the caller has seen that there is room.
     pub fn push(&mut self, pending: Pending) {
-        debug_assert!(self.has_room());
+        debug_assert!(self.0.len() < self.0.capacity());
         self.0.push_back(pending);
     }
 

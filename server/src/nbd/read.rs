@@ -96,7 +96,7 @@ impl Transmission {
     }
 
     fn header<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
-        if !self.queue.has_room() {
+        if !self.queue.has_room(machine) {
             return Step::Wait;
         }
         let len = self.style.request_len();

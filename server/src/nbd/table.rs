@@ -39,23 +39,22 @@ const DAMAGED: Error =
 
 /// The exports that were added.
 pub fn read<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<Added>> {
-    let bytes = machine.volume(|v| {
-        let ino = match v.resolve(PATH) {
-            Ok(ino) => ino,
-            Err(Error::NotFound) => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        };
-        let found = v.attributes(ino)?;
-        if found.kind != Kind::File || found.size > MAX_SIZE {
-            return Err(DAMAGED);
-        }
-        let mut bytes = vec![0; found.size as usize];
-        v.read(ino, 0, &mut bytes)?;
-        Ok(bytes)
+    let found = machine.volume(|v| match v.resolve(PATH) {
+        Ok(ino) => v.attributes(ino).map(Some),
+        Err(Error::NotFound) => Ok(None),
+        Err(e) => Err(e),
     })?;
-    if bytes.is_empty() {
-        return Ok(Vec::new());
+    let Some(found) = found.filter(|found| found.size > 0) else { return Ok(Vec::new()) };
+    if found.kind != Kind::File || found.size > MAX_SIZE {
+        return Err(DAMAGED);
     }
+    let size = found.size as usize;
+    // The bytes, what is decoded of them, and what is made of that.
+    if !machine.has_memory(4 * size) {
+        return Err(Error::NoMemory);
+    }
+    let mut bytes = vec![0; size];
+    machine.volume(|v| v.read(found.ino, 0, &mut bytes))?;
     let items: Items<ExportAdd<'_>> = rpc::decode(&bytes).map_err(|_| DAMAGED)?;
     Ok(items
         .items

@@ -86,8 +86,8 @@ impl Transmission {
             write.advance(n, result);
             return Step::Went(n as usize);
         }
-        // A block or a word that is cut by the end of the contiguous part: put together, so that it is
-        // written as a whole. It is never more than the smallest receive window.
+        // A block or a word that is cut by the end of the contiguous part: put together, so that it
+        // is written as a whole. It is never more than the smallest receive window.
         let unit = if is_part { WORD } else { BLOCK_SIZE };
         let n = (unit - write.at % unit).min(write.left) as usize;
         if stream.available() < n {

@@ -16,6 +16,35 @@ use umbra_proto::rpc::{self, ErrorCode, Method};
 /// Name and version of the server.
 const SERVER: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
 
+/// Memory that a request may take, or leave taken (a handle, for example).
+const REQUEST_MEMORY: usize = 32 << 10;
+
+/// Whether a method is for when memory is short: it takes little, and leaves none taken. So whoever
+/// administrates the server can see what goes on, and clients can let go of what they have.
+fn is_vital(method: Method) -> bool {
+    matches!(
+        method,
+        Method::HELLO
+            | Method::PING
+            | Method::STATUS
+            | Method::NVDIMMS
+            | Method::POWER_OFF
+            | Method::RECLAIM
+            | Method::SPACE
+            | Method::STAT
+            | Method::UNLINK
+            | Method::CLOSE
+            | Method::READ
+            | Method::WRITE
+            | Method::LOAD
+            | Method::STORE
+            | Method::SYNC
+            | Method::MSYNC
+            | Method::PAGES
+            | Method::EXPORT_REMOVE
+    )
+}
+
 /// Starts the request of `session` with this body. Either it is answered, or it goes on as
 /// work, or it failed.
 pub(super) fn begin<M: Platform>(
@@ -24,7 +53,11 @@ pub(super) fn begin<M: Platform>(
     machine: &mut M,
 ) -> Result<Option<Work>, Failure> {
     let s = session;
-    match Method(s.request.header.method) {
+    let method = Method(s.request.header.method);
+    if !is_vital(method) && !machine.has_memory(REQUEST_MEMORY) {
+        return Err(Failure::no_memory("do this"));
+    }
+    match method {
         Method::HELLO => hello(s, rpc::decode(body)?)?,
         Method::PING => {
             let rpc::Ping {} = rpc::decode(body)?;

@@ -23,7 +23,8 @@ use umbra_proto::rpc::{self, ERROR, ErrorCode, HEADER_LEN, Header, Method};
 const TURN: usize = 128 << 10;
 /// What a request costs beside the bytes that it moves.
 const REQUEST_COST: usize = 8 << 10;
-/// A body buffer larger than this is given back after use.
+/// Every connection has a buffer for bodies of this size from its start; a larger one is given back
+/// after use.
 const KEPT_BODY: usize = 1 << 10;
 
 /// The service of one connection.
@@ -248,7 +249,14 @@ impl Rpc {
             return self.fail(e.into(), State::Ending, machine);
         }
         self.body.clear();
-        self.body.reserve_exact(header.body() as usize);
+        let body = header.body() as usize;
+        if body > self.body.capacity() && !machine.has_memory(body) {
+            // The body is skipped with the payload.
+            self.session.request.payload_left += header.body();
+            let next = if self.session.greeted { State::Skip } else { State::Ending };
+            return self.fail(Failure::no_memory("take in the request"), next, machine);
+        }
+        self.body.reserve_exact(body);
         self.go(State::Body, 0)
     }
 
@@ -265,7 +273,7 @@ impl Rpc {
         }
         let result = begin(&mut self.session, &self.body, machine);
         if self.body.capacity() > KEPT_BODY {
-            self.body = Vec::new();
+            self.body = Vec::with_capacity(KEPT_BODY);
         }
         match result {
             Ok(Some(work)) => self.go(State::Work(work), REQUEST_COST),
@@ -306,6 +314,9 @@ impl<M: Platform> Service<M> for Rpc {
             return if self.give_back(machine) { Progress::Again } else { Progress::Wait };
         }
         if !core::mem::replace(&mut self.known, true) {
+            // Whoever let the connection in has seen that there is memory.
+            self.body.reserve_exact(KEPT_BODY);
+            self.session.out.room();
             let counters = machine.counters();
             counters.connections += 1;
             counters.connections_total += 1;

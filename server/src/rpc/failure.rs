@@ -25,6 +25,16 @@ impl Failure {
         Failure { code, message: text.0, done: None }
     }
 
+    /// There is no memory to do `what`.
+    pub fn no_memory(what: &str) -> Self {
+        Failure::new(
+            ErrorCode::NO_MEMORY,
+            format_args!(
+                "cannot {what}: the server has no memory left for it, as long as its clients use so much"
+            ),
+        )
+    }
+
     /// A failure of the filesystem while doing `what` ("open '/a'").
     pub fn during(error: umbra_fs::Error, what: fmt::Arguments<'_>) -> Self {
         Failure::new(code_of(error), format_args!("cannot {what}: {error}"))

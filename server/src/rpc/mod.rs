@@ -35,6 +35,7 @@
 //! | `operating.rs` | what may take several steps of the filesystem |
 //! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `listing.rs` | answers of many items, frame by frame |
+//! | `turned_away.rs` | a client for whom there is no room |
 
 mod begin;
 mod bench;
@@ -50,10 +51,12 @@ mod operating;
 mod output;
 mod sharing;
 mod transfer;
+mod turned_away;
 
 pub use connection::Rpc;
 pub(crate) use failure::Shown;
 pub use handles::MAX_HANDLES;
+pub use turned_away::TurnedAway;
 
 /// The vsock port of this protocol.
 pub const RPC_PORT: u32 = umbra_proto::rpc::PORT;

@@ -16,7 +16,7 @@ const LARGE_ROOM: usize = umbra_proto::rpc::MAX_BODY as usize;
 /// The frame; empty most of the time.
 #[derive(Default)]
 pub struct Output {
-    /// Allocated by the first use, so that a client that sends nothing costs nothing.
+    /// Allocated by the first use, which is when the connection begins.
     bytes: Option<Box<[u8]>>,
     start: usize,
     end: usize,

@@ -6,9 +6,9 @@
 //! volume where they lie; if that is in blocks of the volume, it may take these. The one exception both ways is a place where the ring of
 //! the stream wraps: at most a block goes through the connection's own frame there.
 //!
-//! A piece that is written ends where a block of the file does, and a piece that is stored where an aligned word does
-//! (or where the request ends). So each aligned word of the file is old or new for everybody, however the bytes arrive;
-//! those of a word whose rest never comes are dropped.
+//! A piece that is written ends where a block of the file does, and a piece that is stored where an
+//! aligned word does (or where the request ends). So each aligned word of the file is old or new
+//! for everybody, however the bytes arrive; those of a word whose rest never comes are dropped.
 
 use super::connection::{Session, Step};
 use super::failure::{During, Failure};
@@ -298,8 +298,9 @@ impl Transfer {
     }
 }
 
-/// How many bytes the next piece has: at most `most`, and if that is not all that is left, then to the end of a block
-/// where there is one in reach, else of an aligned `unit` (a block, or what divides one). 0: none ends in reach.
+/// How many bytes the next piece has: at most `most`, and if that is not all that is left, then to
+/// the end of a block where there is one in reach, else of an aligned `unit` (a block, or what
+/// divides one). 0: none ends in reach.
 fn piece(at: u64, left: u64, most: usize, unit: u64) -> usize {
     if left <= most as u64 {
         return left as usize;

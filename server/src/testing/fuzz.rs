@@ -59,7 +59,8 @@ impl Template {
         let _ = data.first_chunk::<REQUEST_LEN>().map(Request::decode);
         let Some((&[how, pieces], sent)) = data.split_first_chunk::<2>() else { return };
         let mut machine = self.machine();
-        let Some(mut service) = crate::accept::<SoftPlatform>(NBD_PORT, PEER) else { return };
+        let service = crate::accept::<SoftPlatform>(NBD_PORT, PEER, crate::Room::Plenty);
+        let Some(mut service) = service else { return };
         let mut wire = Wire::new(4096 + 64 * usize::from(pieces >> 4), 512 << (pieces & 7));
         let mut bytes = negotiation(how);
         bytes.extend_from_slice(sent);

@@ -22,6 +22,8 @@ pub struct SoftPlatform {
     pub devices: Vec<Option<MemPmem>>,
     /// Whether a client asked for it.
     pub powered_off: bool,
+    /// Memory that each request of a client may have.
+    pub memory: usize,
     clock: core::cell::Cell<u64>,
 }
 
@@ -35,6 +37,7 @@ impl SoftPlatform {
             regions: Vec::new(),
             devices: Vec::new(),
             powered_off: false,
+            memory: usize::MAX,
             clock: core::cell::Cell::new(0),
         }
     }
@@ -108,6 +111,9 @@ impl Platform for SoftPlatform {
     }
     fn memory(&self) -> Memory {
         Memory::default()
+    }
+    fn has_memory(&mut self, bytes: usize) -> bool {
+        bytes <= self.memory
     }
     fn persisted(&mut self) -> Persisted {
         let pmem = self.machine.volume.pmem();

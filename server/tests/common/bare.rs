@@ -101,6 +101,9 @@ impl Platform for Bare {
     fn memory(&self) -> Memory {
         Memory { total: 5, heap_used: 1, heap_total: 2, frames_used: 3, frames_total: 4, allocations: 5 }
     }
+    fn has_memory(&mut self, _: usize) -> bool {
+        true
+    }
     fn persisted(&mut self) -> Persisted {
         Persisted { flushes: 7, fences: 8 }
     }

@@ -15,18 +15,41 @@ fn a_refused_port_is_a_reset_with_the_ends_swapped() {
 }
 
 #[test]
-fn connections_beyond_the_bound_are_refused_and_the_others_live() {
+fn connections_beyond_the_bound_are_told_then_refused_and_the_others_live() {
     let mut guest = Guest::new(4, 4, BASE_CHUNKS);
-    for port in 0..MAX_CONNECTIONS as u32 {
+    assert_eq!(guest.endpoint.capacity(), MAX_CONNECTIONS);
+    let places = (MAX_CONNECTIONS + MAX_AT_DOOR) as u32;
+    for port in 0..places {
         connect(&mut guest, port, 7);
     }
     assert_eq!(guest.endpoint.statistics().chunks_unreserved, 0);
+    let count = |wanted: Vacancy| guest.servers.vacancies.iter().filter(|it| **it == wanted).count();
+    assert_eq!(count(Vacancy::Plenty), MAX_CONNECTIONS - MAX_KEPT);
+    assert_eq!(count(Vacancy::Kept), MAX_KEPT);
+    assert_eq!(count(Vacancy::Full(MAX_CONNECTIONS)), MAX_AT_DOOR);
     let sent = guest.deliver(from_host(9999, 7, Operation::Request, 0), &[]);
     assert_eq!(operations(&sent), [Operation::Reset]);
     let sent = guest.deliver(from_host(3, 7, Operation::Data, 2), b"hi");
     assert_eq!(sent.last().unwrap().1, b"hi");
     guest.deliver(from_host(3, 7, Operation::Reset, 0), &[]);
     connect(&mut guest, 9999, 7);
+}
+
+#[test]
+fn a_small_pool_has_room_for_fewer_and_none_goes_without_a_window() {
+    for chunks in 0..200 {
+        let mut guest = Guest::new(4, 4, chunks);
+        let mut served = 0;
+        loop {
+            let sent = guest.deliver(from_host(served, 7, Operation::Request, 0), &[]);
+            if operations(&sent) == [Operation::Reset] {
+                break;
+            }
+            assert!(sent[0].0.buf_alloc >= LEAST_WINDOW);
+            served += 1;
+        }
+        assert_eq!(served as usize, chunks / LEAST_CHUNKS);
+    }
 }
 
 #[test]
@@ -114,7 +137,7 @@ fn a_server_that_never_closes_a_dead_connection_is_ended() {
 
 #[test]
 fn more_than_the_window_is_a_reset() {
-    let mut guest = Guest::new(4, 4, BASE_CHUNKS);
+    let mut guest = Guest::new(4, 4, BASE_CHUNKS + 1);
     connect(&mut guest, 1, 20);
     let len = BASE_WINDOW as usize;
     assert!(guest.deliver(from_host(1, 20, Operation::Data, len), &vec![1; len]).is_empty());
@@ -125,7 +148,7 @@ fn more_than_the_window_is_a_reset() {
 
 #[test]
 fn a_request_for_credit_is_answered_when_there_is_some() {
-    let mut guest = Guest::new(4, 4, BASE_CHUNKS);
+    let mut guest = Guest::new(4, 4, BASE_CHUNKS + 1);
     connect(&mut guest, 1, 20);
     let sent = guest.deliver(from_host(1, 20, Operation::CreditRequest, 0), &[]);
     assert_eq!(operations(&sent), [Operation::CreditUpdate]);
@@ -275,10 +298,10 @@ fn counters_turn_over_and_the_bytes_go_on() {
 
 #[test]
 fn windows_grow_only_from_what_is_spare() {
-    let mut guest = Guest::new(4, 8, BASE_CHUNKS + 4);
+    let mut guest = Guest::new(4, 8, BASE_CHUNKS + 5);
     connect(&mut guest, 1, 9);
     let mut forwarded = 0;
-    let mut alloc = BASE_WINDOW;
+    let mut alloc = 0;
     for _ in 0..100 {
         for (header, _) in guest.deliver(from_host(1, 9, Operation::Data, 4096), &[0; 4096]) {
             (alloc, forwarded) = (header.buf_alloc, header.fwd_cnt);
@@ -330,7 +353,8 @@ fn a_server_is_told_which_blocks_it_was_received_into() {
     // From page to page of a packet, the block goes on.
     let mut device = Fake::new(1, 1);
     let mut pool = test_pool(4);
-    let mut connection = Connection::new(Key { peer: Address { cid: HOST, port: Port(1) }, port: Port(23) });
+    let mut connection =
+        Connection::new(Key { peer: Address { cid: HOST, port: Port(1) }, port: Port(23) }, BASE_WINDOW);
     connection.receive.grow(1 << 20);
     connection.receive.receive(12_288).unwrap();
     let arrived = Arrived { bytes: &[1; 12_288], blocks: Some(Block(100)) };

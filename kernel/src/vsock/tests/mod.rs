@@ -147,6 +147,8 @@ struct Servers {
     ended: usize,
     /// What the largest `available` was.
     most: usize,
+    /// The room that there was for each connection that came.
+    vacancies: Vec<Vacancy>,
     /// Where pieces were, and how long.
     pieces: Vec<(Option<Block>, usize)>,
 }
@@ -154,7 +156,8 @@ struct Servers {
 impl Handler for Servers {
     type Server = Server;
 
-    fn accept(&mut self, port: Port, _peer: Address) -> Option<Server> {
+    fn accept(&mut self, port: Port, _peer: Address, vacancy: Vacancy) -> Option<Server> {
+        self.vacancies.push(vacancy);
         Some(match port.0 {
             7 => Server::Echo,
             9 => Server::Discard { total: 0, answered: 0 },

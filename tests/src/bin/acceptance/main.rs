@@ -10,6 +10,7 @@
 //! | `boot.rs`     | from the start of QEMU to `ready`                           |
 //! | `transfer.rs` | a disk image in and out, beside what the transport can do   |
 //! | `clones.rs`   | clones of files of all shapes                               |
+//! | `crowd.rs`    | what a thousand idle clients cost another one               |
 //! | `idle.rs`     | what an idle guest costs, and how fast it wakes             |
 //! | `memory.rs`   | what windows cost                                           |
 //! | `kills.rs`    | QEMU killed 50 times under writers of NBD (only by its name) |
@@ -18,6 +19,7 @@
 
 mod boot;
 mod clones;
+mod crowd;
 mod idle;
 mod kills;
 mod memory;
@@ -48,8 +50,8 @@ struct Options {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Only these: boot, transfer, clones, idle, memory, recovery; nbd-kills, and torture, which kills
-    /// QEMU once a round, run only if they are named
+    /// Only these: boot, transfer, clones, crowd, idle, memory, recovery; nbd-kills, and torture,
+    /// which kills QEMU once a round, run only if they are named
     only: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ const PARTS: &[Part] = &[
     ("boot", boot::measure),
     ("transfer", transfer::measure),
     ("clones", clones::measure),
+    ("crowd", crowd::measure),
     ("idle", idle::measure),
     ("memory", memory::measure),
     ("recovery", recovery::measure),
