@@ -60,8 +60,6 @@ fn one(setup: Setup) {
     let mut bad = Vec::new();
     for op in setup.ops.iter().chain(&setup.large) {
         match explorer.explore(&[*op]) {
-            // Nothing was begun.
-            Ok(None) if matches!(op, Op::GoOn) => {}
             Ok(None) => panic!("{} makes no sense in {}", short(op), setup.name),
             Ok(Some(fences)) => {
                 let most = most_fences(op, &setup).unwrap_or(u64::MAX);

@@ -40,6 +40,8 @@ fn sequences(setup: &Setup) -> Vec<Vec<Op>> {
             vec![Op::Truncate("f", 0), Op::Write("c", 0, 4096)],
             vec![Op::Write("b", 100, 200), Op::Append("c", 9000)],
             vec![Op::Unlink("c"), Op::Create("n")],
+            vec![Op::BeginCloneRange("a", 0, "k", 1, 3), Op::GoOn],
+            vec![Op::BeginCloneRange("a", 0, "k", 1, 3), Op::Remount],
         ]);
     }
     list
@@ -174,6 +176,14 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
         }
         ("files", Receive("b", ..), 1) => "the blocks that were received, then a part of one",
         ("files", CloneRange("a", _, "a" | "k", ..), 1) => "zeros behind the end, then the range",
+        // The last two steps, the file and its name, are not among these.
+        (_, BeginCloneRange(..), 0 | 1 | 3) | (_, Unnamed(_), 0 | 2) => {
+            "nothing shows a file that has no name"
+        }
+        ("full", Put(..), 1..=4) | ("files" | "links", Put(..), 0..=3) => {
+            "nothing shows a file before it has its name"
+        }
+        ("full", Put(..), 6) => "a bucket that was split, then the entry",
         ("full", Create(_) | Mkdir(_) | Clone(..) | Link(..) | Symlink(..) | Rename(..), 1 | 3) => {
             "a bucket that was split, or a block of inodes, then the entry"
         }

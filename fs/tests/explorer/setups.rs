@@ -107,7 +107,6 @@ pub fn files() -> Setup {
         Truncate("j", 3000),
         CloneRange("a", 0, "k", 1, 1),
         BeginCloneRange("a", 0, "k", 1, 3),
-        GoOn,
         Truncate("b", 20_000),
         Truncate("d/x", 8192),
         Append("a", 100),
