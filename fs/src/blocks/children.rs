@@ -1,6 +1,6 @@
 //! What all words of a node refer to at once: when it is copied, and when it goes.
 
-use super::{Blocks, Content, END, STICKY};
+use super::{Blocks, Content, END, PENDING, STICKY};
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, RECORD_SIZE};
 use crate::format::word::Pointer;
@@ -74,10 +74,11 @@ impl<P: Pmem> Blocks<P> {
     fn share_data(&mut self, words: &Words, copied: &Words, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
         let count = data_of(words, copied, index, &mut blocks);
-        let noting = self.recount.is_some();
+        if self.recount.is_some() {
+            return self.share_noted(&blocks[..count]);
+        }
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
             0 | STICKY => blocks.add_reference(block, Content::Data),
-            _ if noting => blocks.add_reference(block, Content::Data),
             count => {
                 blocks.pmem.store(record, state + 1);
                 if count == 1 {
@@ -93,10 +94,17 @@ impl<P: Pmem> Blocks<P> {
     fn drop_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
         let count = data_of(words, words, index, &mut blocks);
-        let noting = self.recount.is_some();
+        if self.recount.is_some() {
+            return self.drop_noted(&blocks[..count]);
+        }
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
-            _ if noting => blocks.drop_reference(block, Content::Data),
-            0 | 1 | STICKY => blocks.drop_reference(block, Content::Data),
+            0 | STICKY => blocks.drop_reference(block, Content::Data),
+            1 => {
+                debug_assert!(matches!((state >> 32) as u32, 0 | PENDING), "{block:?} is still shown");
+                blocks.pmem.store(record, 0);
+                blocks.count_free(block);
+                Ok(())
+            }
             count => {
                 blocks.pmem.store(record, state - 1);
                 if count == 2 {
@@ -105,6 +113,20 @@ impl<P: Pmem> Blocks<P> {
                 Ok(())
             }
         })
+    }
+
+    /// As [`Blocks::share_data`], while references are counted anew.
+    #[cold]
+    #[inline(never)]
+    fn share_noted(&mut self, blocks: &[u64]) -> Result<(), Poisoned> {
+        self.each_record(blocks, |blocks, block, _, _| blocks.add_reference(block, Content::Data))
+    }
+
+    /// As [`Blocks::drop_data`], while references are counted anew.
+    #[cold]
+    #[inline(never)]
+    fn drop_noted(&mut self, blocks: &[u64]) -> Result<(), Poisoned> {
+        self.each_record(blocks, |blocks, block, _, _| blocks.drop_reference(block, Content::Data))
     }
 
     /// Calls `each` with each block that the volume has, its record and what is in it.

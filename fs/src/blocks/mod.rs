@@ -328,11 +328,19 @@ impl<P: Pmem> Blocks<P> {
     fn set_free(&mut self, block: Block) -> Result<(), Poisoned> {
         debug_assert!(matches!(self.shadows(block)?, 0 | PENDING), "block {} is still shown", block.0);
         if self.recount.is_some() {
-            let before = self.state(block)?;
-            self.note(block, before, 0);
+            self.note_free(block)?;
         }
         self.set_state(block, 0);
         self.count_free(block);
+        Ok(())
+    }
+
+    /// Notes that a block is about to be free.
+    #[cold]
+    #[inline(never)]
+    fn note_free(&mut self, block: Block) -> Result<(), Poisoned> {
+        let before = self.state(block)?;
+        self.note(block, before, 0);
         Ok(())
     }
 

@@ -55,17 +55,18 @@ impl<M: Mmu> Windows<M> {
         synced: &mut Synced,
     ) -> Result<(), Poisoned> {
         for word in (*from / 64) as usize..8 {
-            // Whole words but for the first one.
-            let mut left = if *from > word as u32 * 64 { u64::MAX << (*from % 64) } else { u64::MAX };
-            while self.slots[slot.0 as usize].dirty[word] & left != 0 {
-                let bit = (self.slots[slot.0 as usize].dirty[word] & left).trailing_zeros();
+            // Whole words but for the first one. Making a page read-only changes no other bit.
+            let after = if *from > word as u32 * 64 { u64::MAX << (*from % 64) } else { u64::MAX };
+            let mut left = self.slots[slot.0 as usize].dirty[word] & after;
+            while left != 0 {
+                let bit = left.trailing_zeros();
                 if *allowance == 0 {
                     synced.all = false;
                     *from = word as u32 * 64 + bit;
                     return Ok(());
                 }
                 *allowance -= 1;
-                left &= !(1 << bit);
+                left &= left - 1;
                 let page = slot.page(word as u32 * 64 + bit);
                 if let Some((Frame::Block(block), Rights::Write)) = self.mmu.get(page) {
                     self.translate(blocks, page, Frame::Block(block), Rights::Read)?;

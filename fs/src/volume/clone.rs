@@ -43,7 +43,6 @@ pub(crate) struct Freezing {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to create `name` as a clone of a file: [`Outcome::Made`]. Atomic, durable at the end.
     pub fn begin_clone(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Begun> {
-        self.inode_block(src)?;
         let mut settle = Settle::stores(src);
         if self.settle(&mut settle)? {
             return self.make_clone(src, dir, name, now).map(Begun::Over);
