@@ -86,7 +86,7 @@ fn one(b: &mut Bench, name: &str) -> bool {
 }
 
 fn clone(b: &mut Bench, name: &str) {
-    each(b, name, "", |path, _| format!("{path} /by-console/clone-of-{}", path.trim_start_matches('/')));
+    each(b, name, "", |path, s| format!("{path} /by-console/clone-of-{}", s.path.trim_start_matches('/')));
     let range = |how: &str, b: &mut Bench, from: u64, to: u64| {
         for subject in b.subjects.clone() {
             let path = b.copy(subject);

@@ -38,6 +38,12 @@ const GIB: u64 = 1 << 30;
 /// where every few instructions touch another page. docs/performance.md says how that was measured.
 pub const LIMIT: u64 = 8_000_000;
 
+/// Operations, and their files, that are known to take longer turns. One that no longer does fails the test too.
+const KNOWN_LONG: &[(&str, &str)] = &[
+    // Preparing a range looks for what exists, and passes the holes of many leaves in one step.
+    ("clone-range, a block back", "511G"),
+];
+
 /// How large things are.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -128,12 +134,26 @@ impl Outcome {
         let failed = self.rows.iter().filter_map(|row| {
             row.failed.as_ref().map(|why| format!("{} of {} failed: {why}", row.operation, row.subject))
         });
-        let long = self.rows.iter().filter(|row| row.longest > LIMIT).map(|row| {
+        let long = self.rows.iter().filter_map(|row| {
             let Row { operation, subject, longest, what, .. } = row;
-            format!("{operation} of {subject}: a turn of {longest} instructions, for {what}; at most {LIMIT}")
+            let known = KNOWN_LONG.contains(&(operation.as_str(), subject.as_str()));
+            match (*longest > LIMIT, known) {
+                (true, false) => Some(format!(
+                    "{operation} of {subject}: a turn of {longest} instructions, for {what}; at most {LIMIT}"
+                )),
+                (false, true) => {
+                    Some(format!("{operation} of {subject} is no longer too long: take it off KNOWN_LONG"))
+                }
+                _ => None,
+            }
         });
+        let gone = KNOWN_LONG.iter().filter(|(operation, subject)| {
+            !self.rows.iter().any(|row| row.operation == *operation && row.subject == *subject)
+        });
+        let gone =
+            gone.map(|(operation, subject)| format!("{operation} of {subject} is known and not tried"));
         let none = (self.pings.is_empty() || self.idle.is_empty()).then(|| "nobody pinged".to_string());
-        missing.chain(failed).chain(long).chain(none).collect()
+        missing.chain(failed).chain(long).chain(gone).chain(none).collect()
     }
 }
 

@@ -102,7 +102,7 @@ const REFERENCE: u64 = 4;
 const RECLAIMED: u64 = 1024;
 /// Units of a bucket whose names are verified, for each name, and of an inode.
 const BUCKET: u64 = 512;
-const NAME: u64 = 256;
+const NAME: u64 = 512;
 const INODE: u64 = 64;
 /// Units of a slot.
 const SLOT: u64 = 1 << 15;

@@ -37,6 +37,9 @@ pub(crate) struct Naming {
     used: u64,
 }
 
+/// Names that are verified before it is asked whether the step is over.
+const NAMES_AT_ONCE: usize = 16;
+
 /// Where directories are moved all the time, no names are judged.
 const MOST_ROUNDS: u32 = 64;
 
@@ -147,7 +150,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(false)
     }
 
-    /// Verifies and counts the entries of a few buckets; where the next one starts.
+    /// Verifies and counts a few entries, if there are some; the cookie to go on with.
     fn walk_bucket(
         &mut self,
         dir: Ino,
@@ -155,12 +158,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         report: &mut CheckReport,
         left: &mut u64,
     ) -> Result<Option<u64>> {
-        let mut found: Vec<(Ino, Kind)> = Vec::new();
+        let (mut found, mut last) = (Vec::<(Ino, Kind)>::new(), position);
         let next = self.read_dir_some(dir, position, &mut |entry| {
             found.push((entry.ino, entry.kind));
+            last = entry.cookie;
             self.check_entry(dir, &entry, report);
-            ControlFlow::Continue(())
+            if found.len() < NAMES_AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
+        let next = if found.len() < NAMES_AT_ONCE { next } else { Some(last) };
         *left = left.saturating_sub(NAME * found.len() as u64);
         if let Some(naming) = &mut self.naming {
             for (ino, kind) in found {
