@@ -75,6 +75,7 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
         Method::OPEN_UNNAMED => open_unnamed(b, name),
         Method::PAGES => pages(b, name),
         Method::EXPORT_ADD | Method::EXPORT_LIST | Method::EXPORT_REMOVE => exports(b, method, name),
+        Method::EXPORT_CLIENTS => drop(b.measure(name, "", |b| b.client.export_clients())),
         // Benchmarks measure, and nothing else is to happen meanwhile.
         Method::BENCH => {}
         _ => return false,
