@@ -29,7 +29,7 @@ mod format;
 #[cfg(order_case)]
 #[allow(dead_code, unused_imports)]
 mod order_case {
-    use crate::blocks::{Blocks, Fresh};
+    use crate::blocks::{Blocks, Content, Fresh};
     use crate::pmem::Pmem;
     use crate::stage::{Durable, Exclusive, Flushed, Place, Published, Shared, Stage, Written};
     use crate::types::Block;

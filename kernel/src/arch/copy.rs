@@ -10,7 +10,7 @@
 //! cannot be, the copy ends early instead of the kernel.
 //!
 //! What is stored to persistent memory is stored in aligned words of 8 bytes, each by one
-//! instruction: after a crash each is old or new ([`store`], [`write`], [`zero`]). So `rep movsb`
+//! instruction: after a crash each is old or new ([`store`], [`write()`], [`zero`]). So `rep movsb`
 //! is never used for that, and of a word that is stored in part, the rest is loaded first.
 
 use super::{clock, cpu};
@@ -422,11 +422,11 @@ impl Method {
         unsafe { (self.copy)(to, from, len) }
     }
 
-    /// As [`write`], this way.
+    /// As [`write()`], this way.
     ///
     /// # Safety
     ///
-    /// As for [`write`].
+    /// As for [`write()`].
     #[cold]
     #[inline(never)]
     pub unsafe fn write(&self, to: *mut u8, from: *const u8, len: usize) {
