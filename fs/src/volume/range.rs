@@ -33,6 +33,11 @@ use alloc::boxed::Box;
 /// Blocks that one change of a file's tree may need: the nodes on the way to a range's two ends,
 /// and blocks of inodes.
 const NODE_BLOCKS: u64 = 12;
+/// What a node of the target costs, whose 512 entries are looked at one by one, counted in entries
+/// that are shared.
+const NODE_COST: u64 = 32;
+/// What a commit costs beside the entries that it shares, counted in entries.
+const COMMIT_COST: u64 = 64;
 /// Levels of nodes that a tree may have.
 const MOST_LEVELS: u8 = 3;
 
@@ -224,13 +229,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let (mut at, end) = (splice.from, splice.from + splice.blocks);
         let mut allowance = 4 * self.work_a_step;
+        let mut last = u64::MAX;
         while left > 0 && at < end {
             match self.seek(splice.source, at, level, &mut allowance)? {
                 Found::Nothing => return Ok(true),
                 Found::Later(_) => return Ok(false),
-                Found::At(first, _) => at = first + span(level),
+                Found::At(first, _) => {
+                    let is_new = |level: &u8| first / span(*level) != last / span(*level);
+                    let nodes = (level + 1..=MOST_LEVELS).filter(is_new).count() as u64;
+                    left = left.saturating_sub(1 + nodes * NODE_COST);
+                    (at, last) = (first + span(level), first);
+                }
             }
-            left -= 1;
         }
         Ok(at >= end)
     }
@@ -316,7 +326,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if *done < splice.blocks {
                 let (blocks, entries) = self.prepare_node(splice, into, *done, best, left)?;
                 *done += blocks;
-                left = left.saturating_sub(entries);
+                left = left.saturating_sub(entries + COMMIT_COST);
             }
         }
         Ok(*done == splice.blocks)

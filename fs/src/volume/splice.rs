@@ -125,12 +125,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return self.keep(stage, level, old);
         }
         let covered = splice.covers(&range);
-        if (covered || old.is_none()) && self.splices_hole(splicing, &range)? {
-            return Ok(None);
-        }
         if covered {
             let from = splice.source_of(first);
-            // A subtree of the source that lies just so is taken as it is.
+            // A subtree of the source that lies just so is taken as it is. Whether anything exists in
+            // it is not asked: that would be a search through it.
             if from.is_multiple_of(512u64.pow(level as u32)) && level <= splice.source.height {
                 let shared = self.subtree(splice.source, FileBlock(from), level)?;
                 if let Some(pointer) = shared {
@@ -138,6 +136,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 return Ok(shared);
             }
+        }
+        if (covered || old.is_none()) && self.splices_hole(splicing, &range)? {
+            return Ok(None);
         }
         debug_assert!(level > 0, "a block is always aligned");
         let mut node = None;

@@ -4,6 +4,7 @@
 
 use super::files::{kind, volume};
 use super::shell::{Bytes, Done, Failure, Session};
+use super::windows::Load;
 use crate::arch::{clock, serial};
 use crate::println;
 use alloc::boxed::Box;
@@ -38,6 +39,8 @@ pub(super) enum Running {
     Check(Option<Box<Check>>),
     /// Content of a file.
     Show { ino: Ino, at: u64, left: u64 },
+    /// Bytes that are loaded through a window.
+    Load(Load),
 }
 
 /// What is said when an operation is over.
@@ -86,6 +89,7 @@ impl Running {
                 Ok(true)
             }
             Running::Check(check) => check_on(check),
+            Running::Load(load) => load.go_on(),
             Running::List { dir, cookie } => list(*dir, cookie),
             Running::Remove { path, from } => {
                 let examined = volume(|v| {

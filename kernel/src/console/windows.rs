@@ -20,6 +20,8 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// Most bytes that `load` shows; more are loaded, but only summed up.
 const MAX_SHOWN: usize = 256;
+/// Bytes that `load` loads in one turn.
+const LOADED_A_TURN: u64 = 64 << 10;
 
 fn map(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
@@ -57,18 +59,42 @@ fn load(session: &mut Session, mut args: Args<'_>) -> Done {
     if length > MAX_PAYLOAD {
         return Err(Failure::Other("at most 1M at a time".into()));
     }
-    let mut bytes = vec![0; length as usize];
-    let result = dax::load(&mut processor()?, window, offset, &mut bytes);
-    let loaded = result.map_or_else(|e| e.done, |()| bytes.len());
-    for line in bytes[..loaded.min(MAX_SHOWN)].chunks(16) {
-        for byte in line {
-            crate::print!("{byte:02x} ");
+    session.go_on(Running::Load(Load { window, at: offset, left: length, loaded: 0, sum: 0 }))
+}
+
+/// Bytes that are being loaded.
+pub(super) struct Load {
+    window: Window,
+    at: u64,
+    left: u64,
+    loaded: u64,
+    sum: u64,
+}
+
+impl Load {
+    /// Loads what one turn may; true: it is over.
+    pub(super) fn go_on(&mut self) -> Result<bool, Failure> {
+        let mut bytes = vec![0; self.left.min(LOADED_A_TURN) as usize];
+        let result = dax::load(&mut processor()?, self.window, self.at, &mut bytes);
+        let done = result.as_ref().map_or_else(|e| e.done, |()| bytes.len());
+        let shown = MAX_SHOWN.saturating_sub(self.loaded as usize).min(done);
+        for line in bytes[..shown].chunks(16) {
+            for byte in line {
+                crate::print!("{byte:02x} ");
+            }
+            println!(" {}", Bytes(line));
         }
-        println!(" {}", Bytes(line));
+        self.sum += bytes[..done].iter().map(|b| u64::from(*b)).sum::<u64>();
+        self.loaded += done as u64;
+        self.at += done as u64;
+        self.left -= done as u64;
+        if result.is_ok() && self.left > 0 {
+            return Ok(false);
+        }
+        println!("{} bytes, sum {}", self.loaded, self.sum);
+        result?;
+        Ok(true)
     }
-    let sum = bytes[..loaded].iter().map(|b| u64::from(*b)).sum::<u64>();
-    println!("{loaded} bytes, sum {sum}");
-    Ok(result?)
 }
 
 fn store(session: &mut Session, mut args: Args<'_>) -> Done {

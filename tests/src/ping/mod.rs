@@ -39,12 +39,7 @@ const GIB: u64 = 1 << 30;
 pub const LIMIT: u64 = 7_400_000;
 
 /// Operations, and their files, that are known to take longer turns. One that no longer does fails the test too.
-const KNOWN_LONG: &[(&str, &str)] = &[
-    // Preparing a range looks for what exists, and passes the holes of many leaves in one step.
-    ("clone-range, a block back", "511G"),
-    // A load of 1 MiB is one turn of the console.
-    ("console load", "dense"),
-];
+const KNOWN_LONG: &[(&str, &str)] = &[];
 
 /// How large things are.
 #[derive(Clone, Copy, Debug)]
