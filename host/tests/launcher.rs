@@ -377,7 +377,8 @@ fn a_starter_that_goes_takes_its_server_along_cleanly() {
         thread::sleep(Duration::from_millis(5));
     }
     let supervisor = host.json(&["status"])["supervisor_pid"].as_u64().unwrap();
-    kill(Signal::INT, pid(&starter));
+    // Not INT, which a shell without job control has its background jobs ignore.
+    kill(Signal::TERM, pid(&starter));
     assert!(!starter.wait().unwrap().success());
     assert_all_end(&[supervisor]);
     assert_eq!(last_end(&host), ("abandoned".into(), true, String::new()));
