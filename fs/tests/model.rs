@@ -16,22 +16,28 @@ fn cases(usual: u32) -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
+/// Applies the operations to both, with a check after each, and compares both in the end.
+fn play(pair: &mut Pair, ops: &[Op]) -> Result<(), TestCaseError> {
+    for op in ops {
+        pair.apply(op);
+        let report = pair.volume().check().unwrap();
+        prop_assert_eq!(report.issues, Vec::<String>::new(), "after {:?}", op);
+    }
+    pair.compare();
+    for _ in 0..3 {
+        pair.remount();
+        pair.compare();
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(150), ..ProptestConfig::default() })]
 
     #[test]
     fn random_operations_do_what_the_model_does(ops in prop::collection::vec(op(), 1..120)) {
         let mut pair = Pair::new(3);
-        for op in &ops {
-            pair.apply(op);
-            let report = pair.volume().check().unwrap();
-            prop_assert_eq!(report.issues, Vec::<String>::new(), "after {:?}", op);
-        }
-        pair.compare();
-        for _ in 0..3 {
-            pair.remount();
-            pair.compare();
-        }
+        play(&mut pair, &ops)?;
     }
 }
 
@@ -45,16 +51,7 @@ proptest! {
         work in prop_oneof![Just(1u64), 2u64..80],
     ) {
         let mut pair = Pair::with_steps(3, work);
-        for op in &ops {
-            pair.apply(op);
-            let report = pair.volume().check().unwrap();
-            prop_assert_eq!(report.issues, Vec::<String>::new(), "after {:?}", op);
-        }
-        pair.compare();
-        for _ in 0..3 {
-            pair.remount();
-            pair.compare();
-        }
+        play(&mut pair, &ops)?;
     }
 }
 

@@ -15,6 +15,7 @@
 //! recovery frees it.
 
 use super::Volume;
+use super::file::NODE_BLOCKS;
 use super::operation::{Begun, Held, Outcome, Work};
 use super::scan::Found;
 use super::settle::Settle;
@@ -30,9 +31,6 @@ use crate::pmem::Pmem;
 use crate::types::*;
 use alloc::boxed::Box;
 
-/// Blocks that one change of a file's tree may need: the nodes on the way to a range's two ends,
-/// and blocks of inodes.
-const NODE_BLOCKS: u64 = 12;
 /// What a node of the target costs, whose 512 entries are looked at one by one, counted in entries
 /// that are shared.
 const NODE_COST: u64 = 32;
