@@ -38,9 +38,6 @@ const GIB: u64 = 1 << 30;
 /// fault goes slowest: 1,936 instructions in 2.62 us.
 pub const LIMIT: u64 = 7_400_000;
 
-/// Operations, and their files, that are known to take longer turns. One that no longer does fails the test too.
-const KNOWN_LONG: &[(&str, &str)] = &[];
-
 /// How large things are.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -133,24 +130,14 @@ impl Outcome {
         });
         let long = self.rows.iter().filter_map(|row| {
             let Row { operation, subject, longest, what, .. } = row;
-            let known = KNOWN_LONG.contains(&(operation.as_str(), subject.as_str()));
-            match (*longest > LIMIT, known) {
-                (true, false) => Some(format!(
+            (*longest > LIMIT).then(|| {
+                format!(
                     "{operation} of {subject}: a turn of {longest} instructions, for {what}; at most {LIMIT}"
-                )),
-                (false, true) => {
-                    Some(format!("{operation} of {subject} is no longer too long: take it off KNOWN_LONG"))
-                }
-                _ => None,
-            }
+                )
+            })
         });
-        let gone = KNOWN_LONG.iter().filter(|(operation, subject)| {
-            !self.rows.iter().any(|row| row.operation == *operation && row.subject == *subject)
-        });
-        let gone =
-            gone.map(|(operation, subject)| format!("{operation} of {subject} is known and not tried"));
         let none = (self.pings.is_empty() || self.idle.is_empty()).then(|| "nobody pinged".to_string());
-        missing.chain(failed).chain(long).chain(gone).chain(none).collect()
+        missing.chain(failed).chain(long).chain(none).collect()
     }
 }
 
