@@ -103,8 +103,8 @@ refuse() {
     exit 1
 }
 
-# Finds out whether a qemu-utils that is much newer than the emulator that apt has (from backports whose source is gone, say)
-# excludes it: `aligned` is then the qemu-utils that does not.
+# Finds out whether a qemu-utils that is much newer than the emulator that apt has (from backports
+# whose source is gone, say) excludes it: `aligned` is then the qemu-utils that does not.
 align_qemu() {
     aligned=()
     if apt-get -s install --no-remove --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then return; fi

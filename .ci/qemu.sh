@@ -1,9 +1,12 @@
-# QEMU in a version that is not installed, from Debian's release or its backports. A part of run-qemu.sh, which sources it.
+# QEMU in a version that is not installed, from Debian's release or its backports. A part of
+# run-qemu.sh, which sources it.
 #
-# apt's configuration stays as it is: options name the sources, and a folder for the lists, for one command.
+# apt's configuration stays as it is: options name the sources, and a folder for the lists, for one
+# command.
 # shellcheck shell=bash
 
-# The second QEMU of the tests, as `bin/` and `usr/`, and why there is none. tests/src/qemus.rs looks there.
+# The second QEMU of the tests, as `bin/` and `usr/`, and why there is none. tests/src/qemus.rs
+# looks there.
 readonly other_qemu=target/other-qemu
 readonly other_qemu_missing=target/other-qemu.missing
 # After so many days backports may have a newer one.
@@ -15,14 +18,15 @@ qemu_version() {
     { "$1" --version 2>/dev/null || true; } | sed -n '1s/^.* \([0-9][0-9]*\.[0-9.]*[0-9]\).*$/\1/p'
 }
 
-# Has apt take QEMU from a release, and all else from where it would otherwise. (With --target-release it would take everything
-# from there that is not installed yet.)
+# Has apt take QEMU from a release, and all else from where it would otherwise. (With
+# --target-release it would take everything from there that is not installed yet.)
 prefer_qemu_of() { # a release, the folder of `know_backports`
     printf 'Package: qemu-* seabios ipxe-qemu\nPin: release n=%s\nPin-Priority: 990\n' "$1" >"$2/preferences"
 }
 
-# Writes a list of sources into a folder and fetches their indices: Debian's release and its backports. `from_backports` then
-# has the options for apt's programs, which take QEMU from backports, and `backports` the release's name. Without them, `why_not` says why.
+# Writes a list of sources into a folder and fetches their indices: Debian's release and its
+# backports. `from_backports` then has the options for apt's programs, which take QEMU from
+# backports, and `backports` the release's name. Without them, `why_not` says why.
 from_backports=()
 backports=
 why_not=
@@ -58,7 +62,8 @@ download_other_qemu() { # a folder, the version that is installed
     local folder=$1 installed=$2 found version release package program
     know_backports "$folder" || return 1
     why_not="Debian and $backports have no other version than $installed"
-    # The newest comes first: "qemu-system-x86 | 1:10.0.2+ds-2 | http://deb.debian.org/debian bookworm-backports/main ..."
+    # The newest comes first: "qemu-system-x86 | 1:10.0.2+ds-2 | http://deb.debian.org/debian
+    # bookworm-backports/main ..."
     found=$(apt-cache "${from_backports[@]}" madison qemu-system-x86 | awk -F ' *[|] *' -v installed="$installed" '
         function series(version) {
             sub(/^[0-9]+:/, "", version)
@@ -72,7 +77,8 @@ download_other_qemu() { # a folder, the version that is installed
     [[ $found ]] || return 1
     version=${found% *} release=${found#* }
     prefer_qemu_of "$release" "$folder"
-    # Without the packages of the QEMU that is installed, nothing can exclude this one. What else it needs comes with it.
+    # Without the packages of the QEMU that is installed, nothing can exclude this one. What else it
+    # needs comes with it.
     awk 'BEGIN { RS = ""; ORS = "\n\n" } !/^Package: (qemu-|seabios\n|ipxe-qemu\n)/' /var/lib/dpkg/status >"$folder/status"
     why_not="QEMU $version cannot be fetched"
     apt-get "${from_backports[@]}" -o Debug::NoLocking=true -o Dir::State::status="$folder/status" -q -y \
@@ -100,8 +106,9 @@ END_OF_PROGRAM
     done
 }
 
-# Puts a second QEMU beside the one that is installed, for the tests: the newest, or where the newest is installed, the one
-# before. Where that fails, the tests do without, and `say_tested_qemus` says so.
+# Puts a second QEMU beside the one that is installed, for the tests: the newest, or where the
+# newest is installed, the one before. Where that fails, the tests do without, and
+# `say_tested_qemus` says so.
 set_up_other_qemu() {
     local installed other folder
     installed=$(qemu_version qemu-system-x86_64)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The README's two commands on a Debian 12 that has nothing but its base: what run-qemu.sh forgets to install shows here.
+# The README's two commands on a Debian 12 that has nothing but its base: what run-qemu.sh forgets
+# to install shows here.
 #
-# Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of this checkout, changes
-# and all, into a new chroot and there runs ./run-qemu.sh until it serves, as a user with sudo; Ctrl-C; and
-# ./run-qemu.sh test, as root. A qemu-utils of Debian's backports is in the way of Debian's QEMU, too. The chroot gets this machine's apt sources,
-# keys and proxies, its own certificate authorities and its cargo registry settings.
+# Needs root, debootstrap, a network, and some 6 GB below $TMPDIR (or /var/tmp). Takes a copy of
+# this checkout, changes and all, into a new chroot and there runs ./run-qemu.sh until it serves, as
+# a user with sudo; Ctrl-C; and ./run-qemu.sh test, as root. A qemu-utils of Debian's backports is
+# in the way of Debian's QEMU, too. The chroot gets this machine's apt sources, keys and proxies,
+# its own certificate authorities and its cargo registry settings.
 #
 # --keep leaves the chroot behind, for a look.
 set -euo pipefail

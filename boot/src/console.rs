@@ -1,4 +1,5 @@
-//! The way out for a loader that cannot go on: a line on the serial port and an exit status for QEMU.
+//! The way out for a loader that cannot go on: a line on the serial port and an exit status for
+//! QEMU.
 
 use core::fmt::{self, Write};
 
@@ -13,12 +14,13 @@ pub const FAILURE: u32 = 2;
 
 /// Prints `umbra-boot: REASON` and ends QEMU with a failure; halts where it has no exit device.
 pub fn fail(reason: fmt::Arguments<'_>) -> ! {
-    // SAFETY: the constructor may be called once at a time, because it reprograms the UART at 0x3f8. The loader has
-    // one thread, prints nowhere else, and does not return from here; should printing itself
-    // panic, the UART is only programmed once more.
+    // SAFETY: the constructor may be called once at a time, because it reprograms the UART at
+    // 0x3f8. The loader has one thread, prints nowhere else, and does not return from here; should
+    // printing itself panic, the UART is only programmed once more.
     let mut serial = unsafe { SerialPort::init() };
     let _ = writeln!(serial, "umbra-boot: {reason}");
-    // SAFETY: writing to the exit port ends QEMU; where the device is missing nothing listens at this port.
+    // SAFETY: writing to the exit port ends QEMU; where the device is missing nothing listens at
+    // this port.
     unsafe { Port::new(EXIT_PORT).write(FAILURE) };
     loop {
         interrupts::disable();

@@ -1,7 +1,8 @@
 //! From start info to the kernel's entry point, by way of the crate `bootloader-x86_64-common`.
 //!
-//! That crate panics on what it does not expect, and its frame allocator has no bounds of its own, so everything it
-//! is given has been checked before: the kernel's file, the regions, and that there is memory enough.
+//! That crate panics on what it does not expect, and its frame allocator has no bounds of its own,
+//! so everything it is given has been checked before: the kernel's file, the regions, and that
+//! there is memory enough.
 
 use core::convert::Infallible;
 use core::fmt;
@@ -75,7 +76,8 @@ impl LegacyMemoryRegion for Described {
 pub fn run(start_info: u64) -> Result<Infallible, Error> {
     let info = StartInfo::read(&Identity, start_info).map_err(Error::StartInfo)?;
     let file = Identity.bytes(info.kernel_start, info.kernel_length);
-    let file = file.ok_or(Error::StartInfo(pvh::Error::OutOfReach("kernel's file", info.kernel_start)))?;
+    let file =
+        file.ok_or(Error::StartInfo(pvh::Error::OutOfReach("kernel's file", info.kernel_start)))?;
     let image_pages = image::check(file).map_err(Error::Kernel)?;
     let kernel = Kernel::parse(file);
 
@@ -85,8 +87,8 @@ pub fn run(start_info: u64) -> Result<Infallible, Error> {
     ];
     let regions = Regions::new(info.memmap(), &kept);
 
-    // The image; the stack with a table for each 512 pages; a table for each GiB of the direct mapping; what is
-    // above those tables, GDT, BootInfo: 64 is generous.
+    // The image; the stack with a table for each 512 pages; a table for each GiB of the direct
+    // mapping; what is above those tables, GDT, BootInfo: 64 is generous.
     let stack_pages = kernel.config.kernel_stack_size.div_ceil(PAGE);
     let need = (image_pages + regions.end().div_ceil(1 << 30) + 64)
         .saturating_add(stack_pages)
@@ -99,7 +101,8 @@ pub fn run(start_info: u64) -> Result<Infallible, Error> {
 
     let described = regions.as_slice().iter().map(|region| Described(*region));
     let mut frames = LegacyFrameAllocator::new(described);
-    let page_tables = page_tables(&mut frames).ok_or(Error::Memory { need: need * PAGE / 1024, have: 0 })?;
+    let page_tables =
+        page_tables(&mut frames).ok_or(Error::Memory { need: need * PAGE / 1024, have: 0 })?;
     let system = SystemInfo {
         framebuffer: None,
         rsdp_addr: info.rsdp.and_then(|address| PhysAddr::try_new(address).ok()),
@@ -110,19 +113,22 @@ pub fn run(start_info: u64) -> Result<Infallible, Error> {
 }
 
 /// The loader's own page tables, and an empty level 4 table for the kernel.
-fn page_tables(frames: &mut impl FrameAllocator<x86_64::structures::paging::Size4KiB>) -> Option<PageTables> {
+fn page_tables(
+    frames: &mut impl FrameAllocator<x86_64::structures::paging::Size4KiB>,
+) -> Option<PageTables> {
     let kernel_level_4_frame: PhysFrame = frames.allocate_frame()?;
     let (loader_level_4_frame, _) = x86_64::registers::control::Cr3::read();
     let table = |frame: PhysFrame| frame.start_address().as_u64() as *mut PageTable;
     let kernel = table(kernel_level_4_frame);
-    // SAFETY: the frame is RAM below `REACH` that the allocator has just given away for good: mapped, writable,
-    // page-aligned, and nobody else's. It is a valid table once it is zero.
+    // SAFETY: the frame is RAM below `REACH` that the allocator has just given away for good:
+    // mapped, writable, page-aligned, and nobody else's. It is a valid table once it is zero.
     let kernel = unsafe {
         kernel.write(PageTable::new());
         &mut *kernel
     };
-    // SAFETY: the table CR3 points to; `paging` keeps no reference to it (it changes lower ones), and its frames are
-    // static. Physical memory is mapped at offset 0, which is what the level 4 tables are wrapped with.
+    // SAFETY: the table CR3 points to; `paging` keeps no reference to it (it changes lower ones),
+    // and its frames are static. Physical memory is mapped at offset 0, which is what the level 4
+    // tables are wrapped with.
     let (bootloader, kernel) = unsafe {
         let loader = &mut *table(loader_level_4_frame);
         let offset = VirtAddr::zero();

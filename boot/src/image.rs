@@ -1,10 +1,10 @@
 //! Whether the kernel's ELF file can be loaded, and what that takes.
 //!
-//! The segments are mapped where they lie in the file: nothing is copied but pages with relocations and the
-//! page where `.bss` begins. So a page of the file that two segments share gets the rights of both, and
-//! a kernel that is to be writable or executable, never both, must be linked with
-//! `-z separate-loadable-segments`. Both are checked here; the crate that does the mapping assumes them, and
-//! panics on a table that does not fit into the file.
+//! The segments are mapped where they lie in the file: nothing is copied but pages with relocations
+//! and the page where `.bss` begins. So a page of the file that two segments share gets the rights
+//! of both, and a kernel that is to be writable or executable, never both, must be linked with `-z
+//! separate-loadable-segments`. Both are checked here; the crate that does the mapping assumes
+//! them, and panics on a table that does not fit into the file.
 //!
 //! Follows the System V ABI, "Object Files" and "Program Loading", for 64-bit little-endian files.
 
@@ -64,7 +64,10 @@ impl fmt::Display for Error {
                 "has segments that share the page at offset {offset:#x}; link it with -z separate-loadable-segments"
             ),
             Self::NoConfig => {
-                write!(f, "has no section .bootloader-config: its entry point must be made by bootloader_api")
+                write!(
+                    f,
+                    "has no section .bootloader-config: its entry point must be made by bootloader_api"
+                )
             }
         }
     }
@@ -80,7 +83,8 @@ struct Segment {
     memory_size: u64,
 }
 
-/// Checks a kernel's file and returns how many pages of memory loading it may take, page tables included.
+/// Checks a kernel's file and returns how many pages of memory loading it may take, page tables
+/// included.
 pub fn check(file: &[u8]) -> Result<u64, Error> {
     if u32_at(file, 0) != Some(MAGIC) {
         return Err(Error::NotElf);
@@ -111,13 +115,17 @@ fn sections(file: &[u8]) -> Result<(), Error> {
     if size != SECTION_HEADER || names_index >= count {
         return Err(Error::Malformed("section header sizes"));
     }
-    let table =
-        slice(file, table, u64::from(count) * u64::from(size)).ok_or(Error::Truncated("section headers"))?;
+    let table = slice(file, table, u64::from(count) * u64::from(size))
+        .ok_or(Error::Truncated("section headers"))?;
     let mut headers = table.chunks_exact(usize::from(SECTION_HEADER));
 
     let data = |header: &[u8]| {
         let kind = u32_at(header, 4)?;
-        if kind == NO_BITS { Some(&[][..]) } else { slice(file, u64_at(header, 24)?, u64_at(header, 32)?) }
+        if kind == NO_BITS {
+            Some(&[][..])
+        } else {
+            slice(file, u64_at(header, 24)?, u64_at(header, 32)?)
+        }
     };
     let section = Error::Truncated("sections");
     let names = headers.clone().nth(usize::from(names_index)).and_then(data).ok_or(section)?;
@@ -125,15 +133,18 @@ fn sections(file: &[u8]) -> Result<(), Error> {
     headers.try_for_each(|header| {
         data(header).ok_or(section)?;
         let name = u32_at(header, 0).ok_or(section)? as usize;
-        let name = names.get(name..).and_then(|rest| rest.split_inclusive(|&byte| byte == 0).next());
-        let name = name.filter(|name| name.ends_with(&[0])).ok_or(Error::Malformed("section names"))?;
+        let name =
+            names.get(name..).and_then(|rest| rest.split_inclusive(|&byte| byte == 0).next());
+        let name =
+            name.filter(|name| name.ends_with(&[0])).ok_or(Error::Malformed("section names"))?;
         found |= name == b".bootloader-config\0";
         Ok(())
     })?;
     if found { Ok(()) } else { Err(Error::NoConfig) }
 }
 
-/// Every loadable segment lies within the file and keeps to its pages; returns the pages that loading takes.
+/// Every loadable segment lies within the file and keeps to its pages; returns the pages that
+/// loading takes.
 fn segments(file: &[u8]) -> Result<u64, Error> {
     let header = Error::Truncated("header");
     let table = u64_at(file, 32).ok_or(header)?;
@@ -142,8 +153,8 @@ fn segments(file: &[u8]) -> Result<u64, Error> {
     if size != PROGRAM_HEADER {
         return Err(Error::Malformed("program header size"));
     }
-    let table =
-        slice(file, table, u64::from(count) * u64::from(size)).ok_or(Error::Truncated("program headers"))?;
+    let table = slice(file, table, u64::from(count) * u64::from(size))
+        .ok_or(Error::Truncated("program headers"))?;
 
     let mut seen = [Segment::default(); MAX_SEGMENTS];
     let mut used = 0;
@@ -171,7 +182,8 @@ fn segments(file: &[u8]) -> Result<u64, Error> {
         }
         *seen.get_mut(used).ok_or(Error::Malformed("too many segments"))? = segment;
         used += 1;
-        // At worst each of its pages is copied or zeroed, and it straddles two tables at each level.
+        // At worst each of its pages is copied or zeroed, and it straddles two tables at each
+        // level.
         let pages = segment.memory_size.div_ceil(PAGE) + 1;
         need += pages + pages.div_ceil(512) + 6;
     }
@@ -189,8 +201,10 @@ fn check_segment(segment: &Segment) -> Result<(), Error> {
         return Err(Error::Malformed("segment alignment"));
     }
     // Canonical as a whole: no part of it in the hole between the two halves of the address space.
-    let last =
-        segment.address.checked_add(segment.memory_size - 1).ok_or(Error::Malformed("segment addresses"))?;
+    let last = segment
+        .address
+        .checked_add(segment.memory_size - 1)
+        .ok_or(Error::Malformed("segment addresses"))?;
     let half = |address: u64| (address as i64) >> 47;
     if half(segment.address) != half(last) || !matches!(half(last), 0 | -1) {
         return Err(Error::Malformed("segment addresses"));
@@ -224,7 +238,14 @@ mod tests {
     const DATA: usize = 64 + 56;
     const SECTIONS: usize = 0x2800;
 
-    fn put_segment(file: &mut [u8], at: usize, flags: u64, offset: u64, file_size: u64, memory_size: u64) {
+    fn put_segment(
+        file: &mut [u8],
+        at: usize,
+        flags: u64,
+        offset: u64,
+        file_size: u64,
+        memory_size: u64,
+    ) {
         put(file, at, 1, 4);
         put(file, at + 4, flags, 4);
         put(file, at + 8, offset, 8);
@@ -233,7 +254,8 @@ mod tests {
         put(file, at + 40, memory_size, 8);
     }
 
-    /// Text in the page at 0x1000, data at 0x2000 with three pages of .bss, sections and names at 0x2800.
+    /// Text in the page at 0x1000, data at 0x2000 with three pages of .bss, sections and names at
+    /// 0x2800.
     fn good() -> Vec<u8> {
         let mut file = vec![0; 0x2a00];
         put(&mut file, 0, u64::from(MAGIC), 4);
@@ -290,17 +312,32 @@ mod tests {
         assert_eq!(error_after(|f| put(f, 40, u64::MAX, 8)), Error::Truncated("section headers"));
         assert_eq!(error_after(|f| put(f, 62, 2, 2)), Error::Malformed("section header sizes"));
         assert_eq!(error_after(|f| put(f, SECTIONS, 99, 4)), Error::Malformed("section names"));
-        assert_eq!(error_after(|f| put(f, SECTIONS + 32, 1 << 40, 8)), Error::Truncated("sections"));
-        assert_eq!(error_after(|f| put(f, 32, u64::MAX - 8, 8)), Error::Truncated("program headers"));
+        assert_eq!(
+            error_after(|f| put(f, SECTIONS + 32, 1 << 40, 8)),
+            Error::Truncated("sections")
+        );
+        assert_eq!(
+            error_after(|f| put(f, 32, u64::MAX - 8, 8)),
+            Error::Truncated("program headers")
+        );
         assert_eq!(error_after(|f| put(f, DATA + 32, 0x3000, 8)), Error::Truncated("segments"));
     }
 
     #[test]
     fn refuses_segments_that_contradict_themselves() {
         assert_eq!(error_after(|f| put(f, DATA + 40, 0xff, 8)), Error::Malformed("segment sizes"));
-        assert_eq!(error_after(|f| put(f, DATA + 40, 1 << 50, 8)), Error::Malformed("segment sizes"));
-        assert_eq!(error_after(|f| put(f, DATA + 16, 0x8, 8)), Error::Malformed("segment alignment"));
-        assert_eq!(error_after(|f| put(f, DATA + 16, 1 << 50, 8)), Error::Malformed("segment addresses"));
+        assert_eq!(
+            error_after(|f| put(f, DATA + 40, 1 << 50, 8)),
+            Error::Malformed("segment sizes")
+        );
+        assert_eq!(
+            error_after(|f| put(f, DATA + 16, 0x8, 8)),
+            Error::Malformed("segment alignment")
+        );
+        assert_eq!(
+            error_after(|f| put(f, DATA + 16, 1 << 50, 8)),
+            Error::Malformed("segment addresses")
+        );
         assert_eq!(
             error_after(|f| put(f, DATA + 16, 0u64.wrapping_sub(0x1000), 8)),
             Error::Malformed("segment addresses")

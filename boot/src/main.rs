@@ -1,4 +1,5 @@
-//! The loader: `qemu -kernel umbra-boot -initrd KERNEL.ELF` enters here, and the kernel at its `_start`.
+//! The loader: `qemu -kernel umbra-boot -initrd KERNEL.ELF` enters here, and the kernel at its
+//! `_start`.
 //!
 //! ```text
 //! entry.s      PVH entry, 32-bit, no paging -> page tables for 4 GiB, long mode, a stack
@@ -8,11 +9,12 @@
 //! handover     bootloader-x86_64-common maps the kernel, writes BootInfo, jumps
 //! ```
 //!
-//! What it leaves out: everything a kernel can do itself. It looks for no device, reads no ACPI table and
-//! prints nothing unless it fails. Then it says why on the first serial port and leaves QEMU through
-//! `isa-debug-exit` with [`console::FAILURE`], or halts where there is none.
+//! What it leaves out: everything a kernel can do itself. It looks for no device, reads no ACPI
+//! table and prints nothing unless it fails. Then it says why on the first serial port and leaves
+//! QEMU through `isa-debug-exit` with [`console::FAILURE`], or halts where there is none.
 //!
-//! Specifications: Xen's "x86/HVM direct boot ABI" for what comes in, the crate `bootloader_api` 0.11 for what goes out.
+//! Specifications: Xen's "x86/HVM direct boot ABI" for what comes in, the crate `bootloader_api`
+//! 0.11 for what goes out.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -53,6 +55,8 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 
 #[cfg(not(target_os = "none"))]
 fn main() -> std::process::ExitCode {
-    eprintln!("umbra-boot is a boot loader: build it for x86_64-unknown-none and give it to QEMU as -kernel");
+    eprintln!(
+        "umbra-boot is a boot loader: build it for x86_64-unknown-none and give it to QEMU as -kernel"
+    );
     std::process::ExitCode::from(2)
 }

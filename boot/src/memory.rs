@@ -6,10 +6,10 @@
 //!              0                   1 MiB               kernel's file          4 GiB, or the end of RAM
 //! ```
 //!
-//! Where entries overlap the stronger owner wins: loader over firmware over RAM. RAM that does not fill
-//! its page is left out, other entries are widened to theirs. The kernel maps physical memory as far as
-//! the last region ends, and an NVDIMM must not be in that writable mapping: what is not RAM and lies above 4 GiB
-//! and above all RAM is left out.
+//! Where entries overlap the stronger owner wins: loader over firmware over RAM. RAM that does not
+//! fill its page is left out, other entries are widened to theirs. The kernel maps physical memory
+//! as far as the last region ends, and an NVDIMM must not be in that writable mapping: what is not
+//! RAM and lies above 4 GiB and above all RAM is left out.
 
 use crate::PAGE;
 use crate::pvh::{E820_RAM, Entry, MAX_MEMMAP};
@@ -102,7 +102,8 @@ impl Regions {
         usable.map(|region| region.end.min(limit).saturating_sub(region.start)).sum()
     }
 
-    /// The address after the last region, at least 4 GiB: how far the kernel's mapping of physical memory goes.
+    /// The address after the last region, at least 4 GiB: how far the kernel's mapping of physical
+    /// memory goes.
     pub fn end(&self) -> u64 {
         self.as_slice().last().map_or(0, |region| region.end).max(crate::REACH)
     }

@@ -9,7 +9,8 @@
 //! 2 MiB .. 4 GiB        read, write     RAM, in pages of 2 MiB
 //! ```
 //!
-//! `entry.s` maps all of it writable and executable, because that takes the least code without paging.
+//! `entry.s` maps all of it writable and executable, because that takes the least code without
+//! paging.
 
 use x86_64::registers::control::Cr3;
 
@@ -45,8 +46,8 @@ pub fn loader() -> (u64, u64) {
 /// Gives every page of the loader's mapping the rights that it needs. Called once.
 pub fn restrict() {
     let (directories, table) = (&raw mut page_directories, &raw mut first_page_table);
-    // SAFETY: the two tables belong to the loader and are reached by nothing else in Rust; the CPU reads
-    // them, and sees the change when CR3 is loaded below.
+    // SAFETY: the two tables belong to the loader and are reached by nothing else in Rust; the CPU
+    // reads them, and sees the change when CR3 is loaded below.
     let (directories, table) = unsafe { (&mut *directories, &mut *table) };
 
     for (page, entry) in table.iter_mut().enumerate() {
@@ -59,8 +60,9 @@ pub fn restrict() {
     directories[0] = table.as_ptr() as u64 | PRESENT | WRITABLE;
 
     let (level_4, flags) = Cr3::read();
-    // SAFETY: the same level 4 table as before; what runs now keeps its rights: text stays executable, the stack and
-    // data writable, the GDT, IDT and TSS readable where the CPU reads them and writable where it writes.
+    // SAFETY: the same level 4 table as before; what runs now keeps its rights: text stays
+    // executable, the stack and data writable, the GDT, IDT and TSS readable where the CPU reads
+    // them and writable where it writes.
     unsafe { Cr3::write(level_4, flags) };
 }
 
@@ -69,7 +71,9 @@ fn rights(page: u64) -> Option<u64> {
     let (start, end) = loader();
     if page == address(&raw const guard) {
         None
-    } else if page < start || (address(&raw const text_end)..address(&raw const rodata_end)).contains(&page) {
+    } else if page < start
+        || (address(&raw const text_end)..address(&raw const rodata_end)).contains(&page)
+    {
         Some(PRESENT | NO_EXECUTE)
     } else if page < address(&raw const text_end) && page < end {
         Some(PRESENT)

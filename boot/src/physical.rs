@@ -15,9 +15,10 @@ impl Memory for Identity {
         if address < FIRST || end > REACH {
             return None;
         }
-        // SAFETY: the range is mapped (all of [FIRST, REACH) is, readable), and every bit pattern is a u8. Where
-        // there is no RAM a read gives all ones. Nothing stores to it while the slice lives: these are start info, its
-        // tables (copied out at once) and the kernel's file, which the loader keeps out of the memory it allocates from.
+        // SAFETY: the range is mapped (all of [FIRST, REACH) is, readable), and every bit pattern
+        // is a u8. Where there is no RAM a read gives all ones. Nothing stores to it while the
+        // slice lives: these are start info, its tables (copied out at once) and the kernel's file,
+        // which the loader keeps out of the memory it allocates from.
         Some(unsafe { core::slice::from_raw_parts(address as *const u8, length as usize) })
     }
 }

@@ -1,4 +1,5 @@
-//! The start info that PVH hands over: which memory there is, where ACPI begins, where the kernel lies.
+//! The start info that PVH hands over: which memory there is, where ACPI begins, where the kernel
+//! lies.
 //!
 //! The structures are those of Xen's `arch-x86/hvm/start_info.h`, version 1, little-endian:
 //!
@@ -15,7 +16,8 @@
 //! 48 u32 memmap entries
 //! ```
 //!
-//! Command lines are not used. Who fills this in is the firmware (qboot) or QEMU's option ROM (with SeaBIOS).
+//! Command lines are not used. Who fills this in is the firmware (qboot) or QEMU's option ROM (with
+//! SeaBIOS).
 
 use core::fmt;
 
@@ -84,14 +86,24 @@ impl fmt::Display for Error {
             Self::OutOfReach(what, address) => {
                 write!(f, "PVH start info: the {what} at {address:#x} is out of reach")
             }
-            Self::Magic(magic) => write!(f, "PVH start info: magic number {magic:#x} instead of {MAGIC:#x}"),
+            Self::Magic(magic) => {
+                write!(f, "PVH start info: magic number {magic:#x} instead of {MAGIC:#x}")
+            }
             Self::Version(version) => {
-                write!(f, "PVH start info: version {version} has no memory map; this needs 1 or later")
+                write!(
+                    f,
+                    "PVH start info: version {version} has no memory map; this needs 1 or later"
+                )
             }
             Self::NoModule => write!(f, "no kernel: start QEMU with -initrd KERNEL.ELF"),
-            Self::Unaligned(address) => write!(f, "the kernel's file lies at {address:#x}, not at a page"),
+            Self::Unaligned(address) => {
+                write!(f, "the kernel's file lies at {address:#x}, not at a page")
+            }
             Self::Memmap(entries) => {
-                write!(f, "PVH start info: a memory map of {entries} entries; 1 to {MAX_MEMMAP} can be used")
+                write!(
+                    f,
+                    "PVH start info: a memory map of {entries} entries; 1 to {MAX_MEMMAP} can be used"
+                )
             }
         }
     }
@@ -134,7 +146,8 @@ impl StartInfo {
             return Err(Error::Memmap(entries));
         }
         let at = long(40)?;
-        let bytes = memory.bytes(at, u64::from(entries) * MEMMAP_ENTRY).ok_or(out("memory map", at))?;
+        let bytes =
+            memory.bytes(at, u64::from(entries) * MEMMAP_ENTRY).ok_or(out("memory map", at))?;
         let mut memmap = [Entry::default(); MAX_MEMMAP];
         for (entry, raw) in memmap.iter_mut().zip(bytes.chunks_exact(MEMMAP_ENTRY as usize)) {
             *entry = Entry {
@@ -174,7 +187,8 @@ mod tests {
         bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
     }
 
-    /// Start info at 0x100, a module list at 0x200, a memory map of two at 0x300, a kernel at 0x1000.
+    /// Start info at 0x100, a module list at 0x200, a memory map of two at 0x300, a kernel at
+    /// 0x1000.
     fn good() -> Fake {
         let mut bytes = vec![0; 0x3000];
         put(&mut bytes, 0x100, u64::from(MAGIC), 4);
@@ -223,11 +237,17 @@ mod tests {
         assert_eq!(error_after(0x208, 0, 8), Error::NoModule);
         assert_eq!(error_after(0x200, 0x1001, 8), Error::Unaligned(0x1001));
         assert_eq!(error_after(0x208, u64::MAX, 8), Error::OutOfReach("kernel's file", 0x1000));
-        assert_eq!(error_after(0x110, u64::MAX - 3, 8), Error::OutOfReach("module list", u64::MAX - 3));
+        assert_eq!(
+            error_after(0x110, u64::MAX - 3, 8),
+            Error::OutOfReach("module list", u64::MAX - 3)
+        );
         assert_eq!(error_after(0x128, 0x2ff0, 8), Error::OutOfReach("memory map", 0x2ff0));
         assert_eq!(error_after(0x130, 0, 4), Error::Memmap(0));
         assert_eq!(error_after(0x130, 65, 4), Error::Memmap(65));
-        assert_eq!(StartInfo::read(&good(), 0x2ff0).unwrap_err(), Error::OutOfReach("structure", 0x2ff0));
+        assert_eq!(
+            StartInfo::read(&good(), 0x2ff0).unwrap_err(),
+            Error::OutOfReach("structure", 0x2ff0)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Exceptions in the loader: each is reported with its registers, a stack overflow too.
 //!
-//! All 32 vectors run on a stack of their own, so that a fault caused by the stack can still be told. The kernel
-//! brings its own tables; between the switch to its page tables and its `lidt` nothing can be caught.
+//! All 32 vectors run on a stack of their own, so that a fault caused by the stack can still be
+//! told. The kernel brings its own tables; between the switch to its page tables and its `lidt`
+//! nothing can be caught.
 
 use core::cell::UnsafeCell;
 
@@ -16,8 +17,8 @@ use x86_64::structures::tss::TaskStateSegment;
 /// A static that is written once, by [`init`], before anything else can look at it.
 struct Once<T>(UnsafeCell<T>);
 
-// SAFETY: the loader runs on one CPU with interrupts off. `init` is the only writer and runs once; after it
-// the CPU is the only reader.
+// SAFETY: the loader runs on one CPU with interrupts off. `init` is the only writer and runs once;
+// after it the CPU is the only reader.
 unsafe impl<T> Sync for Once<T> {}
 
 const STACK: usize = 16 * 1024;
@@ -47,7 +48,8 @@ struct Frame {
 
 /// Loads a GDT with a TSS, and an IDT that covers every exception. Called once.
 pub fn init() {
-    // SAFETY: see `Once`: this is the one writer, and nothing has been loaded from these statics yet.
+    // SAFETY: see `Once`: this is the one writer, and nothing has been loaded from these statics
+    // yet.
     let (tss, gdt, idt) = unsafe { (&mut *TSS.0.get(), &mut *GDT.0.get(), &mut *IDT.0.get()) };
 
     tss.interrupt_stack_table[0] = VirtAddr::from_ptr(EXCEPTION_STACK.0.get()) + STACK as u64;
@@ -55,8 +57,8 @@ pub fn init() {
     let data = gdt.append(Descriptor::kernel_data_segment());
     let task = gdt.append(Descriptor::tss_segment(tss));
     gdt.load();
-    // SAFETY: the selectors are those of the table that was just loaded: a 64-bit code segment, a flat data
-    // segment and a valid TSS, all static.
+    // SAFETY: the selectors are those of the table that was just loaded: a 64-bit code segment, a
+    // flat data segment and a valid TSS, all static.
     unsafe {
         CS::set_reg(code);
         DS::set_reg(data);
@@ -69,8 +71,8 @@ pub fn init() {
     let stub = |vector: u64| stubs + vector * STUB;
     macro_rules! set {
         ($($vector:literal $entry:ident),*) => {$(
-            // SAFETY: the address is that of the vector's stub, which leaves the stack as `Frame` describes and
-            // never returns; stack 0 of the TSS is set above.
+            // SAFETY: the address is that of the vector's stub, which leaves the stack as `Frame`
+            // describes and never returns; stack 0 of the TSS is set above.
             unsafe { idt.$entry.set_handler_addr(stub($vector)).set_stack_index(0) };
         )*};
     }

@@ -49,7 +49,8 @@ impl<P: Pmem> Blocks<P> {
                 self.pmem.flush(at, len);
             }
         }
-        let header: Header = [MAGIC, mount, self.free, self.shared, counts.inodes_used, counts.inodes_room];
+        let header: Header =
+            [MAGIC, mount, self.free, self.shared, counts.inodes_used, counts.inodes_room];
         let mut digest = CRC32C.digest();
         let mut at = self.checkpoint_at();
         for word in header {

@@ -118,7 +118,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.count_children(&copies)?;
         match copies.as_slice() {
             // Nothing has moved but one leaf; what it refers to is asked for its count each time.
-            [leaf] if edits.len() == 1 && leaf.content == Content::Node(1) => self.leaves.forget(leaf.old),
+            [leaf] if edits.len() == 1 && leaf.content == Content::Node(1) => {
+                self.leaves.forget(leaf.old)
+            }
             [] if retired.iter().all(|r| matches!(r, Retire::Drop(_, Content::Data))) => {}
             _ => self.blocks.epoch += 1,
         }
@@ -199,8 +201,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     None => {
                         let parent_gone = parent.is_none_or(|p| copies[p].moved);
                         let content = edit.content.filter(|_| at == last);
-                        let copied =
-                            self.copy(stage, edit.path, at, content, purpose, parent_gone, retired)?;
+                        let copied = self.copy(
+                            stage,
+                            edit.path,
+                            at,
+                            content,
+                            purpose,
+                            parent_gone,
+                            retired,
+                        )?;
                         copies.push(copied);
                         copies.len() - 1
                     }
@@ -259,7 +268,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         purpose: Purpose,
     ) -> Result<()> {
         let Some((mut pointer, height)) = step.spine() else { return Ok(()) };
-        let (Content::Node(top_level) | Content::InodeNode(top_level)) = step.content else { return Ok(()) };
+        let (Content::Node(top_level) | Content::InodeNode(top_level)) = step.content else {
+            return Ok(());
+        };
         self.blocks.reference_moved(pointer.block);
         for level in height + 1..top_level {
             let node = stage.allocate(&mut self.blocks, purpose)?;
@@ -285,7 +296,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (Some((offset, bytes)), Some(copy)) => {
                 stage.write(&mut self.blocks.pmem, &copy.new, offset as u64, bytes);
             }
-            (Some((offset, bytes)), None) => self.in_place(edit.path)?.write(stage, offset as u64, bytes),
+            (Some((offset, bytes)), None) => {
+                self.in_place(edit.path)?.write(stage, offset as u64, bytes)
+            }
             (None, _) => {}
         }
         // References in words that are replaced go, unless the original stays for others.
@@ -293,7 +306,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for &(index, value) in edit.words {
             let old = match (step.block(), step.spine()) {
                 (Some(block), _) if gone => self.follow(block, step.content, index)?,
-                (None, Some((pointer, height))) if index == 0 => Some((pointer, Content::file_top(height))),
+                (None, Some((pointer, height))) if index == 0 => {
+                    Some((pointer, Content::file_top(height)))
+                }
                 _ => None,
             };
             if let Some((pointer, content)) = old
@@ -320,7 +335,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// What the last block of a path is; one that does not exist is not exclusive.
     pub(crate) fn place(&mut self, path: &Path) -> Result<Place<'_, P>> {
         let whole = path.iter().all(|step| step.block().is_some());
-        Ok(Place::find(&mut self.blocks, path.iter().filter(|_| whole).filter_map(|step| step.block()))?)
+        Ok(Place::find(
+            &mut self.blocks,
+            path.iter().filter(|_| whole).filter_map(|step| step.block()),
+        )?)
     }
 
     /// The children that a copy and its original both refer to gain a reference.

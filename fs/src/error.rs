@@ -62,7 +62,9 @@ impl fmt::Display for Error {
             Error::IsDirectory => f.write_str("is a directory"),
             Error::NotEmpty => f.write_str("the directory is not empty"),
             Error::NameTooLong => f.write_str("the name has more than 255 bytes"),
-            Error::InvalidName => f.write_str("the name is empty, '.' or '..', or holds '/' or NUL"),
+            Error::InvalidName => {
+                f.write_str("the name is empty, '.' or '..', or holds '/' or NUL")
+            }
             Error::NoSpace => f.write_str("no space left"),
             Error::TooLarge => f.write_str("beyond the largest file size of 512 GiB"),
             Error::Invalid(why) => f.write_str(why),

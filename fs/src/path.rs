@@ -24,7 +24,8 @@ pub(crate) type Path = ArrayVec<Step, LONGEST>;
 pub(crate) struct Step {
     /// Number of the block, or [`MISSING`].
     number: u64,
-    /// In the top node of a tree that grows: what refers to the old top, as a root word. 0: nothing.
+    /// In the top node of a tree that grows: what refers to the old top, as a root word. 0:
+    /// nothing.
     spine: u64,
     /// The word of it that leads on.
     pub index: u16,
@@ -114,7 +115,8 @@ impl<P: Pmem, M> Volume<P, M> {
         index: u16,
         word: u64,
     ) -> Result<Option<(Pointer, Content)>> {
-        let found = content.reference(index, word).map_err(|what| Error::Damaged { block, what })?;
+        let found =
+            content.reference(index, word).map_err(|what| Error::Damaged { block, what })?;
         match found {
             Some((pointer, _)) if !self.blocks.geometry.holds(pointer.block) => {
                 Err(Error::Damaged { block, what: "a pointer leads out of the volume" })
@@ -125,8 +127,8 @@ impl<P: Pmem, M> Volume<P, M> {
 
     fn verified_root(&self, block: Block, slot: u16) -> Result<Option<Root>> {
         let word = self.blocks.word(block, word_index(slot, inode::ROOT))?;
-        let root =
-            Root::decode(word, slot).map_err(|_| Error::Damaged { block, what: "a root fails its check" })?;
+        let root = Root::decode(word, slot)
+            .map_err(|_| Error::Damaged { block, what: "a root fails its check" })?;
         match root.and_then(|r| r.top) {
             Some(top) if !self.blocks.geometry.holds(top.block) => {
                 Err(Error::Damaged { block, what: "a root leads out of the volume" })
@@ -151,8 +153,10 @@ impl<P: Pmem, M> Volume<P, M> {
         target: u8,
         inode_file: bool,
     ) -> Result<()> {
-        let node = |level| if inode_file { Content::InodeNode(level) } else { Content::Node(level) };
-        let height = if root.top.is_some() { root.height.max(height_for(to)) } else { height_for(to) };
+        let node =
+            |level| if inode_file { Content::InodeNode(level) } else { Content::Node(level) };
+        let height =
+            if root.top.is_some() { root.height.max(height_for(to)) } else { height_for(to) };
         let mut current = root.top.filter(|_| height == root.height).map(|top| top.block);
         if let Some(last) = path.last_mut() {
             last.height = height;
@@ -165,7 +169,9 @@ impl<P: Pmem, M> Volume<P, M> {
             }
             path.push(step);
             current = match current {
-                Some(block) => self.follow(block, node(level), index)?.map(|(pointer, _)| pointer.block),
+                Some(block) => {
+                    self.follow(block, node(level), index)?.map(|(pointer, _)| pointer.block)
+                }
                 None => None,
             };
         }
@@ -183,9 +189,14 @@ impl<P: Pmem, M> Volume<P, M> {
         Ok(path)
     }
 
-    /// Fills an empty path as [`Volume::inode_block_path`] has it. Each way through a result would copy it.
+    /// Fills an empty path as [`Volume::inode_block_path`] has it. Each way through a result would
+    /// copy it.
     fn walk_to_inodes(&self, path: &mut Path, ino: Ino) -> Result<()> {
-        path.push(Step::new(Some(self.system), Content::Inodes, word_index(system::LIVE, inode::ROOT)));
+        path.push(Step::new(
+            Some(self.system),
+            Content::Inodes,
+            word_index(system::LIVE, inode::ROOT),
+        ));
         let block = FileBlock(ino.0 / INODES_PER_BLOCK as u64);
         self.descend(path, self.live_root()?, block, 0, true)?;
         if let Some(last) = path.last_mut() {

@@ -142,7 +142,12 @@ impl Stage<Written> {
 
     /// Copies a whole block.
     #[inline]
-    pub fn copy_block<P: Pmem>(&mut self, pmem: &mut P, from: Block, to: &Fresh) -> Result<(), Poisoned> {
+    pub fn copy_block<P: Pmem>(
+        &mut self,
+        pmem: &mut P,
+        from: Block,
+        to: &Fresh,
+    ) -> Result<(), Poisoned> {
         let at = byte_at(to.block(), 0);
         pmem.copy(byte_at(from, 0), at, BLOCK_SIZE)?;
         self.wrote(pmem, at, BLOCK_SIZE);
@@ -163,8 +168,8 @@ impl Stage<Written> {
         self.turn()
     }
 
-    /// Gives everything up: the blocks are free again. Returns the list for reuse. What was overwritten in place
-    /// stays, and is flushed.
+    /// Gives everything up: the blocks are free again. Returns the list for reuse. What was
+    /// overwritten in place stays, and is flushed.
     pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
         for &(at, len) in &self.ranges {
             blocks.pmem.flush(at, len);
@@ -253,7 +258,10 @@ impl<'v, P: Pmem> Place<'v, P> {
     /// Finds out about the last block of a path that starts at the top: whether each block of
     /// it has one reference. An empty path leads to nothing that could be changed.
     #[inline(always)]
-    pub fn find(blocks: &'v mut Blocks<P>, path: impl Iterator<Item = Block>) -> Result<Self, Poisoned> {
+    pub fn find(
+        blocks: &'v mut Blocks<P>,
+        path: impl Iterator<Item = Block>,
+    ) -> Result<Self, Poisoned> {
         let mut last = None;
         for block in path {
             if blocks.count(block)? != 1 {

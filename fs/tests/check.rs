@@ -1,5 +1,5 @@
-//! A check takes steps, and others work between them: on a sound volume it reports nothing, whatever they do, and
-//! what is damaged it finds.
+//! A check takes steps, and others work between them: on a sound volume it reports nothing,
+//! whatever they do, and what is damaged it finds.
 
 mod pair;
 
@@ -46,8 +46,9 @@ impl Tall {
     fn act(&mut self, volume: &mut Soft) -> Result<(), Error> {
         let root = volume.root();
         let (name, other) = (self.name(), self.name());
-        let far =
-            |random: &mut Random| [0, 4096 * 511, 1 << 21, 3 << 30, 300 << 30][random.below(5) as usize];
+        let far = |random: &mut Random| {
+            [0, 4096 * 511, 1 << 21, 3 << 30, 300 << 30][random.below(5) as usize]
+        };
         let place = |random: &mut Random| far(random) + 4096 * random.below(4);
         self.made += 1;
         match self.random.below(12) {
@@ -76,7 +77,8 @@ impl Tall {
                 volume.link(ino, dir, b"link", NOW)
             }
             8 => {
-                let from = volume.resolve(format!("/d{}", self.random.below(self.made)).as_bytes())?;
+                let from =
+                    volume.resolve(format!("/d{}", self.random.below(self.made)).as_bytes())?;
                 volume.rename(root, &name, from, b"moved", NOW)
             }
             _ => {
@@ -102,7 +104,8 @@ impl Checking {
     /// Takes up to `steps` steps.
     fn go(&mut self, volume: &mut Soft, steps: u64) {
         for _ in 0..steps {
-            let check = self.under_way.get_or_insert_with(|| volume.begin_check().expect("no other check"));
+            let check =
+                self.under_way.get_or_insert_with(|| volume.begin_check().expect("no other check"));
             if let Some(report) = volume.check_step(check).unwrap() {
                 self.under_way = None;
                 assert_eq!(report.issues, Vec::<String>::new());
@@ -173,8 +176,11 @@ fn a_check_reports_nothing_beside_nodes_that_move() {
         }
         checking.finish(&mut volume);
         finished += checking.reports.len();
-        judged +=
-            checking.reports.iter().map(|report| report.blocks.saturating_sub(report.changed)).sum::<u64>();
+        judged += checking
+            .reports
+            .iter()
+            .map(|report| report.blocks.saturating_sub(report.changed))
+            .sum::<u64>();
     }
     // Or it would have shown nothing.
     assert!(finished as u64 > runs && judged > 100 * runs, "{finished} checks, {judged} blocks");
@@ -204,9 +210,9 @@ fn work(volume: &mut Soft, random: &mut Random) {
     let _ = match (random.below(4), volume.lookup(root, &name)) {
         (0, _) => volume.create(root, &name, 0o600, NOW).map(drop),
         (1, Ok(_)) => volume.unlink(root, &name, NOW),
-        (2, Ok(ino)) => {
-            volume.clone_file(ino, root, &format!("busy-{}", random.below(5)).into_bytes(), NOW).map(drop)
-        }
+        (2, Ok(ino)) => volume
+            .clone_file(ino, root, &format!("busy-{}", random.below(5)).into_bytes(), NOW)
+            .map(drop),
         (_, Ok(ino)) => volume.write(ino, random.below(4) << 20, &[1; 5000], NOW).map(drop),
         (_, Err(error)) => Err(error),
     };
@@ -226,7 +232,8 @@ fn finds(volume: &mut Soft, random: Option<&mut Random>) -> bool {
             Err(_) => return true,
         }
         // What works on a damaged volume may notice it, and says so in a debug build.
-        let went = random.below(20) > 0 || catch_unwind(AssertUnwindSafe(|| work(volume, random))).is_ok();
+        let went =
+            random.below(20) > 0 || catch_unwind(AssertUnwindSafe(|| work(volume, random))).is_ok();
         if !went {
             return true;
         }
@@ -246,7 +253,10 @@ fn look_for(damages: &[(String, u64, u64)]) -> usize {
         };
         if finds(&mut damaged(), None) {
             found += 1;
-            assert!(finds(&mut damaged(), Some(&mut Random(seed))), "{what} is not found while others work");
+            assert!(
+                finds(&mut damaged(), Some(&mut Random(seed))),
+                "{what} is not found while others work"
+            );
         }
     }
     found
@@ -269,7 +279,8 @@ fn wrong_counts_are_found_while_others_work() {
     // In a group of records that is in use, away from where others take blocks.
     let after = *used.iter().max().unwrap();
     let free = (after..(after / 512 + 1) * 512).rev();
-    let free: Vec<u64> = free.filter(|&block| volume.pmem().load(record(block)) == Ok(0)).take(2).collect();
+    let free: Vec<u64> =
+        free.filter(|&block| volume.pmem().load(record(block)) == Ok(0)).take(2).collect();
     assert_eq!(free.len(), 2);
     let mut damages = Vec::new();
     for &block in &used {

@@ -28,12 +28,21 @@ fn slice() -> usize {
     let day = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs() / 86_400);
-    std::env::var("UMBRA_EXPLORE_SLICE").ok().and_then(|n| n.parse().ok()).unwrap_or(day as usize) % SLICES
+    std::env::var("UMBRA_EXPLORE_SLICE").ok().and_then(|n| n.parse().ok()).unwrap_or(day as usize)
+        % SLICES
 }
 
 fn report(name: &str, coverage: &Coverage, started: Instant) {
-    let Coverage { runs, points, exhaustive, states, distinct, nested_points, nested_states, poisoned } =
-        coverage;
+    let Coverage {
+        runs,
+        points,
+        exhaustive,
+        states,
+        distinct,
+        nested_points,
+        nested_states,
+        poisoned,
+    } = coverage;
     println!(
         "{name}: {runs} sequences, {points} crash points ({exhaustive} exhaustive), {states} states \
          ({distinct} distinct), during recovery {nested_points} points and {nested_states} states, \
@@ -125,8 +134,8 @@ fn a_file_is_named_at_once() {
     finish("naming a file", &coverage, started, bad);
 }
 
-/// Sequences of two: those that `wanted` chooses, by the sum of their numbers. So every slice has all operations, if there
-/// are as many as slices, first and second.
+/// Sequences of two: those that `wanted` chooses, by the sum of their numbers. So every slice has
+/// all operations, if there are as many as slices, first and second.
 fn two(setup: Setup, wanted: impl Fn(usize) -> bool, nested: u64) {
     let started = Instant::now();
     let name = format!("two operations on '{}'", setup.name);
@@ -249,7 +258,11 @@ fn three_operations_on_files() {
     let names = |op: &&Op| {
         !matches!(
             op,
-            Op::Write("f" | "a", ..) | Op::Sync(_) | Op::Reclaim | Op::Truncate(..) | Op::Append(..)
+            Op::Write("f" | "a", ..)
+                | Op::Sync(_)
+                | Op::Reclaim
+                | Op::Truncate(..)
+                | Op::Append(..)
         )
     };
     let ops: Vec<Op> = setup.ops.iter().filter(names).copied().collect();

@@ -18,7 +18,12 @@ use umbra_fs::{Kind, MountError, Pmem};
 fn survive(pmem: &LogPmem, healthy: &Tree) -> Result<&'static str, String> {
     let mut volume = match mount(pmem.clone(), SLOTS) {
         Ok(volume) => volume,
-        Err(MountError::Fs(_) | MountError::Superblocks | MountError::TooSmall | MountError::Version(_)) => {
+        Err(
+            MountError::Fs(_)
+            | MountError::Superblocks
+            | MountError::TooSmall
+            | MountError::Version(_),
+        ) => {
             return Ok("refused");
         }
         Err(error) => return Err(format!("{error}")),
@@ -57,7 +62,8 @@ fn survive(pmem: &LogPmem, healthy: &Tree) -> Result<&'static str, String> {
             match after.get(path) {
                 Some(now) if now.content == seen.content => {}
                 // A second name of a file that was changed.
-                Some(now) if before.iter().any(|(p, s)| changed.contains(p) && s.ino == now.ino) => {}
+                Some(now)
+                    if before.iter().any(|(p, s)| changed.contains(p) && s.ino == now.ino) => {}
                 _ => return Err(format!("{path} changed with another file")),
             }
         }
@@ -69,7 +75,8 @@ fn damage_all(setup: Setup) {
     std::panic::set_hook(Box::new(|_| {}));
     let pmem = LogPmem::new(setup.memory());
     pmem.mark();
-    let healthy = dump(&mount(pmem.clone(), SLOTS).expect("a healthy volume")).expect("a healthy volume");
+    let healthy =
+        dump(&mount(pmem.clone(), SLOTS).expect("a healthy volume")).expect("a healthy volume");
     pmem.rollback();
     let mut results: BTreeMap<&str, u64> = BTreeMap::new();
     let mut bad = Vec::new();

@@ -163,7 +163,8 @@ fn a_file_that_goes_meanwhile_is_not_mistaken_for_its_successor() {
         v.create(root, &name(i), 0o600, NOW).unwrap();
     }
     (0..64).for_each(|i| v.unlink(root, &name(i), NOW).unwrap());
-    let mut made = (0..80).map(|i| v.create(root, format!("new{i}").as_bytes(), 0o600, NOW).unwrap());
+    let mut made =
+        (0..80).map(|i| v.create(root, format!("new{i}").as_bytes(), 0o600, NOW).unwrap());
     let successor = made.find(|&ino| ino == b).unwrap();
     v.truncate(successor, 2 << 20, NOW).unwrap();
     assert_eq!(v.dedupe_step(&mut work), Err(Error::NotFound));

@@ -2,7 +2,9 @@
 //! again, or the new volume.
 
 use std::collections::BTreeSet;
-use umbra_fs::testing::{Event, FORMAT, LogPmem, MemPmem, Model, SoftMmu, Undecided, mount, new_volume};
+use umbra_fs::testing::{
+    Event, FORMAT, LogPmem, MemPmem, Model, SoftMmu, Undecided, mount, new_volume,
+};
 use umbra_fs::{MountError, Pmem, Time, Volume};
 
 /// Small: its first nodes lie where leftovers of other formats are looked for.
@@ -64,7 +66,9 @@ fn interrupt_everywhere(before: &[u8]) -> BTreeSet<Found> {
         }
         let mut mixed = durable.clone();
         for choice in undecided.choices(Model::Words, |_| 0xff) {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             for (at, value) in choice.words((random >> 33) as usize % choice.values.len()) {
                 mixed[at as usize..at as usize + 8].copy_from_slice(&value.to_le_bytes());
             }

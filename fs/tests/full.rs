@@ -1,4 +1,5 @@
-//! A volume that is filled to the last block, once for each operation that gives something back: it must work.
+//! A volume that is filled to the last block, once for each operation that gives something back: it
+//! must work.
 
 use umbra_fs::testing::{MemPmem, SoftMmu, new_volume};
 use umbra_fs::{BLOCK_SIZE, Error, Existing, Ino, SetAttributes, Time, Volume};
@@ -7,7 +8,8 @@ type Full = Volume<MemPmem, SoftMmu>;
 
 const NOW: Time = Time(1);
 
-/// Directories `d` and `e`, with some files, one of them with a clone and a link; then no block is left for anything.
+/// Directories `d` and `e`, with some files, one of them with a clone and a link; then no block is
+/// left for anything.
 fn full() -> Full {
     let mut v = new_volume(8 << 20, 4);
     let root = v.root();
@@ -45,7 +47,12 @@ fn fill(v: &mut Full) {
     // A write leaves room for nodes; copies of shared blocks through clones take that, too.
     let mut number = 0u32;
     while v
-        .create(root, &[&b"filler"[..], &number.to_le_bytes().map(|b| b | 0x80)].concat(), 0o600, NOW)
+        .create(
+            root,
+            &[&b"filler"[..], &number.to_le_bytes().map(|b| b | 0x80)].concat(),
+            0o600,
+            NOW,
+        )
         .is_ok()
     {
         number += 1;
@@ -110,15 +117,21 @@ const OPERATIONS: &[(&str, Operation)] = &[
         v.link_as(file, dir, b"large", Existing::Replace, NOW)
     }),
     ("truncate to nothing", |v| v.truncate(of(v, b"/d/large"), 0, NOW)),
-    ("truncate to a part of a block", |v| v.truncate(of(v, b"/d/large"), 100 * BLOCK_SIZE + 5, NOW)),
+    ("truncate to a part of a block", |v| {
+        v.truncate(of(v, b"/d/large"), 100 * BLOCK_SIZE + 5, NOW)
+    }),
     ("truncate a clone", |v| v.truncate(of(v, b"/d/clone"), 100 * BLOCK_SIZE, NOW)),
     ("punch a file", |v| v.punch(of(v, b"/d/large"), 0, u64::MAX, NOW).map(drop)),
     ("punch the middle of a clone", |v| {
         v.punch(of(v, b"/d/clone"), 7 * BLOCK_SIZE, 50 * BLOCK_SIZE, NOW).map(drop)
     }),
     ("set attributes", |v| {
-        let set =
-            SetAttributes { mode: Some(0o444), uid: Some(7), mtime: Some(Time(3)), ..Default::default() };
+        let set = SetAttributes {
+            mode: Some(0o444),
+            uid: Some(7),
+            mtime: Some(Time(3)),
+            ..Default::default()
+        };
         v.set_attributes(of(v, b"/d/clone"), set, NOW)
     }),
     ("sync", |v| v.sync(of(v, b"/d/large"))),
@@ -183,7 +196,10 @@ fn content_is_replaced_whole() {
         assert!(behind.iter().all(|&byte| byte == 0), "{size}");
         assert_eq!(v.check().unwrap().issues, Vec::<String>::new());
     }
-    assert!(matches!(v.replace_content(file, &vec![0; 512 * 4096 + 1], NOW), Err(Error::Invalid(_))));
+    assert!(matches!(
+        v.replace_content(file, &vec![0; 512 * 4096 + 1], NOW),
+        Err(Error::Invalid(_))
+    ));
     assert_eq!(v.replace_content(root, b"x", NOW), Err(Error::IsDirectory));
     v.close_window(window).unwrap();
 }

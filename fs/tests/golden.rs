@@ -80,7 +80,8 @@ fn another_version_is_refused_by_its_number() {
     let mut bytes = golden("v1-clean.z");
     for copy in [0, 4096] {
         bytes[copy + 8] = 2;
-        let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&bytes[copy..copy + 4088]) as u64;
+        let sum =
+            crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&bytes[copy..copy + 4088]) as u64;
         bytes[copy + 4088..copy + 4096].copy_from_slice(&sum.to_le_bytes());
     }
     let error = mount(MemPmem::from_bytes(bytes), 3).err();

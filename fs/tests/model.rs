@@ -272,7 +272,10 @@ fn many_names_are_all_found_and_listed_once() {
         volume
             .read_dir(root, before, &mut |entry| {
                 if !entry.name.starts_with(b"new") {
-                    assert!(listed.insert(entry.name.to_vec(), entry.ino).is_none(), "listed twice");
+                    assert!(
+                        listed.insert(entry.name.to_vec(), entry.ino).is_none(),
+                        "listed twice"
+                    );
                 }
                 cookie = entry.cookie;
                 page += 1;

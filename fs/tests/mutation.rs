@@ -135,8 +135,9 @@ fn each_fence_of_each_operation() {
         for op in &setup.ops {
             explorer.skip = None;
             let Ok(Some(run)) = explorer.record(&[*op]) else { panic!("{op:?} makes no sense") };
-            let fences =
-                |events: &[Event]| events.iter().filter(|e| matches!(e, Event::Fence { .. })).count();
+            let fences = |events: &[Event]| {
+                events.iter().filter(|e| matches!(e, Event::Fence { .. })).count()
+            };
             let before = fences(&run.events[..run.start]);
             for n in 0..fences(&run.events[run.start..]) {
                 tried += 1;
@@ -160,7 +161,9 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
     use Op::*;
     Some(match (setup, op, n) {
         (_, Remount, 1..=3) => "of two superblocks that say the same, either may be the first",
-        ("links", Unlink("h" | "d/h" | "c" | "i"), 0) => "recovery counts names, whatever the inode says",
+        ("links", Unlink("h" | "d/h" | "c" | "i"), 0) => {
+            "recovery counts names, whatever the inode says"
+        }
         ("files", Append("f" | "d/y", _) | Write("d/x", 24_576, _), 0)
         | ("tall", Write("s", ..) | Receive("s", ..), 0) => {
             "nothing shows what lies beyond the end, until the size is raised"
@@ -171,9 +174,8 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
         ("files", Store("b", ..) | Punch("b", ..), 1) | ("links", Store("d/c", ..), 1) => {
             "one page, then the next"
         }
-        ("tall", Write("o", ..) | Receive("p", ..), 1) | ("tall", Write("s", ..) | Receive("s", ..), 2) => {
-            "below one leaf, then below the next"
-        }
+        ("tall", Write("o", ..) | Receive("p", ..), 1)
+        | ("tall", Write("s", ..) | Receive("s", ..), 2) => "below one leaf, then below the next",
         ("files", Receive("b", ..), 1) => "the blocks that were received, then a part of one",
         ("files", CloneRange("a", _, "a" | "k", ..), 1) => "zeros behind the end, then the range",
         // The last two steps, the file and its name, are not among these.
@@ -202,7 +204,9 @@ fn no_two_steps_can_be_swapped_unnoticed() {
                 match explorer.explore_swapped(op, n) {
                     Err(_) => {}
                     Ok(None) => break,
-                    Ok(Some(())) if may_be_swapped(explorer.setup.name, &op, n).is_some() => explained += 1,
+                    Ok(Some(())) if may_be_swapped(explorer.setup.name, &op, n).is_some() => {
+                        explained += 1
+                    }
                     Ok(Some(())) => {
                         let what = format!("{}: {op:?}: {n}", explorer.setup.name);
                         missed.push(what.replace(&"0".repeat(200), ".."));
@@ -227,8 +231,16 @@ fn published_bugs_are_noticed() {
         ("a rename that loses both names", &[Unlink("d/y"), Create("d/m")], 0),
         ("a replaced name that is gone for a moment", &[Unlink("c"), Rename("f", "c")], 0),
         ("a size before the data", &[Truncate("a", 20_000), Write("a", 16_384, 3616)], 0),
-        ("a tail before the data in front of it", &[Write("d/y", 4096, 4096), Write("d/y", 0, 4096)], 0),
-        ("a clone that shows what its source did not keep", &[Clone("f", "n"), Write("n", 0, 100)], 0),
+        (
+            "a tail before the data in front of it",
+            &[Write("d/y", 4096, 4096), Write("d/y", 0, 4096)],
+            0,
+        ),
+        (
+            "a clone that shows what its source did not keep",
+            &[Clone("f", "n"), Write("n", 0, 100)],
+            0,
+        ),
     ];
     for (what, ops, from) in cases {
         assert!(explorer.explore_as_one(ops, from).is_err(), "{what}");

@@ -33,7 +33,11 @@ fn a_wrong_order_does_not_compile() {
             None => assert!(compiles, "{} should compile:\n{errors}", path.display()),
             Some(expected) => {
                 assert!(!compiles, "{} should not compile", path.display());
-                assert!(errors.contains(expected), "{}: not '{expected}':\n{errors}", path.display());
+                assert!(
+                    errors.contains(expected),
+                    "{}: not '{expected}':\n{errors}",
+                    path.display()
+                );
                 let count = errors.lines().filter(|line| line.starts_with("error[")).count();
                 assert_eq!(count, 1, "{}: one error only:\n{errors}", path.display());
             }

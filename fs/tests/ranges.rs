@@ -22,8 +22,8 @@ fn clean(volume: &mut Vol) {
     assert_eq!(volume.check().unwrap().issues, Vec::<String>::new());
 }
 
-/// A file of 511 GiB with blocks here and there: alone, in a run over the border of two leaves, at the very
-/// start and the very end. Returns the blocks, and the nodes that its tree has.
+/// A file of 511 GiB with blocks here and there: alone, in a run over the border of two leaves, at
+/// the very start and the very end. Returns the blocks, and the nodes that its tree has.
 fn sparse(volume: &mut Vol, ino: Ino) -> (Vec<u64>, u64) {
     let before = volume.space().free;
     volume.truncate(ino, 511 * GIB, NOW).unwrap();
@@ -87,8 +87,10 @@ fn a_hole_replaces_what_was_there() {
     }
     volume.clone_range(from, 256 * 4096, to, 100 * 4096, 1500 * 4096, NOW).unwrap();
     settle(&mut volume);
-    let there = |volume: &Vol, block| volume.extent(to, FileBlock(block)).unwrap().unwrap().at.is_some();
-    let kept: Vec<u64> = [0u64, 300, 600, 1500, 2000].into_iter().filter(|&b| there(&volume, b)).collect();
+    let there =
+        |volume: &Vol, block| volume.extent(to, FileBlock(block)).unwrap().unwrap().at.is_some();
+    let kept: Vec<u64> =
+        [0u64, 300, 600, 1500, 2000].into_iter().filter(|&b| there(&volume, b)).collect();
     assert_eq!(kept, [0, 2000]);
     clean(&mut volume);
 }

@@ -227,7 +227,8 @@ fn a_range_of_many_entries_is_cloned_in_steps_and_at_once() {
         dense(volume, from, blocks);
         let free = volume.space().free;
         let nodes = blocks.div_ceil(512) + blocks.div_ceil(512 * 512) + 1;
-        let mut operation = going_on(volume.begin_clone_range(from, 0, to, shift, blocks * 4096, NOW));
+        let mut operation =
+            going_on(volume.begin_clone_range(from, 0, to, shift, blocks * 4096, NOW));
         let mut steps = Vec::new();
         loop {
             let before = volume.pmem().work.get();
@@ -294,7 +295,9 @@ fn an_operation_that_is_given_up_leaves_nothing() {
     }
     let mut seen = vec![0; 3001 * 4096];
     assert_eq!(volume.read(to, 0, &mut seen), Ok(seen.len()));
-    assert!(seen[..4096].iter().all(|&byte| byte == 8) && seen[4096..].iter().all(|&byte| byte == 7));
+    assert!(
+        seen[..4096].iter().all(|&byte| byte == 8) && seen[4096..].iter().all(|&byte| byte == 7)
+    );
     // An operation that nobody ends goes with the volume.
     let mut operation = going_on(volume.begin_clone_range(from, 0, to, 8192, 3000 * 4096, NOW));
     for _ in 0..20 {
@@ -321,7 +324,8 @@ fn a_range_that_cannot_fit_gives_everything_back() {
     }
     while volume.reclaim_step().unwrap() {}
     let free = volume.space();
-    let mut operation = going_on(volume.begin_clone_range(from, 0, to, 4096, (1 << 21) * 4096, NOW));
+    let mut operation =
+        going_on(volume.begin_clone_range(from, 0, to, 4096, (1 << 21) * 4096, NOW));
     let mut steps = 0;
     let error = loop {
         match volume.step(&mut operation) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use umbra_fs::dax;
-use umbra_fs::testing::{Event, LogPmem, MemPmem, SoftMachine, SoftMmu, free_blocks, mount, new_volume};
+use umbra_fs::testing::{
+    Event, LogPmem, MemPmem, SoftMachine, SoftMmu, free_blocks, mount, new_volume,
+};
 use umbra_fs::{Block, Error, FileBlock, Ino, LENT_RUN, Lending, Pmem, Time, Volume};
 
 const NOW: Time = Time(1);
@@ -35,8 +37,8 @@ fn lines_of(volume: &Volume<LogPmem, SoftMmu>, ino: Ino) -> Vec<u64> {
     lines
 }
 
-/// A write that leaves a block in place and replaces another must not take the one for clean that somebody
-/// stored to through a window.
+/// A write that leaves a block in place and replaces another must not take the one for clean that
+/// somebody stored to through a window.
 #[test]
 fn what_was_stored_beside_a_write_is_durable_after_sync() {
     // What is a hole when the write comes, and what is written.
@@ -67,7 +69,10 @@ fn what_was_stored_beside_a_write_is_durable_after_sync() {
         let lost = undecided(&pmem.stop_trace());
         let lines = lines_of(&machine.volume, ino);
         let lost: Vec<_> = lost.into_iter().filter(|line| lines.contains(line)).collect();
-        assert!(lost.is_empty(), "hole {hole}, {len} bytes at {offset}: lines {lost:?} are not durable");
+        assert!(
+            lost.is_empty(),
+            "hole {hole}, {len} bytes at {offset}: lines {lost:?} are not durable"
+        );
     }
 }
 
@@ -115,8 +120,8 @@ fn a_full_volume_can_be_overwritten_in_place() {
     assert_eq!((bytes[0], &bytes[1..=again.len()], bytes[again.len() + 1]), (1, &again[..], 1));
 }
 
-/// A block that a file took over and dropped again is free, but not lent once more before the run that it was in is given back:
-/// it would be given back with that, while the device has it.
+/// A block that a file took over and dropped again is free, but not lent once more before the run
+/// that it was in is given back: it would be given back with that, while the device has it.
 #[test]
 fn no_block_is_lent_twice() {
     let mut volume = new_volume(8 << 20, 4);

@@ -9,7 +9,9 @@
 
 use nix::unistd::Group;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -47,7 +49,8 @@ impl Access {
     /// Gives the file at a path, which is no symbolic link, a mode and the group.
     fn grant(&self, path: &Path, mode: u32) -> io::Result<()> {
         // The file itself: in a directory that others can change, the name may lead elsewhere soon.
-        let file = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let file =
+            openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         if self.group.is_some() {
             chown(&path, None, self.group)?;
@@ -70,7 +73,8 @@ impl Access {
 
     /// Makes the socket with its mode. Nobody can connect yet: it does not listen.
     fn bind(&self, path: &Path) -> io::Result<OwnedFd> {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         if let Err(error) = self.grant(path, self.socket_mode()) {
             let _ = fs::remove_file(path);
@@ -79,7 +83,8 @@ impl Access {
         Ok(socket)
     }
 
-    /// Puts a small file in the place of whatever has its name, as a whole: nobody reads half of it.
+    /// Puts a small file in the place of whatever has its name, as a whole: nobody reads half of
+    /// it.
     pub fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let new = path.with_added_extension("new");
         let mut file = create(&new)?;
@@ -108,7 +113,11 @@ impl Access {
         if mode & 0o007 != 0 {
             wanted |= 0o001;
         }
-        if wanted == before { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(wanted)) }
+        if wanted == before {
+            Ok(())
+        } else {
+            fs::set_permissions(path, Permissions::from_mode(wanted))
+        }
     }
 }
 

@@ -35,9 +35,15 @@ pub struct Figure {
 }
 
 /// Runs a part of the benchmarks as often as `rounds` says, after one round that warms up.
-pub fn run(client: &mut Client, part: &str, parameter: Option<u64>, rounds: usize) -> Result<Vec<Figure>> {
+pub fn run(
+    client: &mut Client,
+    part: &str,
+    parameter: Option<u64>,
+    rounds: usize,
+) -> Result<Vec<Figure>> {
     client.bench(part, parameter)?;
-    let rounds = (0..rounds.max(1)).map(|_| client.bench(part, parameter)).collect::<Result<Vec<_>>>()?;
+    let rounds =
+        (0..rounds.max(1)).map(|_| client.bench(part, parameter)).collect::<Result<Vec<_>>>()?;
     Ok(merge(&rounds))
 }
 
@@ -46,7 +52,8 @@ pub fn merge(rounds: &[Vec<Sample>]) -> Vec<Figure> {
     let Some(last) = rounds.last() else { return Vec::new() };
     let figure = |(at, sample): (usize, &Sample)| {
         let ops = sample.ops.max(1) as f64;
-        let mut all: Vec<f64> = rounds.iter().filter_map(|r| r.get(at)).map(|s| s.ns as f64 / ops).collect();
+        let mut all: Vec<f64> =
+            rounds.iter().filter_map(|r| r.get(at)).map(|s| s.ns as f64 / ops).collect();
         all.sort_by(f64::total_cmp);
         Figure {
             name: sample.name.clone(),
@@ -131,9 +138,15 @@ mod tests {
             [50, 10, 20].iter().map(|&ns| vec![sample("a", ns), sample("b", 1000 + ns)]).collect();
         let merged = merge(&rounds);
         assert_eq!((merged[0].per_op, merged[0].least, merged[0].most), (2.0, 1.0, 5.0));
-        assert_eq!((merged[1].name.as_str(), merged[1].per_op, merged[1].flushes), ("b", 102.0, 2.0));
+        assert_eq!(
+            (merged[1].name.as_str(), merged[1].per_op, merged[1].flushes),
+            ("b", 102.0, 2.0)
+        );
         assert_eq!(to_json(Unit::Nanoseconds, &merged[..1], &merged)["floor"]["a"], 2.0);
-        assert_eq!(to_json(Unit::Instructions, &[], &merged)["results"][1]["instructions_per_op"], 102.0);
+        assert_eq!(
+            to_json(Unit::Instructions, &[], &merged)["results"][1]["instructions_per_op"],
+            102.0
+        );
         assert!(to_text(Unit::Nanoseconds, &[], &merged).contains("102.0 ns"));
         assert_eq!(merge(&[]), []);
     }

@@ -36,7 +36,8 @@ pub struct Cli {
     #[arg(long, global = true, env = "UMBRA_STATE", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
 
-    /// Report as one JSON object, with the number of its format in `version`; failures too, on stderr
+    /// Report as one JSON object, with the number of its format in `version`; failures too, on
+    /// stderr
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -123,7 +124,8 @@ pub struct Up {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub nvdimm_size: Option<u64>,
 
-    /// Another NVDIMM, which holds no volume but is served whole (as nvdimm:N); a SIZE makes the file. Repeatable
+    /// Another NVDIMM, which holds no volume but is served whole (as nvdimm:N); a SIZE makes the
+    /// file. Repeatable
     #[arg(long, value_name = "PATH[:SIZE]")]
     pub extra_nvdimm: Vec<ExtraNvdimm>,
 
@@ -481,8 +483,8 @@ pub enum Export {
         #[arg(long)]
         force: bool,
     },
-    /// List exports, and who uses them: since when, by which vsock address and, where the vsock device is Umbra's
-    /// own, from which process
+    /// List exports, and who uses them: since when, by which vsock address and, where the vsock
+    /// device is Umbra's own, from which process
     List,
 }
 

@@ -81,8 +81,9 @@ mod tests {
         let before = fs::read_to_string(Log::aside(&path)).unwrap();
         assert_eq!(before.len(), 100);
         assert!(now.ends_with("line 1004\n"));
-        let numbers =
-            |text: &str| -> Vec<u32> { text.lines().map(|line| line[5..].trim().parse().unwrap()).collect() };
+        let numbers = |text: &str| -> Vec<u32> {
+            text.lines().map(|line| line[5..].trim().parse().unwrap()).collect()
+        };
         let kept = [numbers(&before), numbers(&now)].concat();
         assert!(kept.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{kept:?}");
         drop(log);

@@ -18,7 +18,8 @@ const SPECIAL: &str = " !\"#$&'()*;<=>?[\\]^`{|}~";
 
 /// Whether a character does something to a terminal, or to the order of what is shown beside it.
 fn acts(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A text with nothing in it that acts.

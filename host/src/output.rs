@@ -88,8 +88,10 @@ impl Failure {
     /// Several failures of one command, told before.
     pub fn several(failures: &[Failure], text: impl Into<String>) -> Failure {
         let first = failures.first();
-        let class = first.map(|it| it.class).filter(|&it| failures.iter().all(|other| other.class == it));
-        let code = first.map(|it| &it.code).filter(|&it| failures.iter().all(|other| other.code == *it));
+        let class =
+            first.map(|it| it.class).filter(|&it| failures.iter().all(|other| other.class == it));
+        let code =
+            first.map(|it| &it.code).filter(|&it| failures.iter().all(|other| other.code == *it));
         let code = code.map_or("several", String::as_str);
         Failure::of(class.unwrap_or(Class::Other), code, text)
     }
@@ -166,7 +168,9 @@ impl From<client::Error> for Failure {
             Error::Timeout { .. } => (Class::Other, "timeout"),
             Error::TooLong => (Class::Other, "too-long"),
             Error::Protocol(_) => (Class::Other, "protocol"),
-            Error::Connect { error, .. } | Error::Io(error) | Error::Local(_, error) => class_of_io(error),
+            Error::Connect { error, .. } | Error::Io(error) | Error::Local(_, error) => {
+                class_of_io(error)
+            }
             Error::Server(body) => {
                 let class = match body.code {
                     ErrorCode::NOT_FOUND => Class::NotFound,
@@ -175,7 +179,8 @@ impl From<client::Error> for Failure {
                     ErrorCode::BUSY | ErrorCode::TOO_MANY_CONNECTIONS => Class::Busy,
                     _ => Class::Other,
                 };
-                let failure = Failure::of(class, body.code.to_string().replace(' ', "-"), error.to_string());
+                let failure =
+                    Failure::of(class, body.code.to_string().replace(' ', "-"), error.to_string());
                 return match body.done {
                     Some(done) => failure.with("done", done),
                     None => failure,
@@ -285,6 +290,9 @@ mod tests {
         assert_eq!(Failure::several(&same, "2").to_json()["code"], "not-found");
         let other = [one(Class::NotFound, "not-found"), one(Class::Busy, "busy")];
         let failure = Failure::several(&other, "2");
-        assert_eq!((failure.to_json()["code"].as_str(), failure.exit_status()), (Some("several"), 1));
+        assert_eq!(
+            (failure.to_json()["code"].as_str(), failure.exit_status()),
+            (Some("several"), 1)
+        );
     }
 }

@@ -31,7 +31,8 @@ fn text(error: impl Display) -> String {
     format!("cannot draw: {error}")
 }
 
-/// Bars on a logarithmic scale, from the top down; one group for each name, one bar for each series.
+/// Bars on a logarithmic scale, from the top down; one group for each name, one bar for each
+/// series.
 pub fn bars(
     title: &str,
     axis: Axis,
@@ -66,12 +67,13 @@ pub fn bars(
                 let top = rows - row as f64 - 0.1 - 0.8 * at as f64 / count;
                 Rectangle::new([(low, top), (value.max(low), top - 0.75 / count)], colour.filled())
             };
-            let of_this = groups.iter().enumerate().filter_map(|(row, g)| Some((row, *g.1.get(at)?)));
+            let of_this =
+                groups.iter().enumerate().filter_map(|(row, g)| Some((row, *g.1.get(at)?)));
             let drawn = chart.draw_series(of_this.map(bar)).map_err(text)?;
             if series.len() > 1 {
-                drawn
-                    .label(*name)
-                    .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
+                drawn.label(*name).legend(move |(x, y)| {
+                    Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled())
+                });
             }
         }
         legend(&mut chart, series.len() > 1)?;
@@ -96,7 +98,13 @@ pub enum Scale {
 }
 
 /// Lines over a logarithmic scale, with a mark at each point.
-pub fn lines(title: &str, x: Axis, y: Axis, scale: Scale, lines: &[Line]) -> Result<String, String> {
+pub fn lines(
+    title: &str,
+    x: Axis,
+    y: Axis,
+    scale: Scale,
+    lines: &[Line],
+) -> Result<String, String> {
     let values = || lines.iter().flat_map(|line| &line.1).map(|p| p.1);
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     match scale {
@@ -104,7 +112,8 @@ pub fn lines(title: &str, x: Axis, y: Axis, scale: Scale, lines: &[Line]) -> Res
         Scale::Logarithmic => {
             let range = low / 1.5..high * 1.5;
             let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
-            let marks = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|first| first * 10f64.powi(decade)));
+            let marks =
+                decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|first| first * 10f64.powi(decade)));
             let marks = marks.filter(|mark| range.contains(mark)).collect();
             draw_lines(title, x, y, lines, range.log_scale().with_key_points(marks))
         }
@@ -155,7 +164,8 @@ where
             .map_err(text)?;
         for (at, (_, points)) in lines.iter().enumerate() {
             let colour = COLOURS[at % COLOURS.len()];
-            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
+            let line =
+                LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
             chart.draw_series(line).map_err(text)?;
         }
         area.present().map_err(text)?;
@@ -197,7 +207,8 @@ mod tests {
 
     #[test]
     fn figures_name_what_they_show() {
-        let groups = [("create".to_string(), vec![100.0, 2000.0]), ("unlink".to_string(), vec![5.0, 0.0])];
+        let groups =
+            [("create".to_string(), vec![100.0, 2000.0]), ("unlink".to_string(), vec![5.0, 0.0])];
         let svg = bars("Operations", AXIS, &["umbra", "xfs"], &groups).unwrap();
         for part in ["<svg", "create", "unlink", "umbra", "xfs", "Operations", "</svg>"] {
             assert!(svg.contains(part), "{part} is not in {svg}");

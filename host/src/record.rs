@@ -165,13 +165,17 @@ pub fn events(state: &StateDir) -> Vec<Value> {
     let path = state.file(NAME);
     let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     let text = read(Log::aside(&path)) + &read(path);
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(Value::is_object)
+        .collect()
 }
 
 /// The end of an instance that left none.
 fn missing_end(state: &StateDir) -> Option<End> {
     let events = events(state);
-    let last = events.iter().rev().find(|event| event["kind"] == "start" || event["kind"] == "end")?;
+    let last =
+        events.iter().rev().find(|event| event["kind"] == "start" || event["kind"] == "end")?;
     if last["kind"] == "end" {
         return None;
     }
@@ -241,7 +245,10 @@ mod tests {
         assert_eq!(last_end(&state).unwrap().cause, Cause::HostRestarted);
         start(&state).unwrap();
         let written = events(&state).into_iter().rev().nth(1).unwrap();
-        assert_eq!((&written["cause"], &written["inferred"]), (&"host-restarted".into(), &true.into()));
+        assert_eq!(
+            (&written["cause"], &written["inferred"]),
+            (&"host-restarted".into(), &true.into())
+        );
         assert!(written["time"].is_string());
     }
 

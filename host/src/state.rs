@@ -130,7 +130,8 @@ impl StateDir {
     /// Makes the directory where it is missing (for its owner only: whoever reaches the
     /// sockets owns the data), and makes the path absolute, since helpers run inside it.
     pub fn create(&mut self) -> Result<(), StateError> {
-        let failed = |path: &Path, error| StateError::Io(format!("create {}", path.display()), error);
+        let failed =
+            |path: &Path, error| StateError::Io(format!("create {}", path.display()), error);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -206,19 +207,24 @@ impl StateDir {
     /// Opens a log afresh.
     pub fn log(&self, name: &str) -> Result<File, StateError> {
         let path = self.file(name);
-        access::create(&path).map_err(|error| StateError::Io(format!("create {}", path.display()), error))
+        access::create(&path)
+            .map_err(|error| StateError::Io(format!("create {}", path.display()), error))
     }
 
     /// Opens a log afresh whose size is bounded; the one of the last run is put aside.
     pub fn bounded_log(&self, name: &str, limit: u64) -> Result<Log, StateError> {
         let path = self.file(name);
-        Log::fresh(&path, limit).map_err(|error| StateError::Io(format!("create {}", path.display()), error))
+        Log::fresh(&path, limit)
+            .map_err(|error| StateError::Io(format!("create {}", path.display()), error))
     }
 
     /// Lets those who have access reach the sockets in the directory.
     pub fn open_to(&self, who: Access) -> Result<(), StateError> {
         who.open_directory(&self.path).map_err(|error| {
-            StateError::Io(format!("let others reach the sockets in {}", self.path.display()), error)
+            StateError::Io(
+                format!("let others reach the sockets in {}", self.path.display()),
+                error,
+            )
         })
     }
 
@@ -249,7 +255,11 @@ impl StateDir {
 
     /// Hands out a path that fits in a socket address: the path itself where it does,
     /// else one through an open descriptor of the directory.
-    fn with_socket_path<T>(&self, name: &str, go: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    fn with_socket_path<T>(
+        &self,
+        name: &str,
+        go: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
         let path = self.file(name);
         if path.as_os_str().as_bytes().len() <= SOCKET_PATH_MAX {
             return go(&path);

@@ -1,18 +1,18 @@
 //! Finding a toolchain that can build for `x86_64-unknown-none`.
 //!
-//! A plain stable toolchain builds everything that runs on the host, but not the loader and the kernel. Those take
-//! the first of:
+//! A plain stable toolchain builds everything that runs on the host, but not the loader and the
+//! kernel. Those take the first of:
 //!
-//! 1. the active toolchain (`cargo` and `rustc` as `PATH` and rustup choose them in this workspace), if it has the
-//!    target or the component `rust-src`;
+//! 1. the active toolchain (`cargo` and `rustc` as `PATH` and rustup choose them in this
+//!    workspace), if it has the target or the component `rust-src`;
 //! 2. Debian's pair, `/usr/bin/cargo` and `/usr/bin/rustc`, with the package `rust-web-src`.
 //!
-//! With `rust-src`, `core` and `alloc` are built too (`-Zbuild-std`). In every case `RUSTC_BOOTSTRAP=1` lets stable
-//! compilers build crates that use unstable features. Nothing of the machine is changed: no override,
-//! no default, no component.
+//! With `rust-src`, `core` and `alloc` are built too (`-Zbuild-std`). In every case
+//! `RUSTC_BOOTSTRAP=1` lets stable compilers build crates that use unstable features. Nothing of
+//! the machine is changed: no override, no default, no component.
 //!
-//! The cargo that is started here must not be confused by an outer one (`cargo run`, `cargo clippy`): of its
-//! environment only what says where crates come from is passed on.
+//! The cargo that is started here must not be confused by an outer one (`cargo run`, `cargo
+//! clippy`): of its environment only what says where crates come from is passed on.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -93,8 +93,12 @@ struct Candidate {
 
 /// Finds the toolchain for a workspace (whose folder decides what rustup takes as active).
 pub fn find(workspace: &Path) -> Result<Toolchain, NoToolchain> {
-    let active =
-        Candidate { name: "the active one", cargo: "cargo".into(), rustc: "rustc".into(), name_rustc: false };
+    let active = Candidate {
+        name: "the active one",
+        cargo: "cargo".into(),
+        rustc: "rustc".into(),
+        name_rustc: false,
+    };
     let debian = Candidate {
         name: "Debian's",
         cargo: "/usr/bin/cargo".into(),
@@ -192,7 +196,10 @@ impl Toolchain {
         command.env("RUSTC_BOOTSTRAP", "1");
         if let Some(rustc) = &self.rustc {
             // Its libraries, not those of the toolchain that an outer cargo or rustup put first.
-            command.env("RUSTC", rustc).env_remove("RUSTUP_TOOLCHAIN").env_remove("LD_LIBRARY_PATH");
+            command
+                .env("RUSTC", rustc)
+                .env_remove("RUSTUP_TOOLCHAIN")
+                .env_remove("LD_LIBRARY_PATH");
         }
         if let Some(linker) = &self.linker {
             command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER", linker);
@@ -207,8 +214,12 @@ impl Toolchain {
 
     /// What every cargo subcommand for the target needs to be told.
     pub fn arguments(&self) -> &'static [&'static str] {
-        const BUILD_STD: &[&str] =
-            &["--target", TARGET, "-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"];
+        const BUILD_STD: &[&str] = &[
+            "--target",
+            TARGET,
+            "-Zbuild-std=core,alloc",
+            "-Zbuild-std-features=compiler-builtins-mem",
+        ];
         if self.build_std { BUILD_STD } else { &BUILD_STD[..2] }
     }
 }
@@ -237,7 +248,8 @@ fn is_passed_on(name: &OsStr) -> bool {
         "RUSTUP_",
     ];
     let Some(name) = name.to_str() else { return true };
-    KEPT.iter().any(|kept| name.starts_with(kept)) || !REMOVED.iter().any(|removed| name.starts_with(removed))
+    KEPT.iter().any(|kept| name.starts_with(kept))
+        || !REMOVED.iter().any(|removed| name.starts_with(removed))
 }
 
 #[cfg(test)]
@@ -245,12 +257,18 @@ mod tests {
     use super::*;
 
     fn candidate(name_rustc: bool) -> Candidate {
-        Candidate { name: "a test's", cargo: "/x/cargo".into(), rustc: "/x/rustc".into(), name_rustc }
+        Candidate {
+            name: "a test's",
+            cargo: "/x/cargo".into(),
+            rustc: "/x/rustc".into(),
+            name_rustc,
+        }
     }
 
     /// A sysroot with these folders and files below `lib/rustlib`.
     fn sysroot(name: &str, folders: &[&str], files: &[&str]) -> PathBuf {
-        let root = std::env::temp_dir().join(format!("umbra-toolchain-{}-{name}", std::process::id()));
+        let root =
+            std::env::temp_dir().join(format!("umbra-toolchain-{}-{name}", std::process::id()));
         let rustlib = root.join("lib/rustlib");
         for folder in folders {
             std::fs::create_dir_all(rustlib.join(folder)).unwrap();
@@ -270,13 +288,17 @@ mod tests {
 
         let root = sysroot("target", &["x86_64-unknown-none/lib", "src/rust/library/core"], &[lld]);
         let toolchain = fit_sysroot(&candidate(false), OLDEST, &root, none).unwrap();
-        assert_eq!((toolchain.build_std, &toolchain.rustc, &toolchain.linker), (false, &None, &None));
+        assert_eq!(
+            (toolchain.build_std, &toolchain.rustc, &toolchain.linker),
+            (false, &None, &None)
+        );
         assert_eq!(toolchain.arguments(), ["--target", TARGET]);
         std::fs::remove_dir_all(root).unwrap();
 
         let root = sysroot("source", &["src/rust/library/core"], &[]);
         assert_eq!(fit_sysroot(&candidate(true), OLDEST, &root, none), Err(Unfit::NoLinker));
-        let toolchain = fit_sysroot(&candidate(true), OLDEST, &root, || Some("/x/ld.lld".into())).unwrap();
+        let toolchain =
+            fit_sysroot(&candidate(true), OLDEST, &root, || Some("/x/ld.lld".into())).unwrap();
         assert!(toolchain.build_std && toolchain.arguments().len() == 4);
         assert_eq!(toolchain.rustc.as_deref(), Some(Path::new("/x/rustc")));
         assert_eq!(toolchain.linker.as_deref(), Some(Path::new("/x/ld.lld")));
@@ -295,7 +317,9 @@ mod tests {
         };
         let other = Candidate { cargo: "/y/cargo".into(), ..candidate(true) };
         let error = first_fit([candidate(false), other], fits).unwrap_err().to_string();
-        for part in ["neither the target nor rust-src", "no cargo", "rustup target add", "apt-get install"] {
+        for part in
+            ["neither the target nor rust-src", "no cargo", "rustup target add", "apt-get install"]
+        {
             assert!(error.contains(part), "{error}");
         }
         assert!(!error.contains('\n'));
@@ -314,14 +338,24 @@ mod tests {
 
     #[test]
     fn an_outer_cargo_does_not_leak_in() {
-        for name in
-            ["CARGO", "CARGO_PKG_NAME", "CARGO_TARGET_DIR", "RUSTC_WRAPPER", "RUSTFLAGS", "CARGO_MAKEFLAGS"]
-        {
+        for name in [
+            "CARGO",
+            "CARGO_PKG_NAME",
+            "CARGO_TARGET_DIR",
+            "RUSTC_WRAPPER",
+            "RUSTFLAGS",
+            "CARGO_MAKEFLAGS",
+        ] {
             assert!(!is_passed_on(OsStr::new(name)), "{name}");
         }
-        for name in
-            ["PATH", "CARGO_HOME", "CARGO_HTTP_PROXY", "RUSTUP_TOOLCHAIN", "RUST_BACKTRACE", "https_proxy"]
-        {
+        for name in [
+            "PATH",
+            "CARGO_HOME",
+            "CARGO_HTTP_PROXY",
+            "RUSTUP_TOOLCHAIN",
+            "RUST_BACKTRACE",
+            "https_proxy",
+        ] {
             assert!(is_passed_on(OsStr::new(name)), "{name}");
         }
     }

@@ -271,7 +271,10 @@ fn a_second_signal_some_seconds_later_kills_the_guest() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(asked.elapsed() < Duration::from_secs(5));
-    assert!(!output.status.success() && said.contains("killed before the guest had shut down"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("killed before the guest had shut down"),
+        "{said}"
+    );
 }
 
 /// Nobody reads what the server says any more: that is no reason to end.
@@ -409,7 +412,10 @@ fn who_is_stopped_is_said_to_be() {
     }
     kill(Signal::STOP, pids[0]);
     let said = host.failure(&["status"]);
-    assert!(said.contains(&format!("it is stopped by a signal; `kill -CONT {}`", pids[0])), "{said}");
+    assert!(
+        said.contains(&format!("it is stopped by a signal; `kill -CONT {}`", pids[0])),
+        "{said}"
+    );
     kill(Signal::CONT, pids[0]);
     host.json(&["down"]);
 }
@@ -443,7 +449,8 @@ fn failures_are_json_where_reports_are() {
     ] {
         let output = host.run(&[&["--json"], arguments].concat());
         let said = String::from_utf8(output.stderr).unwrap();
-        let error: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+        let error: serde_json::Value =
+            serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
         assert_eq!(error["error"]["code"], code, "{said}");
         assert_eq!(error["error"]["exit_status"], status, "{said}");
         assert_eq!(output.status.code(), Some(status), "{said}");
@@ -454,9 +461,10 @@ fn failures_are_json_where_reports_are() {
 #[test]
 fn a_guest_that_says_why_is_quoted() {
     let no_volume = format!("echo '[0.1] error: no volume: no NVDIMM'; {GOOD_GUEST}");
-    for (script, reason) in
-        [(no_volume.as_str(), "no NVDIMM"), ("echo 'fatal: x.rs:7: broken'; exit 3", "x.rs:7: broken")]
-    {
+    for (script, reason) in [
+        (no_volume.as_str(), "no NVDIMM"),
+        ("echo 'fatal: x.rs:7: broken'; exit 3", "x.rs:7: broken"),
+    ] {
         let host = Host::with_guest(script);
         for up in [&["up", "--detach"][..], &["up"]] {
             let text = host.failure(up);
@@ -535,7 +543,10 @@ fn a_guest_that_does_not_get_ready_under_kvm_starts_again_under_emulation() {
                 let output = host.run(&["console", "hello"]);
                 assert_eq!(String::from_utf8_lossy(&output.stdout), "you said hello\n", "{way}");
                 let log = fs::read_to_string(host.path("state/supervisor.log")).unwrap();
-                assert!(log.contains(reason) && log.contains("again under emulation"), "{way}: {log}");
+                assert!(
+                    log.contains(reason) && log.contains("again under emulation"),
+                    "{way}: {log}"
+                );
                 host.power_off();
             });
         }
@@ -561,7 +572,10 @@ fn a_terminal_types_into_the_guest_that_was_started_last() {
     assert!(output.status.success(), "{output:?}");
     let [said, notes] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(said.ends_with("you said hi\nok\npowering off\n"), "{said}");
-    assert!(notes.contains("page fault") && notes.contains("starting it again under emulation"), "{notes}");
+    assert!(
+        notes.contains("page fault") && notes.contains("starting it again under emulation"),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -573,7 +587,10 @@ fn whoever_asks_for_kvm_gets_it_or_an_error() {
             let up = host.umbra_with_kvm(&["up", "--detach", "--accel", "kvm"]).output().unwrap();
             let said = String::from_utf8(up.stderr).unwrap();
             assert_eq!(up.status.code(), Some(1), "{said}");
-            assert!(said.contains("was not ready after 5 s") && said.contains("up --accel tcg"), "{said}");
+            assert!(
+                said.contains("was not ready after 5 s") && said.contains("up --accel tcg"),
+                "{said}"
+            );
             assert_eq!(host.starts(), "kvm\n");
             assert_eq!(host.json(&["status"])["running"], false);
         });
@@ -581,8 +598,10 @@ fn whoever_asks_for_kvm_gets_it_or_an_error() {
         for choice in ["kvm", "auto"] {
             scope.spawn(move || {
                 let host = Host::with_guest(&only_emulates(slow));
-                let up =
-                    host.umbra_with_kvm(&["up", "--detach", "--json", "--accel", choice]).output().unwrap();
+                let up = host
+                    .umbra_with_kvm(&["up", "--detach", "--json", "--accel", choice])
+                    .output()
+                    .unwrap();
                 let status: serde_json::Value = serde_json::from_slice(&up.stdout).unwrap();
                 assert_eq!(status["accel"], "kvm", "{status}");
                 assert_eq!(host.starts(), "kvm\n");

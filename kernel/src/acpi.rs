@@ -145,7 +145,8 @@ impl fmt::Display for AcpiFailure {
 pub fn init(rsdp: Option<u64>) -> Result<&'static Platform, AcpiFailure> {
     let rsdp = rsdp.ok_or(AcpiFailure::NoRsdp)?;
     // SAFETY: the loader passes the address of the RSDP that firmware made.
-    let tables = unsafe { AcpiTables::from_rsdp(Physical, rsdp as usize) }.map_err(AcpiFailure::Tables)?;
+    let tables =
+        unsafe { AcpiTables::from_rsdp(Physical, rsdp as usize) }.map_err(AcpiFailure::Tables)?;
     let interrupts = read_madt(&tables).ok_or(AcpiFailure::NoMadt)?;
     let fadt = sound::<Fadt>(&tables);
     let platform = Platform {
@@ -161,7 +162,9 @@ pub fn init(rsdp: Option<u64>) -> Result<&'static Platform, AcpiFailure> {
 
 /// A table whose checksum is right and that has all fields of `T`. (The FADT of revision 1
 /// ends earlier; its missing fields lie within what is mapped, and are not used.)
-fn sound<T: AcpiTable + Unpin>(tables: &AcpiTables<Physical>) -> Option<PhysicalMapping<Physical, T>> {
+fn sound<T: AcpiTable + Unpin>(
+    tables: &AcpiTables<Physical>,
+) -> Option<PhysicalMapping<Physical, T>> {
     let table = tables.find_table::<T>()?;
     match table.validate() {
         Ok(()) => Some(table),
@@ -190,7 +193,8 @@ fn read_madt(tables: &AcpiTables<Physical>) -> Option<Interrupts> {
         match entry {
             MadtEntry::IoApic(io) => {
                 if let Some(slot) = next.next() {
-                    let (address, gsi_base) = (io.io_apic_address.into(), io.global_system_interrupt_base);
+                    let (address, gsi_base) =
+                        (io.io_apic_address.into(), io.global_system_interrupt_base);
                     *slot = Some(IoApic { address, gsi_base });
                 }
             }
@@ -295,7 +299,9 @@ unsafe impl AcpiTable for Nfit {
 /// All bytes of a mapped table; mappings are never undone.
 fn table_bytes<T>(table: &PhysicalMapping<Physical, T>) -> &'static [u8] {
     // SAFETY: the mapping has that many bytes, stays for good, and nobody writes to tables.
-    unsafe { core::slice::from_raw_parts(table.virtual_start.as_ptr().cast::<u8>(), table.region_length) }
+    unsafe {
+        core::slice::from_raw_parts(table.virtual_start.as_ptr().cast::<u8>(), table.region_length)
+    }
 }
 
 /// How the crate gets at memory.

@@ -90,7 +90,8 @@ mod tests {
         assert_eq!(seconds(bcd(Some(0x19), [0x70, 1, 1, 0, 0, 0])), Some(0));
         assert_eq!(seconds(bcd(Some(0x20), [0x00, 2, 0x29, 0x12, 0, 0])), Some(951_825_600));
         assert_eq!(seconds(bcd(None, [0x26, 0x11, 0x23, 0, 0, 0])), Some(1_795_392_000));
-        let afternoon = RtcRegisters { status_b: 0, hour: 0x81, ..bcd(Some(0x19), [0x70, 1, 1, 0, 0, 0]) };
+        let afternoon =
+            RtcRegisters { status_b: 0, hour: 0x81, ..bcd(Some(0x19), [0x70, 1, 1, 0, 0, 0]) };
         assert_eq!(seconds(afternoon), Some(13 * 3600));
         let midnight = RtcRegisters { status_b: 4, hour: 12, ..bcd(Some(19), [70, 1, 2, 0, 0, 0]) };
         assert_eq!(seconds(midnight), Some(86_400));

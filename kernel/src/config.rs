@@ -16,8 +16,8 @@ pub struct Config {
     pub no_volume: bool,
     /// `echo=yes`: the console echoes what it reads and prompts, for a bare terminal.
     pub echo: bool,
-    /// `slots=NUMBER`: so many slots of windows, and not as many as suit the RAM. With none, nothing can
-    /// be read through windows: that is how their memory is measured.
+    /// `slots=NUMBER`: so many slots of windows, and not as many as suit the RAM. With none,
+    /// nothing can be read through windows: that is how their memory is measured.
     pub slots: Option<u32>,
 }
 
@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn reads_options_and_reports_the_rest() {
-        let (config, problems) = Config::parse(b"format=yes\n\n# comment\nvolume=maybe\nx\nspeed=yes\0");
+        let (config, problems) =
+            Config::parse(b"format=yes\n\n# comment\nvolume=maybe\nx\nspeed=yes\0");
         assert_eq!(config, Config { format: true, ..Config::default() });
         assert_eq!(problems.len(), 3);
         assert_eq!(problems[0], "volume=maybe: the value is neither yes nor no");

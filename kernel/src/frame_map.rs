@@ -73,9 +73,9 @@ impl<'a> FrameMap<'a> {
         if count == 0 || count > self.free {
             return None;
         }
-        let found = self
-            .search(self.next, self.frames, count, align)
-            .or_else(|| self.search(0, self.next.saturating_add(count).min(self.frames), count, align))?;
+        let found = self.search(self.next, self.frames, count, align).or_else(|| {
+            self.search(0, self.next.saturating_add(count).min(self.frames), count, align)
+        })?;
         self.reserve(found, count);
         self.next = found + count;
         Some(found)

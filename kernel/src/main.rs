@@ -24,6 +24,8 @@ mod entry {
 
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!("umbra-kernel runs on bare metal only; `cargo run` builds it for that and starts it in QEMU");
+    eprintln!(
+        "umbra-kernel runs on bare metal only; `cargo run` builds it for that and starts it in QEMU"
+    );
     std::process::exit(2);
 }

@@ -1,7 +1,8 @@
 //! Mounting the volume of the NVDIMM, formatting it, and letting go of it.
 //!
-//! A blank NVDIMM is formatted, and so is one whose formatting was interrupted. One that holds something else never is,
-//! unless told so. Without a volume the kernel goes on, and the console says why there is none.
+//! A blank NVDIMM is formatted, and so is one whose formatting was interrupted. One that holds
+//! something else never is, unless told so. Without a volume the kernel goes on, and the console
+//! says why there is none.
 
 use crate::arch::{clock, cpu};
 use crate::config::Config;
@@ -79,7 +80,12 @@ fn mount_and_serve(nvdimm: Nvdimm, windows: WindowTables) -> Result<(), MountErr
     let how = if rebuilt { ", counted anew" } else { "" };
     log::info!("mounted in {}.{:03} ms{how}", took_ns / 1_000_000, took_ns / 1000 % 1000);
     let space = volume.space();
-    log::info!("volume of {} blocks, {} free; {} window slots", space.total, space.free, dax::slots());
+    log::info!(
+        "volume of {} blocks, {} free; {} window slots",
+        space.total,
+        space.free,
+        dax::slots()
+    );
     dax::serve(volume);
     Ok(())
 }
@@ -150,7 +156,9 @@ fn mount_error(why: MountError) -> String {
 pub fn format_now() -> Result<(), String> {
     let Some((nvdimm, windows)) = IDLE.lock().take() else {
         return Err(match dax::is_served() {
-            true => "a volume is served; to overwrite it, start with the option format=yes".to_string(),
+            true => {
+                "a volume is served; to overwrite it, start with the option format=yes".to_string()
+            }
             false => why_none(),
         });
     };

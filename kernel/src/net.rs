@@ -109,7 +109,8 @@ pub fn has_news() -> bool {
     NET.lock().as_ref().is_some_and(|net| net.endpoint.has_news(&net.device))
 }
 
-/// Makes packets interrupt, as they do not while they are looked at anyway; returns whether one has come already.
+/// Makes packets interrupt, as they do not while they are looked at anyway; returns whether one has
+/// come already.
 pub fn listen() -> bool {
     NET.lock().as_ref().is_some_and(|net| net.endpoint.listen(&net.device))
 }

@@ -1,9 +1,10 @@
 //! Persistent memory: finding it in the NFIT, mapping it, and making stores durable.
 //!
-//! The NVDIMM is mapped read-only; [`Nvdimm`], the write path, stores through an alias of its
-//! own, and loads words there; what is read in bulk is read through the read-only view. A store is durable once its line was written back and a fence followed; where the
-//! platform promises to write the CPU's caches back when power fails, lines need no writing
-//! back, but are counted all the same.
+//! The NVDIMM is mapped read-only; [`Nvdimm`], the write path, stores through an alias of its own,
+//! and loads words there; what is read in bulk is read through the read-only view. A store is
+//! durable once its line was written back and a fence followed; where the platform promises to
+//! write the CPU's caches back when power fails, lines need no writing back, but are counted all
+//! the same.
 //!
 //! The first range that can be used is for the volume. Others that hold none are served as they are
 //! ([`regions`]): nothing of them is ever part of a volume that is mounted.
@@ -41,7 +42,9 @@ impl fmt::Display for NoNvdimm {
         match self {
             NoNvdimm::NoTable => f.write_str("no NVDIMM: the machine has no NFIT table"),
             NoNvdimm::Table(why) => write!(f, "no NVDIMM: the NFIT table is malformed: {why}"),
-            NoNvdimm::NoneUsable(None) => f.write_str("no NVDIMM: the NFIT table lists no persistent memory"),
+            NoNvdimm::NoneUsable(None) => {
+                f.write_str("no NVDIMM: the NFIT table lists no persistent memory")
+            }
             NoNvdimm::NoneUsable(Some(why)) => write!(f, "no usable NVDIMM: {why}"),
             NoNvdimm::Map(why) => write!(f, "the NVDIMM cannot be mapped: {why}"),
         }
@@ -105,7 +108,9 @@ pub fn is_served(range: &SpaRange) -> bool {
 
 /// Whether an address is in the read-only view of the NVDIMM.
 pub fn contains_view(address: u64) -> bool {
-    SERVED.get().is_some_and(|(base, len)| (mm::DIRECT + base..mm::DIRECT + base + len).contains(&address))
+    SERVED
+        .get()
+        .is_some_and(|(base, len)| (mm::DIRECT + base..mm::DIRECT + base + len).contains(&address))
 }
 
 /// The memory of blocks of the served NVDIMM, from this one on, as a device is told of it.
@@ -138,8 +143,9 @@ pub fn rewrite_word(at: u64) {
 static FLUSHES: AtomicU64 = AtomicU64::new(0);
 static FENCES: AtomicU64 = AtomicU64::new(0);
 
-/// Counts. By a load and a store: there is one processor, interrupts do not come here, and an emulator makes a call of
-/// every locked instruction, of which a fault would have four for this alone.
+/// Counts. By a load and a store: there is one processor, interrupts do not come here, and an
+/// emulator makes a call of every locked instruction, of which a fault would have four for this
+/// alone.
 #[inline]
 fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
@@ -164,8 +170,8 @@ pub fn counts() -> WriteCounts {
 macro_rules! write_back {
     ($instruction:literal, $start:expr, $lines:expr) => {{
         let (start, lines): (u64, u64) = ($start, $lines);
-        // SAFETY: writing lines back changes no memory; were one not mapped, the processor would say
-        // so. It has the instruction, as CPUID says.
+        // SAFETY: writing lines back changes no memory; were one not mapped, the processor would
+        // say so. It has the instruction, as CPUID says.
         unsafe {
             core::arch::asm!(
                 "jmp 3f",
@@ -259,10 +265,19 @@ impl Nvdimm {
         let mut hints = Vec::new();
         for hint in nfit.hints(range) {
             // SAFETY: the NFIT says that the address is a flush hint, to be written to at will.
-            hints.push(unsafe { space::map_device(PhysAddr::new(hint), 8) }.map_err(NoNvdimm::Map)?);
+            hints
+                .push(unsafe { space::map_device(PhysAddr::new(hint), 8) }.map_err(NoNvdimm::Map)?);
         }
         let (flush_by, caches_persist) = (FlushBy::best(), caches_persist());
-        Ok(Nvdimm { phys, view: view.as_u64(), alias: alias.as_u64(), len, flush_by, caches_persist, hints })
+        Ok(Nvdimm {
+            phys,
+            view: view.as_u64(),
+            alias: alias.as_u64(),
+            len,
+            flush_by,
+            caches_persist,
+            hints,
+        })
     }
 
     /// Where the NVDIMM starts in physical memory.
@@ -303,8 +318,8 @@ fn unaligned(at: u64) -> ! {
     panic!("unaligned word at {at:#x}");
 }
 
-/// The ranges that hold no volume, each at its place in the table; `None` for the others. To be called once,
-/// after [`Nvdimm::find`].
+/// The ranges that hold no volume, each at its place in the table; `None` for the others. To be
+/// called once, after [`Nvdimm::find`].
 pub fn regions() -> Vec<Option<Nvdimm>> {
     let Ok(nfit) = table() else { return Vec::new() };
     let usable = |range: &SpaRange| !is_served(range) && nfit.usable(range).is_ok();
@@ -332,8 +347,9 @@ impl umbra_fs::Pmem for Nvdimm {
         if !at.is_multiple_of(8) {
             unaligned(at);
         }
-        // Through the alias: the next access mostly stores there. An emulator's TLB is direct-mapped, and has a page of the
-        // view and that of the alias in the same entry, so that each change between them is a miss.
+        // Through the alias: the next access mostly stores there. An emulator's TLB is
+        // direct-mapped, and has a page of the view and that of the alias in the same entry, so
+        // that each change between them is a miss.
         let at = self.alias + self.offset(at, 8);
         // SAFETY: `offset` checked the range, which is mapped for good; the word is aligned.
         Ok(unsafe { (at as *const u64).read_volatile() })
@@ -348,7 +364,10 @@ impl umbra_fs::Pmem for Nvdimm {
     }
 
     fn first_difference(&self, a: u64, b: u64, len: u64) -> Result<Option<u64>, Poisoned> {
-        assert!(a.is_multiple_of(8) && b.is_multiple_of(8), "unaligned ranges at {a:#x} and {b:#x}");
+        assert!(
+            a.is_multiple_of(8) && b.is_multiple_of(8),
+            "unaligned ranges at {a:#x} and {b:#x}"
+        );
         let (left, right) = (self.from(a, len), self.from(b, len));
         // SAFETY: `from` checked the ranges, which are aligned; the one processor compares.
         let found = unsafe { compare::first_difference(left, right, len as usize) };
@@ -373,8 +392,8 @@ impl umbra_fs::Pmem for Nvdimm {
 
     fn write(&mut self, at: u64, bytes: &[u8]) {
         let to = self.to(at, bytes.len() as u64);
-        // SAFETY: `to` checked the range. It does not overlap what is written: that is the kernel's memory, or blocks that are
-        // lent, and no block that is written to is.
+        // SAFETY: `to` checked the range. It does not overlap what is written: that is the kernel's
+        // memory, or blocks that are lent, and no block that is written to is.
         unsafe { copy::write(to, bytes.as_ptr(), bytes.len()) };
     }
 
@@ -386,7 +405,10 @@ impl umbra_fs::Pmem for Nvdimm {
 
     #[inline]
     fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned> {
-        assert!(from + len <= to || to + len <= from || len == 0, "overlapping copy {from:#x} to {to:#x}");
+        assert!(
+            from + len <= to || to + len <= from || len == 0,
+            "overlapping copy {from:#x} to {to:#x}"
+        );
         let from = self.from(from, len);
         let to = self.to(to, len);
         // SAFETY: both ranges were checked and do not overlap.

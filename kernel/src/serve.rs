@@ -12,15 +12,16 @@ use umbra_server::platform::{Turn, take_turn};
 /// How long a power-off waits for what is queued on connections.
 const FAREWELL_NS: u64 = 200_000_000;
 
-/// How long the processor looks out for packets before it sleeps, at most and at least. To be woken costs the host several
-/// switches between threads, which is most of the time that a small request takes.
+/// How long the processor looks out for packets before it sleeps, at most and at least. To be woken
+/// costs the host several switches between threads, which is most of the time that a small request
+/// takes.
 const MOST_LOOKING_NS: u64 = 100_000;
 const LEAST_LOOKING_NS: u64 = 25_000;
 
 /// Between two rounds in which there was nothing to do.
 ///
-/// Looking out pays if packets come soon after one another, and if the host has another processor for who sends them. Whether they do is
-/// seen from how long the last sleeps were.
+/// Looking out pays if packets come soon after one another, and if the host has another processor
+/// for who sends them. Whether they do is seen from how long the last sleeps were.
 #[derive(Default)]
 struct Pause {
     looking_ns: u64,
@@ -104,7 +105,9 @@ fn machine_checks() -> bool {
         worked = true;
         let sort = if record.uncorrected() { "uncorrected" } else { "corrected" };
         match record.physical() {
-            Some(address) => log::error!("{sort} memory error at {address:#x} (bank {})", record.bank),
+            Some(address) => {
+                log::error!("{sort} memory error at {address:#x} (bank {})", record.bank)
+            }
             None => log::error!(
                 "{sort} machine check without address (bank {}, {:#x})",
                 record.bank,

@@ -17,7 +17,11 @@ pub fn start(info: &'static mut BootInfo) -> ! {
     tables::load_early_idt();
     cpu::protect();
     let offset = info.physical_memory_offset.into_option();
-    assert_eq!(offset, Some(DIRECT), "the loader did not map physical memory where the kernel wants it");
+    assert_eq!(
+        offset,
+        Some(DIRECT),
+        "the loader did not map physical memory where the kernel wants it"
+    );
     let memory = MEMORY.call_once(|| Memory::new(info));
     // SAFETY: the first and only time; the loader mapped RAM at `DIRECT`, and says which is free.
     unsafe { frames::init(memory) };

@@ -6,8 +6,8 @@ use umbra_proto::rpc::*;
 
 const PAGE: &str = include_str!("../../docs/protocols.md");
 
-/// The examples of the page by name: blocks that start with "```hex NAME". What follows a `;` on a line
-/// explains it.
+/// The examples of the page by name: blocks that start with "```hex NAME". What follows a `;` on a
+/// line explains it.
 fn examples_of_the_page() -> BTreeMap<&'static str, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut lines = PAGE.lines();
@@ -17,7 +17,9 @@ fn examples_of_the_page() -> BTreeMap<&'static str, Vec<u8>> {
         for line in lines.by_ref().take_while(|line| *line != "```") {
             let code = line.split(';').next().unwrap_or("");
             for byte in code.split_whitespace() {
-                bytes.push(u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: {byte:?}")));
+                bytes.push(
+                    u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: {byte:?}")),
+                );
             }
         }
         assert!(all.insert(name, bytes).is_none(), "two examples are named {name}");
@@ -110,23 +112,41 @@ fn examples_of_the_code() -> BTreeMap<&'static str, Vec<u8>> {
             ]
             .concat(),
         ),
-        ("open", request(5, Open { path: b"/a", flags: open::CREATE | open::TRUNCATE, mode: None }, &[])),
+        (
+            "open",
+            request(5, Open { path: b"/a", flags: open::CREATE | open::TRUNCATE, mode: None }, &[]),
+        ),
         (
             "open-response",
-            response(5, Method::OPEN, 0, Opened { handle: 1, ino: 7, size: 0, identity: None }, &[]),
+            response(
+                5,
+                Method::OPEN,
+                0,
+                Opened { handle: 1, ino: 7, size: 0, identity: None },
+                &[],
+            ),
         ),
         ("write", request(6, Write { handle: 1, offset: 0, sync: true }, b"umbra")),
         ("write-response", response(6, Method::WRITE, 0, Written { done: 5 }, &[])),
         ("read", request(7, Read { handle: 1, offset: 1, len: 100 }, &[])),
         (
             "read-response",
-            [response(7, Method::READ, MORE, Done {}, b"mb"), response(7, Method::READ, 0, Done {}, b"ra")]
-                .concat(),
+            [
+                response(7, Method::READ, MORE, Done {}, b"mb"),
+                response(7, Method::READ, 0, Done {}, b"ra"),
+            ]
+            .concat(),
         ),
         ("clone", request(8, CloneFile { from: b"/a", to: b"/b" }, &[])),
         (
             "clone-response",
-            response(8, Method::CLONE, 0, Cloned { ino: 9, elapsed_ns: 21_000, fences: 4, flushes: 6 }, &[]),
+            response(
+                8,
+                Method::CLONE,
+                0,
+                Cloned { ino: 9, elapsed_ns: 21_000, fences: 4, flushes: 6 },
+                &[],
+            ),
         ),
         (
             "error",
@@ -221,7 +241,8 @@ fn the_limits_are_right() {
             .collect::<Vec<_>>()
             .join(",");
         let found = PAGE.lines().any(|line| {
-            line.strip_prefix(&format!("| {limit} | ")).is_some_and(|rest| rest.starts_with(&digits))
+            line.strip_prefix(&format!("| {limit} | "))
+                .is_some_and(|rest| rest.starts_with(&digits))
         });
         assert!(found, "no row for the limit {limit} = {digits}");
     }
@@ -244,17 +265,27 @@ fn the_support_table_has_all_of_nbd() {
     Errno::ALL.iter().for_each(|(errno, name)| numbered(name, errno.0));
     // Flags stand beside the command that they are asked with, chunks and replies are answers.
     let named = |name: &str| {
-        let mut words = cells.iter().flatten().flat_map(|cell| cell.split([' ', ',', '(', ')', '`']));
+        let mut words =
+            cells.iter().flatten().flat_map(|cell| cell.split([' ', ',', '(', ')', '`']));
         assert!(words.any(|word| word == name), "no row for {name}");
     };
     ReplyCode::ALL.iter().for_each(|(_, name)| named(name));
     InfoType::ALL.iter().for_each(|(_, name)| named(name));
     ChunkType::ALL.iter().for_each(|(_, name)| named(name));
-    for flag in ["READ_ONLY", "SEND_FUA", "ROTATIONAL", "SEND_DF", "CAN_MULTI_CONN", "SEND_RESIZE", "FUA"] {
+    for flag in
+        ["READ_ONLY", "SEND_FUA", "ROTATIONAL", "SEND_DF", "CAN_MULTI_CONN", "SEND_RESIZE", "FUA"]
+    {
         named(flag);
     }
-    for flag in ["SEND_CACHE", "BLOCK_STATUS_PAYLOAD", "NO_HOLE", "DF", "REQ_ONE", "FAST_ZERO", "PAYLOAD_LEN"]
-    {
+    for flag in [
+        "SEND_CACHE",
+        "BLOCK_STATUS_PAYLOAD",
+        "NO_HOLE",
+        "DF",
+        "REQ_ONE",
+        "FAST_ZERO",
+        "PAYLOAD_LEN",
+    ] {
         named(flag);
     }
 }

@@ -48,7 +48,9 @@ pub enum Room {
 pub fn accept<M: Platform>(port: u32, peer: Peer, room: Room) -> Option<Box<dyn Service<M>>> {
     match (port, room) {
         (rpc::RPC_PORT, Room::Plenty | Room::Kept) => return Some(Box::new(rpc::Rpc::default())),
-        (rpc::RPC_PORT, Room::Full(_) | Room::NoMemory) => return Some(Box::new(rpc::TurnedAway::new(room))),
+        (rpc::RPC_PORT, Room::Full(_) | Room::NoMemory) => {
+            return Some(Box::new(rpc::TurnedAway::new(room)));
+        }
         (_, Room::Plenty) => {}
         _ => return None,
     }

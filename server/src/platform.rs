@@ -43,7 +43,8 @@ pub trait Platform: Machine {
     /// The NVDIMM regions of the machine.
     fn nvdimms(&self) -> &[Nvdimm];
 
-    /// The region of this number in [`nvdimms`](Self::nvdimms), if it can be used and holds no volume.
+    /// The region of this number in [`nvdimms`](Self::nvdimms), if it can be used and holds no
+    /// volume.
     fn device(&mut self, index: usize) -> Option<&mut Self::Device>;
 
     /// Asks for the machine to be switched off: soon after this returns, and after what is

@@ -1,8 +1,8 @@
 //! Discard, source and echo: the ceiling of the transport.
 //!
-//! The classic small services, on their classic port numbers (RFC 862, 863, 864). They touch
-//! no file, so what they move in a second is what the transport can do; every other
-//! server is compared with them. They are always on: they show nothing of the volume and change nothing.
+//! The classic small services, on their classic port numbers (RFC 862, 863, 864). They touch no
+//! file, so what they move in a second is what the transport can do; every other server is compared
+//! with them. They are always on: they show nothing of the volume and change nothing.
 
 use crate::stream::{Progress, Service, Stream};
 use umbra_fs::dax::Machine;

@@ -1,10 +1,10 @@
 //! What a server sees of a connection: a byte stream that never blocks.
 //!
-//! A server is one state machine per connection, a [`Service`]. Whoever owns the
-//! connections (in the guest the network loop, in tests a pair of buffers) makes one when
-//! a client connects, by [`crate::accept`], and polls it whenever its stream has something new: bytes
-//! arrived, room to send came free, the peer finished or vanished. A service works for a
-//! bounded time per poll and never waits.
+//! A server is one state machine per connection, a [`Service`]. Whoever owns the connections (in
+//! the guest the network loop, in tests a pair of buffers) makes one when a client connects, by
+//! [`crate::accept`], and polls it whenever its stream has something new: bytes arrived, room to
+//! send came free, the peer finished or vanished. A service works for a bounded time per poll and
+//! never waits.
 //!
 //! Both directions are done in place. What was received is looked at where it lies and then
 //! consumed; what is to be sent is written where it will be sent from.
@@ -32,10 +32,12 @@ pub trait Stream {
     /// than that is cut down to it.
     fn consume(&mut self, n: usize);
 
-    /// The block that the first of the [`received`](Self::received) bytes lies in, at its start, and the rest of the piece in
-    /// those behind it, if they came into blocks that the volume has [lent](umbra_fs::Volume::lend).
+    /// The block that the first of the [`received`](Self::received) bytes lies in, at its start,
+    /// and the rest of the piece in those behind it, if they came into blocks that the volume has
+    /// [lent](umbra_fs::Volume::lend).
     ///
-    /// To be asked by who could take such blocks over: what comes from now on is then more likely to be in some.
+    /// To be asked by who could take such blocks over: what comes from now on is then more likely
+    /// to be in some.
     fn received_in(&mut self) -> Option<Block> {
         None
     }

@@ -86,7 +86,8 @@ impl Turns {
     }
 }
 
-/// Lets somebody take a turn, which is for `what` unless they say otherwise, and notes how long it was.
+/// Lets somebody take a turn, which is for `what` unless they say otherwise, and notes how long it
+/// was.
 pub fn take_turn<M: Platform, R>(machine: &mut M, what: Turn, turn: impl FnOnce(&mut M) -> R) -> R {
     let start = machine.uptime_ns();
     machine.counters().turns.is_for(what);

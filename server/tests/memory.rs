@@ -32,7 +32,8 @@ fn a_request_that_takes_memory_is_refused_and_others_are_done() {
     }
     // A body that would need a larger buffer is passed over, and what follows is understood.
     let path = [b'x'; 4000];
-    let response = c.call(&mut m, &rpc::Stat { path: Some(&path), handle: None, blocks: false }, &[]);
+    let response =
+        c.call(&mut m, &rpc::Stat { path: Some(&path), handle: None, blocks: false }, &[]);
     assert_eq!(response.error().code, ErrorCode::NO_MEMORY);
     c.ok(&mut m, &rpc::Ping {});
     assert!(c.ok(&mut m, &rpc::Space {}).blocks_free > 0);

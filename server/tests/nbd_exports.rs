@@ -37,7 +37,8 @@ fn exports_are_added_listed_and_removed() {
     c.ok(&mut m, &ExportAdd { read_only: true, size: Some(4096), ..add("front", b"/disk") });
     c.ok(&mut m, &ExportAdd { size: Some(1 << 20), ..add("grown", b"disk") });
     let all = list(&mut c, &mut m);
-    let shown: Vec<_> = all.iter().map(|e| (e.name.as_str(), e.size, e.read_only, e.fixed_size)).collect();
+    let shown: Vec<_> =
+        all.iter().map(|e| (e.name.as_str(), e.size, e.read_only, e.fixed_size)).collect();
     assert_eq!(
         shown,
         [
@@ -65,7 +66,10 @@ fn exports_are_added_listed_and_removed() {
         (add("", b"/disk"), ErrorCode::INVALID_NAME),
         (add("a\nb", b"/disk"), ErrorCode::INVALID_NAME),
         (add("x", b""), ErrorCode::INVALID_NAME),
-        (ExportAdd { read_only: true, size: Some(1 << 30), ..add("x", b"/disk") }, ErrorCode::INVALID),
+        (
+            ExportAdd { read_only: true, size: Some(1 << 30), ..add("x", b"/disk") },
+            ErrorCode::INVALID,
+        ),
         (ExportAdd { size: Some(1 << 62), ..add("x", b"/disk") }, ErrorCode::TOO_LARGE),
     ] {
         let error = c.call(&mut m, &bad, &[]).error();
@@ -80,7 +84,8 @@ fn exports_survive_a_restart_and_a_crash() {
     let mut c = rpc(&mut m);
     c.ok(&mut m, &add("golden", b"/disk"));
     for unmount in [false, true] {
-        let volume = std::mem::replace(&mut m.machine.volume, SoftPlatform::new(8, 1).machine.volume);
+        let volume =
+            std::mem::replace(&mut m.machine.volume, SoftPlatform::new(8, 1).machine.volume);
         let pmem = if unmount { volume.unmount().unwrap().0 } else { volume.pmem().clone() };
         m = SoftPlatform::new(8, 1);
         m.machine = SoftMachine { volume: mount(pmem, 4).unwrap() };
@@ -120,7 +125,11 @@ fn clients_are_offered_what_was_added_and_find_the_rest_by_path() {
     let mut client = nbd::Connection::new(&mut m);
     let mut data = Vec::new();
     InfoRequest::encode(b"", &[], &mut data);
-    assert_eq!(client.answer(&mut m, OptionCode::GO, &data), ReplyCode::ERR_UNKNOWN, "which of the two?");
+    assert_eq!(
+        client.answer(&mut m, OptionCode::GO, &data),
+        ReplyCode::ERR_UNKNOWN,
+        "which of the two?"
+    );
 }
 
 #[test]
@@ -133,7 +142,8 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     let two = nbd::Connection::open(&mut m, b"golden", Style::Structured);
     let mut third = nbd::Connection::open(&mut m, b"/disk", Style::Extended);
 
-    let who = "in use by 2 NBD clients of the export 'golden' and 1 NBD client of the export '/disk'";
+    let who =
+        "in use by 2 NBD clients of the export 'golden' and 1 NBD client of the export '/disk'";
     let refused = |m: &mut SoftPlatform, response: common::Response| {
         let error = response.error();
         assert_eq!(error.code, ErrorCode::BUSY, "{error}");
@@ -145,13 +155,15 @@ fn what_clients_use_is_neither_deleted_nor_cut_short() {
     let r = c.call(&mut m, &rpc::Rename { from: b"/other", to: b"/disk" }, &[]);
     refused(&mut m, r);
     for check in [true, false] {
-        let link = rpc::Link { path: Some(b"/other"), to: b"/disk", handle: None, replace: true, check };
+        let link =
+            rpc::Link { path: Some(b"/other"), to: b"/disk", handle: None, replace: true, check };
         let r = c.call(&mut m, &link, &[]);
         refused(&mut m, r);
     }
     let r = c.call(&mut m, &rpc::Truncate { path: Some(b"/disk"), handle: None, size: 9999 }, &[]);
     refused(&mut m, r);
-    let r = c.call(&mut m, &rpc::Open { path: b"/disk", flags: rpc::open::TRUNCATE, mode: None }, &[]);
+    let r =
+        c.call(&mut m, &rpc::Open { path: b"/disk", flags: rpc::open::TRUNCATE, mode: None }, &[]);
     refused(&mut m, r);
     let error = c.call(&mut m, &ExportRemove { name: "golden", force: false }, &[]).error();
     assert_eq!(error.code, ErrorCode::BUSY, "{error}");

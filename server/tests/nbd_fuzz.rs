@@ -9,7 +9,8 @@ use umbra_server::testing::fuzz::Template;
 use umbra_server::testing::nbd::option;
 
 fn offset(random: &mut Random) -> u64 {
-    let edges = [0, 1, 4095, 4096, 40_000, (2 << 20) - 1, 3 << 20, (3 << 20) + 100, 1 << 20, u64::MAX];
+    let edges =
+        [0, 1, 4095, 4096, 40_000, (2 << 20) - 1, 3 << 20, (3 << 20) + 100, 1 << 20, u64::MAX];
     edges[random.below(edges.len())].wrapping_add(random.below(3) as u64)
 }
 
@@ -69,7 +70,8 @@ fn inputs_from_seeds_do_no_harm() {
             (_, 1) => Style::Structured,
             _ => Style::Extended,
         };
-        let mut bytes = if how & 1 == 0 { options(&mut random) } else { requests(&mut random, style) };
+        let mut bytes =
+            if how & 1 == 0 { options(&mut random) } else { requests(&mut random, style) };
         if random.below(3) == 0 && !bytes.is_empty() {
             for _ in 0..1 + random.below(5) {
                 let at = random.below(bytes.len());

@@ -4,8 +4,8 @@ mod common;
 
 use common::nbd::{Connection, NOW, machine_with, pattern};
 use umbra_proto::nbd::{
-    Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style, export_name_reply,
-    transmission_flags as flag,
+    Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style,
+    export_name_reply, transmission_flags as flag,
 };
 use umbra_server::Stream;
 use umbra_server::testing::nbd::{export_info, option, take_greeting, take_replies};
@@ -59,8 +59,14 @@ fn what_is_not_there_is_unknown_and_the_handshake_goes_on() {
     let root = m.machine.volume.root();
     m.machine.volume.mkdir(root, b"dir", 0o755, NOW).unwrap();
     let mut c = Connection::new(&mut m);
-    for name in [&b"nothing"[..], b"/a/b", b"disk/x", b"nvdimm:0", b"nvdimm:x", b"", &[b'x'; 300], b"\xff"] {
-        assert_eq!(c.answer(&mut m, OptionCode::GO, &go(name, &[])), ReplyCode::ERR_UNKNOWN, "{name:?}");
+    for name in
+        [&b"nothing"[..], b"/a/b", b"disk/x", b"nvdimm:0", b"nvdimm:x", b"", &[b'x'; 300], b"\xff"]
+    {
+        assert_eq!(
+            c.answer(&mut m, OptionCode::GO, &go(name, &[])),
+            ReplyCode::ERR_UNKNOWN,
+            "{name:?}"
+        );
     }
     assert_eq!(c.answer(&mut m, OptionCode::GO, &go(b"/dir", &[])), ReplyCode::ERR_POLICY);
     assert_eq!(c.answer(&mut m, OptionCode::GO, &go(&[b'x'; 5000], &[])), ReplyCode::ERR_INVALID);
@@ -85,11 +91,16 @@ fn a_region_that_cannot_be_served_is_refused_in_words() {
     for (name, code, why) in [
         ("nvdimm:0", ReplyCode::ERR_POLICY, "cannot serve 'nvdimm:0': the volume is on it"),
         ("nvdimm:1", ReplyCode::ERR_POLICY, "cannot serve 'nvdimm:1': is not well"),
-        ("nvdimm:2", ReplyCode::ERR_POLICY, "cannot serve 'nvdimm:2': it holds a volume of its own"),
+        (
+            "nvdimm:2",
+            ReplyCode::ERR_POLICY,
+            "cannot serve 'nvdimm:2': it holds a volume of its own",
+        ),
         ("nvdimm:4", ReplyCode::ERR_UNKNOWN, "there is no 'nvdimm:4': regions here: 4"),
         ("nvdimm:one", ReplyCode::ERR_UNKNOWN, "'nvdimm:one' is no NVDIMM region"),
     ] {
-        let (last, said) = c.option(&mut m, OptionCode::GO, &go(name.as_bytes(), &[])).pop().unwrap();
+        let (last, said) =
+            c.option(&mut m, OptionCode::GO, &go(name.as_bytes(), &[])).pop().unwrap();
         let said = String::from_utf8(said).unwrap();
         assert_eq!(last, code, "{said}");
         assert!(said.starts_with(why), "{said}");
@@ -236,7 +247,10 @@ fn abort_is_acknowledged_and_ends_the_connection() {
         let mut c = Connection::new(&mut m);
         c.run(&mut m, &option(OptionCode::ABORT, data));
         assert!(c.wire.is_closed());
-        assert_eq!(take_replies(&mut c.received, OptionCode::ABORT).unwrap(), [(ReplyCode::ACK, vec![])]);
+        assert_eq!(
+            take_replies(&mut c.received, OptionCode::ABORT).unwrap(),
+            [(ReplyCode::ACK, vec![])]
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which requests carry a payload, and that each payload is read to its end, whatever becomes of its request.
+//! Which requests carry a payload, and that each payload is read to its end, whatever becomes of
+//! its request.
 
 mod common;
 
@@ -14,7 +15,9 @@ fn payloads_of_requests_that_fail_are_consumed() {
     let mut m = machine_with(b"disk", &[0; 8192]);
     let mut c = Connection::open(&mut m, b"disk", Style::Extended);
     let junk = vec![0x25; 100_000];
-    for command in [Command::READ, Command::TRIM, Command::FLUSH, Command(77), Command::BLOCK_STATUS] {
+    for command in
+        [Command::READ, Command::TRIM, Command::FLUSH, Command(77), Command::BLOCK_STATUS]
+    {
         let reply = c.call(&mut m, command, flag::PAYLOAD_LEN, 0, junk.len() as u64, &junk);
         assert_eq!(reply.errno(), 22, "{command}");
     }
@@ -49,7 +52,8 @@ fn payloads_of_requests_that_fail_are_consumed() {
 
 /// A payload that looks like requests: who takes it for any is found out by the answers.
 fn misleading(style: Style) -> Vec<u8> {
-    let zeroes = Request { flags: 0, command: Command::WRITE_ZEROES, cookie: 666, offset: 0, length: 4096 };
+    let zeroes =
+        Request { flags: 0, command: Command::WRITE_ZEROES, cookie: 666, offset: 0, length: 4096 };
     let one = match style {
         Style::Extended => zeroes.encode_extended().to_vec(),
         _ => zeroes.encode().to_vec(),
@@ -68,11 +72,14 @@ fn a_write_carries_a_payload_in_every_style_whatever_its_flag_says() {
                 let mut c = Connection::open(&mut m, name, style);
                 // The read behind it comes in the same piece, and then each byte by itself.
                 for piece in [usize::MAX, 1] {
-                    let (first, mut bytes) = c.client.request(Command::WRITE, flags, at, 4096, &payload);
-                    let (second, read) = c.client.request(Command::READ, 0, 3 * BLOCK as u64, 4096, &[]);
+                    let (first, mut bytes) =
+                        c.client.request(Command::WRITE, flags, at, 4096, &payload);
+                    let (second, read) =
+                        c.client.request(Command::READ, 0, 3 * BLOCK as u64, 4096, &[]);
                     bytes.extend(read);
                     let pieces = bytes.chunks(piece.min(bytes.len()));
-                    let replies = pieces.flat_map(|piece| c.send(&mut m, piece)).collect::<Vec<_>>();
+                    let replies =
+                        pieces.flat_map(|piece| c.send(&mut m, piece)).collect::<Vec<_>>();
                     let said = replies.iter().map(|r| (r.cookie, r.errno())).collect::<Vec<_>>();
                     assert_eq!(said, [(first, errno), (second, 0)], "{style:?} {flags:#x} at {at}");
                     assert_eq!(replies[1].data, pattern(1, 4 * BLOCK)[3 * BLOCK..]);

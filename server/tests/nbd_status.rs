@@ -50,7 +50,14 @@ fn block_status_tells_holes_zeros_and_sharing() {
                 len.to_be_bytes().into_iter().chain(ids).collect::<Vec<u8>>()
             };
             let mut ask = |payload: Vec<u8>| {
-                c.call(&mut m, Command::BLOCK_STATUS, flag::PAYLOAD_LEN, 0, payload.len() as u64, &payload)
+                c.call(
+                    &mut m,
+                    Command::BLOCK_STATUS,
+                    flag::PAYLOAD_LEN,
+                    0,
+                    payload.len() as u64,
+                    &payload,
+                )
             };
             let reply = ask(filter(4096, &[2]));
             assert_eq!(reply.status.into_iter().collect::<Vec<_>>(), [(2, vec![run(4096, 1)])]);
@@ -109,7 +116,11 @@ fn lengths_beyond_32_bits_are_served_with_extended_headers() {
     let runs = &reply.status[&1];
     assert!(runs[0].flags == hole && runs[0].length > 1 << 32, "{runs:?}");
     for command in [Command::WRITE_ZEROES, Command::TRIM, Command::CACHE] {
-        assert_eq!(c.call(&mut m, command, 0, 4096, (500 << 30) - 8192, &[]).error, None, "{command}");
+        assert_eq!(
+            c.call(&mut m, command, 0, 4096, (500 << 30) - 8192, &[]).error,
+            None,
+            "{command}"
+        );
     }
     assert_eq!(c.read(&mut m, 400 << 30, 10_000), [0; 10_000]);
     c.vanish(&mut m);

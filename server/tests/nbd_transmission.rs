@@ -40,7 +40,11 @@ fn what_is_written_is_read_back_at_any_offset() {
         {
             let bytes = pattern(100 + i as u64, len);
             let flags = if i % 2 == 0 { flag::FUA } else { 0 };
-            assert_eq!(c.write(&mut m, flags, at as u64, &bytes).error, None, "{style:?} {at} {len}");
+            assert_eq!(
+                c.write(&mut m, flags, at as u64, &bytes).error,
+                None,
+                "{style:?} {at} {len}"
+            );
             expected[at..at + len].copy_from_slice(&bytes);
             assert!(c.read(&mut m, at as u64, len) == bytes);
             assert!(c.read(&mut m, 0, expected.len()) == expected, "{style:?} after {at} {len}");
@@ -68,7 +72,11 @@ fn writes_of_whole_blocks_read_nothing_of_the_old_and_overwrite_in_place() {
     m.machine.volume.pmem_mut().poisoned.push(block.0 * BLOCK as u64);
     assert_eq!(c.write(&mut m, 0, 3 * BLOCK as u64, &pattern(3, BLOCK)).error, None);
     assert_eq!(c.read(&mut m, 3 * BLOCK as u64, BLOCK), pattern(3, BLOCK));
-    assert_eq!(m.machine.volume.pages(None).unwrap().faults.cow, faults.cow, "no fault copied anything");
+    assert_eq!(
+        m.machine.volume.pages(None).unwrap().faults.cow,
+        faults.cow,
+        "no fault copied anything"
+    );
     // A part of one does go through the fault handler.
     assert_eq!(c.write(&mut m, 0, 5 * BLOCK as u64 + 7, &[9; 20]).error, None);
     assert_eq!(m.machine.volume.pages(None).unwrap().faults.cow, faults.cow + 1);
@@ -220,7 +228,10 @@ fn unfragmented_reads_come_in_one_chunk() {
         }
         assert_eq!(c.call(&mut m, Command::READ, flag::DF, 0, (32 << 20) + 1, &[]).errno(), 75);
         let reply = c.call(&mut m, Command::READ, 0, 0, (32 << 20) + 1, &[]);
-        assert!(reply.error.is_none() && reply.chunks > 1, "without the flag it is cut into chunks");
+        assert!(
+            reply.error.is_none() && reply.chunks > 1,
+            "without the flag it is cut into chunks"
+        );
     }
 }
 
@@ -229,7 +240,8 @@ fn an_unreadable_block_fails_the_read_where_it_is() {
     for style in STYLES {
         let mut m = machine_with(b"disk", &pattern(1, 40 * BLOCK));
         let file = ino(&mut m, b"disk");
-        let block = m.machine.volume.extent(file, umbra_fs::FileBlock(20)).unwrap().unwrap().at.unwrap();
+        let block =
+            m.machine.volume.extent(file, umbra_fs::FileBlock(20)).unwrap().unwrap().at.unwrap();
         m.machine.volume.pmem_mut().poisoned.push(block.0 * BLOCK as u64);
         let mut c = Connection::open(&mut m, b"disk", style);
         assert_eq!(c.read(&mut m, 0, 20 * BLOCK), pattern(1, 40 * BLOCK)[..20 * BLOCK]);
@@ -240,10 +252,14 @@ fn an_unreadable_block_fails_the_read_where_it_is() {
             assert_eq!(at, Some(20 * BLOCK as u64));
             assert!(text.contains("memory error"), "{text}");
             assert_eq!(reply.data[..2 * BLOCK], pattern(1, 40 * BLOCK)[18 * BLOCK..20 * BLOCK]);
-            let reply = c.call(&mut m, Command::READ, flag::DF, 18 * BLOCK as u64, 4 * BLOCK as u64, &[]);
+            let reply =
+                c.call(&mut m, Command::READ, flag::DF, 18 * BLOCK as u64, 4 * BLOCK as u64, &[]);
             assert_eq!(reply.errno(), Errno::EIO.0);
         }
-        assert_eq!(c.read(&mut m, 21 * BLOCK as u64, BLOCK), pattern(1, 40 * BLOCK)[21 * BLOCK..22 * BLOCK]);
+        assert_eq!(
+            c.read(&mut m, 21 * BLOCK as u64, BLOCK),
+            pattern(1, 40 * BLOCK)[21 * BLOCK..22 * BLOCK]
+        );
         // A whole block that is written anew can be read again.
         clone(&mut m, b"disk", b"b");
         assert_eq!(c.write(&mut m, 0, 20 * BLOCK as u64, &[5; BLOCK]).error, None);
@@ -265,7 +281,11 @@ fn zeroes_and_trims_make_holes_or_provide_space() {
             (Command::WRITE_ZEROES, flag::NO_HOLE, 50_001, 700_000),
             (Command::WRITE_ZEROES, 0, (5 << 20) - 10, 87),
         ] {
-            assert_eq!(c.call(&mut m, command, flags, at, len, &[]).error, None, "{style:?} {at} {len}");
+            assert_eq!(
+                c.call(&mut m, command, flags, at, len, &[]).error,
+                None,
+                "{style:?} {at} {len}"
+            );
             expected[at as usize..(at + len) as usize].fill(0);
             assert!(c.read(&mut m, 0, expected.len()) == expected, "{style:?} {at} {len}");
         }
@@ -342,7 +362,8 @@ fn a_full_volume_fails_writes_and_keeps_the_rest() {
         assert_eq!(failed.errno(), 28);
         assert!(at > 8 << 20);
         assert_eq!(
-            c.call(&mut m, Command::WRITE_ZEROES, flag::NO_HOLE, at + (2 << 20), 1 << 20, &[]).errno(),
+            c.call(&mut m, Command::WRITE_ZEROES, flag::NO_HOLE, at + (2 << 20), 1 << 20, &[])
+                .errno(),
             28
         );
         assert!(c.read(&mut m, at - (1 << 20), 1 << 20) == pattern(at - (1 << 20), 1 << 20));
@@ -366,7 +387,10 @@ fn a_region_without_a_volume_is_a_disk_of_its_own() {
         assert!(c.read(&mut m, 777, 300_000) == bytes);
         assert_eq!(c.call(&mut m, Command::WRITE_ZEROES, 0, 0, 1 << 20, &[]).error, None);
         assert_eq!(c.read(&mut m, 700, 1000), [0; 1000]);
-        assert_eq!(c.call(&mut m, Command::WRITE_ZEROES, flag::FAST_ZERO, 0, 4096, &[]).errno(), 95);
+        assert_eq!(
+            c.call(&mut m, Command::WRITE_ZEROES, flag::FAST_ZERO, 0, 4096, &[]).errno(),
+            95
+        );
         for command in [Command::TRIM, Command::CACHE] {
             assert_eq!(c.call(&mut m, command, 0, 0, 1 << 20, &[]).error, None);
         }

@@ -45,12 +45,17 @@ fn clients_are_counted_by_the_file_that_they_hold() {
     let mut old = nbd::Connection::open(&mut m, b"golden", Style::Structured);
     let by_path = nbd::Connection::open(&mut m, b"/./disk", Style::Simple);
     let before = list(&mut c, &mut m);
-    let rows =
-        |all: &[Export]| all.iter().map(|e| (e.name.clone(), e.clients, e.size, e.moved)).collect::<Vec<_>>();
+    let rows = |all: &[Export]| {
+        all.iter().map(|e| (e.name.clone(), e.clients, e.size, e.moved)).collect::<Vec<_>>()
+    };
     let row = |name: &str, clients, size, moved| (name.to_string(), clients, Some(size), moved);
     assert_eq!(
         rows(&before),
-        [row("golden", 1, 10_000, false), row("view", 0, 10_000, false), row("/./disk", 1, 10_000, false)]
+        [
+            row("golden", 1, 10_000, false),
+            row("view", 0, 10_000, false),
+            row("/./disk", 1, 10_000, false)
+        ]
     );
     assert!(before.iter().all(|e| e.ino == before[0].ino && e.ino.is_some()));
 
@@ -125,7 +130,8 @@ fn clients_are_listed_with_their_address_and_since_when() {
         assert_eq!(go(&mut client, m, name), ReplyCode::ACK);
         client
     };
-    let all = [open(&mut m, b"golden", 1030), open(&mut m, b"golden", 1031), open(&mut m, b"disk", 1032)];
+    let all =
+        [open(&mut m, b"golden", 1030), open(&mut m, b"golden", 1031), open(&mut m, b"disk", 1032)];
     let found = clients(&mut c, &mut m);
     let ino = list(&mut c, &mut m)[0].ino;
     assert!(found.iter().all(|client| client.ino == ino && client.cid == Some(2)));
@@ -158,7 +164,8 @@ fn force_removes_an_export_from_clients_that_hang() {
     c.ok(&mut m, &add("second", b"/file"));
     let mut idle = nbd::Connection::open(&mut m, b"disk", Style::Extended);
     let mut stays = nbd::Connection::open(&mut m, b"second", Style::Structured);
-    // One is in the midst of a payload, one takes none of what it asked for, one has not taken the answer to its GO.
+    // One is in the midst of a payload, one takes none of what it asked for, one has not taken the
+    // answer to its GO.
     let mut writing = nbd::Connection::open(&mut m, b"disk", Style::Structured);
     let (_, bytes) = writing.client.request(Command::WRITE, 0, 0, 8192, &[9; 8192]);
     writing.run(&mut m, &bytes[..5000]);
@@ -214,8 +221,8 @@ fn force_takes_files_from_clients_that_came_by_a_path() {
     let mut m = machine_with(b"disk", &pattern(1, 10_000));
     let mut c = rpc(&mut m);
     c.ok(&mut m, &add("golden", b"/disk"));
-    let all =
-        [&b"/disk"[..], b"disk", b"//./disk"].map(|name| nbd::Connection::open(&mut m, name, Style::Simple));
+    let all = [&b"/disk"[..], b"disk", b"//./disk"]
+        .map(|name| nbd::Connection::open(&mut m, name, Style::Simple));
     let mut stays = nbd::Connection::open(&mut m, b"golden", Style::Simple);
     assert_eq!(c.ok(&mut m, &ExportRemove { name: "disk", force: true }).evicted, 3);
     for mut client in all {
@@ -259,7 +266,8 @@ fn the_longest_path_is_exported_opened_and_listed() {
     let all = list(&mut c, &mut m);
     assert_eq!(all.len(), 2);
     assert!(
-        all.iter().all(|e| e.path.as_deref() == Some(&path[..]) && e.clients == 1 && e.problem.is_none())
+        all.iter()
+            .all(|e| e.path.as_deref() == Some(&path[..]) && e.clients == 1 && e.problem.is_none())
     );
     assert_eq!(clients(&mut c, &mut m).len(), 2);
     // What NBD says of it keeps to the limit of its strings.
@@ -269,7 +277,11 @@ fn the_longest_path_is_exported_opened_and_listed() {
     }
     let mut data = Vec::new();
     InfoRequest::encode(&path[1..], &[], &mut data);
-    assert_eq!(client.answer(&mut m, OptionCode::INFO, &data), ReplyCode::ACK, "without the slash in front");
+    assert_eq!(
+        client.answer(&mut m, OptionCode::INFO, &data),
+        ReplyCode::ACK,
+        "without the slash in front"
+    );
     c.ok(&mut m, &rpc::Rename { from: &path[..256], to: b"/away" });
     let all = list(&mut c, &mut m);
     assert_eq!(all.len(), 3, "the export, and two clients of what it led to");
@@ -314,7 +326,8 @@ fn exports_are_removed_from_a_full_volume() {
         for i in (0..count).rev() {
             if i + 5 > count || i == 0 {
                 fill(&mut m);
-                let full = c.call(&mut m, &rpc::Create { path: b"/one-more", mode: None }, &[]).error();
+                let full =
+                    c.call(&mut m, &rpc::Create { path: b"/one-more", mode: None }, &[]).error();
                 assert_eq!(full.code, ErrorCode::NO_SPACE);
             }
             let removed = c.ok(&mut m, &ExportRemove { name: &name(i), force: i == 0 });

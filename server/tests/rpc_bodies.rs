@@ -68,7 +68,10 @@ fn a_body_is_one_map_of_unsigned_keys() {
     // Behind others, and in a map of indefinite length.
     assert!(!understood(Method::PING, &map(&[&[0x00], &[0x01], &[0x20], &[0x01]])));
     assert!(!understood(Method::PING, &[0xbf, 0x00, 0x01, 0x20, 0x01, 0xff]));
-    assert!(understood(Method::PING, &[0xbf, 0x00, 0x20, 0x01, 0x20, 0xff]), "a value may be negative");
+    assert!(
+        understood(Method::PING, &[0xbf, 0x00, 0x20, 0x01, 0x20, 0xff]),
+        "a value may be negative"
+    );
 }
 
 #[test]
@@ -94,7 +97,10 @@ fn a_key_below_64_does_not_occur_twice() {
     for key in [&[0x18, 0x40][..], &[0x18, 0xff], &[0x1a, 0xff, 0xff, 0xff, 0xff]] {
         assert!(understood(Method::PING, &twice(key, &[])), "{key:x?}");
     }
-    assert!(understood(Method::PING, &map(&[&[0x05], &[0xa2, 0x01, 0x01, 0x01, 0x01], &[0x01], &[0x01]])));
+    assert!(understood(
+        Method::PING,
+        &map(&[&[0x05], &[0xa2, 0x01, 0x01, 0x01, 0x01], &[0x01], &[0x01]])
+    ));
     assert!(understood(Method::PING, &map(&[&[0x05], &[0x82, 0x05, 0x05], &[0x06], &[0x05]])));
 }
 
@@ -141,40 +147,66 @@ fn values_have_the_types_that_the_tables_say() {
         &[0x18, 0x01],
         &[0x1b, 0, 0, 0, 0, 0, 0, 0, 1]
     ));
-    for handle in
-        [&[0x1b, 0, 0, 0, 1, 0, 0, 0, 0][..], &[0x20], &[0x61, b'1'], &[0xf4], &[0xf6], &[0xc1, 0x01]]
-    {
+    for handle in [
+        &[0x1b, 0, 0, 0, 1, 0, 0, 0, 0][..],
+        &[0x20],
+        &[0x61, b'1'],
+        &[0xf4],
+        &[0xf6],
+        &[0xc1, 0x01],
+    ] {
         assert!(!read(handle, &[0x00], &[0x00]), "{handle:x?}");
     }
     assert!(!read(&[0x01], &[0x20], &[0x00]) && !read(&[0x01], &[0x00], &[0xf9, 0x3c, 0x00]));
-    assert!(!understood(Method::READ, &map(&[&[0x00], &[0x01], &[0x01], &[0x00]])), "a key is missing");
+    assert!(
+        !understood(Method::READ, &map(&[&[0x00], &[0x01], &[0x01], &[0x00]])),
+        "a key is missing"
+    );
     // create: path bytes, mode u16, opt.
-    let create = |path: &[u8], mode: &[u8]| understood(Method::CREATE, &map(&[&[0x00], path, &[0x01], mode]));
-    assert!(create(&[0x41, b'a'], &[0x19, 0x01, 0xa4]) && create(&[0x58, 0x01, b'a'], &[0x19, 0xff, 0xff]));
+    let create = |path: &[u8], mode: &[u8]| {
+        understood(Method::CREATE, &map(&[&[0x00], path, &[0x01], mode]))
+    };
+    assert!(
+        create(&[0x41, b'a'], &[0x19, 0x01, 0xa4])
+            && create(&[0x58, 0x01, b'a'], &[0x19, 0xff, 0xff])
+    );
     assert!(create(&[0x41, b'a'], &[0xf6]), "null is as if it were absent");
     assert!(understood(Method::CREATE, &map(&[&[0x00], &[0x41, b'a']])));
     assert!(!create(&[0x41, b'a'], &[0x1a, 0, 1, 0, 0]), "beyond a u16");
-    for path in
-        [&[0x61, b'a'][..], &[0x5f, 0x41, b'a', 0xff], &[0xc1, 0x41, b'a'], &[0xf6], &[0x81, 0x41, b'a']]
-    {
+    for path in [
+        &[0x61, b'a'][..],
+        &[0x5f, 0x41, b'a', 0xff],
+        &[0xc1, 0x41, b'a'],
+        &[0xf6],
+        &[0x81, 0x41, b'a'],
+    ] {
         assert!(!create(path, &[0xf6]), "{path:x?}");
     }
     // stat: path opt, handle opt, bool = false.
-    let stat = |flag: &[u8]| understood(Method::STAT, &map(&[&[0x00], &[0x41, b'/'], &[0x02], flag]));
-    assert!(stat(&[0xf4]) && stat(&[0xf5]) && understood(Method::STAT, &map(&[&[0x00], &[0x41, b'/']])));
+    let stat =
+        |flag: &[u8]| understood(Method::STAT, &map(&[&[0x00], &[0x41, b'/'], &[0x02], flag]));
+    assert!(
+        stat(&[0xf4]) && stat(&[0xf5]) && understood(Method::STAT, &map(&[&[0x00], &[0x41, b'/']]))
+    );
     assert!(!stat(&[0xf6]), "what has a value when it is absent is not null");
     assert!(!stat(&[0x00]) && !stat(&[0x01]) && !stat(&[0xf7]));
     // set-attributes: int.
-    let mtime =
-        |value: &[u8]| understood(Method::SET_ATTRIBUTES, &map(&[&[0x00], &[0x41, b'/'], &[0x06], value]));
+    let mtime = |value: &[u8]| {
+        understood(Method::SET_ATTRIBUTES, &map(&[&[0x00], &[0x41, b'/'], &[0x06], value]))
+    };
     assert!(mtime(&[0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), "-2^63");
     assert!(mtime(&[0x1b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), "2^63 - 1");
-    assert!(!mtime(&[0x3b, 0x80, 0, 0, 0, 0, 0, 0, 0]) && !mtime(&[0x1b, 0x80, 0, 0, 0, 0, 0, 0, 0]));
+    assert!(
+        !mtime(&[0x3b, 0x80, 0, 0, 0, 0, 0, 0, 0]) && !mtime(&[0x1b, 0x80, 0, 0, 0, 0, 0, 0, 0])
+    );
     // export-remove: text.
     let name = |value: &[u8]| understood(Method::EXPORT_REMOVE, &map(&[&[0x00], value]));
     assert!(name(&[0x61, b'a']) && name(&[0x62, 0xc3, 0xa4]));
     assert!(
-        !name(&[0x41, b'a']) && !name(&[0x61, 0xff]) && !name(&[0x7f, 0x61, b'a', 0xff]) && !name(&[0xf6])
+        !name(&[0x41, b'a'])
+            && !name(&[0x61, 0xff])
+            && !name(&[0x7f, 0x61, b'a', 0xff])
+            && !name(&[0xf6])
     );
 }
 
@@ -208,12 +240,16 @@ fn frames_have_limits() {
     // Payload that a method does not take is skipped, all there may be of it, also behind an error.
     for _ in 0..2 {
         c.call(&mut m, &rpc::Ping {}, &vec![7; MAX_PAYLOAD as usize]).body::<rpc::Done>();
-        let answer = c.call(&mut m, &rpc::Unlink { path: b"/none" }, &vec![7; MAX_PAYLOAD as usize]);
+        let answer =
+            c.call(&mut m, &rpc::Unlink { path: b"/none" }, &vec![7; MAX_PAYLOAD as usize]);
         assert_eq!(answer.error().code, ErrorCode::NOT_FOUND);
     }
     c.run(&mut m, &request(9, &rpc::Ping {}, &vec![7; MAX_PAYLOAD as usize + 1]));
     let answers = parse(&mut c.received);
-    assert_eq!((answers.len(), answers[0].id, answers[0].error().code), (1, 9, ErrorCode::TOO_LONG));
+    assert_eq!(
+        (answers.len(), answers[0].id, answers[0].error().code),
+        (1, 9, ErrorCode::TOO_LONG)
+    );
     assert!(c.wire.is_closed());
 }
 
@@ -236,11 +272,14 @@ fn paths_names_files_and_handles_have_limits() {
         c.call(&mut m, &rpc::Create { path: &[b'n'; 256], mode: None }, &[]).error().code,
         ErrorCode::NAME_TOO_LONG
     );
-    for (path, code) in [(&b"/a\0b"[..], ErrorCode::INVALID_NAME), (b"/..", ErrorCode::INVALID_NAME)] {
+    for (path, code) in
+        [(&b"/a\0b"[..], ErrorCode::INVALID_NAME), (b"/..", ErrorCode::INVALID_NAME)]
+    {
         assert_eq!(c.call(&mut m, &rpc::Create { path, mode: None }, &[]).error().code, code);
     }
     let most = umbra_fs::MAX_FILE_SIZE;
-    let handle = c.ok(&mut m, &rpc::Open { path: b"/f", flags: rpc::open::CREATE, mode: None }).handle;
+    let handle =
+        c.ok(&mut m, &rpc::Open { path: b"/f", flags: rpc::open::CREATE, mode: None }).handle;
     let cut = |size| rpc::Truncate { path: None, handle: Some(handle), size };
     c.ok(&mut m, &cut(most));
     assert_eq!(c.call(&mut m, &cut(most + 1), &[]).error().code, ErrorCode::TOO_LARGE);
@@ -288,7 +327,10 @@ fn a_hello_that_is_not_good_ends_the_connection_at_any_time() {
         // A good one is allowed at any time.
         assert_eq!(c.ok(&mut m, &hello(rpc::MAGIC, 1)).version, 1);
         c.ok(&mut m, &rpc::Open { path: b"/f", flags: rpc::open::CREATE, mode: None });
-        c.run(&mut m, &[bytes, request(6, &rpc::Create { path: b"/never", mode: None }, &[])].concat());
+        c.run(
+            &mut m,
+            &[bytes, request(6, &rpc::Create { path: b"/never", mode: None }, &[])].concat(),
+        );
         let answers = parse(&mut c.received);
         assert_eq!((answers.len(), answers[0].id, answers[0].error().code), (1, 5, code));
         assert!(c.wire.is_closed());

@@ -1,4 +1,5 @@
-//! A check takes turns: others are answered meanwhile, and one that its client gave up holds nothing up.
+//! A check takes turns: others are answered meanwhile, and one that its client gave up holds
+//! nothing up.
 
 mod common;
 
@@ -13,14 +14,20 @@ fn machine() -> SoftPlatform {
     let mut m = SoftPlatform::new(64, 4);
     let volume = &mut m.machine.volume;
     for number in 0..64u64 {
-        let ino = volume.create(volume.root(), format!("file-{number}").as_bytes(), 0o600, Time(1)).unwrap();
+        let ino = volume
+            .create(volume.root(), format!("file-{number}").as_bytes(), 0o600, Time(1))
+            .unwrap();
         volume.write(ino, number << 21, &[7; 600 << 10], Time(1)).unwrap();
     }
     m
 }
 
 /// Polls until the check of this connection is answered; how many turns that took.
-fn turns(c: &mut Connection, m: &mut SoftPlatform, mut between: impl FnMut(&mut SoftPlatform)) -> u32 {
+fn turns(
+    c: &mut Connection,
+    m: &mut SoftPlatform,
+    mut between: impl FnMut(&mut SoftPlatform),
+) -> u32 {
     let mut turns = 0;
     loop {
         let progress = c.poll(m);

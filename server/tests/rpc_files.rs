@@ -44,12 +44,16 @@ fn the_sizes_of_the_rings_do_not_matter() {
                 model.resize(at + len, 0);
             }
             model[at..at + len].copy_from_slice(&bytes);
-            assert_eq!(write(&mut c, &mut m, h, at as u64, &bytes).body::<rpc::Written>().done, len as u64);
+            assert_eq!(
+                write(&mut c, &mut m, h, at as u64, &bytes).body::<rpc::Written>().done,
+                len as u64
+            );
             let (at, len) = (random.below(model.len()), 1 + random.below(60_000));
             let len = len.min(model.len() - at);
             let bytes = content(len, random.next());
             model[at..at + len].copy_from_slice(&bytes);
-            let stored = c.call(&mut m, &rpc::Store { handle: h, offset: at as u64, sync: true }, &bytes);
+            let stored =
+                c.call(&mut m, &rpc::Store { handle: h, offset: at as u64, sync: true }, &bytes);
             assert_eq!(stored.body::<rpc::Written>().done, len as u64);
             assert!(read(&mut c, &mut m, h, 0, 1 << 40) == model, "window {window}, ring {ring}");
         }
@@ -68,7 +72,8 @@ fn large_writes_are_cut_at_blocks_only() {
     write(&mut c, &mut m, h, 0, &bytes);
     let lines = m.machine.volume.pmem().flushes - before;
     assert!(read(&mut c, &mut m, h, 0, 1 << 20) == bytes);
-    // 16,384 lines of data, and those of nodes and the inode; blocks that were written twice would double it.
+    // 16,384 lines of data, and those of nodes and the inode; blocks that were written twice would
+    // double it.
     assert!(lines < 32_768, "{lines} lines flushed for 16,384 lines of data");
     m.check();
 }
@@ -102,7 +107,10 @@ fn stores_into_a_clone_copy_and_leave_the_source() {
     let cloned = c.ok(&mut m, &rpc::CloneFile { from: b"/a", to: b"/b" });
     assert!(cloned.fences > 0 && cloned.flushes > 0 && cloned.elapsed_ns > 0);
     let b = opened(&mut c, &mut m, b"/b", 0);
-    assert!(read(&mut c, &mut m, a, 0, 1 << 20) == bytes && read(&mut c, &mut m, b, 0, 1 << 20) == bytes);
+    assert!(
+        read(&mut c, &mut m, a, 0, 1 << 20) == bytes
+            && read(&mut c, &mut m, b, 0, 1 << 20) == bytes
+    );
     let before = c.ok(&mut m, &rpc::Pages::default());
     assert_eq!((before.windows, before.masters, before.writable), (2, 16, 0));
     let patch = content(5000, 6);
@@ -130,8 +138,13 @@ fn ranges_are_shared() {
     let (one, two) = (content(40_000, 7), content(40_000, 8));
     put(&mut c, &mut m, b"/a", &one);
     let b = put(&mut c, &mut m, b"/b", &two);
-    let range =
-        |from_offset, to_offset, len| rpc::CloneRange { from: b"/a", to: b"/b", from_offset, to_offset, len };
+    let range = |from_offset, to_offset, len| rpc::CloneRange {
+        from: b"/a",
+        to: b"/b",
+        from_offset,
+        to_offset,
+        len,
+    };
     c.ok(&mut m, &range(8192, 4096, Some(8192)));
     let mut model = two.clone();
     model[4096..12_288].copy_from_slice(&one[8192..16_384]);
@@ -153,8 +166,13 @@ fn equal_ranges_are_shared_and_different_ones_are_told() {
     let bytes = content(1_000_000, 7);
     put(&mut c, &mut m, b"/a", &bytes);
     let b = put(&mut c, &mut m, b"/b", &bytes);
-    let dedupe =
-        |from_offset, to_offset, len| rpc::Dedupe { from: b"/a", to: b"/b", from_offset, to_offset, len };
+    let dedupe = |from_offset, to_offset, len| rpc::Dedupe {
+        from: b"/a",
+        to: b"/b",
+        from_offset,
+        to_offset,
+        len,
+    };
     let done = c.ok(&mut m, &dedupe(8192, 8192, Some(8192)));
     assert_eq!((done.shared, done.differs_at), (8192, None));
     let done = c.ok(&mut m, &dedupe(0, 0, None));
@@ -189,7 +207,8 @@ fn benchmarks_measure_and_leave_nothing() {
         c.call(m, &rpc::Bench { part, parameter: Some(parameter), keep: false }, &[]).items()
     };
     let all = samples(&mut c, &mut m, "operations", 8);
-    let found = |name: &str| all.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no {name}"));
+    let found =
+        |name: &str| all.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no {name}"));
     assert_eq!((found("seq_write_2MiB").ops, found("mmap_cow_fault_random").ops), (4, 2048));
     // Two fences for what is published, none for what is only granted.
     let cow = found("mmap_cow_fault_private_leaf");
@@ -213,7 +232,8 @@ fn benchmarks_measure_and_leave_nothing() {
     assert_eq!(samples(&mut c, &mut m, "floor", 0), []);
     let unknown = c.call(&mut m, &rpc::Bench { part: "x", parameter: None, keep: false }, &[]);
     assert_eq!(unknown.error().code, ErrorCode::UNSUPPORTED);
-    let too_large = c.call(&mut m, &rpc::Bench { part: "operations", parameter: Some(64), keep: false }, &[]);
+    let too_large =
+        c.call(&mut m, &rpc::Bench { part: "operations", parameter: Some(64), keep: false }, &[]);
     assert_eq!(too_large.error().code, ErrorCode::NO_SPACE);
     let after = c.ok(&mut m, &rpc::Space {});
     assert_eq!((after.inodes, after.blocks_shared), (before.inodes, 0));

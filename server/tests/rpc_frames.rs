@@ -23,7 +23,8 @@ fn frame(header: Header, rest: &[u8]) -> Vec<u8> {
 #[test]
 fn hello_says_what_the_limits_are() {
     let (mut c, mut m) = (Connection::new(WINDOW, 4096), Bare::default());
-    let newer = rpc::Hello { magic: rpc::MAGIC, version: 9, features: u64::MAX, client: Some("test 1") };
+    let newer =
+        rpc::Hello { magic: rpc::MAGIC, version: 9, features: u64::MAX, client: Some("test 1") };
     c.run(&mut m, &request(7, &newer, &[]));
     let answer = parse(&mut c.received).remove(0);
     assert_eq!(answer.id, 7);
@@ -114,7 +115,10 @@ fn a_bad_body_ends_the_request_only() {
     let long = vec![b'a'; 4097];
     let answer = c.call(&mut m, &rpc::Unlink { path: &long }, &[]);
     assert_eq!(answer.error().code, ErrorCode::TOO_LONG);
-    assert_eq!(c.call(&mut m, &rpc::Unlink { path: b"" }, &[]).error().code, ErrorCode::INVALID_NAME);
+    assert_eq!(
+        c.call(&mut m, &rpc::Unlink { path: b"" }, &[]).error().code,
+        ErrorCode::INVALID_NAME
+    );
     let mode = c.call(&mut m, &rpc::Create { path: b"/a", mode: Some(0o10000) }, &[]);
     assert_eq!(mode.error().code, ErrorCode::INVALID);
     let both = c.call(&mut m, &rpc::Stat { path: Some(b"/"), handle: Some(1), blocks: false }, &[]);
@@ -193,7 +197,10 @@ fn cut_anywhere_it_is_the_same() {
 fn who_finishes_gets_the_answers_and_a_close() {
     let (mut c, mut m) = greeted();
     c.wire.finished = true;
-    c.run(&mut m, &[request(1, &rpc::Ping {}, &[]), request(2, &rpc::Status::default(), &[])].concat());
+    c.run(
+        &mut m,
+        &[request(1, &rpc::Ping {}, &[]), request(2, &rpc::Status::default(), &[])].concat(),
+    );
     assert_eq!(parse(&mut c.received).len(), 2);
     assert!(c.wire.is_closed());
     let whole = request(1, &rpc::Ping {}, b"payload");
@@ -296,7 +303,11 @@ fn garbage_is_survived() {
             for _ in 0..body + payload {
                 let likely = [0xa1, 0xa2, 0x00, 0x01, 0x9f, 0xbf, 0xff, 0x41, 0x1b];
                 let any = random.next() as u8;
-                bytes.push(if random.below(2) == 0 { any } else { likely[random.below(likely.len())] });
+                bytes.push(if random.below(2) == 0 {
+                    any
+                } else {
+                    likely[random.below(likely.len())]
+                });
             }
         }
         c.run(&mut m, &bytes);

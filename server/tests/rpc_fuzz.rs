@@ -37,7 +37,8 @@ fn path(random: &mut Random) -> &'static [u8] {
 }
 
 fn offset(random: &mut Random) -> u64 {
-    let edges = [0, 1, 4095, 4096, 8192, 40_000, (2 << 20) - 1, 2 << 20, 3 << 20, 512 << 30, u64::MAX];
+    let edges =
+        [0, 1, 4095, 4096, 8192, 40_000, (2 << 20) - 1, 2 << 20, 3 << 20, 512 << 30, u64::MAX];
     let usual = if random.below(20) == 0 { edges.len() } else { 8 };
     let edge: u64 = edges[random.below(usual)];
     edge.wrapping_add(random.below(3) as u64)
@@ -77,10 +78,16 @@ fn one(random: &mut Random, id: u32) -> Vec<u8> {
         11 => request(id, &rpc::Rename { from, to }, &[]),
         12 => request(id, &rpc::Truncate { path: None, handle: Some(handle), size: at }, &[]),
         13 => {
-            let set = rpc::SetAttributes { path: Some(from), mtime: Some(at as i64), ..Default::default() };
+            let set = rpc::SetAttributes {
+                path: Some(from),
+                mtime: Some(at as i64),
+                ..Default::default()
+            };
             request(id, &set, &[])
         }
-        14 | 15 => request(id, &rpc::Open { path: from, flags: random.below(9) as u32, mode: None }, &[]),
+        14 | 15 => {
+            request(id, &rpc::Open { path: from, flags: random.below(9) as u32, mode: None }, &[])
+        }
         16 => request(id, &rpc::Close { handle }, &[]),
         17 | 18 => request(id, &rpc::Read { handle, offset: at, len: other }, &[]),
         19 | 20 => request(id, &rpc::Write { handle, offset: at, sync: flag }, &bytes),
@@ -117,7 +124,11 @@ fn one(random: &mut Random, id: u32) -> Vec<u8> {
 fn script(random: &mut Random, requests: u32) -> Vec<u8> {
     let mut bytes = hello();
     for (i, path) in [&b"/a"[..], b"/b", b"/a"].into_iter().enumerate() {
-        bytes.extend(request(1 + i as u32, &rpc::Open { path, flags: rpc::open::CREATE, mode: None }, &[]));
+        bytes.extend(request(
+            1 + i as u32,
+            &rpc::Open { path, flags: rpc::open::CREATE, mode: None },
+            &[],
+        ));
     }
     for id in 0..requests {
         bytes.extend(one(random, 100 + id));
@@ -158,7 +169,10 @@ fn however_it_is_cut_the_answers_are_the_same() {
             m.check();
         }
         for (i, first) in all[0].iter().enumerate() {
-            assert!(all[1][i] == *first && all[2][i] == *first, "seed {seed}, answer {i}: {first:?}");
+            assert!(
+                all[1][i] == *first && all[2][i] == *first,
+                "seed {seed}, answer {i}: {first:?}"
+            );
         }
     }
 }

@@ -36,7 +36,9 @@ fn two_names_are_one_file_until_the_last_goes() {
         (b"", b"/n", ErrorCode::INVALID_NAME),
     ] {
         assert_eq!(
-            c.call(&mut m, &rpc::Link { path: Some(from), to, ..Default::default() }, &[]).error().code,
+            c.call(&mut m, &rpc::Link { path: Some(from), to, ..Default::default() }, &[])
+                .error()
+                .code,
             code
         );
     }
@@ -51,7 +53,10 @@ fn symbolic_links_say_what_they_were_told_and_are_followed_by_nobody() {
         let made = c.ok(&mut m, &rpc::Symlink { path: b"/l", target });
         assert_eq!(c.ok(&mut m, &rpc::ReadLink { path: b"/l" }).target, target);
         let found = stat(&mut c, &mut m, b"/l");
-        assert_eq!((found.ino, found.kind, found.size), (made.ino, kind::SYMLINK, target.len() as u64));
+        assert_eq!(
+            (found.ino, found.kind, found.size),
+            (made.ino, kind::SYMLINK, target.len() as u64)
+        );
         c.ok(&mut m, &rpc::Unlink { path: b"/l" });
     }
     c.ok(&mut m, &rpc::Symlink { path: b"/l", target: b"file" });

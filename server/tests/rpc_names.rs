@@ -36,7 +36,10 @@ fn names() {
         c.call(&mut m, &rpc::RemoveDirectory { path: b"/d/y" }, &[]).error().code,
         ErrorCode::NOT_EMPTY
     );
-    assert_eq!(c.call(&mut m, &rpc::Unlink { path: b"/d/y" }, &[]).error().code, ErrorCode::IS_DIRECTORY);
+    assert_eq!(
+        c.call(&mut m, &rpc::Unlink { path: b"/d/y" }, &[]).error().code,
+        ErrorCode::IS_DIRECTORY
+    );
     assert_eq!(
         c.call(&mut m, &rpc::RemoveDirectory { path: b"/d/y/g" }, &[]).error().code,
         ErrorCode::NOT_DIRECTORY
@@ -73,7 +76,10 @@ fn directories_are_listed_over_many_frames() {
         listed.sort();
         assert_eq!(listed, names);
         for e in &entries {
-            assert_eq!(e.attributes.map(|a| (a.ino, a.kind)), attributes.then_some((e.ino, kind::FILE)));
+            assert_eq!(
+                e.attributes.map(|a| (a.ino, a.kind)),
+                attributes.then_some((e.ino, kind::FILE))
+            );
         }
     }
     // In pages, by cookie.
@@ -89,9 +95,14 @@ fn directories_are_listed_over_many_frames() {
     }
     listed.sort();
     assert_eq!(listed, names);
-    let none = c.call(&mut m, &rpc::List { path: b"/", cookie: 0, max: Some(0), attributes: false }, &[]);
+    let none =
+        c.call(&mut m, &rpc::List { path: b"/", cookie: 0, max: Some(0), attributes: false }, &[]);
     assert!(none.items::<rpc::Entry>().is_empty());
-    let file = c.call(&mut m, &rpc::List { path: &names[0], cookie: 0, max: None, attributes: false }, &[]);
+    let file = c.call(
+        &mut m,
+        &rpc::List { path: &names[0], cookie: 0, max: None, attributes: false },
+        &[],
+    );
     assert_eq!(file.error().code, ErrorCode::NOT_DIRECTORY);
     m.check();
 }
@@ -120,7 +131,8 @@ fn extents_cover_the_file() {
     let data: u64 = all.iter().filter(|e| !e.is_zero()).map(|e| e.len).sum();
     assert_eq!(data, 301 * 4096);
     assert!(all.iter().all(|e| !e.shared));
-    let some = rpc::Extents { handle: h, offset: 8192 * 10 + 5, len: Some(8192 * 2 - 5), max: None };
+    let some =
+        rpc::Extents { handle: h, offset: 8192 * 10 + 5, len: Some(8192 * 2 - 5), max: None };
     let part: Vec<rpc::Extent> = c.call(&mut m, &some, &[]).items();
     assert_eq!(part.iter().map(|e| e.is_zero()).collect::<Vec<_>>(), [false, true, false, true]);
     assert_eq!(part[0].offset, 8192 * 10);
@@ -323,7 +335,8 @@ fn many_connections_do_not_disturb_each_other() {
             _ => {
                 client.c.wire.to_client.pull(random.below(8000), &mut client.c.received);
                 for r in parse(&mut client.c.received) {
-                    let (id, bytes) = client.expected.pop_front().expect("a response without request");
+                    let (id, bytes) =
+                        client.expected.pop_front().expect("a response without request");
                     assert_eq!(r.id, id);
                     assert!(!r.failed, "{:?}", r.error());
                     assert!(bytes.is_none_or(|b| b == r.payload), "step {step}, client {n}");

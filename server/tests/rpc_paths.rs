@@ -43,10 +43,16 @@ type Request = fn(&mut Connection, &mut SoftPlatform, &[u8]) -> Response;
 
 /// Requests for a file that is there.
 const OF_A_FILE: &[(&str, Request)] = &[
-    ("stat", |c, m, path| c.call(m, &rpc::Stat { path: Some(path), handle: None, blocks: false }, &[])),
+    ("stat", |c, m, path| {
+        c.call(m, &rpc::Stat { path: Some(path), handle: None, blocks: false }, &[])
+    }),
     ("open", |c, m, path| c.call(m, &rpc::Open { path, flags: 0, mode: None }, &[])),
-    ("open frozen", |c, m, path| c.call(m, &rpc::Open { path, flags: rpc::open::FROZEN, mode: None }, &[])),
-    ("truncate", |c, m, path| c.call(m, &rpc::Truncate { path: Some(path), handle: None, size: 7 }, &[])),
+    ("open frozen", |c, m, path| {
+        c.call(m, &rpc::Open { path, flags: rpc::open::FROZEN, mode: None }, &[])
+    }),
+    ("truncate", |c, m, path| {
+        c.call(m, &rpc::Truncate { path: Some(path), handle: None, size: 7 }, &[])
+    }),
     ("set-attributes", |c, m, path| {
         c.call(m, &rpc::SetAttributes { path: Some(path), uid: Some(1), ..Default::default() }, &[])
     }),
@@ -94,7 +100,8 @@ const OF_A_NEW_NAME: &[(&str, Request)] = &[
     }),
     ("open-unnamed and link", |c, m, path| {
         let handle = c.ok(m, &rpc::OpenUnnamed { path: b"/d/", mode: None, uid: 0, gid: 0 }).handle;
-        let link = rpc::Link { path: None, to: path, handle: Some(handle), replace: true, check: false };
+        let link =
+            rpc::Link { path: None, to: path, handle: Some(handle), replace: true, check: false };
         let r = c.call(m, &link, &[]);
         if !r.failed {
             c.ok(m, &rpc::Unlink { path });
@@ -174,13 +181,19 @@ fn empty_names_and_dots_are_skipped_and_two_dots_go_up_in_every_method() {
             assert!(!r.failed, "{what} {}//: {}", path.escape_ascii(), r.error());
         }
     }
-    for (path, is) in
-        [("/d/.", "/d"), ("/d/e/..", "/d"), ("/d/e/../", "/d"), ("/", "/"), ("/..", "/"), (".", "/")]
-    {
+    for (path, is) in [
+        ("/d/.", "/d"),
+        ("/d/e/..", "/d"),
+        ("/d/e/../", "/d"),
+        ("/", "/"),
+        ("/..", "/"),
+        (".", "/"),
+    ] {
         let inode = stat(&mut c, &mut m, is.as_bytes()).ino;
         assert_eq!(stat(&mut c, &mut m, path.as_bytes()).ino, inode, "{path}");
         assert_eq!(
-            c.ok(&mut m, &rpc::MakeDirectory { path: path.as_bytes(), mode: None, parents: true }).ino,
+            c.ok(&mut m, &rpc::MakeDirectory { path: path.as_bytes(), mode: None, parents: true })
+                .ino,
             inode
         );
     }
@@ -197,24 +210,36 @@ fn what_is_before_a_slash_or_a_dot_has_to_be_a_directory() {
                 let r = request(&mut c, &mut m, path.as_bytes());
                 assert_eq!(r.error().code, ErrorCode::NOT_DIRECTORY, "{what} {path}");
             }
-            let r =
-                c.call(&mut m, &rpc::MakeDirectory { path: path.as_bytes(), mode: None, parents: true }, &[]);
+            let r = c.call(
+                &mut m,
+                &rpc::MakeDirectory { path: path.as_bytes(), mode: None, parents: true },
+                &[],
+            );
             if behind != "/" && behind != "//" {
                 assert_eq!(r.error().code, ErrorCode::NOT_DIRECTORY, "make directories {path}");
             }
         }
     }
-    // A slash says that a directory is meant: nothing else is made, replaced or removed under such a name.
+    // A slash says that a directory is meant: nothing else is made, replaced or removed under such
+    // a name.
     for (what, request) in OF_A_NEW_NAME {
         for (path, code) in [
             (
                 "/d/new/",
-                if *what == "rename of a file" { ErrorCode::NOT_DIRECTORY } else { ErrorCode::NOT_FOUND },
+                if *what == "rename of a file" {
+                    ErrorCode::NOT_DIRECTORY
+                } else {
+                    ErrorCode::NOT_FOUND
+                },
             ),
             ("/d/s/", ErrorCode::NOT_DIRECTORY),
             (
                 "/d/e/",
-                if *what == "rename of a file" { ErrorCode::NOT_DIRECTORY } else { ErrorCode::IS_DIRECTORY },
+                if *what == "rename of a file" {
+                    ErrorCode::NOT_DIRECTORY
+                } else {
+                    ErrorCode::IS_DIRECTORY
+                },
             ),
         ] {
             let r = request(&mut c, &mut m, path.as_bytes());
@@ -227,7 +252,12 @@ fn what_is_before_a_slash_or_a_dot_has_to_be_a_directory() {
         (b"/d/s/", ErrorCode::NOT_DIRECTORY),
         (b"/d/e/", ErrorCode::IS_DIRECTORY),
     ] {
-        assert_eq!(c.call(&mut m, &rpc::Unlink { path }, &[]).error().code, code, "{}", path.escape_ascii());
+        assert_eq!(
+            c.call(&mut m, &rpc::Unlink { path }, &[]).error().code,
+            code,
+            "{}",
+            path.escape_ascii()
+        );
     }
     let r = c.call(&mut m, &rpc::RemoveDirectory { path: b"/d/f/" }, &[]);
     assert_eq!(r.error().code, ErrorCode::NOT_DIRECTORY);
@@ -240,9 +270,13 @@ fn what_is_before_a_slash_or_a_dot_has_to_be_a_directory() {
 #[test]
 fn dots_are_no_names_to_make_or_remove() {
     let (mut c, mut m) = tree();
-    for path in ["/", "//", ".", "..", "/.", "/d/.", "/d/..", "/d/./", "/d/../", "/d/e/..//", "/d/e/.//"] {
+    for path in
+        ["/", "//", ".", "..", "/.", "/d/.", "/d/..", "/d/./", "/d/../", "/d/e/..//", "/d/e/.//"]
+    {
         let bytes = path.as_bytes();
-        let code = |r: Response| assert_eq!(r.error().code, ErrorCode::INVALID_NAME, "{path}: {}", r.error());
+        let code = |r: Response| {
+            assert_eq!(r.error().code, ErrorCode::INVALID_NAME, "{path}: {}", r.error())
+        };
         let names = OF_A_NEW_NAME.iter().filter(|(what, _)| *what != "open to create");
         for (_, request) in names.chain(OF_A_DIRECTORY) {
             code(request(&mut c, &mut m, bytes));
@@ -266,7 +300,8 @@ fn exports_are_found_by_any_spelling_of_a_path() {
         for other in spellings("f") {
             let r = c.call(&mut m, &rpc::Unlink { path: &other }, &[]);
             assert_eq!(r.error().code, ErrorCode::BUSY, "{}", other.escape_ascii());
-            let r = c.call(&mut m, &rpc::Truncate { path: Some(&other), handle: None, size: 1 }, &[]);
+            let r =
+                c.call(&mut m, &rpc::Truncate { path: Some(&other), handle: None, size: 1 }, &[]);
             assert_eq!(r.error().code, ErrorCode::BUSY, "{}", other.escape_ascii());
             let r = c.call(&mut m, &rpc::Rename { from: b"/d/s", to: &other }, &[]);
             assert_eq!(r.error().code, ErrorCode::BUSY, "{}", other.escape_ascii());

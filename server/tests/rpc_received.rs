@@ -16,12 +16,14 @@ fn aligned<R: Request>(id: u32, body: &R, payload: &[u8]) -> Vec<u8> {
     rpc::encode_append(body, &mut frame);
     let by = PAGE - frame.len();
     rpc::pad(&mut frame, HEADER_LEN, by);
-    let header = rpc::Header::request(id, R::METHOD.0, (PAGE - HEADER_LEN) as u32, payload.len() as u32);
+    let header =
+        rpc::Header::request(id, R::METHOD.0, (PAGE - HEADER_LEN) as u32, payload.len() as u32);
     frame[..HEADER_LEN].copy_from_slice(&header.encode());
     [&frame, payload].concat()
 }
 
-/// Sends bytes in packets that come into blocks which the volume has lent, and takes the only answer.
+/// Sends bytes in packets that come into blocks which the volume has lent, and takes the only
+/// answer.
 fn receive(c: &mut Connection, m: &mut Full, bytes: &[u8]) -> common::Response {
     for packet in bytes.chunks(LENT_RUN as usize * PAGE) {
         let run = m.machine.volume.lend().expect("there is room");
@@ -42,7 +44,8 @@ fn receive(c: &mut Connection, m: &mut Full, bytes: &[u8]) -> common::Response {
 
 fn blocks(m: &Full, ino: u64) -> Vec<Option<Block>> {
     let mut blocks = Vec::new();
-    while let Some(run) = m.machine.volume.extent(Ino(ino), FileBlock(blocks.len() as u64)).unwrap() {
+    while let Some(run) = m.machine.volume.extent(Ino(ino), FileBlock(blocks.len() as u64)).unwrap()
+    {
         blocks.extend((0..run.blocks).map(|i| run.at.map(|at| Block(at.0 + i))));
     }
     blocks
@@ -80,7 +83,9 @@ fn blocks_that_content_came_into_become_the_files() {
     assert_eq!(m.machine.volume.lending().taken_over, 38);
     assert!(read(&mut c, &mut m, handle, 0, third.len() as u64) == third);
     let clone = opened(&mut c, &mut m, b"/b", 0);
-    assert!(read(&mut c, &mut m, clone, 0, 1 << 30) == [&again[..], &bytes[again.len()..]].concat());
+    assert!(
+        read(&mut c, &mut m, clone, 0, 1 << 30) == [&again[..], &bytes[again.len()..]].concat()
+    );
     m.check();
 }
 
@@ -117,7 +122,10 @@ fn a_write_that_fails_leaves_the_blocks_with_the_device() {
     let answer = receive(&mut c, &mut m, &aligned(9, &write, &bytes));
     assert_eq!(answer.error().code, ErrorCode::TOO_LARGE);
     let write = rpc::Write { handle: 77, offset: 0, sync: false };
-    assert_eq!(receive(&mut c, &mut m, &aligned(10, &write, &bytes)).error().code, ErrorCode::BAD_HANDLE);
+    assert_eq!(
+        receive(&mut c, &mut m, &aligned(10, &write, &bytes)).error().code,
+        ErrorCode::BAD_HANDLE
+    );
     assert_eq!(m.machine.volume.space().free, free);
     m.check();
 }
@@ -132,7 +140,8 @@ fn a_frozen_file_stays_as_it_was() {
     let (mut c, mut m) = start();
     let bytes = content(300_000, 6);
     let handle = put(&mut c, &mut m, b"/a", &bytes);
-    c.call(&mut m, &rpc::Store { handle, offset: 5000, sync: false }, b"stored").body::<rpc::Written>();
+    c.call(&mut m, &rpc::Store { handle, offset: 5000, sync: false }, b"stored")
+        .body::<rpc::Written>();
     let mut expected = bytes.clone();
     expected[5000..5006].copy_from_slice(b"stored");
     let free = m.machine.volume.space().free;
@@ -144,7 +153,8 @@ fn a_frozen_file_stays_as_it_was() {
     let at = blocks(&m, frozen.ino);
     // Changed in each way there is, cut, and gone.
     write(&mut c, &mut m, handle, 0, &content(100_000, 7));
-    c.call(&mut m, &rpc::Store { handle, offset: 200_000, sync: true }, b"stored").body::<rpc::Written>();
+    c.call(&mut m, &rpc::Store { handle, offset: 200_000, sync: true }, b"stored")
+        .body::<rpc::Written>();
     c.ok(&mut m, &rpc::Truncate { path: Some(b"/a"), handle: None, size: 10 });
     c.ok(&mut m, &rpc::Close { handle });
     c.ok(&mut m, &rpc::Unlink { path: b"/a" });

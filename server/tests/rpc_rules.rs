@@ -61,7 +61,10 @@ fn what_the_request_alone_tells_comes_first() {
     assert_eq!(raw(Method::READ.0, &[0xa2, 0x00, 0x18, 77, 0x01, 0x00]), ErrorCode::MALFORMED);
     // A path's length before what it names, and both paths before either.
     assert_eq!(code(&mut c, &mut m, &rpc::Rename { from: none, to: &long }), ErrorCode::TOO_LONG);
-    assert_eq!(code(&mut c, &mut m, &rpc::CloneFile { from: none, to: b"" }), ErrorCode::INVALID_NAME);
+    assert_eq!(
+        code(&mut c, &mut m, &rpc::CloneFile { from: none, to: b"" }),
+        ErrorCode::INVALID_NAME
+    );
     // Modes, flags and targets before names.
     let mode = Some(0o10000);
     assert_eq!(code(&mut c, &mut m, &rpc::Create { path: none, mode }), ErrorCode::INVALID);
@@ -134,7 +137,10 @@ fn what_is_absent_stays() {
     c.ok(&mut m, &set);
     c.ok(&mut m, &rpc::SetAttributes { path, ..Default::default() });
     let is = stat(&mut c, &mut m, b"/f");
-    assert_eq!((is.mode, is.uid, is.gid, is.atime, is.mtime), (0o7777, u32::MAX, 7, i64::MIN, i64::MAX));
+    assert_eq!(
+        (is.mode, is.uid, is.gid, is.atime, is.mtime),
+        (0o7777, u32::MAX, 7, i64::MIN, i64::MAX)
+    );
     let bad = rpc::SetAttributes { path, mode: Some(0o10000), uid: Some(1), ..Default::default() };
     assert_eq!(code(&mut c, &mut m, &bad), ErrorCode::INVALID);
     assert_eq!(stat(&mut c, &mut m, b"/f").uid, u32::MAX, "nothing was changed");
@@ -192,7 +198,12 @@ fn the_last_name_of_what_clients_use_stays() {
         c.call(&mut m, &rpc::Rename { from: b"/disk", to: b"/second" }, &[]),
         c.call(
             &mut m,
-            &rpc::Link { path: Some(b"/disk"), to: b"/second", replace: true, ..Default::default() },
+            &rpc::Link {
+                path: Some(b"/disk"),
+                to: b"/second",
+                replace: true,
+                ..Default::default()
+            },
             &[],
         ),
         c.call(&mut m, &rpc::Truncate { path: Some(b"/second"), handle: None, size: 9_999 }, &[]),
@@ -218,7 +229,10 @@ fn flags_of_open() {
     // 2 means nothing without 1.
     assert_eq!(c.ok(&mut m, &with(b"/f", exclusive)).size, 5);
     assert_eq!(code(&mut c, &mut m, &with(b"/new", exclusive)), ErrorCode::NOT_FOUND);
-    assert_eq!(code(&mut c, &mut m, &with(b"/f", create | exclusive | truncate)), ErrorCode::EXISTS);
+    assert_eq!(
+        code(&mut c, &mut m, &with(b"/f", create | exclusive | truncate)),
+        ErrorCode::EXISTS
+    );
     assert_eq!(c.ok(&mut m, &with(b"/f", create)).size, 5, "what is there is not cut");
     assert_eq!(c.ok(&mut m, &with(b"/new", create | exclusive | truncate)).size, 0);
     assert_eq!(c.ok(&mut m, &with(b"/f", truncate)).size, 0);
@@ -233,7 +247,10 @@ fn flags_of_open() {
     let mode = Some(0o600);
     c.ok(&mut m, &rpc::Open { mode, ..with(b"/f", create) });
     c.ok(&mut m, &rpc::Open { mode, ..with(b"/m", create) });
-    assert_eq!((stat(&mut c, &mut m, b"/f").mode, stat(&mut c, &mut m, b"/m").mode), (0o644, 0o600));
+    assert_eq!(
+        (stat(&mut c, &mut m, b"/f").mode, stat(&mut c, &mut m, b"/m").mode),
+        (0o644, 0o600)
+    );
     c.ok(&mut m, &rpc::Symlink { path: b"/l", target: b"f" });
     for flags in [0, create, truncate, open::FROZEN] {
         assert_eq!(code(&mut c, &mut m, &with(b"/l", flags)), ErrorCode::INVALID);
@@ -267,12 +284,8 @@ fn ranges_that_cannot_be_cloned() {
     put(&mut c, &mut m, b"/b", &content(40_000, 2));
     c.ok(&mut m, &rpc::Link { path: Some(b"/a"), to: b"/a2", ..Default::default() });
     c.ok(&mut m, &rpc::MakeDirectory { path: b"/d", mode: None, parents: false });
-    let range = |from: &'static [u8], from_offset, to: &'static [u8], to_offset, len| rpc::CloneRange {
-        from,
-        to,
-        from_offset,
-        to_offset,
-        len,
+    let range = |from: &'static [u8], from_offset, to: &'static [u8], to_offset, len| {
+        rpc::CloneRange { from, to, from_offset, to_offset, len }
     };
     let refused = [
         // Offsets and lengths that are no multiples, but at the end of both.
@@ -311,8 +324,13 @@ fn a_range_makes_its_destination_longer() {
     let (one, two) = (content(10_000, 1), content(5_000, 2));
     put(&mut c, &mut m, b"/a", &one);
     let b = put(&mut c, &mut m, b"/b", &two);
-    let range =
-        |from_offset, to_offset, len| rpc::CloneRange { from: b"/a", to: b"/b", from_offset, to_offset, len };
+    let range = |from_offset, to_offset, len| rpc::CloneRange {
+        from: b"/a",
+        to: b"/b",
+        from_offset,
+        to_offset,
+        len,
+    };
     // At the end of the source the length need be no multiple; what is between is zeros.
     c.ok(&mut m, &range(4096, 16_384, None));
     let expected = [&two[..], &vec![0; 16_384 - 5_000], &one[4096..]].concat();
@@ -410,7 +428,11 @@ fn freezing_needs_a_sixteenth() {
 #[test]
 fn a_new_image_was_counted() {
     let (mut c, mut m) = start();
-    assert_eq!(c.ok(&mut m, &rpc::Status::default()).rebuilt, Some(true), "it was never stopped cleanly");
+    assert_eq!(
+        c.ok(&mut m, &rpc::Status::default()).rebuilt,
+        Some(true),
+        "it was never stopped cleanly"
+    );
 }
 
 #[test]

@@ -48,7 +48,8 @@ fn what_has_no_name_goes_with_its_connection() {
         let handle = unnamed(&mut c, &mut m, &content(700_000, 2));
         assert!(m.machine.volume.space().free < before.free - 150);
         assert_eq!(names(&mut c, &mut m), [b"old"]);
-        let write = request(9, &rpc::Write { handle, offset: 700_000, sync: false }, &content(600_000, 3));
+        let write =
+            request(9, &rpc::Write { handle, offset: 700_000, sync: false }, &content(600_000, 3));
         match end {
             0 => drop(c.ok(&mut m, &rpc::Close { handle })),
             1 => {}
@@ -75,7 +76,9 @@ fn a_name_comes_when_all_is_there() {
     assert_eq!((has.mode, has.uid, has.gid, has.nlink, has.size), (0o640, 7, 8, 0, 300_000));
     c.ok(&mut m, &Link { check: true, ..name(file.handle, b"/d/f") });
     assert_eq!(
-        c.call(&mut m, &rpc::Stat { path: Some(b"/d/f"), handle: None, blocks: false }, &[]).error().code,
+        c.call(&mut m, &rpc::Stat { path: Some(b"/d/f"), handle: None, blocks: false }, &[])
+            .error()
+            .code,
         ErrorCode::NOT_FOUND,
         "asking changes nothing"
     );

@@ -33,7 +33,8 @@ fn start() -> (Full, Connection, Connection, u32) {
 fn dirty(m: &mut Full, c: &mut Connection, handle: u32) {
     for offset in (0..BLOCKS * 4096).step_by(32 << 10) {
         let bytes = vec![8; (BLOCKS * 4096 - offset).min(32 << 10) as usize];
-        let done: rpc::Written = c.call(m, &rpc::Store { handle, offset, sync: false }, &bytes).body();
+        let done: rpc::Written =
+            c.call(m, &rpc::Store { handle, offset, sync: false }, &bytes).body();
         assert_eq!(done.done, bytes.len() as u64);
     }
 }
@@ -86,15 +87,20 @@ fn whatever_the_size_others_are_answered_between_steps() {
     let write = rpc::Write { handle, offset: 0, sync: true };
     assert_meanwhile("write", meanwhile(m, a, b, &write, &[1; 8]));
     dirty(m, a, handle);
-    assert_meanwhile("clone", meanwhile(m, a, b, &rpc::CloneFile { from: b"/big", to: b"/c" }, &[]));
+    assert_meanwhile(
+        "clone",
+        meanwhile(m, a, b, &rpc::CloneFile { from: b"/big", to: b"/c" }, &[]),
+    );
     dirty(m, a, handle);
     let frozen = rpc::Open { path: b"/big", flags: open::FROZEN, mode: None };
     assert_meanwhile("open frozen", meanwhile(m, a, b, &frozen, &[]));
-    let range = rpc::CloneRange { from: b"/big", from_offset: 0, to: b"/to", to_offset: 4096, len: None };
+    let range =
+        rpc::CloneRange { from: b"/big", from_offset: 0, to: b"/to", to_offset: 4096, len: None };
     assert_meanwhile("clone-range", meanwhile(m, a, b, &range, &[]));
     assert_meanwhile("dedupe", {
         dirty(m, a, handle);
-        let dedupe = rpc::Dedupe { from: b"/big", from_offset: 0, to: b"/c", to_offset: 0, len: None };
+        let dedupe =
+            rpc::Dedupe { from: b"/big", from_offset: 0, to: b"/c", to_offset: 0, len: None };
         meanwhile(m, a, b, &dedupe, &[])
     });
     let pages = rpc::Pages { path: Some(b"/big"), handle: None };
@@ -105,7 +111,8 @@ fn whatever_the_size_others_are_answered_between_steps() {
     m.machine.volume.set_work_a_step(16);
     let mut all = vec![0; (BLOCKS * 4096) as usize];
     let show = |m: &mut Full, all: &mut Vec<u8>| {
-        let window = m.machine.volume.resolve(b"/big").map(|ino| m.machine.volume.open_window(ino).unwrap());
+        let window =
+            m.machine.volume.resolve(b"/big").map(|ino| m.machine.volume.open_window(ino).unwrap());
         dax::load(m, window.unwrap(), 0, all).unwrap();
         window.unwrap()
     };
@@ -221,7 +228,8 @@ fn stores_that_keep_a_clone_from_its_end_wait() {
         for _ in 0..200 {
             if !open {
                 let offset = page * 4096 + 5;
-                let store = request(5, &rpc::Store { handle, offset, sync: false }, &[9; 4091 + 20]);
+                let store =
+                    request(5, &rpc::Store { handle, offset, sync: false }, &[9; 4091 + 20]);
                 assert_eq!(b.wire.to_server.push(&store), store.len());
                 stored[offset as usize..offset as usize + 4111].fill(9);
                 page = (page + 2) % (BLOCKS - 2);
@@ -257,7 +265,13 @@ fn a_client_that_goes_midway_leaves_nothing() {
     let cases: [Vec<u8>; 4] = [
         request(
             7,
-            &rpc::CloneRange { from: b"/big", from_offset: 0, to: b"/to", to_offset: 4096, len: None },
+            &rpc::CloneRange {
+                from: b"/big",
+                from_offset: 0,
+                to: b"/to",
+                to_offset: 4096,
+                len: None,
+            },
             &[],
         ),
         request(7, &rpc::CloneFile { from: b"/big", to: b"/c" }, &[]),

@@ -39,8 +39,11 @@ fn some(random: &mut Random, most: [usize; 3]) -> usize {
 #[test]
 fn a_clone_shows_no_part_of_a_word_that_is_still_to_come() {
     let (old, bytes) = (content(10_000, 1), content(64, 2));
-    let (mut a, mut b, mut m) =
-        (Connection::new(64 << 10, 64 << 10), Connection::new(64 << 10, 64 << 10), Full::new(32, 8));
+    let (mut a, mut b, mut m) = (
+        Connection::new(64 << 10, 64 << 10),
+        Connection::new(64 << 10, 64 << 10),
+        Full::new(32, 8),
+    );
     a.greet(&mut m);
     b.greet(&mut m);
     let handle = put(&mut a, &mut m, b"/a", &old);
@@ -86,7 +89,12 @@ fn words_are_whole_however_stores_and_writes_arrive() {
                 sent += n;
                 let mut now = vec![0; old.len()];
                 assert_eq!(m.machine.volume.read(ino, 0, &mut now), Ok(old.len()));
-                assert_whole(&now, &old, &new, &format!("{} bytes at {at}, {sent} sent", bytes.len()));
+                assert_whole(
+                    &now,
+                    &old,
+                    &new,
+                    &format!("{} bytes at {at}, {sent} sent", bytes.len()),
+                );
             }
             if stop == whole.len() {
                 assert!(!parse(&mut c.received)[0].failed);
@@ -131,7 +139,8 @@ fn words_are_whole_however_writes_of_nbd_arrive() {
             let bytes = pattern(random.next(), len);
             let new = changed(&old, at, &bytes);
             let flags = c.payload_len();
-            let (_, whole) = c.client.request(Command::WRITE, flags, at as u64, bytes.len() as u64, &bytes);
+            let (_, whole) =
+                c.client.request(Command::WRITE, flags, at as u64, bytes.len() as u64, &bytes);
             let mut sent = 0;
             while sent < whole.len() {
                 let n = some(&mut random, [2, 30, 5_000]).min(whole.len() - sent);
@@ -139,10 +148,16 @@ fn words_are_whole_however_writes_of_nbd_arrive() {
                 sent += n;
                 let mut now = vec![0; old.len()];
                 match is_region {
-                    true => now.copy_from_slice(&m.devices[region].as_ref().unwrap().bytes()[..old.len()]),
+                    true => now
+                        .copy_from_slice(&m.devices[region].as_ref().unwrap().bytes()[..old.len()]),
                     false => assert_eq!(m.machine.volume.read(ino, 0, &mut now), Ok(old.len())),
                 }
-                assert_whole(&now, &old, &new, &format!("{} bytes at {at}, {sent} sent", bytes.len()));
+                assert_whole(
+                    &now,
+                    &old,
+                    &new,
+                    &format!("{} bytes at {at}, {sent} sent", bytes.len()),
+                );
             }
             assert_eq!(c.send(&mut m, &[]).len(), 1);
             old = new;
@@ -169,13 +184,15 @@ fn words_are_whole_between_the_steps_of_zeroing() {
             let ino = m.machine.volume.resolve(b"disk").unwrap();
             let (at, len) = (4099, 7_000_003);
             let new = changed(&old, at, &vec![0; len]);
-            let (_, bytes) = c.client.request(Command::WRITE_ZEROES, no_hole, at as u64, len as u64, &[]);
+            let (_, bytes) =
+                c.client.request(Command::WRITE_ZEROES, no_hole, at as u64, len as u64, &[]);
             assert_eq!(c.wire.to_server.push(&bytes), bytes.len());
             loop {
                 let progress = c.nbd.poll(&mut c.wire, &mut m);
                 let mut now = vec![0; old.len()];
                 match is_region {
-                    true => now.copy_from_slice(&m.devices[region].as_ref().unwrap().bytes()[..old.len()]),
+                    true => now
+                        .copy_from_slice(&m.devices[region].as_ref().unwrap().bytes()[..old.len()]),
                     false => assert_eq!(m.machine.volume.read(ino, 0, &mut now), Ok(old.len())),
                 }
                 assert_whole(&now, &old, &new, "between steps of zeroing");

@@ -94,6 +94,8 @@ mod tests {
         }
         std::fs::write(&path, &content).unwrap();
         assert_eq!(hash, hash_file(&path));
-        assert!(all.iter().any(|e| e.offset / PAGE != (e.offset + e.bytes.len() as u64 - 1) / PAGE));
+        assert!(
+            all.iter().any(|e| e.offset / PAGE != (e.offset + e.bytes.len() as u64 - 1) / PAGE)
+        );
     }
 }

@@ -120,6 +120,8 @@ fn stage(folders: &[PathBuf], to: &Path, budget: u64) -> u64 {
 /// Reads a whole local file.
 pub fn read(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).expect("the file is readable");
+    File::open(path)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .expect("the file is readable");
     bytes
 }

@@ -1,9 +1,9 @@
 //! QEMU killed under writers of NBD, which log what each acknowledged FLUSH covered.
 //!
-//! Every 8 bytes of the disk hold their place and a version. A writer counts versions up; the log is
-//! on the host: per sector the newest version that was sent, and the newest that a FLUSH covered.
-//! After a kill each 8 bytes must hold their own place, and a version that is neither older than what was
-//! covered nor newer than what was sent.
+//! Every 8 bytes of the disk hold their place and a version. A writer counts versions up; the log
+//! is on the host: per sector the newest version that was sent, and the newest that a FLUSH
+//! covered. After a kill each 8 bytes must hold their own place, and a version that is neither
+//! older than what was covered nor newer than what was sent.
 
 use crate::nbd::Disk;
 use crate::random::Random;
@@ -74,7 +74,8 @@ pub fn run(kills: u32, seed: u64, progress: &mut dyn FnMut(u32)) -> Outcome {
                 let mut disk = Disk::open(vm.state(), "/disk", Style::Structured);
                 let mut random = Random::new(random.next_u64());
                 scope.spawn(move || {
-                    let (writes, flushes) = write(&mut disk, writer * part, known, &mut random, stop);
+                    let (writes, flushes) =
+                        write(&mut disk, writer * part, known, &mut random, stop);
                     let mut counts = counts.lock().expect("the counts");
                     *counts = (counts.0 + writes, counts.1 + flushes);
                 });
@@ -116,7 +117,10 @@ fn write(
             let count = [1, 3, 8, 16, 61][random.below(5) as usize];
             let at = random.below((known.len() - count) as u64) as usize;
             // Writes that are open at once do not overlap: their order would not be defined.
-            if open.iter().any(|(_, other, n): &(u64, usize, usize)| at < other + n && *other < at + count) {
+            if open
+                .iter()
+                .any(|(_, other, n): &(u64, usize, usize)| at < other + n && *other < at + count)
+            {
                 continue;
             }
             let mut bytes = Vec::new();
@@ -133,7 +137,8 @@ fn write(
         for _ in 0..open.len() {
             let Ok(reply) = disk.receive() else { return (writes, flushes) };
             assert_eq!(reply.error, None);
-            let (_, at, count) = open.iter().find(|o| o.0 == reply.cookie).expect("an open request");
+            let (_, at, count) =
+                open.iter().find(|o| o.0 == reply.cookie).expect("an open request");
             known[*at..at + count].iter_mut().for_each(|sector| sector.acknowledged = sector.sent);
             writes += 1;
         }
@@ -165,7 +170,8 @@ fn verify(bytes: &[u8], known: &mut [Known], round: u32) {
             newest = newest.max(version);
         }
         // From now on it may hold what it holds, torn sectors any of it.
-        let torn = sector.as_chunks::<8>().0.iter().any(|word| u64::from_le_bytes(*word) as u32 != newest);
+        let torn =
+            sector.as_chunks::<8>().0.iter().any(|word| u64::from_le_bytes(*word) as u32 != newest);
         let covered = if torn { known.covered } else { newest };
         *known = Known { sent: known.sent, acknowledged: covered, covered };
     }

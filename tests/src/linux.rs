@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 
 /// What busybox is called as.
 const APPLETS: &[&str] = &[
-    "sh", "mount", "umount", "ls", "cat", "sleep", "mkdir", "poweroff", "grep", "dmesg", "dd", "ifconfig",
-    "cp", "cmp", "sync", "echo", "mknod",
+    "sh", "mount", "umount", "ls", "cat", "sleep", "mkdir", "poweroff", "grep", "dmesg", "dd",
+    "ifconfig", "cp", "cmp", "sync", "echo", "mknod",
 ];
 
 /// A guest that is being put together.
@@ -49,7 +49,8 @@ pub fn find(program: &str, package: &str) -> Result<PathBuf> {
 /// Runs a program and returns what it printed.
 pub fn run(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("cannot run {shown}: {e}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|e| format!("cannot run {shown}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
         return Err(format!("{shown} ended with {}: {}", output.status, text(&output.stderr)));
@@ -68,13 +69,14 @@ impl Guest {
         let mut kernels: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         kernels.retain(|path| name(path).starts_with("vmlinuz-") && name(path).ends_with("-amd64"));
         kernels.sort_by_key(|path| {
-            let numbers =
-                name(path).split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u64>().unwrap_or(0));
+            let numbers = name(path)
+                .split(|c: char| !c.is_ascii_digit())
+                .map(|n| n.parse::<u64>().unwrap_or(0));
             numbers.collect::<Vec<_>>()
         });
-        let kernel = kernels
-            .pop()
-            .ok_or("there is no kernel in /boot: install one (Debian: package linux-image-amd64)")?;
+        let kernel = kernels.pop().ok_or(
+            "there is no kernel in /boot: install one (Debian: package linux-image-amd64)",
+        )?;
         let version = name(&kernel).trim_start_matches("vmlinuz-").to_string();
         let guest = Guest { root: folder.join("root"), kernel, version };
         for folder in ["bin", "dev", "lib64", "mnt", "proc", "sys", "tmp", "usr/bin", "usr/sbin"] {
@@ -84,7 +86,8 @@ impl Guest {
         guest.file(&busybox, "bin/busybox")?;
         guest.libraries(&busybox)?;
         for applet in APPLETS {
-            symlink("busybox", guest.root.join("bin").join(applet)).map_err(io(format!("link {applet}")))?;
+            symlink("busybox", guest.root.join("bin").join(applet))
+                .map_err(io(format!("link {applet}")))?;
         }
         guest.program("kmod", "kmod")?;
         symlink("/usr/bin/kmod", guest.root.join("bin/modprobe")).map_err(io("link modprobe"))?;
@@ -128,8 +131,14 @@ impl Guest {
         let mut files = BTreeSet::new();
         for name in names {
             let mut command = Command::new(&modprobe);
-            let listed = run(command.args(["-S", &self.version, "--ignore-install", "--show-depends", name]))
-                .unwrap_or_default();
+            let listed = run(command.args([
+                "-S",
+                &self.version,
+                "--ignore-install",
+                "--show-depends",
+                name,
+            ]))
+            .unwrap_or_default();
             files.extend(
                 listed
                     .lines()
@@ -146,19 +155,23 @@ impl Guest {
         for file in &files {
             self.file(file, &file.to_string_lossy())?;
         }
-        for entry in fs::read_dir(&source).map_err(io(format!("list {}", source.display())))?.flatten() {
+        for entry in
+            fs::read_dir(&source).map_err(io(format!("list {}", source.display())))?.flatten()
+        {
             if name(&entry.path()).starts_with("modules.") {
                 self.file(&entry.path(), &entry.path().to_string_lossy())?;
             }
         }
-        run(Command::new(find("depmod", "kmod")?).arg("-b").arg(&self.root).arg(&self.version)).map(drop)
+        run(Command::new(find("depmod", "kmod")?).arg("-b").arg(&self.root).arg(&self.version))
+            .map(drop)
     }
 
     /// Packs all with this script as its init, into `initrd.gz` beside its root.
     pub fn pack(self, init: &str) -> Result<Image> {
         let path = self.root.join("init");
         fs::write(&path, init).map_err(io("write init"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(io("make init executable"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(io("make init executable"))?;
         let initrd = self.root.with_file_name("initrd.gz");
         find("cpio", "cpio")?;
         let pack = "find . | cpio --quiet -o -H newc | gzip -1 > ../initrd.gz";

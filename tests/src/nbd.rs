@@ -8,9 +8,12 @@ use std::time::Duration;
 use umbra::client::{Stream, connect};
 use umbra::state::StateDir;
 use umbra_proto::nbd::{
-    Command, ContextRequest, InfoRequest, InfoType, OptionCode, PORT, ReplyCode, Style, command_flags,
+    Command, ContextRequest, InfoRequest, InfoType, OptionCode, PORT, ReplyCode, Style,
+    command_flags,
 };
-use umbra_server::testing::nbd::{Client, Reply, export_info, hello, option, take_greeting, take_replies};
+use umbra_server::testing::nbd::{
+    Client, Reply, export_info, hello, option, take_greeting, take_replies,
+};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +45,11 @@ impl Disk {
             };
             ask(code, &[]);
             let mut data = Vec::new();
-            ContextRequest::encode(name.as_bytes(), &[b"base:allocation", b"x-umbra:sharing"], &mut data);
+            ContextRequest::encode(
+                name.as_bytes(),
+                &[b"base:allocation", b"x-umbra:sharing"],
+                &mut data,
+            );
             ask(OptionCode::SET_META_CONTEXT, &data);
         }
         let (size, flags) = export_info(&ask(OptionCode::GO, &go(name)));
@@ -52,7 +59,8 @@ impl Disk {
 
     /// Asks for an export that is refused; returns how, and what is said.
     pub fn refused(state: &StateDir, name: &str) -> (ReplyCode, String) {
-        let (code, said) = Handshake::start(state).ask(OptionCode::GO, &go(name)).pop().expect("a reply");
+        let (code, said) =
+            Handshake::start(state).ask(OptionCode::GO, &go(name)).pop().expect("a reply");
         assert!(code.is_error(), "{name}: {code}");
         (code, String::from_utf8(said).expect("text"))
     }
@@ -89,7 +97,14 @@ impl Disk {
 
     /// A request with its answer.
     #[track_caller]
-    pub fn call(&mut self, command: Command, flags: u16, offset: u64, length: u64, payload: &[u8]) -> Reply {
+    pub fn call(
+        &mut self,
+        command: Command,
+        flags: u16,
+        offset: u64,
+        length: u64,
+        payload: &[u8],
+    ) -> Reply {
         let cookie = self.send(command, flags, offset, length, payload).expect("sent");
         let reply = self.receive().expect("an answer");
         assert_eq!(reply.cookie, cookie);

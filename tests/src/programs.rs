@@ -29,13 +29,18 @@ fn build_umbra() -> PathBuf {
         command.arg("--release");
     }
     let output = command.output().expect("cargo runs");
-    assert!(output.status.success(), "cannot build umbra:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cannot build umbra:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     // Cargo says where it put the program; the target directory may be anywhere.
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .find_map(|message| {
-            let ours = message["target"]["name"] == "umbra" && message["target"]["kind"][0] == "bin";
+            let ours =
+                message["target"]["name"] == "umbra" && message["target"]["kind"][0] == "bin";
             message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
         })
         .expect("cargo names the program that it built")
@@ -44,7 +49,8 @@ fn build_umbra() -> PathBuf {
 /// Loader and kernel with features of the kernel; `$UMBRA_LOADER` and `$UMBRA_KERNEL`, which have
 /// whatever features they have, where both are set.
 pub fn images(features: &[&'static str]) -> Images {
-    if let (Some(loader), Some(kernel)) = (env::var_os("UMBRA_LOADER"), env::var_os("UMBRA_KERNEL")) {
+    if let (Some(loader), Some(kernel)) = (env::var_os("UMBRA_LOADER"), env::var_os("UMBRA_KERNEL"))
+    {
         return Images { loader: loader.into(), kernel: kernel.into() };
     }
     static IMAGES: Mutex<Option<HashMap<Vec<&'static str>, Images>>> = Mutex::new(None);

@@ -76,12 +76,19 @@ impl Machine {
     /// Makes the state directory, and launches nothing yet.
     pub fn prepare(self) -> Vm {
         let shm = Path::new("/dev/shm");
-        let base = if self.in_memory && shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
+        let base =
+            if self.in_memory && shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
         let folder = tempfile::Builder::new().prefix("umbra-test-").tempdir_in(base);
         let folder = folder.expect("a folder for the test");
         let images = programs::images(&self.features);
         let state = StateDir::new(folder.path().join("state"));
-        Vm { machine: self, folder: Some(folder), state, loader: images.loader, kernel: images.kernel }
+        Vm {
+            machine: self,
+            folder: Some(folder),
+            state,
+            loader: images.loader,
+            kernel: images.kernel,
+        }
     }
 }
 
@@ -134,7 +141,11 @@ impl Vm {
     #[track_caller]
     pub fn ok(&self, arguments: &[&str]) -> Vec<u8> {
         let output = self.run(arguments);
-        assert!(output.status.success(), "umbra {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "umbra {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         output.stdout
     }
 
@@ -147,13 +158,17 @@ impl Vm {
         report
     }
 
-    /// Runs a command that fails, though it is used correctly, and returns the one line that says why.
+    /// Runs a command that fails, though it is used correctly, and returns the one line that says
+    /// why.
     #[track_caller]
     pub fn fails(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let status = output.status.code();
-        assert!(matches!(status, Some(1 | 3..=7)), "umbra {arguments:?} ended with {status:?}: {text}");
+        assert!(
+            matches!(status, Some(1 | 3..=7)),
+            "umbra {arguments:?} ended with {status:?}: {text}"
+        );
         assert_eq!(text.lines().count(), 1, "umbra {arguments:?} said: {text}");
         text
     }
@@ -249,7 +264,10 @@ impl Drop for Vm {
         }
         if thread::panicking() {
             let kept = self.folder.take().map(TempDir::keep);
-            eprintln!("\nthe state of the machine is kept in {}", kept.unwrap_or_default().display());
+            eprintln!(
+                "\nthe state of the machine is kept in {}",
+                kept.unwrap_or_default().display()
+            );
             for log in ["console.log", "qemu.log", "vsock.log", "supervisor.log"] {
                 show_end(&self.state.file(log));
             }

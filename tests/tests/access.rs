@@ -31,8 +31,13 @@ fn prepared() -> Vm {
 fn without_umask(vm: &Vm, arguments: &[&str]) -> Command {
     let inner = vm.command(arguments);
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    command
+        .args(["-c", "umask 000; exec \"$@\"", "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command
+        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null());
     command
 }
 

@@ -1,8 +1,8 @@
 //! What operations cost in instructions, flushes, fences and allocations, beside what they should.
 //!
-//! Counts are the same on every machine, so this can fail where times could not. Instructions differ a
-//! little with the compiler: hence the tolerance. Who makes something cheaper, lowers its line;
-//! `umbra bench --icount` prints the table.
+//! Counts are the same on every machine, so this can fail where times could not. Instructions
+//! differ a little with the compiler: hence the tolerance. Who makes something cheaper, lowers its
+//! line; `umbra bench --icount` prints the table.
 
 use serde_json::Value;
 use umbra_tests::Vm;
@@ -10,7 +10,8 @@ use umbra_tests::Vm;
 /// Instructions may be this much more than the table says, in percent.
 const TOLERANCE: f64 = 15.0;
 
-/// Flushes, fences and allocations are means: once in a while a block of inodes is made, or a list grows.
+/// Flushes, fences and allocations are means: once in a while a block of inodes is made, or a list
+/// grows.
 const SLACK: f64 = 0.1;
 
 /// Name, instructions, lines flushed, fences, allocations: for one operation, at most.
@@ -42,15 +43,21 @@ fn operations_cost_no_more_than_the_table_says() {
     let results = report["results"].as_array().expect("results");
     let mut worse = Vec::new();
     for &(name, instructions, flushes, fences, allocations) in TABLE {
-        let found = results.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no {name}"));
-        let is =
-            |field: &str| found[field].as_f64().unwrap_or_else(|| panic!("no {field} of {name}: {found}"));
+        let found =
+            results.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        let is = |field: &str| {
+            found[field].as_f64().unwrap_or_else(|| panic!("no {field} of {name}: {found}"))
+        };
         let mut compare = |what: &str, is: f64, most: f64| {
             if is > most + SLACK {
                 worse.push(format!("{name}: {is:.1} {what}, at most {most:.1}"));
             }
         };
-        compare("instructions", is("instructions_per_op"), instructions * (1.0 + TOLERANCE / 100.0));
+        compare(
+            "instructions",
+            is("instructions_per_op"),
+            instructions * (1.0 + TOLERANCE / 100.0),
+        );
         compare("lines", is("flushes"), flushes);
         compare("fences", is("fences"), fences);
         compare("allocations", is("allocations"), allocations);

@@ -30,7 +30,8 @@ fn files_go_in_and_out_with_their_holes() {
     let mut client = client(&server);
     let folder = tempfile::tempdir().unwrap();
     let (there, back) = (folder.path().join("there"), folder.path().join("back"));
-    let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&there).unwrap();
+    let mut file =
+        std::fs::File::options().read(true).write(true).create_new(true).open(&there).unwrap();
     let data = noise(48 << 20, 1);
     file.write_all_at(&data[..40 << 20], 0).unwrap();
     // A hole, data at an odd place, a hole, and an end that is not of blocks.
@@ -47,11 +48,15 @@ fn files_go_in_and_out_with_their_holes() {
     assert!(a.blocks.unwrap() * 4096 <= 49 << 20, "holes became blocks");
 
     let start = Instant::now();
-    let done = get(&mut client, b"/image", Some(&back), &mut std::io::sink(), &mut |_, _| {}).unwrap();
+    let done =
+        get(&mut client, b"/image", Some(&back), &mut std::io::sink(), &mut |_, _| {}).unwrap();
     let rate_out = done.data as f64 / start.elapsed().as_secs_f64() / 1e6;
     println!("put {rate_in:.0} MB/s, get {rate_out:.0} MB/s");
     assert!(std::fs::read(&there).unwrap() == std::fs::read(&back).unwrap());
-    assert!(std::fs::metadata(&back).unwrap().blocks() * 512 <= 50 << 20, "holes were not written as holes");
+    assert!(
+        std::fs::metadata(&back).unwrap().blocks() * 512 <= 50 << 20,
+        "holes were not written as holes"
+    );
     server.stop().check();
 }
 
@@ -101,7 +106,9 @@ fn failures_come_with_code_and_words() {
     // Requests that are under way when one fails are answered all the same.
     client.truncate(b"/f", 100).unwrap();
     match client.store(&file, 50, &[1; 100], Msync::Now).unwrap_err() {
-        Error::Server(body) => assert_eq!((body.code, body.done), (ErrorCode::OUT_OF_RANGE, Some(0))),
+        Error::Server(body) => {
+            assert_eq!((body.code, body.done), (ErrorCode::OUT_OF_RANGE, Some(0)))
+        }
         other => panic!("{other}"),
     }
     client.ping().unwrap();
@@ -144,7 +151,11 @@ fn bad_neighbours() {
         let _ = garbage.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = garbage.read_to_end(&mut answer);
-        assert!(!answer.is_empty() && answer.len() < 300, "an error and a close, not {} bytes", answer.len());
+        assert!(
+            !answer.is_empty() && answer.len() < 300,
+            "an error and a close, not {} bytes",
+            answer.len()
+        );
     }
     for _ in 0..20 {
         let mut vanishing = client(&server);
@@ -158,7 +169,9 @@ fn bad_neighbours() {
     let mut stuck = client(&server);
     let theirs = stuck.open(b"/f", 0).unwrap();
     for _ in 0..50 {
-        stuck.send(&umbra_proto::rpc::Read { handle: theirs.handle, offset: 0, len: 1 << 20 }, &[]).unwrap();
+        stuck
+            .send(&umbra_proto::rpc::Read { handle: theirs.handle, offset: 0, len: 1 << 20 }, &[])
+            .unwrap();
     }
     for _ in 0..50 {
         assert!(good.read(&file, 0, 1 << 20).unwrap() == content);

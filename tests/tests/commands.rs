@@ -22,7 +22,10 @@ fn reports_have_their_fields() {
     fs::write(vm.file("f"), "hello").unwrap();
     vm.ok(&["put", vm.file("f").to_str().unwrap(), "/f"]);
     assert_fields(&vm.json(&["status"]), &["running", "boot_ms", "qemu_pid", "accel"]);
-    assert_fields(&vm.json(&["df"]), &["block_size", "blocks_total", "blocks_free", "blocks_shared"]);
+    assert_fields(
+        &vm.json(&["df"]),
+        &["block_size", "blocks_total", "blocks_free", "blocks_shared"],
+    );
     assert_fields(&vm.json(&["stat", "/f"]), &["ino", "kind", "size", "blocks", "mode", "mtime"]);
     assert_fields(&vm.json(&["ls"]), &["entries"]);
     assert_fields(&vm.json(&["clone", "/f", "/g"]), &["elapsed_us"]);
@@ -76,12 +79,25 @@ fn equal_files_share_after_a_dedupe() {
     let used = |vm: &Vm| vm.json(&["df"])["blocks_used"].as_u64().unwrap();
     let before = used(&vm);
     let report = vm.json(&["dedupe", "/a", "/b"]);
-    assert_eq!((&report["equal"], &report["shared"]), (&Value::Bool(true), &Value::from(3_000_000)));
+    assert_eq!(
+        (&report["equal"], &report["shared"]),
+        (&Value::Bool(true), &Value::from(3_000_000))
+    );
     assert!(before - used(&vm) > 720);
     vm.ok(&["poke", "/b", "2000000", "--text", "other"]);
     let message = vm.fails(&["dedupe", "/a", "/b"]);
     assert!(message.contains("differ: byte 2000000 of the one"), "{message}");
-    vm.ok(&["dedupe", "/a", "/b", "--src-offset", "4096", "--dst-offset", "8192", "--length", "1M"]);
+    vm.ok(&[
+        "dedupe",
+        "/a",
+        "/b",
+        "--src-offset",
+        "4096",
+        "--dst-offset",
+        "8192",
+        "--length",
+        "1M",
+    ]);
     vm.assert_clean();
 }
 
@@ -104,8 +120,14 @@ fn links_are_made_and_shown_and_followed_by_nobody() {
     );
     let listed = String::from_utf8(vm.ok(&["ls", "-l", "/d"])).unwrap();
     let lines: Vec<&str> = listed.lines().collect();
-    assert!(lines[0].starts_with("-rw") && lines[0].contains("  2 ") && lines[0].ends_with(" f"), "{listed}");
-    assert!(lines[1].starts_with("lrwxrwxrwx   1 ") && lines[1].ends_with(" l -> ../f"), "{listed}");
+    assert!(
+        lines[0].starts_with("-rw") && lines[0].contains("  2 ") && lines[0].ends_with(" f"),
+        "{listed}"
+    );
+    assert!(
+        lines[1].starts_with("lrwxrwxrwx   1 ") && lines[1].ends_with(" l -> ../f"),
+        "{listed}"
+    );
     let refused = vm.fails(&["get", "/d/l", vm.file("back").to_str().unwrap()]);
     assert!(refused.contains("is a symbolic link"), "{refused}");
     assert!(vm.fails(&["ln", "/d", "/e"]).contains("is a directory"));
@@ -196,7 +218,11 @@ fn pokes_peeks_and_range_clones() {
     vm.ok(&["poke", "/f", "0", "--text", "later", "--no-sync"]);
     vm.ok(&["clone", "/f", "/g", "--src-offset", "1M", "--dst-offset", "64K", "--length", "8K"]);
     let stat = vm.json(&["stat", "/g"]);
-    assert_eq!((stat["size"].as_u64(), stat["blocks"].as_u64()), (Some(72 << 10), Some(2)), "{stat}");
+    assert_eq!(
+        (stat["size"].as_u64(), stat["blocks"].as_u64()),
+        (Some(72 << 10), Some(2)),
+        "{stat}"
+    );
     let content = vm.ok(&["get", "/g", "-"]);
     assert!(content[..64 << 10].iter().all(|&byte| byte == 0));
     assert!(content[64 << 10..].iter().all(|&byte| byte == 0x5a));

@@ -159,8 +159,11 @@ fn many_clients_at_once_see_what_each_other_wrote() {
 fn a_relay_is_a_plain_socket_before_a_port() {
     let vm = prepared();
     let socket = vm.file("relay.sock");
-    let mut relay =
-        vm.command(&["relay", "7", socket.to_str().unwrap()]).stderr(Stdio::null()).spawn().unwrap();
+    let mut relay = vm
+        .command(&["relay", "7", socket.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut plain = loop {
         match UnixStream::connect(&socket) {
@@ -186,8 +189,11 @@ fn a_relay_is_a_plain_socket_before_a_port() {
     relay.kill().unwrap();
     relay.wait().unwrap();
     wait_until_gone(&socket);
-    let mut relay =
-        vm.command(&["relay", "7", socket.to_str().unwrap()]).stderr(Stdio::null()).spawn().unwrap();
+    let mut relay = vm
+        .command(&["relay", "7", socket.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     while !socket.exists() {
         thread::sleep(Duration::from_millis(10));
     }

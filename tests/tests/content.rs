@@ -1,4 +1,5 @@
-//! Content on its way in and out of the booted machine: received into blocks, and fetched as it was at one moment.
+//! Content on its way in and out of the booted machine: received into blocks, and fetched as it was
+//! at one moment.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,7 +34,8 @@ fn lending(vm: &Vm) -> (u64, u64) {
 
 fn fetch(vm: &Vm, client: &mut Client, path: &str) -> Vec<u8> {
     let back = vm.file("back");
-    get(client, path.as_bytes(), Some(&back), &mut io::sink(), &mut |_, _| {}).expect("it comes out");
+    get(client, path.as_bytes(), Some(&back), &mut io::sink(), &mut |_, _| {})
+        .expect("it comes out");
     fs::read(&back).expect("it is there")
 }
 
@@ -45,7 +47,8 @@ fn content_comes_into_blocks_that_become_the_files() {
     fs::write(&source, &content).unwrap();
     let mut client = vm.client();
     let mut put = |path: &str| {
-        put(&mut client, &mut File::open(&source).unwrap(), path.as_bytes(), &mut |_, _| {}).unwrap();
+        put(&mut client, &mut File::open(&source).unwrap(), path.as_bytes(), &mut |_, _| {})
+            .unwrap();
     };
     put("/a");
     // All but what came before the device had blocks to receive into.
@@ -111,8 +114,8 @@ fn a_put_that_a_kill_ends_leaves_the_file_as_it_was() {
     }
 }
 
-/// The file is overwritten from its start to its end, over and over. At any moment it holds two values that follow each other: the
-/// newer one up to some place, the older one from there on.
+/// The file is overwritten from its start to its end, over and over. At any moment it holds two
+/// values that follow each other: the newer one up to some place, the older one from there on.
 #[test]
 fn what_is_fetched_was_there_at_one_moment() {
     let vm = Vm::launch("128M");
@@ -173,7 +176,10 @@ fn a_full_volume_can_be_fetched_from() {
     let back = vm.file("back");
     let output = vm.run(&["get", "/f", back.to_str().unwrap(), "--json"]);
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no room to keep /f as it was"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("no room to keep /f as it was"),
+        "{output:?}"
+    );
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"one_moment\":false"), "{output:?}");
     client.unlink(b"/filler").unwrap();
     client.close(filler).unwrap();
@@ -181,7 +187,8 @@ fn a_full_volume_can_be_fetched_from() {
     vm.assert_clean();
 }
 
-/// Over and over into blocks of the file's own: what is lent meanwhile is not all that is free, one run after the other.
+/// Over and over into blocks of the file's own: what is lent meanwhile is not all that is free, one
+/// run after the other.
 #[test]
 fn what_overwrites_a_file_does_not_walk_through_the_volume() {
     let vm = Vm::launch("256M");
@@ -200,6 +207,10 @@ fn what_overwrites_a_file_does_not_walk_through_the_volume() {
         client.write(&file, 0, &bytes).unwrap();
     }
     assert_eq!(lending(&vm).1, taken_over, "all of it was copied");
-    assert!(used() < before + 4 * MIB, "{before} bytes of the image were in use, and {} are", used());
+    assert!(
+        used() < before + 4 * MIB,
+        "{before} bytes of the image were in use, and {} are",
+        used()
+    );
     vm.assert_clean();
 }

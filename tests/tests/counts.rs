@@ -45,7 +45,10 @@ const STEPS: &[Step] = &[
     ("rmdir", |c| c.rmdir(b"/d").unwrap()),
     ("create many", |c| {
         for number in 0..200 {
-            c.open_or_create(format!("/many{number}").as_bytes()).map(|file| c.close(file)).unwrap().unwrap();
+            c.open_or_create(format!("/many{number}").as_bytes())
+                .map(|file| c.close(file))
+                .unwrap()
+                .unwrap();
         }
     }),
 ];

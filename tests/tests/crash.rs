@@ -11,8 +11,9 @@ const ROUNDS: u64 = 5;
 #[test]
 fn every_acknowledged_operation_survives_a_killed_qemu() {
     // Another seed each time, and the one to use again where it fails.
-    let seed =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_secs());
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |since| since.as_secs());
     println!("seed {seed}");
     let summary = torture::run(ROUNDS, seed, |_| {});
     println!("{summary:?}");
@@ -29,7 +30,9 @@ fn the_last_of_a_thousand_operations_survives_the_loss_of_either_superblock() {
     for number in 0..1000u32 {
         match number % 3 {
             0 => drop(client.clone_file(b"/f", format!("/clone{number}").as_bytes()).unwrap()),
-            1 => client.mkdir(format!("/dir{number}").as_bytes(), umbra::client::Parents::Need).unwrap(),
+            1 => client
+                .mkdir(format!("/dir{number}").as_bytes(), umbra::client::Parents::Need)
+                .unwrap(),
             _ => drop(client.store(&file, 5000, &number.to_le_bytes(), Msync::Now).unwrap()),
         }
     }

@@ -87,9 +87,16 @@ fn a_machine_that_its_monitor_pauses_is_said_to_stand_still() {
     assert!(vm.json(&["status"])["paused"].is_null());
     tell(&monitor, "stop");
     let status = vm.json(&["status"]);
-    assert_eq!((&status["paused"], &status["running"]), (&"paused".into(), &true.into()), "{status}");
+    assert_eq!(
+        (&status["paused"], &status["running"]),
+        (&"paused".into(), &true.into()),
+        "{status}"
+    );
     let text = String::from_utf8(vm.ok(&["status"])).unwrap();
-    assert!(text.contains("stopped: the guest does not run; QEMU's monitor says: paused"), "{text}");
+    assert!(
+        text.contains("stopped: the guest does not run; QEMU's monitor says: paused"),
+        "{text}"
+    );
     tell(&monitor, "cont");
     let deadline = Instant::now() + Duration::from_secs(5);
     while !vm.json(&["status"])["paused"].is_null() {

@@ -70,7 +70,11 @@ fn an_nvdimm_that_cannot_be_served_is_left_alone() {
         assert!(text.contains(row.says), "{}: {text}", row.what);
         assert!(!vm.state().is_locked());
         if let Some(before) = before {
-            assert!(fs::read(vm.state().nvdimm()).unwrap() == before, "{}: it was overwritten", row.what);
+            assert!(
+                fs::read(vm.state().nvdimm()).unwrap() == before,
+                "{}: it was overwritten",
+                row.what
+            );
             // Only when told so.
             vm.up_with(&["--format"]);
             vm.assert_clean();
@@ -162,7 +166,11 @@ fn every_failure_has_status_one_and_a_line_that_says_why() {
     let before = listing(&vm);
     for row in FAILING {
         let text = vm.fails(row.command);
-        assert!(text.starts_with("umbra: ") && text.contains(row.says), "{:?}: {text}", row.command);
+        assert!(
+            text.starts_with("umbra: ") && text.contains(row.says),
+            "{:?}: {text}",
+            row.command
+        );
     }
     assert_eq!(listing(&vm), before, "a failed command has changed something");
     assert_eq!(vm.ok(&["get", "/f", "-"]), b"0123456789");

@@ -15,7 +15,8 @@ fn documentation() -> std::path::PathBuf {
 #[track_caller]
 fn assert_figure(path: &Path, texts: &[&str]) {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let svg = roxmltree::Document::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let svg =
+        roxmltree::Document::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let root = svg.root_element();
     assert_eq!(
         (root.tag_name().name(), root.tag_name().namespace()),
@@ -45,11 +46,28 @@ fn bench_draws_what_it_measured() {
     assert!(names.contains(&"clone_contiguous") && names.len() > 15, "{names:?}");
     assert_figure(&figure, &[&names[..], &["fault_copy_4k", "time of one operation"]].concat());
 
-    vm.ok(&["bench", "--rounds", "1", "--part", "clone-size", "--parameter", "4096", "--plot", path]);
+    vm.ok(&[
+        "bench",
+        "--rounds",
+        "1",
+        "--part",
+        "clone-size",
+        "--parameter",
+        "4096",
+        "--plot",
+        path,
+    ]);
     assert_figure(&figure, &["clone"]);
     let no_folder = vm.file("none/bench.svg");
-    let why =
-        vm.fails(&["bench", "--rounds", "1", "--parameter", "2", "--plot", no_folder.to_str().unwrap()]);
+    let why = vm.fails(&[
+        "bench",
+        "--rounds",
+        "1",
+        "--parameter",
+        "2",
+        "--plot",
+        no_folder.to_str().unwrap(),
+    ]);
     assert!(why.contains("write") && why.contains("none/bench.svg"), "{why}");
 }
 
@@ -66,7 +84,8 @@ fn two_points_of_every_curve_are_measured_and_drawn() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let curves = report["curves"].as_array().unwrap();
-    let measured: BTreeSet<String> = curves.iter().map(|c| c["name"].as_str().unwrap().to_string()).collect();
+    let measured: BTreeSet<String> =
+        curves.iter().map(|c| c["name"].as_str().unwrap().to_string()).collect();
     let mut aims = 0;
     for curve in curves {
         for series in curve["series"].as_array().unwrap() {
@@ -78,7 +97,10 @@ fn two_points_of_every_curve_are_measured_and_drawn() {
             aims += usize::from(series["aim_met"] == true);
         }
         let name = curve["name"].as_str().unwrap();
-        assert_figure(&folder.path().join(format!("growth/{name}.svg")), &[curve["x"].as_str().unwrap()]);
+        assert_figure(
+            &folder.path().join(format!("growth/{name}.svg")),
+            &[curve["x"].as_str().unwrap()],
+        );
     }
 
     assert_eq!(aims, 8, "clones against two things, faults against three, memory");

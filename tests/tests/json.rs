@@ -65,12 +65,24 @@ const ROWS: &[Row] = &[
     row(&["df"], "blocks_free", &["df", "--state", "ELSEWHERE"], "not-running", 7),
     row(&["check"], "clean", &["check", "--state", "ELSEWHERE"], "not-running", 7),
     row(&["console", "df"], "output", &["console", "rm", "/none"], "command-failed", 1),
-    sub("export add", row(&["export", "add", "/c", "n"], "uri", &["export", "add", "/c", "n"], "exists", 4)),
+    sub(
+        "export add",
+        row(&["export", "add", "/c", "n"], "uri", &["export", "add", "/c", "n"], "exists", 4),
+    ),
     sub(
         "export list",
-        row(&["export", "list"], "exports", &["export", "list", "--state", "ELSEWHERE"], "not-running", 7),
+        row(
+            &["export", "list"],
+            "exports",
+            &["export", "list", "--state", "ELSEWHERE"],
+            "not-running",
+            7,
+        ),
     ),
-    sub("export remove", row(&["export", "remove", "n"], "name", &["export", "remove", "n"], "not-found", 3)),
+    sub(
+        "export remove",
+        row(&["export", "remove", "n"], "name", &["export", "remove", "n"], "not-found", 3),
+    ),
     row(&["relay", "10809", "LOCAL/s"], "socket", &["relay", "10809", "LOCAL/none/s"], "failed", 1),
     row(&["rm", "-r", "/d", "/e"], "removed", &["rm", "/d"], "not-found", 3),
     row(
@@ -97,20 +109,23 @@ fn all_commands(vm: &Vm) -> BTreeSet<String> {
         .filter_map(|page| page.strip_prefix("umbra-").map(str::to_string))
         .collect();
     // One that only has others below it is none.
-    let has_below = |page: &&String| pages.iter().any(|other| other.starts_with(&format!("{page}-")));
+    let has_below =
+        |page: &&String| pages.iter().any(|other| other.starts_with(&format!("{page}-")));
     pages.iter().filter(|page| !has_below(page)).map(|page| page.replace('-', " ")).collect()
 }
 
 fn parse(text: &[u8], what: &str) -> Value {
     let text = String::from_utf8_lossy(text);
-    let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what}: {error}: {text}"));
+    let value: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what}: {error}: {text}"));
     assert_eq!(value["version"], 1, "{what}: {text}");
     value
 }
 
 /// Runs a relay until it has reported, and ends it.
 fn relay(vm: &Vm, arguments: &[&str]) -> Output {
-    let mut child = vm.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        vm.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let kind = if line.is_empty() { "failed" } else { "works" };
@@ -200,7 +215,10 @@ fn a_bad_argument_does_not_keep_the_others_from_being_done() {
     let said = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 4, "{said}");
-    assert!(lines[0].contains("'/a'") && lines[1].contains("'/b'") && lines[2].contains("'/none"), "{said}");
+    assert!(
+        lines[0].contains("'/a'") && lines[1].contains("'/b'") && lines[2].contains("'/none"),
+        "{said}"
+    );
     assert_eq!(lines[3], "umbra: 3 of 5 arguments were not made");
     assert_eq!(output.status.code(), Some(1));
     let names = |vm: &Vm| String::from_utf8(vm.ok(&["ls"])).unwrap();
@@ -235,7 +253,8 @@ fn names_do_nothing_to_a_terminal() {
     let vm = Vm::launch("16M");
     let names: [&[u8]; 3] = [b"/a\nb", b"/\x1b]0;title\x07\x1b[31mred", b"/\xff\x9b"];
     for name in names {
-        let output = vm.command(&["truncate"]).arg(OsStr::from_bytes(name)).arg("1").output().unwrap();
+        let output =
+            vm.command(&["truncate"]).arg(OsStr::from_bytes(name)).arg("1").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         // In a message.
         let mut target = name.to_vec();
@@ -243,28 +262,41 @@ fn names_do_nothing_to_a_terminal() {
         let output = vm.command(&["stat"]).arg(OsStr::from_bytes(&target)).output().unwrap();
         assert!(!output.status.success());
         let said = output.stderr.strip_suffix(b"\n").unwrap();
-        assert!(!said.iter().any(|&byte| byte < 0x20 || byte == 0x7f || byte == 0x9b), "{output:?}");
+        assert!(
+            !said.iter().any(|&byte| byte < 0x20 || byte == 0x7f || byte == 0x9b),
+            "{output:?}"
+        );
     }
     // Elsewhere than on a terminal a listing has the names themselves.
-    let mut expected: Vec<Vec<u8>> = names.iter().map(|name| [&name[1..], b"\n"].concat()).collect();
+    let mut expected: Vec<Vec<u8>> =
+        names.iter().map(|name| [&name[1..], b"\n"].concat()).collect();
     expected.sort();
     assert_eq!(vm.ok(&["ls"]), expected.concat());
     // On one they are quoted. (`script` makes one.)
     let mut script = std::process::Command::new("script");
     let inner = vm.command(&[]);
     script.args(["-qec", &format!("{} ls", inner.get_program().to_str().unwrap()), "/dev/null"]);
-    script.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    script
+        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null());
     if let Ok(output) = script.output() {
         let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
-        assert_eq!(lines, [r"$'\x1b]0;title\x07\x1b[31mred'", r"$'\xff\x9b'", r"$'a\nb'"], "{text:?}");
+        assert_eq!(
+            lines,
+            [r"$'\x1b]0;title\x07\x1b[31mred'", r"$'\xff\x9b'", r"$'a\nb'"],
+            "{text:?}"
+        );
     }
     // And in JSON they are exact.
     let report = vm.json(&["ls"]);
     let entries = report["entries"].as_array().unwrap();
     let named = |name: &str| {
-        entries.iter().find(|entry| entry["name"] == name).is_some_and(|it| it["name_hex"].is_null())
+        entries
+            .iter()
+            .find(|entry| entry["name"] == name)
+            .is_some_and(|it| it["name_hex"].is_null())
     };
     assert!(named("a\nb") && named("\u{1b}]0;title\u{7}\u{1b}[31mred"), "{report}");
     assert!(entries.iter().any(|entry| entry["name_hex"] == "ff9b"), "{report}");

@@ -37,7 +37,10 @@ fn a_guest_gets_ready_although_kvm_was_chosen(qemu: &Qemu) {
     if works {
         vm.down();
     } else {
-        assert!(errors.contains("under KVM") && errors.contains("umbra up --accel tcg"), "{errors}");
+        assert!(
+            errors.contains("under KVM") && errors.contains("umbra up --accel tcg"),
+            "{errors}"
+        );
     }
     // Whatever KVM did to the guest, the volume is as it was.
     vm.up_with(&["--accel", "tcg"]);

@@ -1,4 +1,5 @@
-//! The loader, given what it cannot start: each time one line that says why, and a failure for QEMU's caller.
+//! The loader, given what it cannot start: each time one line that says why, and a failure for
+//! QEMU's caller.
 
 use std::fs;
 use std::io::Read;
@@ -15,12 +16,21 @@ const FAILED: i32 = 5;
 const FIRMWARE: [&str; 2] = ["qboot.rom", "bios-256k.bin"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static IMAGES: LazyLock<Images> = LazyLock::new(|| build(&Request::default()).expect("loader and kernel"));
+static IMAGES: LazyLock<Images> =
+    LazyLock::new(|| build(&Request::default()).expect("loader and kernel"));
 
 /// What the loader says, after the firmware's chatter, and QEMU's exit status.
 fn boot(qemu: &Qemu, firmware: &str, kernel: Option<&Path>) -> (String, Option<i32>) {
     let mut qemu = Command::new(qemu.system());
-    qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+    ]);
     qemu.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "64M", "-bios", firmware]);
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-kernel"]).arg(&IMAGES.loader);
     if let Some(kernel) = kernel {

@@ -85,14 +85,18 @@ struct Greedy {
 
 impl Greedy {
     fn take_all(vm: &Vm) -> Greedy {
-        let mut greedy = Greedy { clients: Vec::new(), streams: Vec::new(), disks: Vec::new(), refused: 0 };
+        let mut greedy =
+            Greedy { clients: Vec::new(), streams: Vec::new(), disks: Vec::new(), refused: 0 };
         for round in 0..CONNECTIONS {
             let mut client = match Client::connect(vm.state()) {
                 Ok(client) => client,
                 Err(Error::Refused { .. }) => break,
                 Err(Error::Server(why)) => {
                     use rpc::ErrorCode;
-                    assert!(matches!(why.code, ErrorCode::NO_MEMORY | ErrorCode::TOO_MANY_CONNECTIONS));
+                    assert!(matches!(
+                        why.code,
+                        ErrorCode::NO_MEMORY | ErrorCode::TOO_MANY_CONNECTIONS
+                    ));
                     break;
                 }
                 Err(why) => panic!("{why}"),
@@ -135,8 +139,13 @@ impl Greedy {
                 if stream.read_exact(&mut greeting).is_err() {
                     return;
                 }
-                [&3u32.to_be_bytes()[..], b"IHAVEOPT", &10u32.to_be_bytes(), &65_000u32.to_be_bytes()]
-                    .concat()
+                [
+                    &3u32.to_be_bytes()[..],
+                    b"IHAVEOPT",
+                    &10u32.to_be_bytes(),
+                    &65_000u32.to_be_bytes(),
+                ]
+                .concat()
             }
         };
         // It may be turned away at any moment.
@@ -155,7 +164,8 @@ fn no_client_runs_the_server_out_of_memory() {
     first.write(&file, 0, &[7; 100_000]).unwrap();
     for round in 0..3 {
         let greedy = Greedy::take_all(&vm);
-        let (clients, streams, disks) = (greedy.clients.len(), greedy.streams.len(), greedy.disks.len());
+        let (clients, streams, disks) =
+            (greedy.clients.len(), greedy.streams.len(), greedy.disks.len());
         let handles = first.status().unwrap().handles;
         let refused = greedy.refused;
         eprintln!(
@@ -169,7 +179,9 @@ fn no_client_runs_the_server_out_of_memory() {
         let df = vm.run(&["df"]);
         let said = String::from_utf8_lossy(&df.stderr).into_owned();
         assert!(
-            df.status.success() || said.contains("memory left") || said.contains("connections in use"),
+            df.status.success()
+                || said.contains("memory left")
+                || said.contains("connections in use"),
             "{said}"
         );
         drop(greedy);

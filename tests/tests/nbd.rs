@@ -1,8 +1,10 @@
-//! NBD on the booted machine, by a client of our own: extended headers, requests that overlap, errors,
-//! connections that break off.
+//! NBD on the booted machine, by a client of our own: extended headers, requests that overlap,
+//! errors, connections that break off.
 
 use std::time::{Duration, Instant};
-use umbra_proto::nbd::{Command, Status, Style, allocation, command_flags as flag, transmission_flags};
+use umbra_proto::nbd::{
+    Command, Status, Style, allocation, command_flags as flag, transmission_flags,
+};
 use umbra_tests::nbd::Disk;
 use umbra_tests::random::Random;
 use umbra_tests::{Vm, kills};
@@ -116,15 +118,25 @@ fn errors_are_those_of_the_specification() {
             (Command::READ, flag::NO_HOLE, 0, 1, 22),
             (Command::FLUSH, 0, 0, 1, 22),
         ] {
-            assert_eq!(disk.call(command, flags, offset, length, &[]).errno(), errno, "{style:?} {command}");
+            assert_eq!(
+                disk.call(command, flags, offset, length, &[]).errno(),
+                errno,
+                "{style:?} {command}"
+            );
         }
         assert_eq!(disk.call(Command::WRITE, 0, size - 1, 2, &[1, 2]).errno(), 28);
         assert!(disk.read(0, golden.len()) == golden);
     }
     let mut disk = Disk::open(vm.state(), "disk", Style::Structured);
     assert_eq!(
-        disk.call(Command::READ, flag::DF, 0, (umbra_proto::nbd::DEFAULT_MAX_PAYLOAD + 1).into(), &[])
-            .errno(),
+        disk.call(
+            Command::READ,
+            flag::DF,
+            0,
+            (umbra_proto::nbd::DEFAULT_MAX_PAYLOAD + 1).into(),
+            &[]
+        )
+        .errno(),
         22,
         "beyond the end"
     );

@@ -1,5 +1,5 @@
-//! NBD by the clients that Debian has, over the plain socket of `umbra up`: nbdinfo, nbdcopy, fio, and Python's libnbd for
-//! flags and errors. QEMU's tools are in `nbd_qemu.rs`.
+//! NBD by the clients that Debian has, over the plain socket of `umbra up`: nbdinfo, nbdcopy, fio,
+//! and Python's libnbd for flags and errors. QEMU's tools are in `nbd_qemu.rs`.
 
 use serde_json::Value;
 use std::fs;
@@ -18,7 +18,10 @@ fn export(vm: &Vm, arguments: &[&str]) -> String {
 }
 
 fn client(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
 /// Runs a client that succeeds, and returns what it printed.
@@ -88,15 +91,20 @@ fn exports_are_added_listed_used_and_removed() {
     let info = json(&ok("nbdinfo", &["--json", &named]));
     let first = &info["exports"][0];
     assert_eq!(first["export-size"], 16 * MIB);
-    for flag in ["can_trim", "can_zero", "can_fua", "can_fast_zero", "can_flush", "can_multi_conn"] {
+    for flag in ["can_trim", "can_zero", "can_fua", "can_fast_zero", "can_flush", "can_multi_conn"]
+    {
         assert_eq!(first[flag], true, "{flag} of {info}");
     }
     assert_eq!(first["block_size_preferred"], 4096);
 
     // The server lists what was added; so does the command, and prints URIs that work.
     let listed = json(&ok("nbdinfo", &["--list", "--json", &golden]));
-    let names: Vec<_> = listed["exports"].as_array().unwrap().iter().map(|it| &it["export-name"]).collect();
-    assert!(names.contains(&&"golden.img".into()) && names.contains(&&"my disk".into()), "{listed}");
+    let names: Vec<_> =
+        listed["exports"].as_array().unwrap().iter().map(|it| &it["export-name"]).collect();
+    assert!(
+        names.contains(&&"golden.img".into()) && names.contains(&&"my disk".into()),
+        "{listed}"
+    );
     let report = vm.json(&["export", "list"]);
     let exports = report["exports"].as_array().unwrap();
     assert_eq!(exports.len(), 2);

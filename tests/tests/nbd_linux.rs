@@ -1,6 +1,8 @@
-//! Linux guests on exports: Debian's kernel with its root disk on a clone, and the kernel's own driver of NBD.
+//! Linux guests on exports: Debian's kernel with its root disk on a clone, and the kernel's own
+//! driver of NBD.
 //!
-//! Needs the Debian packages `linux-image-amd64 busybox-static cpio kmod e2fsprogs nbd-client` beside QEMU's.
+//! Needs the Debian packages `linux-image-amd64 busybox-static cpio kmod e2fsprogs nbd-client`
+//! beside QEMU's.
 
 use std::fs;
 use std::io::{self, Write};
@@ -83,7 +85,8 @@ struct Relay {
 impl Relay {
     fn start(vm: &Vm) -> Relay {
         let socket = vm.file("nbd.sock");
-        let process = vm.command(&["relay", &PORT.to_string(), socket.to_str().unwrap()]).spawn().unwrap();
+        let process =
+            vm.command(&["relay", &PORT.to_string(), socket.to_str().unwrap()]).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while !socket.exists() {
             assert!(Instant::now() < deadline, "the relay does not listen");
@@ -170,7 +173,10 @@ fn two_guests_boot_from_two_clones_at_once_and_golden_stays(qemu: &Qemu) {
         let said = guest.wait();
         assert!(said.contains("ROOT-DONE"), "{said}");
     }
-    assert!(fs::read(get(&vm, "/golden.img")).unwrap() == fs::read(&disk).unwrap(), "golden has changed");
+    assert!(
+        fs::read(get(&vm, "/golden.img")).unwrap() == fs::read(&disk).unwrap(),
+        "golden has changed"
+    );
     let mut written = Vec::new();
     for path in ["/a.img", "/b.img"] {
         let image = get(&vm, path);
@@ -244,7 +250,10 @@ fn the_driver_of_the_linux_kernel_works_through_a_relay() {
 
     let disk = get(&vm, "/disk");
     run(Command::new(find("e2fsck", "e2fsprogs").unwrap()).arg("-fn").arg(&disk)).unwrap();
-    assert!(fs::read(get(&vm, "/golden")).unwrap() == fs::read(&golden).unwrap(), "golden has changed");
+    assert!(
+        fs::read(get(&vm, "/golden")).unwrap() == fs::read(&golden).unwrap(),
+        "golden has changed"
+    );
     vm.assert_clean();
 }
 
@@ -252,7 +261,9 @@ fn the_driver_of_the_linux_kernel_works_through_a_relay() {
 fn pass(client: std::net::TcpStream, state: &StateDir) {
     client.set_nodelay(true).unwrap();
     let Ok(server) = connect(state, PORT) else { return };
-    let (Ok(mut from_server), Ok(mut to_client)) = (server.try_clone(), client.try_clone()) else { return };
+    let (Ok(mut from_server), Ok(mut to_client)) = (server.try_clone(), client.try_clone()) else {
+        return;
+    };
     let back = thread::spawn(move || {
         let _ = io::copy(&mut from_server, &mut to_client);
         let _ = to_client.shutdown(Shutdown::Write);

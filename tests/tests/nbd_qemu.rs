@@ -65,7 +65,11 @@ impl Bench {
         let output = self.run(program, arguments);
         let [said, errors] =
             [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
-        assert!(output.status.success(), "{program} {arguments:?}: {}: {said}{errors}", output.status);
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {}: {said}{errors}",
+            output.status
+        );
         assert!(!said.contains("failed"), "{program} {arguments:?}: {said}{errors}");
         said
     }
@@ -165,7 +169,20 @@ fn images_are_converted_over_garbage_and_over_zeros(qemu: &Qemu) {
     bench.assert_holds("/garbage", &fs::read(&garbage).unwrap());
     // Onto what is known to read as zeros.
     let uri = bench.export("/fresh", "16M");
-    bench.img(&["convert", "-n", "--target-is-zero", "-f", "raw", "-O", "raw", "-W", "-m", "8", &path, &uri]);
+    bench.img(&[
+        "convert",
+        "-n",
+        "--target-is-zero",
+        "-f",
+        "raw",
+        "-O",
+        "raw",
+        "-W",
+        "-m",
+        "8",
+        &path,
+        &uri,
+    ]);
     bench.img(&["compare", "-f", "raw", "-F", "raw", &path, &uri]);
     bench.assert_holds("/fresh", &bytes);
     assert_eq!(mapped(&bench, &uri), 8 * MIB);
@@ -186,11 +203,19 @@ fn bytes_are_written_zeroed_discarded_and_read_back(qemu: &Qemu) {
     let zeroes = ["write -z 8192 65536", "read -P 0 8192 65536", "write -z -u 131072 131072"];
     bench.io(&uri, &[&zeroes[..], &["read -P 0 131072 131072"]].concat());
     bench.io(&uri, &["write -z 262145 1000", "read -P 0 262145 1000", "read -P 0xa1 263145 1000"]);
-    bench.io(&uri, &["discard 524288 262144", "read -P 0 524288 262144", "read -P 0xa1 786432 262144"]);
-    bench.io(&uri, &["write -P 0xd4 524288 4096", "read -P 0xd4 524288 4096", "read -P 0 528384 4096"]);
+    bench.io(
+        &uri,
+        &["discard 524288 262144", "read -P 0 524288 262144", "read -P 0xa1 786432 262144"],
+    );
+    bench.io(
+        &uri,
+        &["write -P 0xd4 524288 4096", "read -P 0xd4 524288 4096", "read -P 0 528384 4096"],
+    );
     // More than one payload at a time.
-    bench
-        .io(&uri, &["aio_write -P 0xe5 4M 1M", "aio_write -P 0xe6 5M 1M", "aio_flush", "read -P 0xe6 5M 1M"]);
+    bench.io(
+        &uri,
+        &["aio_write -P 0xe5 4M 1M", "aio_write -P 0xe6 5M 1M", "aio_flush", "read -P 0xe6 5M 1M"],
+    );
     // They last, and the golden image has none of it.
     bench.vm.kill_qemu();
     bench.vm.up();
@@ -208,14 +233,28 @@ fn writes_wait_for_a_server_that_comes_back(qemu: &Qemu) {
         "driver=nbd,server.type=unix,server.path={},export=disk,reconnect-delay=60",
         socket.display()
     );
-    bench.ok("qemu-io", &["--image-opts", &image, "-c", "write -P 1 0 4096", "-c", "read -P 1 0 4096"]);
+    bench.ok(
+        "qemu-io",
+        &["--image-opts", &image, "-c", "write -P 1 0 4096", "-c", "read -P 1 0 4096"],
+    );
     // The server goes away while the tool sleeps, and is back when it writes.
     let mut sleeping = Command::new(qemu.program("qemu-io"))
-        .args(["--image-opts", &image, "-c", "write -P 2 0 1M", "-c", "sleep 1500", "-c", "write -P 3 1M 1M"])
+        .args([
+            "--image-opts",
+            &image,
+            "-c",
+            "write -P 2 0 1M",
+            "-c",
+            "sleep 1500",
+            "-c",
+            "write -P 3 1M 1M",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("the first write is there", || bench.vm.ok(&["peek", "/disk", "1048575", "1"]) == [2]);
+    wait_until("the first write is there", || {
+        bench.vm.ok(&["peek", "/disk", "1048575", "1"]) == [2]
+    });
     bench.vm.kill_qemu();
     bench.vm.up();
     wait_until("the tool ends", || sleeping.try_wait().unwrap().is_some());
@@ -234,7 +273,8 @@ fn an_overlay_in_an_export_is_committed_and_rebased(qemu: &Qemu) {
     bench.vm.ok(&["put", &path, "/base"]);
     bench.vm.ok(&["clone", "/base", "/other-base"]);
     let base = bench.vm.json(&["export", "add", "/base"])["uri"].as_str().unwrap().to_string();
-    let other = bench.vm.json(&["export", "add", "/other-base"])["uri"].as_str().unwrap().to_string();
+    let other =
+        bench.vm.json(&["export", "add", "/other-base"])["uri"].as_str().unwrap().to_string();
     let overlay = bench.export("/overlay", "32M");
     bench.img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, &overlay]);
     let io = |commands: &[&str]| {
@@ -309,7 +349,13 @@ fn a_storage_daemon_in_front_passes_everything_on(qemu: &Qemu) {
     bench.img(&["convert", "-n", "-f", "raw", "-O", "raw", &path, &uri]);
     bench.io(
         &uri,
-        &["write -P 0xa1 4M 1M", "write -P 0xb2 123 70001", "write -z 1M 1M", "discard 2M 1M", "flush"],
+        &[
+            "write -P 0xa1 4M 1M",
+            "write -P 0xb2 123 70001",
+            "write -z 1M 1M",
+            "discard 2M 1M",
+            "flush",
+        ],
     );
     let mut expected = bytes;
     expected[4 << 20..5 << 20].fill(0xa1);
@@ -319,7 +365,8 @@ fn a_storage_daemon_in_front_passes_everything_on(qemu: &Qemu) {
     drop(daemon);
     // The same by qemu-nbd, from one export to the other.
     let second = bench.vm.file("second.sock");
-    let image = format!("driver=nbd,server.type=unix,server.path={},export=second", umbra.display());
+    let image =
+        format!("driver=nbd,server.type=unix,server.path={},export=second", umbra.display());
     let _nbd = Daemon(
         Command::new(qemu.program("qemu-nbd"))
             .args(["-t", "-e", "4", "-k"])

@@ -12,7 +12,9 @@ const SIZE: usize = 16 << 20;
 fn exports(vm: &Vm) -> Vec<(String, u64)> {
     let all = vm.json(&["export", "list"]);
     let all = all["exports"].as_array().expect("a list");
-    all.iter().map(|it| (it["name"].as_str().unwrap().to_string(), it["size"].as_u64().unwrap())).collect()
+    all.iter()
+        .map(|it| (it["name"].as_str().unwrap().to_string(), it["size"].as_u64().unwrap()))
+        .collect()
 }
 
 #[test]
@@ -24,7 +26,8 @@ fn an_empty_nvdimm_is_a_disk_and_one_with_a_volume_is_left_alone() {
     // Somebody's volume.
     fs::copy(vm.state().nvdimm(), &other).unwrap();
     let volume = fs::read(&other).unwrap();
-    let [scratch_path, other_path] = [&scratch, &other].map(|path| path.to_str().unwrap().to_string());
+    let [scratch_path, other_path] =
+        [&scratch, &other].map(|path| path.to_str().unwrap().to_string());
     let sized = format!("{scratch_path}:16M");
     vm.up_with(&["--extra-nvdimm", &sized, "--extra-nvdimm", &other_path]);
     assert_eq!(exports(&vm), [("nvdimm:1".to_string(), SIZE as u64)]);
@@ -58,12 +61,18 @@ fn an_empty_nvdimm_is_a_disk_and_one_with_a_volume_is_left_alone() {
 
     vm.kill_qemu();
     assert!(fs::read(&scratch).unwrap() == expected, "the image has what was flushed");
-    // The other way round: the volume keeps its place, and each of the others has the number of its place.
+    // The other way round: the volume keeps its place, and each of the others has the number of its
+    // place.
     vm.up_with(&["--extra-nvdimm", &other_path, "--extra-nvdimm", &scratch_path]);
     let mut disk = Disk::open(vm.state(), "nvdimm:2", Style::Extended);
     assert!(disk.read(0, SIZE) == expected);
     drop(disk);
-    let error = Machine::nvdimm("64M").prepare().fails(&["up", "--detach", "--extra-nvdimm", &scratch_path]);
+    let error = Machine::nvdimm("64M").prepare().fails(&[
+        "up",
+        "--detach",
+        "--extra-nvdimm",
+        &scratch_path,
+    ]);
     assert!(error.contains("in use as an NVDIMM already"), "{error}");
     vm.assert_clean();
     vm.down();

@@ -1,8 +1,9 @@
-//! The support table of `docs/protocols.md`: what Umbra, nbdkit and qemu-nbd answer when asked, by `nbd_probe.py`.
+//! The support table of `docs/protocols.md`: what Umbra, nbdkit and qemu-nbd answer when asked, by
+//! `nbd_probe.py`.
 //!
-//! Umbra's column must be what is said there; so must a column of the others for each version that is named there and is
-//! here, whichever version is the one that is installed. `UMBRA_BLESS=1` writes the table anew, with the versions that are
-//! here.
+//! Umbra's column must be what is said there; so must a column of the others for each version that
+//! is named there and is here, whichever version is the one that is installed. `UMBRA_BLESS=1`
+//! writes the table anew, with the versions that are here.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,7 +32,8 @@ const GROUPS: &[(&str, &str)] = &[
     ("error", "mistake"),
 ];
 
-/// What the others answer as the filesystem below their image has it: how zeros and holes that were written before read there.
+/// What the others answer as the filesystem below their image has it: how zeros and holes that were
+/// written before read there.
 const OF_FILESYSTEM: &[&str] = &["READ of data and a hole", "READ of 1 MiB of data: pieces"];
 
 /// Questions and answers, in the order of the questions.
@@ -45,7 +47,8 @@ fn probe(writable: (&Path, &str), kept: (&Path, &str)) -> Answers {
     let output = command.output().expect("python3 runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let order = String::from_utf8(output.stdout).unwrap();
-    let facts: BTreeMap<String, String> = serde_json::from_str(&order).expect("an object of strings");
+    let facts: BTreeMap<String, String> =
+        serde_json::from_str(&order).expect("an object of strings");
     let mut all: Answers = facts.into_iter().collect();
     // An object has no order, its text has.
     all.sort_by_key(|(name, _)| order.find(&format!("{}:", Value::from(name.as_str()))));
@@ -69,7 +72,11 @@ struct Server(Child);
 
 impl Server {
     fn start(program: &Path, arguments: &[&str], socket: &Path) -> Server {
-        let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let quiet = Command::new(program)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let server = Server(quiet.unwrap_or_else(|error| panic!("{}: {error}", program.display())));
         let deadline = Instant::now() + Duration::from_secs(20);
         while UnixStream::connect(socket).is_err() {
@@ -110,7 +117,9 @@ fn peers() -> Vec<(String, PathBuf)> {
         numbers.split('.').map(|n| n.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>()
     });
     all.insert(0, "nbdkit".into());
-    let head = |program: &PathBuf| Some(format!("{} {}", program.file_name()?.to_str()?, version(program)?));
+    let head = |program: &PathBuf| {
+        Some(format!("{} {}", program.file_name()?.to_str()?, version(program)?))
+    };
     all.into_iter().filter_map(|program| Some((head(&program)?, program))).collect()
 }
 
@@ -137,9 +146,14 @@ fn peer(program: &Path) -> Answers {
 fn tables(heads: &[String], columns: &[Answers]) -> String {
     let mut text = String::new();
     for (word, title) in GROUPS {
-        text += &format!("\n| {title} | {} |\n|---|{}\n", heads.join(" | "), "---|".repeat(heads.len()));
+        text += &format!(
+            "\n| {title} | {} |\n|---|{}\n",
+            heads.join(" | "),
+            "---|".repeat(heads.len())
+        );
         for (row, (question, _)) in columns[0].iter().enumerate() {
-            let Some((_, rest)) = question.split_once(' ').filter(|(first, _)| first == word) else {
+            let Some((_, rest)) = question.split_once(' ').filter(|(first, _)| first == word)
+            else {
                 continue;
             };
             let answers = columns.iter().map(|column| column[row].1.as_str()).collect::<Vec<_>>();
@@ -152,8 +166,8 @@ fn tables(heads: &[String], columns: &[Answers]) -> String {
 /// One column of the tables, with what was asked, in lines.
 fn column(text: &str, index: usize) -> Vec<String> {
     let rows = text.lines().filter(|line| line.starts_with("| "));
-    let cells =
-        rows.map(|line| line.trim_matches(['|', ' ']).split(" | ").map(str::trim).collect::<Vec<_>>());
+    let cells = rows
+        .map(|line| line.trim_matches(['|', ' ']).split(" | ").map(str::trim).collect::<Vec<_>>());
     cells.map(|cells| format!("{}: {}", cells[0], cells.get(1 + index).unwrap_or(&"?"))).collect()
 }
 
@@ -166,11 +180,10 @@ fn the_table_of_what_is_supported_is_what_servers_answer() {
 
     let bless = std::env::var_os("UMBRA_BLESS").is_some();
     // "| option | Umbra | nbdkit 1.2.3 | ... |"
-    let said_heads: Vec<&str> = said
-        .trim_start()
-        .lines()
-        .next()
-        .map_or(Vec::new(), |line| line.trim_matches(['|', ' ']).split(" | ").skip(1).collect());
+    let said_heads: Vec<&str> =
+        said.trim_start().lines().next().map_or(Vec::new(), |line| {
+            line.trim_matches(['|', ' ']).split(" | ").skip(1).collect()
+        });
 
     let mut heads = vec!["Umbra".to_string()];
     let mut columns = vec![umbra()];
@@ -182,15 +195,19 @@ fn the_table_of_what_is_supported_is_what_servers_answer() {
             eprintln!("{head} has no column, so it is not compared");
         }
     }
-    assert!(columns.iter().all(|column| column.len() == columns[0].len()), "all are asked the same");
+    assert!(
+        columns.iter().all(|column| column.len() == columns[0].len()),
+        "all are asked the same"
+    );
     let found = tables(&heads, &columns);
     if bless {
         fs::write(&path, [before, BEGIN, &found, END, after].concat()).unwrap();
         return;
     }
     for (index, head) in heads.iter().enumerate() {
-        let open =
-            |line: &String| index > 0 && OF_FILESYSTEM.iter().any(|question| line.starts_with(question));
+        let open = |line: &String| {
+            index > 0 && OF_FILESYSTEM.iter().any(|question| line.starts_with(question))
+        };
         let there = said_heads.iter().position(|said| said == head).expect("it has a column");
         let [found, said] = [(&*found, index), (said, there)].map(|(text, index)| {
             let mut lines = column(text, index);

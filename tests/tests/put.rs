@@ -95,7 +95,11 @@ fn a_put_that_ends_midway_leaves_nothing() {
         let deadline = Instant::now() + Duration::from_secs(20);
         while free(&vm) != before {
             let names = vm.json(&["ls", "/"])["entries"].clone();
-            assert!(Instant::now() < deadline, "{end:?}: {} of {before} are free: {names}", free(&vm));
+            assert!(
+                Instant::now() < deadline,
+                "{end:?}: {} of {before} are free: {names}",
+                free(&vm)
+            );
             thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(vm.json(&["ls", "/"])["entries"].as_array().unwrap().len(), 1, "{end:?}");
@@ -150,8 +154,12 @@ fn a_put_that_cannot_be_fails_at_its_start() {
     let before = free(&vm);
     let disk = Disk::open(vm.state(), "/f", Style::Structured);
     // From a pipe that nothing comes through, and that does not end.
-    let mut child =
-        vm.command(&["put", "-", "/f"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = vm
+        .command(&["put", "-", "/f"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let pipe = child.stdin.take().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while child.try_wait().unwrap().is_none() {

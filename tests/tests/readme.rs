@@ -15,7 +15,8 @@ const STATE: &str = "/tmp/umbra-tour";
 
 /// The first block of shell commands below a heading.
 fn commands<'a>(text: &'a str, heading: &str) -> &'a str {
-    let section = text.split_once(&format!("\n## {heading}\n")).expect("the README has this heading").1;
+    let section =
+        text.split_once(&format!("\n## {heading}\n")).expect("the README has this heading").1;
     let block = section.split_once("\n```sh\n").expect("commands are below it").1;
     block.split_once("\n```").expect("the block ends").0
 }
@@ -28,12 +29,14 @@ fn every_line_of_the_tour_works(qemu: &Qemu) {
     assert!(tour.contains(ALIAS) && tour.contains(STATE), "the tour begins otherwise:\n{tour}");
     let folder = tempfile::Builder::new().prefix("umbra-readme-").tempdir().unwrap();
     let state = folder.path().join("state");
-    let tour =
-        tour.replace(ALIAS, r#"umbra() { "$UMBRA_BIN" "$@"; }"#).replace(STATE, state.to_str().unwrap());
+    let tour = tour
+        .replace(ALIAS, r#"umbra() { "$UMBRA_BIN" "$@"; }"#)
+        .replace(STATE, state.to_str().unwrap());
     symlink(repository.join("docs").canonicalize().unwrap(), folder.path().join("docs")).unwrap();
 
     // Whatever fails, the machine that it may have started goes.
-    let script = format!("set -euo pipefail\ntrap 'umbra down 2>/dev/null || true' EXIT\nset -v\n{tour}\n");
+    let script =
+        format!("set -euo pipefail\ntrap 'umbra down 2>/dev/null || true' EXIT\nset -v\n{tour}\n");
     let images = programs::images(&[]);
     let output = Command::new("bash")
         .args(["-c", "exec 2>&1; source /dev/stdin"])

@@ -7,7 +7,9 @@ use umbra::client::{Client, Msync};
 use umbra::units::parse_bytes;
 use umbra_tests::Vm;
 use umbra_tests::edits::{Edit, edits, hash_with};
-use umbra_tests::image::{Hash, REAL_FOLDERS, assert_ext4_clean, hash_file, hash_remote, make_ext4};
+use umbra_tests::image::{
+    Hash, REAL_FOLDERS, assert_ext4_clean, hash_file, hash_remote, make_ext4,
+};
 use umbra_tests::random::Random;
 
 const CLONES: usize = 500;
@@ -41,7 +43,10 @@ impl Expected {
         }
         // From the end: far from those that were stored into.
         for number in CLONES - UNTOUCHED..CLONES {
-            assert!(hash_remote(client, &clone_name(number)) == self.golden, "clone {number} has changed");
+            assert!(
+                hash_remote(client, &clone_name(number)) == self.golden,
+                "clone {number} has changed"
+            );
         }
     }
 }
@@ -81,7 +86,8 @@ fn a_disk_image_and_five_hundred_clones_of_it() {
     let before = client.space().unwrap();
     let mut fences = Vec::new();
     for number in 0..CLONES {
-        fences.push(client.clone_file(b"/golden.img", clone_name(number).as_bytes()).unwrap().fences);
+        fences
+            .push(client.clone_file(b"/golden.img", clone_name(number).as_bytes()).unwrap().fences);
     }
     let after = client.space().unwrap();
     let grown = (before.blocks_free - after.blocks_free) * u64::from(after.block_size);
@@ -99,7 +105,10 @@ fn a_disk_image_and_five_hundred_clones_of_it() {
     }
     let faults = client.pages(None).unwrap().faults;
     assert_eq!(faults.foreign_unmapped, 0, "{faults:?}");
-    assert!(faults.cow >= (POKED * 5) as u64 && faults.tossed > 0 && faults.failed == 0, "{faults:?}");
+    assert!(
+        faults.cow >= (POKED * 5) as u64 && faults.tossed > 0 && faults.failed == 0,
+        "{faults:?}"
+    );
     let expected = Expected { golden, poked };
     expected.assert(&mut client);
     drop(client);

@@ -1,4 +1,5 @@
-//! Clients that use the host's sockets as they like: early, late, half, or not at all. Others are served.
+//! Clients that use the host's sockets as they like: early, late, half, or not at all. Others are
+//! served.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -167,8 +168,11 @@ fn a_relay_passes_on_the_end_of_each_direction() {
     let vm = Vm::launch("16M");
     let socket = vm.file("source.sock");
     let port = SOURCE_PORT.to_string();
-    let mut relay =
-        vm.command(&["relay", &port, socket.to_str().unwrap()]).stderr(Stdio::null()).spawn().unwrap();
+    let mut relay = vm
+        .command(&["relay", &port, socket.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut stream = loop {
         match UnixStream::connect(&socket) {

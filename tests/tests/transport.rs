@@ -1,4 +1,5 @@
-//! Streams between host and guest carry any number of bytes in both directions, and end as they should.
+//! Streams between host and guest carry any number of bytes in both directions, and end as they
+//! should.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -69,7 +70,11 @@ fn connections(vm: &Vm) -> u64 {
 fn wait_for_connections(vm: &Vm, expected: u64, patience: Duration) {
     let deadline = Instant::now() + patience;
     while connections(vm) != expected {
-        assert!(Instant::now() < deadline, "still not {expected} connections: {}", vm.console("net"));
+        assert!(
+            Instant::now() < deadline,
+            "still not {expected} connections: {}",
+            vm.console("net")
+        );
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -141,7 +146,11 @@ fn clients_that_stop_reading_or_vanish_hurt_only_themselves() {
         let until = Instant::now() + Duration::from_millis(random.below(20));
         let mut piece = vec![0; 65_536];
         while Instant::now() < until {
-            let done = if port == DISCARD_PORT { stream.write(&piece) } else { stream.read(&mut piece[..4]) };
+            let done = if port == DISCARD_PORT {
+                stream.write(&piece)
+            } else {
+                stream.read(&mut piece[..4])
+            };
             match done {
                 Ok(_) if port == ECHO_PORT => stream.write_all(&piece[..4]).unwrap(),
                 Ok(_) => {}

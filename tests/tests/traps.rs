@@ -27,7 +27,10 @@ fn each_breakage_is_caught_and_reported_as_what_it_is() {
         let supervisor = vm.supervisor_log();
         assert!(supervisor.contains("the guest failed"), "{command}: {supervisor}");
         assert!(log.lines().any(|line| line.starts_with(report)), "{command}: {log}");
-        assert!(log.contains("rip ") || command == &"test-panic", "{command}: no registers in {log}");
+        assert!(
+            log.contains("rip ") || command == &"test-panic",
+            "{command}: no registers in {log}"
+        );
         assert!(log.contains("backtrace:"), "{command}: {log}");
         assert!(!log.contains("went through"), "{command}: {log}");
         let status = vm.json(&["status"]);

@@ -11,8 +11,9 @@ use crate::types::{BLOCK_SIZE, Block};
 const WORDS: usize = 64;
 type Words = [[u8; 8]; WORDS];
 
-/// Finds the blocks that entries of a leaf refer to, from `index` on, where another leaf has the same; returns how many. Out
-/// of line, so that all that its loop needs is in registers: copying or reclaiming a leaf goes through it 512 times.
+/// Finds the blocks that entries of a leaf refer to, from `index` on, where another leaf has the
+/// same; returns how many. Out of line, so that all that its loop needs is in registers: copying or
+/// reclaiming a leaf goes through it 512 times.
 #[inline(never)]
 fn data_of(words: &Words, others: &Words, index: u16, blocks: &mut [u64; WORDS]) -> usize {
     let mut count = 0;
@@ -46,7 +47,12 @@ impl<P: Pmem> Blocks<P> {
 
     /// Adds a reference to all that both a block and its copy refer to. A word that fails its
     /// check refers to nothing that anyone could follow.
-    pub fn share_children(&mut self, old: Block, copy: Block, content: Content) -> Result<(), Poisoned> {
+    pub fn share_children(
+        &mut self,
+        old: Block,
+        copy: Block,
+        content: Content,
+    ) -> Result<(), Poisoned> {
         let (mut left, mut right): (Words, Words) = ([[0; 8]; WORDS], [[0; 8]; WORDS]);
         for start in (0..512).step_by(WORDS) {
             let offset = start as u64 * 8;
@@ -59,7 +65,8 @@ impl<P: Pmem> Blocks<P> {
             }
             for ((word, copied), index) in left.iter().zip(&right).zip(start as u16..) {
                 if word == copied
-                    && let Ok(Some((pointer, content))) = content.reference(index, u64::from_le_bytes(*word))
+                    && let Ok(Some((pointer, content))) =
+                        content.reference(index, u64::from_le_bytes(*word))
                     && self.geometry.holds(pointer.block)
                 {
                     self.add_reference(pointer.block, content)?;
@@ -69,7 +76,8 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
-    /// Adds a reference to the data that entries of a leaf refer to, from `index` on, where its copy has the same.
+    /// Adds a reference to the data that entries of a leaf refer to, from `index` on, where its
+    /// copy has the same.
     #[inline(never)]
     fn share_data(&mut self, words: &Words, copied: &Words, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
@@ -100,7 +108,10 @@ impl<P: Pmem> Blocks<P> {
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
             0 | STICKY => blocks.drop_reference(block, Content::Data),
             1 => {
-                debug_assert!(matches!((state >> 32) as u32, 0 | PENDING), "{block:?} is still shown");
+                debug_assert!(
+                    matches!((state >> 32) as u32, 0 | PENDING),
+                    "{block:?} is still shown"
+                );
                 blocks.pmem.store(record, 0);
                 blocks.count_free(block);
                 Ok(())
@@ -137,8 +148,8 @@ impl<P: Pmem> Blocks<P> {
         each: impl Fn(&mut Self, Block, u64, u64) -> Result<(), Poisoned>,
     ) -> Result<(), Poisoned> {
         let records = self.records;
-        // The group of the last one, if all of it is within the volume and has valid records: neighbours
-        // mostly are in the same one.
+        // The group of the last one, if all of it is within the volume and has valid records:
+        // neighbours mostly are in the same one.
         let mut group = u64::MAX;
         for &block in blocks {
             if block / GROUP != group {
@@ -148,7 +159,8 @@ impl<P: Pmem> Blocks<P> {
                 if !self.is_initialised(Block(block)) {
                     self.initialise(block / GROUP);
                 }
-                group = if self.geometry.holds_group(block / GROUP) { block / GROUP } else { u64::MAX };
+                group =
+                    if self.geometry.holds_group(block / GROUP) { block / GROUP } else { u64::MAX };
             }
             let record = records + block * RECORD_SIZE;
             let state = self.pmem.load(record)?;
@@ -177,7 +189,8 @@ impl<P: Pmem> Blocks<P> {
                 continue;
             }
             for (word, index) in words.iter().zip(start..) {
-                if let Ok(Some((pointer, content))) = content.reference(index, u64::from_le_bytes(*word))
+                if let Ok(Some((pointer, content))) =
+                    content.reference(index, u64::from_le_bytes(*word))
                     && self.geometry.holds(pointer.block)
                 {
                     self.drop_reference(pointer.block, content)?;

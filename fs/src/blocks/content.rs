@@ -59,14 +59,20 @@ impl Content {
         }
     }
 
-    /// The reference that word `index` of a block with this content makes: `Err` tells
-    /// what is wrong with the word. Bounds are checked by [`holds`](crate::format::superblock::Geometry::holds).
+    /// The reference that word `index` of a block with this content makes: `Err` tells what is
+    /// wrong with the word. Bounds are checked by
+    /// [`holds`](crate::format::superblock::Geometry::holds).
     #[inline(always)]
-    pub fn reference(self, index: u16, word: u64) -> Result<Option<(Pointer, Content)>, &'static str> {
+    pub fn reference(
+        self,
+        index: u16,
+        word: u64,
+    ) -> Result<Option<(Pointer, Content)>, &'static str> {
         match self {
             Content::Data => Ok(None),
             Content::Node(level) | Content::InodeNode(level) => {
-                let pointer = Pointer::decode(word, level, index).map_err(|_| "a pointer fails its check")?;
+                let pointer =
+                    Pointer::decode(word, level, index).map_err(|_| "a pointer fails its check")?;
                 Ok(pointer.map(|p| (p, self.child())))
             }
             Content::Inodes => {
@@ -74,7 +80,8 @@ impl Content {
                 if index % INODE_WORDS != ROOT {
                     return Ok(None);
                 }
-                let root = Root::decode(word, index / INODE_WORDS).map_err(|_| "a root fails its check")?;
+                let root = Root::decode(word, index / INODE_WORDS)
+                    .map_err(|_| "a root fails its check")?;
                 Ok(root.and_then(|r| r.top.map(|top| (top, Content::file_top(r.height)))))
             }
         }

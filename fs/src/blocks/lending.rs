@@ -1,10 +1,13 @@
-//! Blocks that are lent to a device, which receives content into them: a file that takes them over needs no copy.
+//! Blocks that are lent to a device, which receives content into them: a file that takes them over
+//! needs no copy.
 //!
-//! They count as free, and are given to nobody else. A file takes over any of them, by the same commit that publishes
-//! blocks which were written; what it leaves is free again when the device gives the run back. No block is in two runs.
+//! They count as free, and are given to nobody else. A file takes over any of them, by the same
+//! commit that publishes blocks which were written; what it leaves is free again when the device
+//! gives the run back. No block is in two runs.
 //!
-//! A run of which nothing was taken over is lent again before others: or a device that receives what is then copied would go through all
-//! that is free, and a host would have to find memory for it.
+//! A run of which nothing was taken over is lent again before others: or a device that receives
+//! what is then copied would go through all that is free, and a host would have to find memory for
+//! it.
 
 use super::{Blocks, Fresh, Purpose};
 use crate::error::{Error, Result};
@@ -31,7 +34,8 @@ pub struct Lending {
 /// Runs that may be lent at once.
 const MOST_RUNS: usize = 64;
 
-/// Of what is free, at most one part in this many is lent: a device cannot be asked to give it back.
+/// Of what is free, at most one part in this many is lent: a device cannot be asked to give it
+/// back.
 const SHARE: u64 = 8;
 
 /// The record of a block that is lent: nothing refers to it, and it is not free.
@@ -51,7 +55,8 @@ pub(super) struct Lent {
 }
 
 impl<P: Pmem> Blocks<P> {
-    /// Lends [`LENT_RUN`] blocks; `None` if free blocks are few, or scattered where they are looked for.
+    /// Lends [`LENT_RUN`] blocks; `None` if free blocks are few, or scattered where they are looked
+    /// for.
     pub fn lend(&mut self) -> Option<Block> {
         let lent = (self.lent.runs.len() as u64 + 1) * LENT_RUN;
         if self.lent.runs.is_full() || lent * SHARE > self.free_or_lent() {
@@ -72,8 +77,9 @@ impl<P: Pmem> Blocks<P> {
                 self.lent.runs.push(run.first);
                 return Some(run.first);
             }
-            // It ends with its group, or at a block in use; or some of it is free because a file has taken it over and dropped it, but
-            // the run that it was in is not back yet, and would take it along.
+            // It ends with its group, or at a block in use; or some of it is free because a file
+            // has taken it over and dropped it, but the run that it was in is not back yet, and
+            // would take it along.
             run.blocks().for_each(|block| self.free_if_lent(block));
         }
         // Others need no runs.
@@ -121,7 +127,9 @@ impl<P: Pmem> Blocks<P> {
     pub fn received(&self, first: Block, count: u64) -> Result<Fresh> {
         for block in first.0..first.0.saturating_add(count) {
             if block >= self.geometry.total || !self.is_lent(Block(block))? {
-                return Err(Error::Invalid("content that was received into blocks which are not lent"));
+                return Err(Error::Invalid(
+                    "content that was received into blocks which are not lent",
+                ));
             }
         }
         Ok(Fresh { first, count })
@@ -132,7 +140,8 @@ impl<P: Pmem> Blocks<P> {
         Ok(self.state(block)? == LENT)
     }
 
-    /// Those of these blocks that were lent belong to a file now. Out of line: the page-fault path is better off without it.
+    /// Those of these blocks that were lent belong to a file now. Out of line: the page-fault path
+    /// is better off without it.
     #[inline(never)]
     pub fn keep(&mut self, blocks: &[Block]) {
         for &block in blocks {

@@ -136,7 +136,8 @@ pub(crate) struct Blocks<P> {
     lent: Box<Lent>,
     /// References are being counted anew.
     pub(crate) recount: Option<Box<Recount>>,
-    /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode went.
+    /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode
+    /// went.
     pub epoch: u64,
 }
 
@@ -273,7 +274,11 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// For a rebuild: counts a reference to a block, which holds `content`.
-    pub fn count_reference(&mut self, block: Block, content: Content) -> Result<Reference, Poisoned> {
+    pub fn count_reference(
+        &mut self,
+        block: Block,
+        content: Content,
+    ) -> Result<Reference, Poisoned> {
         let state = self.state(block)?;
         if state as u32 == 0 {
             self.set_state(block, state + 1);
@@ -326,7 +331,11 @@ impl<P: Pmem> Blocks<P> {
     /// Frees a block whose references have gone, or have been taken over.
     #[inline]
     fn set_free(&mut self, block: Block) -> Result<(), Poisoned> {
-        debug_assert!(matches!(self.shadows(block)?, 0 | PENDING), "block {} is still shown", block.0);
+        debug_assert!(
+            matches!(self.shadows(block)?, 0 | PENDING),
+            "block {} is still shown",
+            block.0
+        );
         if self.recount.is_some() {
             self.note_free(block)?;
         }
@@ -395,7 +404,8 @@ impl<P: Pmem> Blocks<P> {
         self.set_state(block, 1);
         self.free -= 1;
         self.free_in[(block.0 / GROUP) as usize] -= 1;
-        self.cursor = if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
+        self.cursor =
+            if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
         Ok(Fresh { first: block, count: 1 })
     }
 

@@ -1,22 +1,22 @@
 //! Counting references anew while others work: what a check has to know of every change.
 //!
 //! The walk goes down from the top and counts, in the second word of a block's record, how many
-//! words of nodes refer to it. Each node is looked at once. Between two steps of the walk anything may change; three
-//! rules keep its counts true for every block whose own record did not change:
+//! words of nodes refer to it. Each node is looked at once. Between two steps of the walk anything
+//! may change; three rules keep its counts true for every block whose own record did not change:
 //!
-//! 1. A word that comes to refer to a block, or no longer does, changes that block's count: then the block is
-//!    marked [`CHANGED`], and not judged.
+//! 1. A word that comes to refer to a block, or no longer does, changes that block's count: then
+//!    the block is marked [`CHANGED`], and not judged.
 //! 2. A node that moves takes its place in the walk along: [`Blocks::node_moved`]. It refers to
 //!    what it did.
-//! 3. A node that gains a reference may be reached by a place that the walk has passed, and may lose the
-//!    place where the walk would still come by: it is marked [`SHADED`], and visited in the end. (Garbage collectors that
-//!    run beside a program do the same.)
+//! 3. A node that gains a reference may be reached by a place that the walk has passed, and may
+//!    lose the place where the walk would still come by: it is marked [`SHADED`], and visited in
+//!    the end. (Garbage collectors that run beside a program do the same.)
 //!
-//! What a change has dropped still holds its references until it is reclaimed. So the walk is over when, after it, there was a
-//! moment at which nothing waited for that.
+//! What a change has dropped still holds its references until it is reclaimed. So the walk is over
+//! when, after it, there was a moment at which nothing waited for that.
 //!
-//! Records are in the scratch area, so no memory grows with the volume, and a crash forgets all this. A record whose
-//! block waits to be reclaimed has a link in its second word, and no marks.
+//! Records are in the scratch area, so no memory grows with the volume, and a crash forgets all
+//! this. A record whose block waits to be reclaimed has a link in its second word, and no marks.
 
 use super::{Blocks, Content, LENT, PENDING};
 use crate::format::superblock::GROUP;
@@ -36,7 +36,8 @@ const COUNTED: u64 = u32::MAX as u64;
 /// Where the code of a content starts.
 const CONTENT: u32 = 40;
 
-/// Nodes on the way down: of system inodes, of inodes, and of a file, with blocks of inodes between them. Deeper is a loop.
+/// Nodes on the way down: of system inodes, of inodes, and of a file, with blocks of inodes between
+/// them. Deeper is a loop.
 const DEEPEST: usize = 12;
 
 /// A node that is being looked at.
@@ -116,7 +117,8 @@ impl<P: Pmem> Blocks<P> {
     /// Has the walk begin at the top of the volume. All marks are cleared.
     pub fn begin_walk(&mut self) {
         let lowest = self.geometry.total;
-        self.recount = Some(alloc::boxed::Box::new(Recount { walking: true, lowest, ..Recount::default() }));
+        self.recount =
+            Some(alloc::boxed::Box::new(Recount { walking: true, lowest, ..Recount::default() }));
     }
 
     /// The walk is over: every node that can be reached was looked at.
@@ -174,7 +176,8 @@ impl<P: Pmem> Blocks<P> {
         let gone = after as u32 == 0;
         let Some(recount) = &mut self.recount else { return };
         if block.0 < recount.judged {
-            recount.shared = recount.shared + u64::from(is_shared(after)) - u64::from(is_shared(before));
+            recount.shared =
+                recount.shared + u64::from(is_shared(after)) - u64::from(is_shared(before));
             recount.lent = recount.lent + u64::from(after == LENT) - u64::from(before == LENT);
         }
         if gone {
@@ -193,7 +196,8 @@ impl<P: Pmem> Blocks<P> {
     /// Notes that a node gains a reference.
     #[inline(always)]
     pub(super) fn note_shared(&mut self, block: Block, content: Content) {
-        if content != Content::Data && self.recount.as_ref().is_some_and(|recount| recount.walking) {
+        if content != Content::Data && self.recount.as_ref().is_some_and(|recount| recount.walking)
+        {
             self.shade(block, content);
         }
     }
@@ -232,7 +236,8 @@ impl<P: Pmem> Blocks<P> {
         }
     }
 
-    /// Notes that a word refers to a block that another word referred to before: no count has changed.
+    /// Notes that a word refers to a block that another word referred to before: no count has
+    /// changed.
     pub fn reference_moved(&mut self, block: Block) {
         if self.recount.is_some() {
             let marks = self.marks(block).unwrap_or(0);
@@ -266,10 +271,11 @@ impl<P: Pmem> Blocks<P> {
         Ok(if deep { Visit::TooDeep } else { Visit::Counted })
     }
 
-    /// Looks for a shaded node from the block on where the last one was, in up to `most` records, and has it be looked at
-    /// next; how many records that took.
+    /// Looks for a shaded node from the block on where the last one was, in up to `most` records,
+    /// and has it be looked at next; how many records that took.
     pub fn find_shaded(&mut self, most: u64) -> Result<u64, Poisoned> {
-        let start = self.recount.as_ref().map_or(0, |recount| recount.lowest).max(self.geometry.first);
+        let start =
+            self.recount.as_ref().map_or(0, |recount| recount.lowest).max(self.geometry.first);
         let mut block = start;
         while block < self.geometry.total && block - start < most {
             if !self.is_initialised(Block(block)) {
@@ -290,8 +296,8 @@ impl<P: Pmem> Blocks<P> {
         Ok(block.saturating_sub(start) + 1)
     }
 
-    /// Judges the records of a group at once: `each` is called for those that are not just free. How many
-    /// are free, and how many that should be.
+    /// Judges the records of a group at once: `each` is called for those that are not just free.
+    /// How many are free, and how many that should be.
     pub fn judge_group(
         &mut self,
         group: u64,

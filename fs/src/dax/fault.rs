@@ -84,8 +84,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn handle_fault(&mut self, page: Page, access: Access) -> Result<()> {
         let slot = page.slot();
-        let state =
-            self.dax.slots.get(slot.0 as usize).ok_or(Error::Invalid("no window is at this address"))?;
+        let state = self
+            .dax
+            .slots
+            .get(slot.0 as usize)
+            .ok_or(Error::Invalid("no window is at this address"))?;
         if state.window == u32::MAX {
             return Err(Error::Invalid("no window is at this address"));
         }
@@ -115,7 +118,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Shows the page, and neighbours of it that are not shown yet, read-only.
-    fn show_around(&mut self, slot: Slot, index: u32, leaf: Leaf, ino: Ino, end: u64) -> Result<()> {
+    fn show_around(
+        &mut self,
+        slot: Slot,
+        index: u32,
+        leaf: Leaf,
+        ino: Ino,
+        end: u64,
+    ) -> Result<()> {
         let state = &self.dax.slots[slot.0 as usize];
         let first = state.leaf as u64 * PAGES_PER_SLOT as u64;
         let around = if state.present == 0 { FIRST_AROUND } else { NEXT_AROUND };
@@ -168,7 +178,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Lets the page show a block of its own; a shadow that was there is tossed.
     fn grant(&mut self, page: Page, own: Block) -> Result<()> {
-        let tossed = self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
+        let tossed =
+            self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
         self.faults.tossed += tossed as u64;
         Ok(())
     }

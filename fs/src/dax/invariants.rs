@@ -49,13 +49,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         if present != state.present {
-            report.add(format!("slot {}: {present} translations, but {} recorded", slot.0, state.present));
+            report.add(format!(
+                "slot {}: {present} translations, but {} recorded",
+                slot.0, state.present
+            ));
         }
         Ok(u64::from(PAGES_PER_SLOT))
     }
 
-    /// What changes with every translation. Only faults make translations: they are counted. Whatever
-    /// else happens takes rights away, which makes one of the sums smaller.
+    /// What changes with every translation. Only faults make translations: they are counted.
+    /// Whatever else happens takes rights away, which makes one of the sums smaller.
     fn translations_now(&self) -> (FaultCounts, Sums) {
         let dax = &self.dax;
         let (shadows, masters) = (dax.shadows.count(), dax.shadows.masters());
@@ -63,8 +66,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         (self.faults, sums)
     }
 
-    /// Adds the translations of a slot to the sums; how many pages were looked at. `None`: that was the
-    /// last one, and the sums were judged, unless translations change all the time.
+    /// Adds the translations of a slot to the sums; how many pages were looked at. `None`: that was
+    /// the last one, and the sums were judged, unless translations change all the time.
     pub(crate) fn sum_slot(
         &self,
         slot: u32,
@@ -77,7 +80,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if check.tries == MOST_TRIES {
                 return Ok(None);
             }
-            *check = WindowCheck { before: Some(now), tries: check.tries + 1, ..WindowCheck::default() };
+            *check =
+                WindowCheck { before: Some(now), tries: check.tries + 1, ..WindowCheck::default() };
             return Ok(Some(1));
         }
         if slot >= self.dax.slot_count() {
@@ -141,10 +145,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             ));
         }
         match (frame, rights) {
-            (Frame::Zero, Rights::Write) => report.add(format!("page {}: the zero page is writable", page.0)),
+            (Frame::Zero, Rights::Write) => {
+                report.add(format!("page {}: the zero page is writable", page.0))
+            }
             (Frame::Zero, Rights::Read) => {
                 if entry.is_some() {
-                    report.add(format!("page {}: shows zeros, but inode {} has data there", page.0, ino.0));
+                    report.add(format!(
+                        "page {}: shows zeros, but inode {} has data there",
+                        page.0, ino.0
+                    ));
                 }
             }
             (Frame::Block(shown), rights) => {
@@ -156,10 +165,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 match rights {
                     Rights::Write => {
-                        let exclusive =
-                            self.exclusive_steps(&path)? == path.len() && self.blocks.count(shown)? == 1;
+                        let exclusive = self.exclusive_steps(&path)? == path.len()
+                            && self.blocks.count(shown)? == 1;
                         if !exclusive {
-                            report.add(format!("page {}: block {} is writable, but shared", page.0, shown.0));
+                            report.add(format!(
+                                "page {}: block {} is writable, but shared",
+                                page.0, shown.0
+                            ));
                         }
                     }
                     Rights::Read => self.check_shadow(page, shown, report)?,
@@ -177,7 +189,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The state of windows of one file.
-    pub(crate) fn pages_of(&self, ino: Ino, at: &mut u32, report: &mut PagesReport) -> Result<bool> {
+    pub(crate) fn pages_of(
+        &self,
+        ino: Ino,
+        at: &mut u32,
+        report: &mut PagesReport,
+    ) -> Result<bool> {
         let mut allowance = self.work_a_step;
         while let Some(state) = self.dax.slots.get((*at / PAGES_PER_SLOT) as usize) {
             let slot = Slot(*at / PAGES_PER_SLOT);
@@ -200,7 +217,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     // The first of the block's shadows that is this file's stands for the master.
                     let shadows = self.dax.shadows.of(&self.blocks, block)?;
                     let mut shadows = shadows.inspect(|_| allowance = allowance.saturating_sub(1));
-                    let first = shadows.find(|page| self.dax.slots[page.slot().0 as usize].ino == ino);
+                    let first =
+                        shadows.find(|page| self.dax.slots[page.slot().0 as usize].ino == ino);
                     report.masters += u64::from(first == Some(page));
                 }
             }

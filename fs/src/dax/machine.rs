@@ -39,7 +39,8 @@ pub trait Machine {
 
 const SLOT_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 
-/// Cuts an access of `len` bytes at `at` where slots end: (leaf, page index, offset in page, length).
+/// Cuts an access of `len` bytes at `at` where slots end: (leaf, page index, offset in page,
+/// length).
 fn first_piece(at: u64, len: usize) -> (u32, u32, usize, usize) {
     let leaf = (at / SLOT_SIZE) as u32;
     let within = at % SLOT_SIZE;
@@ -57,7 +58,9 @@ pub fn load<T: Machine>(
     let mut done = 0;
     while done < into.len() {
         let (leaf, index, offset, piece) = first_piece(at + done as u64, into.len() - done);
-        let slot = machine.volume(|v| v.attach(window, leaf)).map_err(|error| AccessError { done, error })?;
+        let slot = machine
+            .volume(|v| v.attach(window, leaf))
+            .map_err(|error| AccessError { done, error })?;
         machine
             .load(slot.page(index), offset, &mut into[done..done + piece])
             .map_err(|e| AccessError { done: done + e.done, error: e.error })?;
@@ -67,11 +70,18 @@ pub fn load<T: Machine>(
 }
 
 /// Stores into a window at byte `at` of its file. Durable after [`Volume::sync`].
-pub fn store<T: Machine>(machine: &mut T, window: Window, at: u64, from: &[u8]) -> Result<(), AccessError> {
+pub fn store<T: Machine>(
+    machine: &mut T,
+    window: Window,
+    at: u64,
+    from: &[u8],
+) -> Result<(), AccessError> {
     let mut done = 0;
     while done < from.len() {
         let (leaf, index, offset, piece) = first_piece(at + done as u64, from.len() - done);
-        let slot = machine.volume(|v| v.attach(window, leaf)).map_err(|error| AccessError { done, error })?;
+        let slot = machine
+            .volume(|v| v.attach(window, leaf))
+            .map_err(|error| AccessError { done, error })?;
         machine
             .store(slot.page(index), offset, &from[done..done + piece])
             .map_err(|e| AccessError { done: done + e.done, error: e.error })?;

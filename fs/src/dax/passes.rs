@@ -136,7 +136,8 @@ impl<M: Mmu> Windows<M> {
                 sum += u64::from(state.present);
             } else if state.present > 0 {
                 let part = range.start.max(first)..range.end.min(end);
-                let shown = |&block: &u64| self.mmu.get(Slot(slot).page((block - first) as u32)).is_some();
+                let shown =
+                    |&block: &u64| self.mmu.get(Slot(slot).page((block - first) as u32)).is_some();
                 sum += part.filter(shown).count() as u64;
             }
         }

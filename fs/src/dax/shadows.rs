@@ -48,7 +48,12 @@ impl Shadows {
 
     /// Makes a page a shadow of a block.
     #[inline]
-    pub fn add<P: Pmem>(&mut self, blocks: &mut Blocks<P>, page: Page, block: Block) -> Result<(), Poisoned> {
+    pub fn add<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        page: Page,
+        block: Block,
+    ) -> Result<(), Poisoned> {
         let head = blocks.replace_shadows(block, page.0 + 1)?;
         self.links[page.0 as usize] = Link { next: head, prev: 0 };
         match head {
@@ -82,7 +87,12 @@ impl Shadows {
     }
 
     /// Whether a page is in the list of the block's shadows.
-    pub fn is_shadow<P: Pmem>(&self, blocks: &Blocks<P>, page: Page, block: Block) -> Result<bool, Poisoned> {
+    pub fn is_shadow<P: Pmem>(
+        &self,
+        blocks: &Blocks<P>,
+        page: Page,
+        block: Block,
+    ) -> Result<bool, Poisoned> {
         let Link { next, prev } = self.links[page.0 as usize];
         let before = match prev {
             0 => blocks.shadows(block)?,

@@ -139,7 +139,11 @@ impl<M: Mmu> Windows<M> {
 
     /// Slots that are attached.
     pub fn attached(&self) -> impl Iterator<Item = (Slot, &SlotState)> {
-        self.slots.iter().enumerate().filter(|(_, s)| s.window != NONE).map(|(i, s)| (Slot(i as u32), s))
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.window != NONE)
+            .map(|(i, s)| (Slot(i as u32), s))
     }
 
     /// Windows that are open on a file.
@@ -264,7 +268,12 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Gives a window a slot for one of its leaves, if need be by taking it from another.
-    pub fn attach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, window: Window, leaf: u32) -> Result<Slot> {
+    pub fn attach<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        window: Window,
+        leaf: u32,
+    ) -> Result<Slot> {
         let ino = self.file_of(window)?;
         let bucket = self.bucket(ino, leaf);
         let mut at = self.buckets[bucket];

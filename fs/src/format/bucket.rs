@@ -201,8 +201,9 @@ pub(crate) type Slots = [[u8; 8]; SLOTS as usize];
 /// Those of an empty bucket.
 pub(crate) const NO_SLOTS: Slots = [[0; 8]; SLOTS as usize];
 
-/// Finds room for a name in a bucket. `header` gives the word at a byte of the bucket, where a payload starts with its
-/// header. The names are not verified: only their lengths matter here. `bad` makes the error where the bucket is damaged.
+/// Finds room for a name in a bucket. `header` gives the word at a byte of the bucket, where a
+/// payload starts with its header. The names are not verified: only their lengths matter here.
+/// `bad` makes the error where the bucket is damaged.
 pub(crate) fn find_place<E>(
     slots: &Slots,
     header: impl Fn(u16) -> Result<u64, E>,
@@ -310,10 +311,12 @@ impl Bucket {
 
     /// The entries that the bucket owns; stale ones are left out.
     pub fn entries(&self, range: Range) -> impl Iterator<Item = Result<Entry<'_>, BadWord>> {
-        (0..SLOTS).filter_map(move |slot| match SlotWord::decode(self.word(slot as usize * 8), slot) {
-            Ok(Some(word)) if range.owns(word.hash) => Some(self.entry(slot, word)),
-            Ok(_) => None,
-            Err(bad) => Some(Err(bad)),
+        (0..SLOTS).filter_map(move |slot| {
+            match SlotWord::decode(self.word(slot as usize * 8), slot) {
+                Ok(Some(word)) if range.owns(word.hash) => Some(self.entry(slot, word)),
+                Ok(_) => None,
+                Err(bad) => Some(Err(bad)),
+            }
         })
     }
 
@@ -327,7 +330,11 @@ impl Bucket {
     }
 
     /// A new bucket with those owned entries that `keep` wants, side by side.
-    pub fn rebuilt(&self, range: Range, keep: impl Fn(&Entry<'_>) -> bool) -> Result<Bucket, BadWord> {
+    pub fn rebuilt(
+        &self,
+        range: Range,
+        keep: impl Fn(&Entry<'_>) -> bool,
+    ) -> Result<Bucket, BadWord> {
         let mut new = Bucket::new();
         let (mut slot, mut unit) = (0u16, 0usize);
         for entry in self.entries(range) {
@@ -342,7 +349,15 @@ impl Bucket {
     }
 
     /// Writes an entry at a place that is free.
-    pub fn insert(&mut self, slot: u16, unit: u16, hash: NameHash, ino: Ino, kind: Kind, name: &[u8]) {
+    pub fn insert(
+        &mut self,
+        slot: u16,
+        unit: u16,
+        hash: NameHash,
+        ino: Ino,
+        kind: Kind,
+        name: &[u8],
+    ) {
         let word = SlotWord { hash, unit };
         let bytes = payload(ino, kind, name);
         let at = word.payload() as usize;

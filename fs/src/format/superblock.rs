@@ -43,7 +43,8 @@ impl Geometry {
         let checkpoint = scratch + (total * RECORD_SIZE).div_ceil(BLOCK_SIZE);
         let groups = total.div_ceil(GROUP);
         // A header, a bit for each group, and two bytes for each group.
-        let first = checkpoint + 1 + groups.div_ceil(BLOCK_SIZE * 8) + (groups * 2).div_ceil(BLOCK_SIZE);
+        let first =
+            checkpoint + 1 + groups.div_ceil(BLOCK_SIZE * 8) + (groups * 2).div_ceil(BLOCK_SIZE);
         Geometry { total, scratch, checkpoint, first }
     }
 
@@ -106,8 +107,9 @@ impl Superblock {
     /// The bytes of the block.
     pub fn encode(&self) -> [u8; BLOCK_SIZE as usize] {
         let mut bytes = [0; BLOCK_SIZE as usize];
-        let mut put =
-            |index: usize, value: u64| bytes[index * 8..index * 8 + 8].copy_from_slice(&value.to_le_bytes());
+        let mut put = |index: usize, value: u64| {
+            bytes[index * 8..index * 8 + 8].copy_from_slice(&value.to_le_bytes())
+        };
         put(0, MAGIC);
         put(1, VERSION as u64);
         put(2, u64::from_le_bytes(self.uuid[..8].try_into().unwrap_or_default()));
@@ -148,7 +150,9 @@ impl Superblock {
         let geometry = Geometry::new(total);
         let areas = (word(bytes, 5), word(bytes, 6), word(bytes, 7));
         let system = Block(word(bytes, 8));
-        if areas != (geometry.scratch, geometry.checkpoint, geometry.first) || !geometry.holds(system) {
+        if areas != (geometry.scratch, geometry.checkpoint, geometry.first)
+            || !geometry.holds(system)
+        {
             return Err(NoSuperblock::Damaged);
         }
         let mut uuid = [0; 16];

@@ -163,11 +163,13 @@ impl Root {
             return Ok(None);
         }
         let value = open(word, Salt::inode(super::inode::ROOT, slot)).ok_or(BadWord)?;
-        let root = Root { height: (value >> HEIGHT_SHIFT & 3) as u8, top: Pointer::from_bits(value) };
+        let root =
+            Root { height: (value >> HEIGHT_SHIFT & 3) as u8, top: Pointer::from_bits(value) };
         let plain = root.top.is_some() || (value & BLOCK == 0 && root.height == 0);
         // An unwritten block can only be data.
         let unwritten_node = root.height > 0 && root.top.is_some_and(|t| t.unwritten);
-        if value & LIVE == 0 || value >> 46 != 0 || value >> 43 & 1 != 0 || !plain || unwritten_node {
+        if value & LIVE == 0 || value >> 46 != 0 || value >> 43 & 1 != 0 || !plain || unwritten_node
+        {
             return Err(BadWord);
         }
         Ok(Some(root))
@@ -209,7 +211,9 @@ mod tests {
     #[test]
     fn a_word_in_another_place_is_refused() {
         let wrong = (0..512)
-            .filter(|&i| i != 7 && Pointer::decode(Pointer::to(Block(99)).encode(1, 7), 1, i).is_ok())
+            .filter(|&i| {
+                i != 7 && Pointer::decode(Pointer::to(Block(99)).encode(1, 7), 1, i).is_ok()
+            })
             .count();
         assert_eq!(wrong, 0);
     }

@@ -93,13 +93,20 @@ impl Walk<'_> {
         for index in 0..512u16 {
             let at = base + index as u64 * 8;
             let value = word(self.bytes, at);
-            if let (Content::Node(level) | Content::InodeNode(level), true) = (content, value != 0) {
+            if let (Content::Node(level) | Content::InodeNode(level), true) = (content, value != 0)
+            {
                 for (target, name) in self.targets(block, parent) {
-                    let what =
-                        format!("entry {index} of {content:?} {} leads to {name} {}", block.0, target.0);
+                    let what = format!(
+                        "entry {index} of {content:?} {} leads to {name} {}",
+                        block.0, target.0
+                    );
                     self.add(at, Pointer::to(target).encode(level, index), what);
                 }
-                self.add(at, value ^ 1, format!("entry {index} of {content:?} {} fails its check", block.0));
+                self.add(
+                    at,
+                    value ^ 1,
+                    format!("entry {index} of {content:?} {} fails its check", block.0),
+                );
                 self.add(at, 0, format!("entry {index} of {content:?} {} is gone", block.0));
             }
             if content == Content::Data && value != 0 {
@@ -134,8 +141,10 @@ impl Walk<'_> {
         for (target, name) in self.targets(block, parent) {
             for height in 0..4 {
                 let new = Root { height, top: Some(Pointer::to(target)) };
-                let what =
-                    format!("root of inode {slot} of {}: height {height}, {name} {}", block.0, target.0);
+                let what = format!(
+                    "root of inode {slot} of {}: height {height}, {name} {}",
+                    block.0, target.0
+                );
                 self.add(at(inode::ROOT), new.encode(slot), what);
             }
         }
@@ -145,7 +154,9 @@ impl Walk<'_> {
         }
         self.add(at(inode::ROOT), 0, format!("inode {slot} of {} is free", block.0));
         for field in inode::SIZE..=inode::PARENT {
-            for value in [0, 1, 2, 3, 7, 1 << 16, 2 << 16, 3 << 16, 4097, 1 << 32, 1 << 39, (1 << 48) - 1] {
+            for value in
+                [0, 1, 2, 3, 7, 1 << 16, 2 << 16, 3 << 16, 4097, 1 << 32, 1 << 39, (1 << 48) - 1]
+            {
                 let what = format!("field {field} of inode {slot} of {} is {value:#x}", block.0);
                 self.add(at(field), seal_number(value, field, slot), what);
             }

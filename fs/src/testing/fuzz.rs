@@ -44,7 +44,8 @@ impl Template {
     /// Builds the volume.
     pub fn new() -> Self {
         let mut pmem = MemPmem::new(REGION);
-        Volume::<MemPmem, SoftMmu>::format(&mut pmem, FORMAT).expect("a blank region can be formatted");
+        Volume::<MemPmem, SoftMmu>::format(&mut pmem, FORMAT)
+            .expect("a blank region can be formatted");
         let mut volume = mount(pmem, 2).expect("a new volume can be mounted");
         let root = volume.root();
         let build = |volume: &mut Volume<MemPmem, SoftMmu>| -> crate::Result<()> {
@@ -159,8 +160,18 @@ fn look(volume: &mut Volume<MemPmem, SoftMmu>, dir: Ino, budget: &mut u32) {
 
 /// One operation; `None` when the input is used up.
 fn step(machine: &mut SoftMachine<MemPmem>, input: &mut Input<'_>) -> Option<()> {
-    const PATHS: [&str; 10] =
-        ["a", "dir/b", "dir/tall", "dir/empty", "dir/sub", "dir", "new", "dir/new", "dir/again", "link"];
+    const PATHS: [&str; 10] = [
+        "a",
+        "dir/b",
+        "dir/tall",
+        "dir/empty",
+        "dir/sub",
+        "dir",
+        "new",
+        "dir/new",
+        "dir/again",
+        "link",
+    ];
     let kind = input.byte()?;
     let path = PATHS[input.byte()? as usize % PATHS.len()];
     let other = PATHS[input.byte()? as usize % PATHS.len()];

@@ -199,7 +199,8 @@ fn words_of(line: u64, at: u64, len: u64) -> u8 {
 impl LogPmem {
     /// Memory with this content, no marks, nothing recorded.
     pub fn new(memory: MemPmem) -> Self {
-        let inner = Inner { memory, levels: Vec::new(), pool: Vec::new(), trace: None, reads: None };
+        let inner =
+            Inner { memory, levels: Vec::new(), pool: Vec::new(), trace: None, reads: None };
         LogPmem { inner: Rc::new(RefCell::new(inner)) }
     }
 
@@ -239,7 +240,8 @@ impl LogPmem {
     pub fn track_reads(&self) {
         let mut inner = self.inner.borrow_mut();
         let lines = inner.memory.bytes().len() / LINE as usize;
-        inner.reads = Some(Reads { read: vec![0; lines], stored: vec![0; lines], touched: Vec::new() });
+        inner.reads =
+            Some(Reads { read: vec![0; lines], stored: vec![0; lines], touched: Vec::new() });
     }
 
     /// Number of a line and the words of it that were read, for all since the last call, in

@@ -125,7 +125,9 @@ impl<P: Pmem> Machine for SoftMachine<P> {
         self.access(page, offset, into.len(), Access::Load, |pmem, frame, within, range| {
             match frame {
                 Frame::Zero => into[range].fill(0),
-                Frame::Block(block) => pmem.read(block.0 * BLOCK_SIZE + within, &mut into[range])?,
+                Frame::Block(block) => {
+                    pmem.read(block.0 * BLOCK_SIZE + within, &mut into[range])?
+                }
             }
             Ok(())
         })
@@ -133,7 +135,9 @@ impl<P: Pmem> Machine for SoftMachine<P> {
 
     fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
         self.access(page, offset, from.len(), Access::Store, |pmem, frame, within, range| {
-            let Frame::Block(block) = frame else { unreachable!("the zero page is never writable") };
+            let Frame::Block(block) = frame else {
+                unreachable!("the zero page is never writable")
+            };
             pmem.write(block.0 * BLOCK_SIZE + within, &from[range]);
             Ok(())
         })

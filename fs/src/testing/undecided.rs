@@ -65,7 +65,9 @@ impl Choice {
     /// Byte offset and value of each word, for one of the values.
     pub fn words(&self, value: usize) -> impl Iterator<Item = (u64, u64)> {
         let words = self.values[value];
-        (0..8).filter(|i| self.mask >> i & 1 != 0).map(move |i| (self.line + i * 8, words[i as usize]))
+        (0..8)
+            .filter(|i| self.mask >> i & 1 != 0)
+            .map(move |i| (self.line + i * 8, words[i as usize]))
     }
 }
 
@@ -147,7 +149,8 @@ impl Line {
     /// `read` are the same.
     fn choice(&self, start: u64, mask: u8, read: u8) -> Choice {
         let mut now = self.durable;
-        let mut choice = Choice { line: start, mask, values: Vec::from([now]), history: Vec::new() };
+        let mut choice =
+            Choice { line: start, mask, values: Vec::from([now]), history: Vec::new() };
         for &(index, value, order) in &self.stores {
             if mask >> index & 1 == 0 {
                 continue;

@@ -85,8 +85,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// nobody writes to it, its blocks stay where they are and contain what they do, whatever
     /// becomes of the file.
     ///
-    /// Meanwhile what others write over is copied. So that this does not fill a volume by surprise, a part of what the file may
-    /// take has to be free: without that, "no space".
+    /// Meanwhile what others write over is copied. So that this does not fill a volume by surprise,
+    /// a part of what the file may take has to be free: without that, "no space".
     pub fn begin_freeze(&mut self, src: Ino, now: Time) -> Result<Begun> {
         self.begin(Work::Freeze(Freezing { src: Held::new(src), now, settle: Settle::stores(src) }))
     }

@@ -40,7 +40,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.verify(work.file)?;
         let (_, root) = self.inode_path(work.file.ino)?;
         if root.height == 0 {
-            return Ok(Some(Outcome::Blocks(work.sum + u64::from(root.top.is_some() && work.at == 0))));
+            return Ok(Some(Outcome::Blocks(
+                work.sum + u64::from(root.top.is_some() && work.at == 0),
+            )));
         }
         let mut allowance = 4 * self.work_a_step.max(1);
         loop {

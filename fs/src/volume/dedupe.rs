@@ -208,8 +208,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(pair)
     }
 
-    /// Whether source and target refer to different things at a block of the run, whose words are known
-    /// to be whole.
+    /// Whether source and target refer to different things at a block of the run, whose words are
+    /// known to be whole.
     fn differs(&self, run: &Run, at: u64) -> Result<bool> {
         if let [Some(a), Some(b)] = run.leaves {
             let source = self.blocks.word(a, index_at(FileBlock(run.from + at), 1))?;
@@ -251,7 +251,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     break;
                 }
             }
-            let place = |p: Option<Pointer>| p.filter(|p| !p.unwritten).map(|p| word_at(p.block, 0));
+            let place =
+                |p: Option<Pointer>| p.filter(|p| !p.unwritten).map(|p| word_at(p.block, 0));
             let piece = (at * BLOCK_SIZE).min(len) - begin * BLOCK_SIZE;
             let found = match (place(pair[0]), place(pair[1])) {
                 (None, None) => None,
@@ -266,8 +267,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(None)
     }
 
-    /// Bytes of `blocks` blocks of the range from block `first` on: fewer than whole blocks only at the end of
-    /// both files.
+    /// Bytes of `blocks` blocks of the range from block `first` on: fewer than whole blocks only at
+    /// the end of both files.
     fn length_of(work: &Dedupe, first: u64, blocks: u64) -> u64 {
         (work.len - first * BLOCK_SIZE).min(blocks * BLOCK_SIZE)
     }
@@ -284,8 +285,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 work.done += self.run(work, work.done, blocks - work.done)?.blocks;
                 continue;
             }
-            if let Some(byte) = self.difference(&run, Self::length_of(work, work.done, run.blocks))? {
-                return Ok(Some(Deduped { shared: 0, differs_at: Some(work.done * BLOCK_SIZE + byte) }));
+            if let Some(byte) =
+                self.difference(&run, Self::length_of(work, work.done, run.blocks))?
+            {
+                return Ok(Some(Deduped {
+                    shared: 0,
+                    differs_at: Some(work.done * BLOCK_SIZE + byte),
+                }));
             }
             work.done += run.blocks;
             read += run.blocks;
@@ -316,19 +322,27 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 continue;
             }
             let first = work.done + at - run.blocks;
-            if compare && let Some(byte) = self.difference(&run, Self::length_of(work, first, run.blocks))? {
+            if compare
+                && let Some(byte) =
+                    self.difference(&run, Self::length_of(work, first, run.blocks))?
+            {
                 let differs_at = Some(first * BLOCK_SIZE + byte);
                 return Ok(Some(Deduped { shared: work.shared, differs_at }));
             }
             for i in 0..run.blocks {
-                differing += if self.differs(&run, i)? { Self::length_of(work, first + i, 1) } else { 0 };
+                differing +=
+                    if self.differs(&run, i)? { Self::length_of(work, first + i, 1) } else { 0 };
             }
         }
         if differing > 0 {
             self.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
             let (_, source) = self.inode_path(work.source.ino)?;
             let from = work.source.offset / BLOCK_SIZE + work.done;
-            self.publish_splice(work.target.ino, &Splice { source, from, to, blocks: piece }, None)?;
+            self.publish_splice(
+                work.target.ino,
+                &Splice { source, from, to, blocks: piece },
+                None,
+            )?;
             self.reclaim_some()?;
             work.unchanged = work.unchanged.map(|_| self.changes);
             work.shared += differing;

@@ -11,8 +11,8 @@ use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::bucket::{
-    BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NO_SLOTS, NameHash, Place, Range, SLOTS, SlotWord, Slots,
-    find_place, payload,
+    BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NO_SLOTS, NameHash, Place, Range, SLOTS, SlotWord,
+    Slots, find_place, payload,
 };
 use crate::format::word::Root;
 use crate::path::{Path, word_at};
@@ -57,7 +57,8 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > MAX_NAME {
         return Err(Error::NameTooLong);
     }
-    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0) {
+    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0)
+    {
         return Err(Error::InvalidName);
     }
     Ok(())
@@ -118,11 +119,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.read_slots(block, &mut slots)?;
         for (raw, slot) in slots.iter().zip(0..) {
             let word = u64::from_le_bytes(*raw);
-            // The hash is in the low bits; most slots are passed over by it. One that is empty is decoded as such.
+            // The hash is in the low bits; most slots are passed over by it. One that is empty is
+            // decoded as such.
             if NameHash::new(word) != hash {
                 continue;
             }
-            let Some(word) = SlotWord::decode(word, slot).map_err(|_| damaged(block))? else { continue };
+            let Some(word) = SlotWord::decode(word, slot).map_err(|_| damaged(block))? else {
+                continue;
+            };
             let at = word_at(block, 0) + word.payload() as u64;
             let raw = self.blocks.pmem.load(at)?;
             let len = Header::peek(raw).map_err(|_| damaged(block))?.len as usize;
@@ -154,9 +158,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(self.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
     }
 
-    /// Makes sure that a name of this length and hash can be inserted with one word: the
-    /// place for it, and the path to its bucket. May split and rewrite buckets. `spot` is the name's, if
-    /// it is known.
+    /// Makes sure that a name of this length and hash can be inserted with one word: the place for
+    /// it, and the path to its bucket. May split and rewrite buckets. `spot` is the name's, if it
+    /// is known.
     pub(super) fn make_room(
         &mut self,
         other: &Stage<Written>,
@@ -186,7 +190,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Place::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
                 Place::Full => {
                     let number = range.number + (1 << range.depth);
-                    let new = self.rebuilt(block, range, Range { number, depth: range.depth + 1 })?;
+                    let new =
+                        self.rebuilt(block, range, Range { number, depth: range.depth + 1 })?;
                     let path = self.bucket_path(ino, FileBlock(number))?;
                     self.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
                 }
@@ -206,7 +211,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.name_changes(ino);
         let bytes = payload(ino, kind, name);
         let words = [room.word()];
-        let edit = Edit { payload: Some((room.offset(), &bytes)), ..Edit::words(&room.path, &words) };
+        let edit =
+            Edit { payload: Some((room.offset(), &bytes)), ..Edit::words(&room.path, &words) };
         self.commit_and_release(stage, &[edit], Purpose::Grow)
     }
 
@@ -260,7 +266,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut waiting = arrayvec::ArrayVec::<Range, { MAX_DEPTH as usize + 1 }>::new();
         waiting.push(Range { number: 0, depth: 0 });
         while let Some(mut range) = waiting.pop() {
-            let Some(pointer) = self.entry(dir.root, FileBlock(range.number))? else { return Ok(()) };
+            let Some(pointer) = self.entry(dir.root, FileBlock(range.number))? else {
+                return Ok(());
+            };
             while range.depth < MAX_DEPTH {
                 let split = range.number + (1 << range.depth);
                 if self.entry(dir.root, FileBlock(split))?.is_none() {
@@ -333,8 +341,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 let entry = bucket.entries(range).flatten().find(|e| e.slot == slot);
                 let Some(entry) = entry else { continue };
-                let item =
-                    DirEntry { name: entry.name, ino: entry.ino, kind: entry.kind, cookie: at << 8 | rank };
+                let item = DirEntry {
+                    name: entry.name,
+                    ino: entry.ino,
+                    kind: entry.kind,
+                    cookie: at << 8 | rank,
+                };
                 if each(item).is_break() {
                     return Ok(None);
                 }

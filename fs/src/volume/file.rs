@@ -126,9 +126,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(Some(Outcome::Done))
     }
 
-    /// Replaces the whole content of a file, by at most 2 MiB, at once: after a crash the file has the old content or
-    /// the new. Less content than before may take blocks of the reserve, so that a full volume is no
-    /// obstacle.
+    /// Replaces the whole content of a file, by at most 2 MiB, at once: after a crash the file has
+    /// the old content or the new. Less content than before may take blocks of the reserve, so that
+    /// a full volume is no obstacle.
     pub fn replace_content(&mut self, ino: Ino, bytes: &[u8], now: Time) -> Result<()> {
         let blocks = bytes.len().div_ceil(BLOCK_SIZE as usize) as u64;
         if blocks > 512 {
@@ -156,10 +156,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Stages a tree of at most one leaf with these bytes.
-    fn stage_tree(&mut self, stage: &mut Stage<Written>, bytes: &[u8], purpose: Purpose) -> Result<Root> {
+    fn stage_tree(
+        &mut self,
+        stage: &mut Stage<Written>,
+        bytes: &[u8],
+        purpose: Purpose,
+    ) -> Result<Root> {
         let mut pieces = bytes.chunks(BLOCK_SIZE as usize);
         if bytes.len() as u64 <= BLOCK_SIZE {
-            let top = pieces.next().map(|piece| self.stage_content(stage, piece, purpose)).transpose()?;
+            let top =
+                pieces.next().map(|piece| self.stage_content(stage, piece, purpose)).transpose()?;
             return Ok(Root { height: 0, top: top.map(Pointer::to) });
         }
         let leaf = stage.allocate(&mut self.blocks, purpose)?;
@@ -260,7 +266,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut allowance = self.work_a_step;
         let synced = match &mut work.at {
             None => self.dax.sync_some(&mut self.blocks, work.ino, &mut allowance)?,
-            Some(at) => self.dax.pass(&mut self.blocks, work.ino, true, 0..0, at, &mut allowance)?,
+            Some(at) => {
+                self.dax.pass(&mut self.blocks, work.ino, true, 0..0, at, &mut allowance)?
+            }
         };
         if !synced.all {
             work.at.get_or_insert(0);
@@ -272,9 +280,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(Some(Outcome::Done))
     }
 
-    /// The first run at or behind a file block: data, hole or unwritten. `None` beyond
-    /// the end of the file. A run may be cut short: data ends at latest with its leaf, a hole with the node that
-    /// would lead to what is missing. So a file is looked through in as many calls as it has nodes, twice at most.
+    /// The first run at or behind a file block: data, hole or unwritten. `None` beyond the end of
+    /// the file. A run may be cut short: data ends at latest with its leaf, a hole with the node
+    /// that would lead to what is missing. So a file is looked through in as many calls as it has
+    /// nodes, twice at most.
     pub fn extent(&self, ino: Ino, from: FileBlock) -> Result<Option<Extent>> {
         let end = self.readable_size(ino)?.div_ceil(BLOCK_SIZE);
         if from.0 >= end {

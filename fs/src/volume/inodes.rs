@@ -8,8 +8,8 @@ use crate::commit::Edit;
 use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{
-    self, INODE_WORDS, INODES_PER_BLOCK, MAX_INO, NewInode, ROOT_INO, from_mode_bits, mode_bits, open_number,
-    seal_number, slot_of, word_index,
+    self, INODE_WORDS, INODES_PER_BLOCK, MAX_INO, NewInode, ROOT_INO, from_mode_bits, mode_bits,
+    open_number, seal_number, slot_of, word_index,
 };
 use crate::format::word::Root;
 use crate::path::{Path, word_at};
@@ -64,13 +64,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn number(&self, block: Block, ino: Ino, word: u16, what: &'static str) -> Result<u64> {
-        open_number(self.raw(block, ino, word)?, word, slot_of(ino)).map_err(|_| damaged(block, what))
+        open_number(self.raw(block, ino, word)?, word, slot_of(ino))
+            .map_err(|_| damaged(block, what))
     }
 
     /// Size of the inode, whose block is known.
     pub(crate) fn size_in(&self, block: Block, ino: Ino) -> Result<u64> {
         let size = self.number(block, ino, inode::SIZE, "a size fails its check")?;
-        if size > MAX_FILE_SIZE { Err(damaged(block, "a size is beyond the limit")) } else { Ok(size) }
+        if size > MAX_FILE_SIZE {
+            Err(damaged(block, "a size is beyond the limit"))
+        } else {
+            Ok(size)
+        }
     }
 
     pub(super) fn kind_in(&self, block: Block, ino: Ino) -> Result<(Kind, u16)> {
@@ -125,7 +130,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, _) = self.inode_path(ino)?;
         let old = self.attributes(ino)?;
         let slot = slot_of(ino);
-        let mode = seal_number(mode_bits(old.kind, set.mode.unwrap_or(old.mode)), inode::MODE, slot);
+        let mode =
+            seal_number(mode_bits(old.kind, set.mode.unwrap_or(old.mode)), inode::MODE, slot);
         let owner = set.uid.unwrap_or(old.uid) as u64 | (set.gid.unwrap_or(old.gid) as u64) << 32;
         let words = [
             (word_index(slot, inode::MODE), mode),
@@ -154,7 +160,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// As [`Volume::touch`], where the way to the inode may be known.
-    pub(super) fn touch_in(&mut self, known: Leaf, ino: Ino, words: &[u16], now: Time) -> Result<()> {
+    pub(super) fn touch_in(
+        &mut self,
+        known: Leaf,
+        ino: Ino,
+        words: &[u16],
+        now: Time,
+    ) -> Result<()> {
         if !known.inodes_exclusive {
             return self.touch(ino, words, now);
         }
@@ -181,15 +193,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let slot = slot_of(ino);
         let word = [(word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))];
-        let found = self.leaf_above(ino, FileBlock(0)).and_then(|known| match known.inodes_exclusive {
-            true => Ok((known, None)),
-            false => Ok((known, Some(self.inode_path(ino)?.0))),
-        });
+        let found =
+            self.leaf_above(ino, FileBlock(0)).and_then(|known| match known.inodes_exclusive {
+                true => Ok((known, None)),
+                false => Ok((known, Some(self.inode_path(ino)?.0))),
+            });
         match found {
-            Ok((_, Some(path))) => self.commit_and_release(stage, &[Edit::words(&path, &word)], purpose),
+            Ok((_, Some(path))) => {
+                self.commit_and_release(stage, &[Edit::words(&path, &word)], purpose)
+            }
             Ok((known, None)) => {
                 let retired = core::mem::take(&mut self.retired);
-                let done = self.publish_in_place(stage, known.inodes, known.epoch, &word, retired)?;
+                let done =
+                    self.publish_in_place(stage, known.inodes, known.epoch, &word, retired)?;
                 self.release(done)
             }
             Err(error) => {
@@ -241,7 +257,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 let words = NewInode { generation, ..new }.words(slot_of(ino));
                 match self.place(&path)? {
                     Place::Exclusive(mut place) => {
-                        words.iter().for_each(|&(index, value)| place.prepare_entry(stage, index, value));
+                        words
+                            .iter()
+                            .for_each(|&(index, value)| place.prepare_entry(stage, index, value));
                     }
                     Place::Shared(_) => {
                         self.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?
@@ -251,7 +269,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             None => {
                 let mut bytes = [0; BLOCK_SIZE as usize];
                 for (index, value) in new.words(slot_of(ino)) {
-                    bytes[index as usize * 8..index as usize * 8 + 8].copy_from_slice(&value.to_le_bytes());
+                    bytes[index as usize * 8..index as usize * 8 + 8]
+                        .copy_from_slice(&value.to_le_bytes());
                 }
                 self.commit_beside(stage, &[Edit::content(&path, &bytes)], Purpose::Grow)?;
             }
@@ -333,7 +352,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let ino = Ino(at * INODES_PER_BLOCK as u64);
             for slot in 0..INODES_PER_BLOCK {
                 let word = self.blocks.word(block, slot * INODE_WORDS + inode::ROOT)?;
-                let root = Root::decode(word, slot).map_err(|_| damaged(block, "a root fails its check"))?;
+                let root = Root::decode(word, slot)
+                    .map_err(|_| damaged(block, "a root fails its check"))?;
                 if let Some(root) = root {
                     each(self, Ino(ino.0 + slot as u64), block, root)?;
                 }

@@ -1,8 +1,9 @@
 //! What is known about leaf nodes: found out once, and used until something moves.
 //!
-//! Whoever changes a block of a file has to know the leaf node above it, and whether all blocks
-//! on the way there are exclusive. Both hold until that leaf is copied, or until the epoch of the blocks
-//! changes: when the count of a node or an inode block rises above one, or one moves, or an inode goes.
+//! Whoever changes a block of a file has to know the leaf node above it, and whether all blocks on
+//! the way there are exclusive. Both hold until that leaf is copied, or until the epoch of the
+//! blocks changes: when the count of a node or an inode block rises above one, or one moves, or an
+//! inode goes.
 
 use super::Volume;
 use crate::blocks::Content;
@@ -111,14 +112,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let steps = self.exclusive_steps(&path)?;
         let (exclusive, inodes_exclusive) = (steps == path.len(), steps >= to_inode);
         let key = key(ino, block);
-        let leaf = Leaf { key, epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
+        let leaf =
+            Leaf { key, epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
         *self.leaves.at(key) = leaf;
         Ok(leaf)
     }
 
     /// The entry of a block, from what is known about the leaf above it.
     #[inline(always)]
-    pub(crate) fn entry_below(&self, leaf: Leaf, ino: Ino, block: FileBlock) -> Result<Option<Pointer>> {
+    pub(crate) fn entry_below(
+        &self,
+        leaf: Leaf,
+        ino: Ino,
+        block: FileBlock,
+    ) -> Result<Option<Pointer>> {
         match leaf.node {
             Some(node) => self.entry_in(node, block),
             None if block.0 != 0 => Ok(None),
@@ -135,8 +142,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(self.follow(node, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
     }
 
-    /// Publishes words in a block, a leaf node or one of inodes, which was found exclusive in `epoch`: the
-    /// short way to commit, where no node has to be copied.
+    /// Publishes words in a block, a leaf node or one of inodes, which was found exclusive in
+    /// `epoch`: the short way to commit, where no node has to be copied.
     #[inline(always)]
     pub(crate) fn publish_in_place(
         &mut self,

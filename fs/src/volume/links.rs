@@ -73,7 +73,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Makes a file without a name, which goes with its window. Nothing leads to it, so nothing is
     /// published, and recovery frees it.
-    pub(super) fn open_nameless(&mut self, new: impl FnOnce(Ino) -> NewInode) -> Result<(Ino, Window)> {
+    pub(super) fn open_nameless(
+        &mut self,
+        new: impl FnOnce(Ino) -> NewInode,
+    ) -> Result<(Ino, Window)> {
         let mut stage = self.stage();
         let ino = match self.new_inode(&mut stage, new) {
             Ok(ino) => ino,
@@ -105,7 +108,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// As [`Volume::link`]; but what is a name of another file, or of a symbolic link, may be taken
     /// from it, atomically.
-    pub fn link_as(&mut self, ino: Ino, dir: Ino, name: &[u8], existing: Existing, now: Time) -> Result<()> {
+    pub fn link_as(
+        &mut self,
+        ino: Ino,
+        dir: Ino,
+        name: &[u8],
+        existing: Existing,
+        now: Time,
+    ) -> Result<()> {
         let Some(Linked { kind, names, replaced }) = self.linked(ino, dir, name, existing)? else {
             return Ok(());
         };
@@ -143,7 +153,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// What a new name makes of an inode. `None`: it is a name of this inode already, and nothing
     /// happens.
-    fn linked(&self, ino: Ino, dir: Ino, name: &[u8], existing: Existing) -> Result<Option<Linked>> {
+    fn linked(
+        &self,
+        ino: Ino,
+        dir: Ino,
+        name: &[u8],
+        existing: Existing,
+    ) -> Result<Option<Linked>> {
         check_name(name)?;
         let block = self.inode_block(ino)?;
         let kind = self.kind_in(block, ino)?.0;
@@ -152,7 +168,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let names = match self.nlink_in(block, ino)? {
             0 if !self.dax.is_unnamed(ino) => return Err(Error::NotFound),
-            names => names.checked_add(1).ok_or(Error::Invalid("it has as many names as there can be"))?,
+            names => names
+                .checked_add(1)
+                .ok_or(Error::Invalid("it has as many names as there can be"))?,
         };
         match (self.find(self.dir(dir)?, name)?, existing) {
             (Some(_), Existing::Keep) => Err(Error::Exists),
@@ -163,17 +181,25 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Adds a name that nobody has, the inode's `names`-th.
-    fn commit_link(&mut self, ino: Ino, kind: Kind, names: u32, dir: Ino, name: &[u8]) -> Result<()> {
+    fn commit_link(
+        &mut self,
+        ino: Ino,
+        kind: Kind,
+        names: u32,
+        dir: Ino,
+        name: &[u8],
+    ) -> Result<()> {
         let mut stage = self.stage();
         let raised = self.stage_names(&mut stage, ino, names);
         // Where the inode had to be copied for that, the path to the bucket may have moved.
-        let result = match raised.and_then(|()| self.make_room(&stage, dir, name, None, Purpose::Grow)) {
-            Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
-            Err(error) => {
-                self.abandon_stage(stage);
-                Err(error)
-            }
-        };
+        let result =
+            match raised.and_then(|()| self.make_room(&stage, dir, name, None, Purpose::Grow)) {
+                Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
+                Err(error) => {
+                    self.abandon_stage(stage);
+                    Err(error)
+                }
+            };
         if let Err(error) = result {
             // Too high is what recovery would set right; nobody has to wait for that.
             self.set_names(ino, names - 1)?;
@@ -206,7 +232,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 place.prepare_entry(stage, word.0, word.1);
                 Ok(())
             }
-            Place::Shared(_) => self.commit_beside(stage, &[Edit::words(&path, &[word])], Purpose::Grow),
+            Place::Shared(_) => {
+                self.commit_beside(stage, &[Edit::words(&path, &[word])], Purpose::Grow)
+            }
         }
     }
 
@@ -240,7 +268,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let size = self.size_in(block, ino)? as usize;
         if size == 0 || size > MAX_TARGET {
-            return Err(Error::Damaged { block, what: "the target of a symbolic link has a wrong length" });
+            return Err(Error::Damaged {
+                block,
+                what: "the target of a symbolic link has a wrong length",
+            });
         }
         let mut target = vec![0; size];
         self.read(ino, 0, &mut target)?;

@@ -6,7 +6,9 @@ use crate::blocks::Blocks;
 use crate::dax::{Mmu, Windows};
 use crate::error::Error;
 use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system};
-use crate::format::superblock::{Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock, UNFINISHED};
+use crate::format::superblock::{
+    Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock, UNFINISHED,
+};
 use crate::format::word::{Pointer, Root};
 use crate::path::word_at;
 use crate::pmem::{Pmem, Poisoned};
@@ -61,9 +63,15 @@ impl fmt::Display for MountError {
         match self {
             MountError::Blank => f.write_str("the NVDIMM is blank"),
             MountError::Unfinished => f.write_str("formatting the NVDIMM was interrupted"),
-            MountError::Foreign => f.write_str("the NVDIMM holds something that is not an Umbra volume"),
-            MountError::Version(v) => write!(f, "the volume has format version {v}, which is not known here"),
-            MountError::TooSmall => f.write_str("the NVDIMM is smaller than the volume (at least 8 MiB)"),
+            MountError::Foreign => {
+                f.write_str("the NVDIMM holds something that is not an Umbra volume")
+            }
+            MountError::Version(v) => {
+                write!(f, "the volume has format version {v}, which is not known here")
+            }
+            MountError::TooSmall => {
+                f.write_str("the NVDIMM is smaller than the volume (at least 8 MiB)")
+            }
             MountError::Superblocks => f.write_str("both superblocks of the volume are damaged"),
             MountError::Fs(error) => write!(f, "the volume cannot be mounted: {error}"),
         }
@@ -126,9 +134,13 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
     }
     match why {
         // The other copy is torn at most. Whatever was here before was given up.
-        [NoSuperblock::Unfinished, _] | [_, NoSuperblock::Unfinished] => Err(MountError::Unfinished),
+        [NoSuperblock::Unfinished, _] | [_, NoSuperblock::Unfinished] => {
+            Err(MountError::Unfinished)
+        }
         [NoSuperblock::Magic, NoSuperblock::Magic] if is_blank(pmem)? => Err(MountError::Blank),
-        [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem)? => Err(MountError::Superblocks),
+        [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem)? => {
+            Err(MountError::Superblocks)
+        }
         [NoSuperblock::Magic, NoSuperblock::Magic] => Err(MountError::Foreign),
         _ => Err(MountError::Superblocks),
     }
@@ -178,9 +190,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(MountError::TooSmall);
         }
         let geometry = Geometry::new(total);
-        let [top, leaf, system, inodes] = core::array::from_fn(|i| Block(geometry.first + i as u64));
-        // Old superblocks go first: a crash in between must not leave them with new content. The mark in their place says
-        // that what is found after such a crash may be formatted anew.
+        let [top, leaf, system, inodes] =
+            core::array::from_fn(|i| Block(geometry.first + i as u64));
+        // Old superblocks go first: a crash in between must not leave them with new content. The
+        // mark in their place says that what is found after such a crash may be formatted anew.
         for copy in 0..2 {
             pmem.store(copy * BLOCK_SIZE, UNFINISHED);
             pmem.flush(copy * BLOCK_SIZE, 8);
@@ -195,7 +208,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         pmem.store(word_at(leaf, 0), Pointer::to(system).encode(1, 0));
         let live = Root { height: 0, top: Some(Pointer::to(inodes)) };
         pmem.store(word_at(system, system::LIVE * INODE_WORDS), live.encode(system::LIVE));
-        pmem.store(word_at(system, system::BAD_BLOCKS * INODE_WORDS), Root::EMPTY.encode(system::BAD_BLOCKS));
+        pmem.store(
+            word_at(system, system::BAD_BLOCKS * INODE_WORDS),
+            Root::EMPTY.encode(system::BAD_BLOCKS),
+        );
         let slot = slot_of(ROOT_INO);
         let root = inode::NewInode {
             kind: Kind::Directory,
@@ -288,7 +304,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn find_system(&self) -> Result<Block, Error> {
         use crate::blocks::Content;
         let top = self.superblock.system;
-        let missing = Error::Damaged { block: top, what: "the system inode file has no first block" };
+        let missing =
+            Error::Damaged { block: top, what: "the system inode file has no first block" };
         let (leaf, _) = self.follow(top, Content::InodeNode(2), 0)?.ok_or(missing)?;
         let (system, _) = self.follow(leaf.block, Content::InodeNode(1), 0)?.ok_or(missing)?;
         Ok(system.block)

@@ -18,8 +18,8 @@ use arrayvec::ArrayVec;
 /// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths, and the
 /// target of a symbolic link.
 pub(super) const NAME_BLOCKS: u64 = 25;
-/// Blocks that a change of names may need which replaces something: those of a change of names, and of a bucket that has to be
-/// rewritten before. The reserve has so many.
+/// Blocks that a change of names may need which replaces something: those of a change of names, and
+/// of a bucket that has to be rewritten before. The reserve has so many.
 pub(super) const REPLACE_BLOCKS: u64 = NAME_BLOCKS + 7;
 /// Deepest directory that is looked at when a directory is moved.
 const MAX_DEPTH: usize = 1 << 16;
@@ -141,7 +141,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.blocks.ensure(NAME_BLOCKS, Purpose::Release)?;
         let path = self.slot_path(dir, &found)?;
         let stage = self.stage();
-        self.commit_and_release(stage, &[Edit::words(&path, &[(found.slot, 0)])], Purpose::Release)?;
+        self.commit_and_release(
+            stage,
+            &[Edit::words(&path, &[(found.slot, 0)])],
+            Purpose::Release,
+        )?;
         self.drop_name(found.ino)?;
         self.touch_named(found.ino, now)?;
         self.touch(dir, &[inode::MTIME, inode::CTIME], now)
@@ -186,7 +190,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Renames atomically; replaces a file by a file, an empty directory by a directory.
-    pub fn rename(&mut self, dir: Ino, name: &[u8], to_dir: Ino, to_name: &[u8], now: Time) -> Result<()> {
+    pub fn rename(
+        &mut self,
+        dir: Ino,
+        name: &[u8],
+        to_dir: Ino,
+        to_name: &[u8],
+        now: Time,
+    ) -> Result<()> {
         let (from, to) = (self.dir(dir)?, self.dir(to_dir)?);
         check_name(name)?;
         check_name(to_name)?;
@@ -275,7 +286,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if is_dir && dir != to_dir {
             let (path, _) = self.inode_path(moved.ino)?;
             let slot = slot_of(moved.ino);
-            let word = (word_index(slot, inode::PARENT), seal_number(to_dir.0, inode::PARENT, slot));
+            let word =
+                (word_index(slot, inode::PARENT), seal_number(to_dir.0, inode::PARENT, slot));
             plan.inodes.push((path, [word]));
         }
         Ok(plan)
@@ -378,7 +390,8 @@ mod tests {
     fn an_inode_that_a_rename_replaced_is_gone_though_its_block_cannot_be_freed() {
         let mut volume = new_volume(8 << 20, 2);
         let root = volume.root();
-        let [a, b, c] = [b"a", b"b", b"c"].map(|name| volume.create(root, name, 0o600, Time(1)).unwrap());
+        let [a, b, c] =
+            [b"a", b"b", b"c"].map(|name| volume.create(root, name, 0o600, Time(1)).unwrap());
         // On all sides of it is data of another file: nothing else has its record in the same line.
         volume.write(c, 0, &[1; 8 * 4096], Time(1)).unwrap();
         volume.write(b, 0, &[1; 4096], Time(1)).unwrap();

@@ -57,14 +57,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
         }
         // What comes before a name was looked up in; what comes before anything else was not.
-        if path.rsplit(|&byte| byte == b'/').next().is_none_or(|last| matches!(last, b"" | b"." | b"..")) {
+        if path
+            .rsplit(|&byte| byte == b'/')
+            .next()
+            .is_none_or(|last| matches!(last, b"" | b"." | b".."))
+        {
             self.dir(at)?;
         }
         Ok(at)
     }
 
-    /// The directory that holds the last name of a path, and that name, for anything but a directory:
-    /// a `/` behind the name is an error, whether the name exists or not.
+    /// The directory that holds the last name of a path, and that name, for anything but a
+    /// directory: a `/` behind the name is an error, whether the name exists or not.
     pub fn resolve_parent<'p>(&self, path: &'p [u8]) -> Result<(Ino, &'p [u8])> {
         let (before, name, is_directory) = split_last(path)?;
         if is_directory {
@@ -74,13 +78,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok((self.resolve(before)?, name))
     }
 
-    /// As [`Volume::resolve_parent`], for what is or becomes a directory: a `/` may follow the name.
+    /// As [`Volume::resolve_parent`], for what is or becomes a directory: a `/` may follow the
+    /// name.
     pub fn resolve_parent_of_directory<'p>(&self, path: &'p [u8]) -> Result<(Ino, &'p [u8])> {
         let (before, name, _) = split_last(path)?;
         Ok((self.resolve(before)?, name))
     }
 
-    /// Directory and name of both ends of a rename. A `/` behind either name says that a directory is renamed.
+    /// Directory and name of both ends of a rename. A `/` behind either name says that a directory
+    /// is renamed.
     pub fn resolve_rename<'p>(&self, from: &'p [u8], to: &'p [u8]) -> Result<[(Ino, &'p [u8]); 2]> {
         let ((_, _, from_slash), (_, _, to_slash)) = (split_last(from)?, split_last(to)?);
         let ends = [self.resolve_parent_of_directory(from)?, self.resolve_parent_of_directory(to)?];
@@ -103,7 +109,10 @@ mod tests {
         let steps = |path: &'static str| components(path.as_bytes()).collect::<Vec<_>>();
         assert_eq!(steps("/"), []);
         assert_eq!(steps("//./."), []);
-        assert_eq!(steps("a/./../b//"), [Component::Name(b"a"), Component::Up, Component::Name(b"b")]);
+        assert_eq!(
+            steps("a/./../b//"),
+            [Component::Name(b"a"), Component::Up, Component::Name(b"b")]
+        );
         assert_eq!(steps("..."), [Component::Name(b"...")]);
     }
 

@@ -54,7 +54,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Makes the front of a range hold zeros that take space: what is written there later needs
-    /// none. Returns how many bytes are done, at least one; what lies beyond the size counts as done.
+    /// none. Returns how many bytes are done, at least one; what lies beyond the size counts as
+    /// done.
     pub fn provide_zeros(&mut self, ino: Ino, offset: u64, len: u64, now: Time) -> Result<u64> {
         let size = self.file_size(ino)?;
         let end = offset.saturating_add(len).min(size);

@@ -200,7 +200,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let [src_size, dst_size] = sizes;
         let RangeClone { from, to, len, .. } = *work;
         let src_end = from.checked_add(len).ok_or(Error::TooLarge)?;
-        let dst_end = to.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
+        let dst_end =
+            to.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
         if !from.is_multiple_of(BLOCK_SIZE) || !to.is_multiple_of(BLOCK_SIZE) {
             return Err(Error::Invalid("offsets of a range clone must be multiples of 4096"));
         }

@@ -93,7 +93,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Counts one reference to a block, and with the first one what the block refers to. `place`:
     /// which block of the live inode file it is, or the first one below it.
-    fn count(&mut self, block: Block, content: Content, place: Option<u64>, depth: u32) -> Result<()> {
+    fn count(
+        &mut self,
+        block: Block,
+        content: Content,
+        place: Option<u64>,
+        depth: u32,
+    ) -> Result<()> {
         match self.blocks.count_reference(block, content)? {
             Reference::First if content != Content::Data => {}
             Reference::First | Reference::Further => return Ok(()),
@@ -118,7 +124,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 (Content::InodeNode(level), Some(first)) => {
                     let at = first + index as u64 * 512u64.pow(level as u32 - 1);
-                    (self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c)), Some(at))
+                    (
+                        self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c)),
+                        Some(at),
+                    )
                 }
                 _ => {
                     if let Some(at) = place {
@@ -135,9 +144,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// What a root in the block of system inodes refers to.
-    pub(super) fn system_reference(&self, index: u16, word: u64) -> Result<Option<(Block, Content)>> {
+    pub(super) fn system_reference(
+        &self,
+        index: u16,
+        word: u64,
+    ) -> Result<Option<(Block, Content)>> {
         let slot = index / INODE_WORDS;
-        let what = Error::Damaged { block: self.system, what: "a root of the system fails its check" };
+        let what =
+            Error::Damaged { block: self.system, what: "a root of the system fails its check" };
         let Some(root) = Root::decode(word, slot).map_err(|_| what)? else { return Ok(None) };
         let Some(top) = root.top else { return Ok(None) };
         if !self.blocks.geometry.holds(top.block) {
@@ -184,7 +198,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Ok(names);
             }
             self.each_inode(&mut |volume, ino, block, _| {
-                let known = names.of(ino) == 0 || is_set(&names.walked, ino) || waiting.len() == WAITING;
+                let known =
+                    names.of(ino) == 0 || is_set(&names.walked, ino) || waiting.len() == WAITING;
                 if !known && volume.kind_in(block, ino)?.0 == Kind::Directory {
                     waiting.push(ino);
                 }
@@ -194,7 +209,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn dangling(&self) -> Error {
-        Error::Damaged { block: self.system, what: "a name leads to no inode, or to one of another kind" }
+        Error::Damaged {
+            block: self.system,
+            what: "a name leads to no inode, or to one of another kind",
+        }
     }
 
     /// Drops inodes without a name, and sets counts of names right.

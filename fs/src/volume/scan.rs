@@ -23,7 +23,13 @@ pub(super) enum Found {
 impl<P: Pmem, M> Volume<P, M> {
     /// The first subtree of `level` that exists and maps a block at or behind `from`; `level` is at
     /// most the height of the tree. Each entry that is looked at uses up one of `allowance`.
-    pub(super) fn seek(&self, root: Root, from: u64, level: u8, allowance: &mut u64) -> Result<Found> {
+    pub(super) fn seek(
+        &self,
+        root: Root,
+        from: u64,
+        level: u8,
+        allowance: &mut u64,
+    ) -> Result<Found> {
         let Some(top) = root.top else { return Ok(Found::Nothing) };
         let mut at = from & !(512u64.pow(u32::from(level)) - 1);
         'descend: while at < root.capacity() {
@@ -36,7 +42,9 @@ impl<P: Pmem, M> Volume<P, M> {
                         return Ok(Found::Later(at));
                     }
                     *allowance -= 1;
-                    if let Some((next, _)) = self.follow(pointer.block, Content::Node(above), index)? {
+                    if let Some((next, _)) =
+                        self.follow(pointer.block, Content::Node(above), index)?
+                    {
                         pointer = next;
                         break;
                     }

@@ -70,7 +70,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Ok(false);
             }
         }
-        Ok(settle.hidden.is_empty() || self.dax.shown(settle.ino, &settle.hidden) <= self.work_a_step)
+        Ok(settle.hidden.is_empty()
+            || self.dax.shown(settle.ino, &settle.hidden) <= self.work_a_step)
     }
 
     #[cold]
@@ -78,8 +79,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let at = settle.at.get_or_insert(0);
         let mut allowance = self.work_a_step;
         let hidden = settle.hidden.clone();
-        let synced =
-            self.dax.pass(&mut self.blocks, settle.ino, settle.stores, hidden, at, &mut allowance)?;
+        let synced = self.dax.pass(
+            &mut self.blocks,
+            settle.ino,
+            settle.stores,
+            hidden,
+            at,
+            &mut allowance,
+        )?;
         self.unfenced |= synced.any;
         if !synced.all {
             return Ok(false);

@@ -1,9 +1,10 @@
 //! Splices: the target's tree is built anew around subtrees of the source.
 //!
-//! Where source and target are aligned alike at some level, whole subtrees of that level are shared;
-//! elsewhere entry by entry. A hole of the source, whatever its size, is found by the nodes around it, and
-//! becomes a hole of the target, for which no node is made. Everything is built first and published with one
-//! word, the target's root (with the size, if that grows), so a range clone happens whole or not at all.
+//! Where source and target are aligned alike at some level, whole subtrees of that level are
+//! shared; elsewhere entry by entry. A hole of the source, whatever its size, is found by the nodes
+//! around it, and becomes a hole of the target, for which no node is made. Everything is built
+//! first and published with one word, the target's root (with the size, if that grows), so a range
+//! clone happens whole or not at all.
 
 use super::Volume;
 use crate::blocks::{Content, Fresh, Purpose};
@@ -65,7 +66,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Publishes a target in which a range is the source's. Nothing that it shows is writable,
     /// and what the range contains is flushed.
-    pub(super) fn publish_splice(&mut self, dst: Ino, splice: &Splice, raise: Option<u64>) -> Result<()> {
+    pub(super) fn publish_splice(
+        &mut self,
+        dst: Ino,
+        splice: &Splice,
+        raise: Option<u64>,
+    ) -> Result<()> {
         let (path, old) = self.inode_path(dst)?;
         let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
         let tree = old.top.map(|top| (top, old.height));
@@ -82,7 +88,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let root = Root { height: if top.is_some() { height } else { 0 }, top };
         let mut words = ArrayVec::<(u16, u64), 2>::new();
         words.push(Self::root_word(dst, root));
-        words.extend(raise.map(|size| (word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))));
+        words.extend(
+            raise.map(|size| (word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))),
+        );
         // What was overwritten in place, or stored through windows, is durable with the fence of
         // the stage; a subtree that is shared as it is needs none of its own.
         if !stage.is_used() {
@@ -127,8 +135,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let covered = splice.covers(&range);
         if covered {
             let from = splice.source_of(first);
-            // A subtree of the source that lies just so is taken as it is. Whether anything exists in
-            // it is not asked: that would be a search through it.
+            // A subtree of the source that lies just so is taken as it is. Whether anything exists
+            // in it is not asked: that would be a search through it.
             if from.is_multiple_of(512u64.pow(level as u32)) && level <= splice.source.height {
                 let shared = self.subtree(splice.source, FileBlock(from), level)?;
                 if let Some(pointer) = shared {
@@ -168,12 +176,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let child = match old {
                 // The old tree was lower: it is all below the first entry.
                 Some((_, height)) if height < level => old.filter(|_| index == 0),
-                Some((pointer, _)) => {
-                    self.follow(pointer.block, Content::Node(level), index)?.map(|(p, _)| (p, level - 1))
-                }
+                Some((pointer, _)) => self
+                    .follow(pointer.block, Content::Node(level), index)?
+                    .map(|(p, _)| (p, level - 1)),
                 None => None,
             };
-            let new = self.splice_node(stage, splicing, level - 1, child, first + index as u64 * span)?;
+            let new =
+                self.splice_node(stage, splicing, level - 1, child, first + index as u64 * span)?;
             let Some(pointer) = new else { continue };
             if node.is_none() {
                 match self.blocks.allocate(Purpose::Grow) {
@@ -240,7 +249,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The subtree of `level` that starts at a block of a tree.
-    pub(super) fn subtree(&self, root: Root, first: FileBlock, level: u8) -> Result<Option<Pointer>> {
+    pub(super) fn subtree(
+        &self,
+        root: Root,
+        first: FileBlock,
+        level: u8,
+    ) -> Result<Option<Pointer>> {
         let Some(top) = root.top else { return Ok(None) };
         if first.0 >= root.capacity() {
             return Ok(None);

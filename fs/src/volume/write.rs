@@ -1,8 +1,8 @@
 //! Writing to files.
 //!
-//! A write goes leaf by leaf. Below a leaf, blocks that are the file's own are overwritten in place;
-//! all others are given new blocks, in runs that are filled at once, and one publication makes all
-//! their entries refer to them:
+//! A write goes leaf by leaf. Below a leaf, blocks that are the file's own are overwritten in
+//! place; all others are given new blocks, in runs that are filled at once, and one publication
+//! makes all their entries refer to them:
 //!
 //! ```text
 //!   leaf          [ own | shared | shared | hole ]
@@ -33,8 +33,8 @@ const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 pub(super) enum Source<'a> {
     /// Bytes in two pieces, one behind the other.
     Bytes([&'a [u8]; 2]),
-    /// Whole blocks, which a device has received into blocks that are lent, from this one on: where a file needs new
-    /// blocks, it takes these.
+    /// Whole blocks, which a device has received into blocks that are lent, from this one on: where
+    /// a file needs new blocks, it takes these.
     Received(&'a [u8], Block),
     /// Zeros, where there is anything else.
     Zeros(u64),
@@ -66,9 +66,10 @@ impl Source<'_> {
     fn cut(&self, from: u64, end: u64) -> Self {
         match *self {
             Source::Bytes(parts) => Source::Bytes(cut(parts, from as usize, end as usize)),
-            Source::Received(bytes, Block(first)) => {
-                Source::Received(&bytes[from as usize..end as usize], Block(first + from / BLOCK_SIZE))
-            }
+            Source::Received(bytes, Block(first)) => Source::Received(
+                &bytes[from as usize..end as usize],
+                Block(first + from / BLOCK_SIZE),
+            ),
             Source::Zeros(_) => Source::Zeros(end - from),
             Source::ProvidedZeros(_) => Source::ProvidedZeros(end - from),
         }
@@ -87,7 +88,12 @@ impl Source<'_> {
     }
 
     /// Overwrites a part of a block in place.
-    fn overwrite<P: Pmem>(&self, stage: &mut Stage<Written>, mut own: Exclusive<'_, P>, piece: Piece) {
+    fn overwrite<P: Pmem>(
+        &self,
+        stage: &mut Stage<Written>,
+        mut own: Exclusive<'_, P>,
+        piece: Piece,
+    ) {
         match self.bytes() {
             Some(bytes) => {
                 for (within, bytes) in piece.of(bytes) {
@@ -128,15 +134,18 @@ impl Piece {
 /// Bytes `from` to `end` of two pieces that lie one behind the other.
 fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
     let seam = first.len();
-    [&first[from.min(seam)..end.min(seam)], &second[from.saturating_sub(seam)..end.saturating_sub(seam)]]
+    [
+        &first[from.min(seam)..end.min(seam)],
+        &second[from.saturating_sub(seam)..end.saturating_sub(seam)],
+    ]
 }
 
 /// Where the entries of a piece are.
 enum Way<'a> {
     /// In a leaf node that was found to be the file's own in this epoch: words are stored in place.
     Own(Block, u64),
-    /// Below nodes that are shared or missing, or in the inode: words are committed. The epoch tells
-    /// that what there is of the path is exclusive.
+    /// Below nodes that are shared or missing, or in the inode: words are committed. The epoch
+    /// tells that what there is of the path is exclusive.
     Path { path: &'a Path, root: Root, exclusive: Option<u64> },
 }
 
@@ -168,12 +177,15 @@ impl Writing<'_> {
     #[inline]
     fn received_in(&self, block: u64) -> Option<Block> {
         match self.source {
-            Source::Received(_, Block(first)) => Some(Block(first + (block - self.offset / BLOCK_SIZE))),
+            Source::Received(_, Block(first)) => {
+                Some(Block(first + (block - self.offset / BLOCK_SIZE)))
+            }
             _ => None,
         }
     }
 
-    /// File blocks from the first to the last that has a new block now. What lies between was written as a whole.
+    /// File blocks from the first to the last that has a new block now. What lies between was
+    /// written as a whole.
     fn replaced(&self, words: &[(u16, u64)]) -> Range<u64> {
         match (&self.way, words) {
             (Way::Path { path, .. }, _)
@@ -181,7 +193,9 @@ impl Writing<'_> {
             {
                 0..1
             }
-            (_, [first, .., last]) => self.base() + u64::from(first.0)..self.base() + u64::from(last.0) + 1,
+            (_, [first, .., last]) => {
+                self.base() + u64::from(first.0)..self.base() + u64::from(last.0) + 1
+            }
             (_, [one]) => self.base() + u64::from(one.0)..self.base() + u64::from(one.0) + 1,
             (_, []) => 0..0,
         }
@@ -199,7 +213,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Writes two pieces, one behind the other, as [`Volume::write`] writes one. Each piece is
     /// stored by itself, so the seam must not be within an aligned word of the file, of which
     /// nobody ever sees a half.
-    pub fn write_parts(&mut self, ino: Ino, offset: u64, parts: [&[u8]; 2], now: Time) -> Result<usize> {
+    pub fn write_parts(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        parts: [&[u8]; 2],
+        now: Time,
+    ) -> Result<usize> {
         let seam = offset.wrapping_add(parts[0].len() as u64);
         if !parts[1].is_empty() && !seam.is_multiple_of(8) {
             return Err(Error::Invalid("the seam of a write is within a word"));
@@ -207,9 +227,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.write_source(ino, offset, Source::Bytes(parts), now)
     }
 
-    /// As [`Volume::write`], from `offset` on, the start of a block. The bytes lie in blocks that are
-    /// [lent](Volume::lend), from the start of `blocks` on: where the file needs new blocks for whole ones of them, it takes those
-    /// over, and nothing is copied.
+    /// As [`Volume::write`], from `offset` on, the start of a block. The bytes lie in blocks that
+    /// are [lent](Volume::lend), from the start of `blocks` on: where the file needs new blocks for
+    /// whole ones of them, it takes those over, and nothing is copied.
     pub fn write_received(
         &mut self,
         ino: Ino,
@@ -222,7 +242,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Invalid("received blocks are for whole blocks of a file"));
         }
         let whole = bytes.len() - bytes.len() % BLOCK_SIZE as usize;
-        let done = self.write_source(ino, offset, Source::Received(&bytes[..whole], blocks), now)?;
+        let done =
+            self.write_source(ino, offset, Source::Received(&bytes[..whole], blocks), now)?;
         if done < whole || whole == bytes.len() {
             return Ok(done);
         }
@@ -232,8 +253,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Lends [`LENT_RUN`](super::LENT_RUN) free blocks that follow each other to a device that receives into them: [`Volume::write_received`]
-    /// takes them over. They count as free, but nothing else gets them until they are [taken back](Volume::take_back). `None`: receive
+    /// Lends [`LENT_RUN`](super::LENT_RUN) free blocks that follow each other to a device that
+    /// receives into them: [`Volume::write_received`] takes them over. They count as free, but
+    /// nothing else gets them until they are [taken back](Volume::take_back). `None`: receive
     /// elsewhere.
     pub fn lend(&mut self) -> Option<Block> {
         self.blocks.lend()
@@ -244,15 +266,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.blocks.lending()
     }
 
-    /// Takes back a run that was lent, which the device has no more: what no file has taken over is free again.
+    /// Takes back a run that was lent, which the device has no more: what no file has taken over is
+    /// free again.
     pub fn take_back(&mut self, run: Block) {
         self.blocks.take_back(run);
     }
 
     #[inline(always)]
-    fn write_source(&mut self, ino: Ino, offset: u64, source: Source<'_>, now: Time) -> Result<usize> {
+    fn write_source(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        source: Source<'_>,
+        now: Time,
+    ) -> Result<usize> {
         let len = source.len();
-        let end = offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
+        let end =
+            offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
         let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
         let mut size = self.file_size_in(known.inodes, ino)?;
         if len == 0 {
@@ -313,7 +343,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 found = self.leaf_path(ino, FileBlock(last))?;
                 let (path, root) = &found;
                 let existing = path.iter().take_while(|step| step.block().is_some()).count();
-                let exclusive = (self.exclusive_steps(path)? == existing).then_some(self.blocks.epoch);
+                let exclusive =
+                    (self.exclusive_steps(path)? == existing).then_some(self.blocks.epoch);
                 Way::Path { path, root: *root, exclusive }
             }
         };
@@ -352,9 +383,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn entry_on(&self, path: &Path, root: Root, block: FileBlock) -> Result<Option<Pointer>> {
         let Some(last) = path.last() else { return Ok(None) };
         match (last.content, last.block()) {
-            (Content::Node(_), Some(leaf)) => {
-                Ok(self.follow(leaf, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
-            }
+            (Content::Node(_), Some(leaf)) => Ok(self
+                .follow(leaf, Content::Node(1), index_at(block, 1))?
+                .map(|(pointer, _)| pointer)),
             // The tree grows: its only block so far is the first one.
             (Content::Node(_), None) => Ok(last
                 .spine()
@@ -364,8 +395,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Overwrites what is the file's own; fills new blocks for all else (unless the volume is `full`), whose
-    /// entries are then in `words`. What they replace in a leaf of the file's own is in `retired`.
+    /// Overwrites what is the file's own; fills new blocks for all else (unless the volume is
+    /// `full`), whose entries are then in `words`. What they replace in a leaf of the file's own is
+    /// in `retired`.
     fn stage_piece(
         &mut self,
         writing: &Writing<'_>,
@@ -383,7 +415,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some(pointer) if writing.received_in(block) == Some(pointer.block) => continue,
                 Some(pointer) => {
                     if let Some(epoch) = writing.way.exclusive()
-                        && let Place::Exclusive(own) = Place::below(&mut self.blocks, epoch, pointer.block)?
+                        && let Place::Exclusive(own) =
+                            Place::below(&mut self.blocks, epoch, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
                         writing.source.overwrite(stage, own, piece);
@@ -404,7 +437,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut done = 0;
         while let Some(&(index, _)) = words.get(done) {
             // Entries that follow each other, for as long as free blocks do.
-            let follow = words[done..].iter().zip(index..).take_while(|(word, at)| word.0 == *at).count();
+            let follow =
+                words[done..].iter().zip(index..).take_while(|(word, at)| word.0 == *at).count();
             let first = writing.base() + u64::from(index);
             let new = match writing.received_in(first) {
                 Some(block) => {
@@ -472,13 +506,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.retired = retired;
         } else {
             let done = match &writing.way {
-                Way::Own(node, epoch) => self.publish_in_place(stage, *node, *epoch, words, retired)?,
+                Way::Own(node, epoch) => {
+                    self.publish_in_place(stage, *node, *epoch, words, retired)?
+                }
                 Way::Path { path, .. } => {
                     self.retired = retired;
                     self.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
                 }
             };
-            // Only what was replaced: pages of blocks that stay may hold stores that are not flushed yet.
+            // Only what was replaced: pages of blocks that stay may hold stores that are not
+            // flushed yet.
             let replaced = writing.replaced(words);
             self.dax.unmap(&mut self.blocks, ino, replaced.start, replaced.end)?;
             self.release(done)?;

@@ -59,8 +59,16 @@ pub struct Coverage {
 
 impl Coverage {
     pub fn add(&mut self, other: &Coverage) {
-        let Coverage { runs, points, exhaustive, states, distinct, nested_points, nested_states, poisoned } =
-            other;
+        let Coverage {
+            runs,
+            points,
+            exhaustive,
+            states,
+            distinct,
+            nested_points,
+            nested_states,
+            poisoned,
+        } = other;
         self.runs += runs;
         self.points += points;
         self.exhaustive += exhaustive;
@@ -152,7 +160,8 @@ impl Explorer {
         if self.known.len() > 10_000 {
             self.forget();
         }
-        let fences = run.events[run.start..].iter().filter(|e| matches!(e, Event::Fence { .. })).count();
+        let fences =
+            run.events[run.start..].iter().filter(|e| matches!(e, Event::Fence { .. })).count();
         result.map(|()| Some(fences as u64))
     }
 
@@ -263,9 +272,10 @@ impl Explorer {
         let (known, _) = self.state(undecided, hash, &all);
         match &*known {
             Outcome::Fine { free, .. } => Ok(*free),
-            Outcome::Bad(what) => {
-                Err(Violation { what: what.clone(), at: format!("{ops:?}, when all of it survives") })
-            }
+            Outcome::Bad(what) => Err(Violation {
+                what: what.clone(),
+                at: format!("{ops:?}, when all of it survives"),
+            }),
         }
     }
 
@@ -304,15 +314,19 @@ impl Explorer {
                 let picked = Picked::of(&choices, self.seed);
                 counts.exhaustive = picked.exhaustive;
                 for state in &picked.states {
-                    let words: Vec<_> =
-                        choices.iter().zip(state).flat_map(|(choice, &value)| choice.words(value)).collect();
+                    let words: Vec<_> = choices
+                        .iter()
+                        .zip(state)
+                        .flat_map(|(choice, &value)| choice.words(value))
+                        .collect();
                     self.judged(point, &words, oracle, &mut reads, &mut counts)?;
                 }
                 last = choices;
             }
             if self.verbose {
                 let lines = point.undecided.lines().count();
-                let product = last.iter().fold(1u128, |p, c| p.saturating_mul(c.values.len() as u128));
+                let product =
+                    last.iter().fold(1u128, |p, c| p.saturating_mul(c.values.len() as u128));
                 println!(
                     "  {model:?}: {lines} undecided lines, {} choices read, product {product}, {} states: {}",
                     last.len(),
@@ -351,14 +365,17 @@ impl Explorer {
         }
         let result = match &*outcome {
             // The other copy may be torn: a clear error is all that is left.
-            Outcome::Bad(what) if self.lost.is_some() && what.contains("both superblocks") => Ok(()),
+            Outcome::Bad(what) if self.lost.is_some() && what.contains("both superblocks") => {
+                Ok(())
+            }
             Outcome::Bad(what) => Err(what.clone()),
             Outcome::Fine { tree, free, .. } => {
                 (oracle.tree)(tree).and_then(|()| match oracle.free.contains(free) {
                     true => Ok(()),
-                    false => {
-                        Err(format!("{free} blocks are free when all is deleted, not {:?}", oracle.free))
-                    }
+                    false => Err(format!(
+                        "{free} blocks are free when all is deleted, not {:?}",
+                        oracle.free
+                    )),
                 })
             }
         };
@@ -379,8 +396,8 @@ impl Explorer {
                     counts.nested += !torn as u64;
                     self.nest(point, words, hash, &tree.clone())?;
                 }
-                let sampled =
-                    self.poison_every != 0 && self.coverage.distinct.is_multiple_of(self.poison_every);
+                let sampled = self.poison_every != 0
+                    && self.coverage.distinct.is_multiple_of(self.poison_every);
                 if sampled && !point.nested {
                     let tree = tree.clone();
                     self.with_state(words, |e| e.poison(&tree, &read)).map_err(violation)?;
@@ -423,7 +440,8 @@ impl Explorer {
         };
         for event in &events {
             if let Event::Fence { site } = event {
-                let label = format!("{}; then in recovery, before the fence at {site}", point.label);
+                let label =
+                    format!("{}; then in recovery, before the fence at {site}", point.label);
                 let inner = Point { undecided: &undecided, hash, label: &label, nested: true };
                 result = self.point(&inner, &Oracle { tree: &same, free: &free });
                 if result.is_err() {
@@ -455,7 +473,8 @@ impl Explorer {
     fn poison(&mut self, tree: &Tree, reads: &[(u32, u8)]) -> Result<(), String> {
         let lines: Vec<u64> = reads.iter().map(|r| r.0 as u64 * 64).collect();
         for i in 0..5 {
-            self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            self.seed =
+                self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let line = match i {
                 0 | 1 => i * BLOCK_SIZE,
                 _ => lines[(self.seed >> 33) as usize % lines.len()],
@@ -532,8 +551,8 @@ pub struct Run {
 
 fn word_hash(at: u64, value: u64) -> u128 {
     let mix = |seed: u64| {
-        let mut x =
-            (at ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ value.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let mut x = (at ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ value.wrapping_mul(0xd6e8_feb8_6659_fd93);
         x = (x ^ x >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ x >> 29).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ x >> 32

@@ -5,7 +5,9 @@ use super::tree::{Expected, File, Judge, Node};
 use std::collections::BTreeMap;
 use umbra_fs::dax;
 use umbra_fs::testing::{LogPmem, SoftMachine, SoftMmu, mount};
-use umbra_fs::{BLOCK_SIZE, Begun, Error, Existing, FileBlock, Ino, Kind, Operation, Pmem, Time, Window};
+use umbra_fs::{
+    BLOCK_SIZE, Begun, Error, Existing, FileBlock, Ino, Kind, Operation, Pmem, Time, Window,
+};
 
 pub const NOW: Time = Time(5_000);
 /// Slots for windows: few, so that mounting stays cheap.
@@ -179,7 +181,12 @@ impl World {
                 // Two names of one file: nothing happens.
                 let same = new.names.get(to) == Some(&moved) && moved != Node::Dir;
                 let fits = match (moved, new.names.get(to)) {
-                    _ if !new.parent_exists(to) || to.starts_with(&format!("{from}/")) || from == to => false,
+                    _ if !new.parent_exists(to)
+                        || to.starts_with(&format!("{from}/"))
+                        || from == to =>
+                    {
+                        false
+                    }
                     (_, None) | (Node::File(_), Some(Node::File(_))) => true,
                     (Node::Dir, Some(Node::Dir)) => !new.has_children(to),
                     _ => false,
@@ -193,8 +200,12 @@ impl World {
                     return Some(during);
                 }
                 let below = format!("{from}/");
-                let moved: Vec<String> =
-                    new.names.keys().filter(|k| *k == from || k.starts_with(&below)).cloned().collect();
+                let moved: Vec<String> = new
+                    .names
+                    .keys()
+                    .filter(|k| *k == from || k.starts_with(&below))
+                    .cloned()
+                    .collect();
                 for old in moved {
                     let node = new.names.remove(&old).expect("it was listed");
                     new.names.insert(format!("{to}{}", &old[from.len()..]), node);
@@ -216,7 +227,8 @@ impl World {
                     return None;
                 }
                 let (dir, name) = root(self, path)?;
-                let ino = self.volume().symlink(dir, &name, target.as_bytes(), NOW).expect("symlink");
+                let ino =
+                    self.volume().symlink(dir, &name, target.as_bytes(), NOW).expect("symlink");
                 assert_eq!(self.volume().read_link(ino), Ok(target.as_bytes().to_vec()));
                 let link = File { kind: Kind::Symlink, ..File::new(0o777, target.into()) };
                 new.add_file(path, link);
@@ -265,13 +277,18 @@ impl World {
                 let end = offset + len;
                 let leaf = 512 * BLOCK_SIZE;
                 let borders = (offset / leaf + 1..=end / leaf).map(|b| (b * leaf) as usize);
-                sizes.extend(borders.filter(|b| (old.content.len()..file.content.len()).contains(b)));
+                sizes.extend(
+                    borders.filter(|b| (old.content.len()..file.content.len()).contains(b)),
+                );
                 // Whole blocks go in before a part of one.
                 let whole = (offset + len / BLOCK_SIZE * BLOCK_SIZE) as usize;
-                if matches!(op, Op::Receive(..)) && (old.content.len()..file.content.len()).contains(&whole) {
+                if matches!(op, Op::Receive(..))
+                    && (old.content.len()..file.content.len()).contains(&whole)
+                {
                     sizes.push(whole);
                 }
-                during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
+                during =
+                    During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
             }
             Op::Punch(path, offset, len) => {
                 let old = new.file(path)?.clone();
@@ -283,20 +300,23 @@ impl World {
                 }
                 let ino = self.ino(path).expect("a file is found");
                 // Parts of blocks are overwritten where they are; whole blocks go.
-                let whole =
-                    |block: u64| offset <= block * BLOCK_SIZE && ((block + 1) * BLOCK_SIZE).min(size) <= end;
+                let whole = |block: u64| {
+                    offset <= block * BLOCK_SIZE && ((block + 1) * BLOCK_SIZE).min(size) <= end
+                };
                 let mut in_place = self.in_place(ino, offset, end - offset);
                 in_place.retain(|block| !whole(*block));
                 let mut done = 0;
                 while done < len {
-                    done += self.volume().punch(ino, offset + done, len - done, now).expect("punch");
+                    done +=
+                        self.volume().punch(ino, offset + done, len - done, now).expect("punch");
                 }
                 let file = new.file_mut(path)?;
                 let zeros = vec![0; (end - offset) as usize];
                 file.write(offset, &zeros, &|block| in_place.contains(&block));
                 (file.mtime, file.synced) = (now, false);
                 let sizes = vec![old.content.len()];
-                during = During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
+                during =
+                    During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
             }
             Op::Clone(from, to) => {
                 new.regular(from)?;
@@ -319,8 +339,10 @@ impl World {
                 if len == 0 || same || (len % BLOCK_SIZE != 0 && at + len < target) {
                     return None;
                 }
-                let (src, dst) =
-                    (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
+                let (src, dst) = (
+                    self.ino(from).expect("a file is found"),
+                    self.ino(to).expect("a file is found"),
+                );
                 self.volume().clone_range(src, start, dst, at, len, now).expect("clone of a range");
                 new.file_mut(from)?.settle();
                 let file = new.file_mut(to)?;
@@ -340,8 +362,10 @@ impl World {
                 if len % BLOCK_SIZE != 0 && at + len < size {
                     return None;
                 }
-                let (src, dst) =
-                    (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
+                let (src, dst) = (
+                    self.ino(from).expect("a file is found"),
+                    self.ino(to).expect("a file is found"),
+                );
                 self.volume().set_work_a_step(1);
                 let inodes = self.volume().space().inodes;
                 let begun = self.volume().begin_clone_range(src, start, dst, at, len, now);
@@ -381,19 +405,25 @@ impl World {
                     }
                     (Err(Error::NotFound) | Ok(_), None) => {}
                     (Err(Error::Invalid(_)), Some(size))
-                        if !bytes.len().is_multiple_of(4096) && at + (bytes.len() as u64) < size => {}
+                        if !bytes.len().is_multiple_of(4096)
+                            && at + (bytes.len() as u64) < size => {}
                     (done, size) => panic!("{done:?}, the target has {size:?} bytes"),
                 }
             }
             Op::Dedupe(from, to) => {
                 let (a, b) = (new.regular(from)?.content.clone(), new.regular(to)?.content.clone());
-                let len = if a.len() == b.len() { a.len() } else { a.len().min(b.len()) / 4096 * 4096 };
-                let (src, dst) =
-                    (self.ino(from).expect("a file is found"), self.ino(to).expect("a file is found"));
+                let len =
+                    if a.len() == b.len() { a.len() } else { a.len().min(b.len()) / 4096 * 4096 };
+                let (src, dst) = (
+                    self.ino(from).expect("a file is found"),
+                    self.ino(to).expect("a file is found"),
+                );
                 let begun = self.volume().dedupe(src, 0, dst, 0, len as u64);
                 let Ok(mut work) = begun else { panic!("dedupe of {len} bytes: {begun:?}") };
                 let done = loop {
-                    if let Some(done) = self.volume().dedupe_step(&mut work).expect("a step of a dedupe") {
+                    if let Some(done) =
+                        self.volume().dedupe_step(&mut work).expect("a step of a dedupe")
+                    {
                         break done;
                     }
                 };
@@ -489,7 +519,8 @@ impl World {
     fn name(&mut self, new: &mut Expected, path: &'static str) -> Option<Window> {
         let possible = new.names.get(path) != Some(&Node::Dir) && new.parent_exists(path);
         let (ino, window, file) = self.unnamed.pop_if(|_| possible)?;
-        let (dir, name) = self.volume().resolve_parent(path.as_bytes()).expect("its directory is there");
+        let (dir, name) =
+            self.volume().resolve_parent(path.as_bytes()).expect("its directory is there");
         if new.names.contains_key(path) {
             assert_eq!(self.volume().link(ino, dir, name, NOW), Err(Error::Exists));
             self.volume().link_as(ino, dir, name, Existing::Replace, NOW).expect("link over");

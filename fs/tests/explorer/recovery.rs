@@ -80,7 +80,11 @@ impl Recovery {
         (outcome, reads)
     }
 
-    fn recover(&self, pmem: &LogPmem, reads: &mut Vec<(u32, u8)>) -> Result<(Tree, u64, u64), String> {
+    fn recover(
+        &self,
+        pmem: &LogPmem,
+        reads: &mut Vec<(u32, u8)>,
+    ) -> Result<(Tree, u64, u64), String> {
         let before = pmem.fences();
         let clean_before = claims_clean(pmem);
         pmem.take_reads();
@@ -151,7 +155,9 @@ fn use_up(volume: &mut Mounted, tree: &Tree) -> Result<(), String> {
         return Err("a new file does not hold what was written".into());
     }
     // A file of what is there is changed, too: nothing else may notice.
-    if let Some((path, seen)) = tree.iter().find(|(_, s)| s.kind == Kind::File && !s.content.is_empty()) {
+    if let Some((path, seen)) =
+        tree.iter().find(|(_, s)| s.kind == Kind::File && !s.content.is_empty())
+    {
         volume.write(seen.ino, 0, &[0x77; 5000], NOW).map_err(fail("write to an old file"))?;
         let mut expected = tree.clone();
         for (other, node) in expected.iter_mut() {

@@ -26,7 +26,9 @@ impl Setup {
         let pmem = LogPmem::new(memory);
         let mut world = World::mount(&pmem, Expected::default());
         for (i, op) in build.iter().enumerate() {
-            world.apply(*op, 1000 + i as u64).unwrap_or_else(|| panic!("{name}: {op:?} makes no sense"));
+            world
+                .apply(*op, 1000 + i as u64)
+                .unwrap_or_else(|| panic!("{name}: {op:?} makes no sense"));
         }
         let mut expected = world.expected.clone();
         expected.files.values_mut().for_each(|f| {

@@ -36,7 +36,9 @@ impl Picked {
     pub fn of(choices: &[Choice], seed: u64) -> Picked {
         let product = choices.iter().try_fold(1u64, |p, c| p.checked_mul(c.values.len() as u64));
         match product {
-            Some(product) if product <= EXHAUSTIVE => Picked { states: all(choices), exhaustive: true },
+            Some(product) if product <= EXHAUSTIVE => {
+                Picked { states: all(choices), exhaustive: true }
+            }
             _ => Picked { states: sample(choices, seed), exhaustive: false },
         }
     }
@@ -77,7 +79,8 @@ fn sample(choices: &[Choice], mut seed: u64) -> Vec<Vec<usize>> {
             states.insert(but_one);
         }
     }
-    let orders: BTreeSet<u64> = choices.iter().flat_map(|c| c.history.iter().map(|h| h.0)).collect();
+    let orders: BTreeSet<u64> =
+        choices.iter().flat_map(|c| c.history.iter().map(|h| h.0)).collect();
     let step = orders.len().div_ceil(SINGLES);
     for order in orders.iter().step_by(step) {
         states.insert(choices.iter().map(|c| c.after(*order)).collect());

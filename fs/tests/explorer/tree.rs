@@ -159,7 +159,9 @@ impl Expected {
                         return Err(format!("{path}: kind or mode differs"));
                     }
                     if file.synced && seen.mtime != file.mtime {
-                        return Err(format!("{path}: the time of change was synced, and went back"));
+                        return Err(format!(
+                            "{path}: the time of change was synced, and went back"
+                        ));
                     }
                     if seen.nlink != self.nlink(*id) {
                         return Err(format!("{path}: {} names are recorded", seen.nlink));
@@ -178,7 +180,14 @@ impl Expected {
 
 impl File {
     pub fn new(mode: u16, content: Vec<u8>) -> Self {
-        File { mode, content, earlier: Vec::new(), mtime: super::ops::NOW, synced: false, kind: Kind::File }
+        File {
+            mode,
+            content,
+            earlier: Vec::new(),
+            mtime: super::ops::NOW,
+            synced: false,
+            kind: Kind::File,
+        }
     }
 
     /// Whether each 8 bytes are as they are now, or as they may still be.

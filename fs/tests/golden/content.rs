@@ -43,7 +43,8 @@ pub fn long_target() -> String {
     "../".repeat(100)
 }
 
-/// An image as it is kept, before it is compressed: blocks that hold something, each behind its number.
+/// An image as it is kept, before it is compressed: blocks that hold something, each behind its
+/// number.
 pub fn pack(image: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
     for (number, block) in (0u32..).zip(image.chunks(4096)) {
@@ -83,7 +84,8 @@ fn fill(machine: &mut SoftMachine<MemPmem>) -> Result<(), Error> {
     volume.create(sub, b"empty", 0o600, NOW)?;
     let small = volume.create(root, b"small", 0o644, NOW)?;
     volume.write(small, 0, b"a small file\n", NOW)?;
-    let set = SetAttributes { mode: Some(0o4755), uid: Some(1000), gid: Some(100), ..Default::default() };
+    let set =
+        SetAttributes { mode: Some(0o4755), uid: Some(1000), gid: Some(100), ..Default::default() };
     volume.set_attributes(small, SetAttributes { mtime: Some(SET), ..set }, NOW)?;
     let wide = volume.create(root, b"wide", 0o644, NOW)?;
     volume.write(wide, 0, &pattern(1, 20_000), NOW)?;
@@ -178,7 +180,8 @@ fn dump_dir(volume: &Soft, dir: Ino, prefix: &str, tree: &mut Tree) {
             Kind::File => assert_eq!(volume.read(ino, 0, &mut content), Ok(a.size as usize)),
         }
         let owner = (a.uid, a.gid);
-        let seen = Seen { kind: a.kind, mode: a.mode, nlink: a.nlink, owner, mtime: a.mtime, content };
+        let seen =
+            Seen { kind: a.kind, mode: a.mode, nlink: a.nlink, owner, mtime: a.mtime, content };
         tree.insert(path, seen);
     }
 }

@@ -80,9 +80,11 @@ impl<'a> Image<'a> {
         assert_eq!([field(40), field(48), field(56)], [scratch, checkpoint, first]);
         let (top, mounts, clean, key) = (field(64), field(72), field(80), field(88));
         assert!(clean <= 1);
-        (image.total, image.scratch, image.checkpoint, image.first) = (total, scratch, checkpoint, first);
+        (image.total, image.scratch, image.checkpoint, image.first) =
+            (total, scratch, checkpoint, first);
         (image.key, image.mounts, image.clean, image.system_top) = (key, mounts, clean == 1, top);
-        let leaf = image.pointer(image.word(top, 0), 2, 0).expect("the system inode file has a node").0;
+        let leaf =
+            image.pointer(image.word(top, 0), 2, 0).expect("the system inode file has a node").0;
         let system = image.pointer(image.word(leaf, 0), 1, 0).expect("it has a first block").0;
         image.live = image.root(image.word(system, 0), 0).expect("there is a live volume");
         let bad = image.root(image.word(system, 16), 1).expect("there is a bad-block list");
@@ -154,7 +156,11 @@ impl<'a> Image<'a> {
     /// All that the live volume shows.
     pub fn tree(&self) -> Tree {
         let mut tree = Tree::new();
-        assert_eq!((self.inode(1, 2) >> 16, self.inode(1, 6)), (2, 1), "the root directory holds itself");
+        assert_eq!(
+            (self.inode(1, 2) >> 16, self.inode(1, 6)),
+            (2, 1),
+            "the root directory holds itself"
+        );
         self.directory(1, "", &mut tree);
         tree
     }
@@ -224,9 +230,9 @@ impl<'a> Image<'a> {
                 let at = block as usize * BLOCK + 1024 + unit as usize * 8;
                 let header = self.word_at(at);
                 let name = &self.bytes[at + 8..][..(header >> 32 & 0xff) as usize];
-                let fold = name
-                    .iter()
-                    .fold(0u64, |h, &c| (h ^ c as u64).wrapping_mul(0x100_0000_01b3).rotate_left(23));
+                let fold = name.iter().fold(0u64, |h, &c| {
+                    (h ^ c as u64).wrapping_mul(0x100_0000_01b3).rotate_left(23)
+                });
                 let fold = (fold ^ fold >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
                 let value = open(header ^ fold << 48, 5, 0);
                 let mut hasher = SipHasher13::new_with_keys(seed, self.key);
@@ -291,7 +297,8 @@ impl<'a> Image<'a> {
             return;
         }
         for slot in 0..32 {
-            let Some(Root { block: Some(top), height, .. }) = self.root(self.word(block, slot * 16), slot)
+            let Some(Root { block: Some(top), height, .. }) =
+                self.root(self.word(block, slot * 16), slot)
             else {
                 continue;
             };

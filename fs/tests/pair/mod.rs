@@ -117,7 +117,9 @@ impl Pair {
     /// The content of a regular file.
     pub fn file(&self, path: &str) -> Option<&Vec<u8>> {
         match self.names.get(path) {
-            Some(&Node::File(id)) if self.files[id].kind == Kind::File => Some(&self.files[id].content),
+            Some(&Node::File(id)) if self.files[id].kind == Kind::File => {
+                Some(&self.files[id].content)
+            }
             _ => None,
         }
     }
@@ -146,10 +148,13 @@ impl Pair {
         match *op {
             Op::Create(p) | Op::Mkdir(p) => {
                 let path = PATHS[p];
-                let made = self.volume().resolve_parent(path.as_bytes()).and_then(|(dir, name)| match op {
-                    Op::Create(_) => self.machine.volume.create(dir, name, 0o644, NOW),
-                    _ => self.machine.volume.mkdir(dir, name, 0o755, NOW),
-                });
+                let made =
+                    self.volume().resolve_parent(path.as_bytes()).and_then(
+                        |(dir, name)| match op {
+                            Op::Create(_) => self.machine.volume.create(dir, name, 0o644, NOW),
+                            _ => self.machine.volume.mkdir(dir, name, 0o755, NOW),
+                        },
+                    );
                 let possible = self.is_free(path);
                 assert_eq!(made.is_ok(), possible, "{made:?}");
                 match op {
@@ -161,10 +166,13 @@ impl Pair {
             Op::Remove(p) => {
                 let path = PATHS[p];
                 let file = matches!(self.names.get(path), Some(Node::File(_)));
-                let done = self.volume().resolve_parent(path.as_bytes()).and_then(|(dir, name)| match file {
-                    true => self.machine.volume.unlink(dir, name, NOW),
-                    false => self.machine.volume.rmdir(dir, name, NOW),
-                });
+                let done =
+                    self.volume().resolve_parent(path.as_bytes()).and_then(
+                        |(dir, name)| match file {
+                            true => self.machine.volume.unlink(dir, name, NOW),
+                            false => self.machine.volume.rmdir(dir, name, NOW),
+                        },
+                    );
                 let possible = self.names.contains_key(path) && !self.has_children(path);
                 assert_eq!(done.is_ok(), possible, "{done:?}");
                 if possible {
@@ -174,7 +182,8 @@ impl Pair {
             Op::Rename(a, b) => self.rename(PATHS[a], PATHS[b]),
             Op::Link(a, b) => {
                 let (from, to) = (PATHS[a], PATHS[b]);
-                let (Some(node), true) = (self.names.get(from).copied(), self.is_dir(Self::parent(to)))
+                let (Some(node), true) =
+                    (self.names.get(from).copied(), self.is_dir(Self::parent(to)))
                 else {
                     return;
                 };
@@ -274,7 +283,8 @@ impl Pair {
             }
             Op::Open(p) => {
                 let path = PATHS[p];
-                let (Some(_), Some(&Node::File(id))) = (self.file(path), self.names.get(path)) else {
+                let (Some(_), Some(&Node::File(id))) = (self.file(path), self.names.get(path))
+                else {
                     return;
                 };
                 let ino = self.ino(path);
@@ -311,7 +321,9 @@ impl Pair {
                 dax::store(&mut self.machine, *window, offset, &stored).unwrap();
                 overlay(content, offset, &stored);
             }
-            Op::Name { file, path, over } if file < self.unnamed.len() => self.name(file, PATHS[path], over),
+            Op::Name { file, path, over } if file < self.unnamed.len() => {
+                self.name(file, PATHS[path], over)
+            }
             Op::Drop(n) if n < self.unnamed.len() => {
                 let (ino, window, _) = self.unnamed.remove(n);
                 self.volume().close_window(window).unwrap();
@@ -319,7 +331,8 @@ impl Pair {
             }
             Op::LinkOver(a, b) => {
                 let (from, to) = (PATHS[a], PATHS[b]);
-                let (Some(node), true) = (self.names.get(from).copied(), self.is_dir(Self::parent(to)))
+                let (Some(node), true) =
+                    (self.names.get(from).copied(), self.is_dir(Self::parent(to)))
                 else {
                     return;
                 };
@@ -369,7 +382,8 @@ impl Pair {
         }
     }
 
-    /// Writes what a device has received into a run that is lent: new blocks are those of the run, and nothing of it is copied.
+    /// Writes what a device has received into a run that is lent: new blocks are those of the run,
+    /// and nothing of it is copied.
     fn receive(&mut self, path: &str, block: u64, at: u64, len: u64, fill: u8) -> Option<Block> {
         let mut content = self.file(path).cloned()?;
         let run = self.lent.pop().or_else(|| self.volume().lend())?;
@@ -491,12 +505,17 @@ impl Pair {
         };
         assert_eq!(done.is_ok(), possible, "{done:?}");
         // Of two names of one file, none goes.
-        let same = self.names.get(from) == self.names.get(to) && self.names.get(from) != Some(&Node::Dir);
+        let same =
+            self.names.get(from) == self.names.get(to) && self.names.get(from) != Some(&Node::Dir);
         if !possible || from == to || same {
             return;
         }
-        let moved: Vec<_> =
-            self.names.keys().filter(|k| *k == from || k.starts_with(&format!("{from}/"))).cloned().collect();
+        let moved: Vec<_> = self
+            .names
+            .keys()
+            .filter(|k| *k == from || k.starts_with(&format!("{from}/")))
+            .cloned()
+            .collect();
         for old in moved {
             let new = format!("{to}{}", &old[from.len()..]);
             let node = self.names.remove(&old).unwrap();
@@ -505,7 +524,8 @@ impl Pair {
     }
 
     fn dedupe(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64, copy: bool) {
-        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
+        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned())
+        else {
             return;
         };
         let (from, to) = (from * 4096, to * 4096);
@@ -522,7 +542,11 @@ impl Pair {
         }
         let begun = self.volume().dedupe(a, from, b, to, len);
         // A write into the source's own file may have moved its end.
-        let ends = if a == b { [target.len() as u64; 2] } else { [source.len() as u64, target.len() as u64] };
+        let ends = if a == b {
+            [target.len() as u64; 2]
+        } else {
+            [source.len() as u64, target.len() as u64]
+        };
         let whole = len.is_multiple_of(4096) || [from + len, to + len] == ends;
         let possible = from + len <= ends[0] && to + len <= ends[1] && whole && apart;
         assert_eq!(begun.is_ok(), possible, "{begun:?}");
@@ -536,9 +560,14 @@ impl Pair {
         let differs_at = (0..len).find(|&i| bytes[i as usize] != there[i as usize]);
         assert_eq!(done.differs_at, differs_at);
         for i in (0..len.div_ceil(4096)).filter(|_| differs_at.is_none()) {
-            let at =
-                |v: &mut Self, ino, block| v.volume().extent(ino, FileBlock(block)).unwrap().map(|e| e.at);
-            assert_eq!(at(self, a, from / 4096 + i), at(self, b, to / 4096 + i), "block {i} is not shared");
+            let at = |v: &mut Self, ino, block| {
+                v.volume().extent(ino, FileBlock(block)).unwrap().map(|e| e.at)
+            };
+            assert_eq!(
+                at(self, a, from / 4096 + i),
+                at(self, b, to / 4096 + i),
+                "block {i} is not shared"
+            );
         }
     }
 
@@ -608,7 +637,12 @@ struct Seen {
     content: Vec<u8>,
 }
 
-fn list(volume: &Volume<MemPmem, SoftMmu>, dir: Ino, prefix: &str, into: &mut BTreeMap<String, Seen>) {
+fn list(
+    volume: &Volume<MemPmem, SoftMmu>,
+    dir: Ino,
+    prefix: &str,
+    into: &mut BTreeMap<String, Seen>,
+) {
     let mut names = Vec::new();
     volume
         .read_dir(dir, 0, &mut |entry| {

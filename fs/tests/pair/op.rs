@@ -20,8 +20,8 @@ pub enum Op {
     Lend,
     /// The device writes into all that it has: it may do so at any time.
     DeviceWrites,
-    /// A device receives `len` bytes into a run, from its block `at` on, and they are written from a block on. Unless it is
-    /// kept, the run is given back at once.
+    /// A device receives `len` bytes into a run, from its block `at` on, and they are written from
+    /// a block on. Unless it is kept, the run is given back at once.
     Receive {
         file: usize,
         block: u64,
@@ -144,7 +144,8 @@ pub fn op() -> impl Strategy<Value = Op> {
     let path = 0..PATHS.len();
     let len = prop_oneof![1u64..300, 3000u64..20_000];
     let blocks = prop_oneof![1u64..4, 500u64..600];
-    let hole = prop_oneof![1u64..300, 3000u64..20_000, (1u64..1200).prop_map(|blocks| blocks * 4096)];
+    let hole =
+        prop_oneof![1u64..300, 3000u64..20_000, (1u64..1200).prop_map(|blocks| blocks * 4096)];
     prop_oneof![
         3 => path.clone().prop_map(Op::Create),
         1 => path.clone().prop_map(Op::Mkdir),

@@ -24,7 +24,8 @@ struct Range {
 
 impl Pair {
     pub(super) fn clone_range(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64) {
-        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned()) else {
+        let (Some(source), Some(mut target)) = (self.file(src).cloned(), self.file(dst).cloned())
+        else {
             return;
         };
         let (from, to) = (from * 4096, to * 4096);
@@ -46,11 +47,22 @@ impl Pair {
         }
     }
 
-    pub(super) fn begin_clone_range(&mut self, src: &str, from: u64, dst: &str, to: u64, blocks: u64) {
-        let (Some(source), Some(_), None) = (self.file(src).cloned(), self.file(dst), &self.under_way) else {
+    pub(super) fn begin_clone_range(
+        &mut self,
+        src: &str,
+        from: u64,
+        dst: &str,
+        to: u64,
+        blocks: u64,
+    ) {
+        let (Some(source), Some(_), None) =
+            (self.file(src).cloned(), self.file(dst), &self.under_way)
+        else {
             return;
         };
-        let (Node::File(src_id), Node::File(dst_id)) = (self.names[src], self.names[dst]) else { return };
+        let (Node::File(src_id), Node::File(dst_id)) = (self.names[src], self.names[dst]) else {
+            return;
+        };
         let (from, to) = (from * 4096, to * 4096);
         let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
         if len == 0 {
@@ -61,7 +73,9 @@ impl Pair {
         let begun = self.volume().begin_clone_range(a, from, ino, to, len, NOW);
         let range = Range { src: src_id, dst: dst_id, ino, from, to, len };
         match begun {
-            Ok(Begun::GoesOn(operation)) => self.under_way = Some(UnderWay { operation, range, moments }),
+            Ok(Begun::GoesOn(operation)) => {
+                self.under_way = Some(UnderWay { operation, range, moments })
+            }
             Ok(Begun::Over(_)) => self.ended(range, Ok(()), moments),
             Err(error) => self.ended(range, Err(error), moments),
         }

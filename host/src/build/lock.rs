@@ -1,9 +1,10 @@
 //! The lock file for compilers that need another release of one crate.
 //!
-//! `x86_64` implements `core::iter::Step`, an unstable trait that Rust 1.99 changed. Its release 0.15.4 builds with what
-//! came before, 0.15.5 with what came after, and one lock file can name only one of them. `Cargo.lock` names the
-//! first. For a newer compiler this makes a copy that names the second, which cargo reads instead (its setting
-//! `resolver.lockfile-path`, which those versions have).
+//! `x86_64` implements `core::iter::Step`, an unstable trait that Rust 1.99 changed. Its release
+//! 0.15.4 builds with what came before, 0.15.5 with what came after, and one lock file can name
+//! only one of them. `Cargo.lock` names the first. For a newer compiler this makes a copy that
+//! names the second, which cargo reads instead (its setting `resolver.lockfile-path`, which those
+//! versions have).
 
 use std::fs;
 use std::io;
@@ -27,8 +28,13 @@ struct Release {
     checksum: &'static str,
 }
 
-/// The lock file for a compiler, if it is not the workspace's: made or brought up to date in `folder`.
-pub(super) fn lock_for(version: (u32, u32), workspace: &Path, folder: &Path) -> io::Result<Option<PathBuf>> {
+/// The lock file for a compiler, if it is not the workspace's: made or brought up to date in
+/// `folder`.
+pub(super) fn lock_for(
+    version: (u32, u32),
+    workspace: &Path,
+    folder: &Path,
+) -> io::Result<Option<PathBuf>> {
     let path = folder.join("Cargo.lock");
     if version < CHANGED {
         // Whoever finds it there takes it for needed.
@@ -44,9 +50,11 @@ pub(super) fn lock_for(version: (u32, u32), workspace: &Path, folder: &Path) -> 
     Ok(Some(path))
 }
 
-/// The lock file's text with the one release for the other. Cargo itself objects if what comes out fits nothing.
+/// The lock file's text with the one release for the other. Cargo itself objects if what comes out
+/// fits nothing.
 fn with_new_release(lock: &str) -> String {
-    let version = |release: &Release| format!("name = \"x86_64\"\nversion = \"{}\"\n", release.version);
+    let version =
+        |release: &Release| format!("name = \"x86_64\"\nversion = \"{}\"\n", release.version);
     lock.replace(&version(&OLD), &version(&NEW)).replace(OLD.checksum, NEW.checksum)
 }
 
@@ -59,9 +67,15 @@ mod tests {
     #[test]
     fn the_workspace_names_the_old_release_and_the_copy_the_new_one() {
         let lock = fs::read_to_string(Path::new(WORKSPACE).join("Cargo.lock")).unwrap();
-        assert_eq!((lock.matches(OLD.checksum).count(), lock.matches(NEW.checksum).count()), (1, 0));
+        assert_eq!(
+            (lock.matches(OLD.checksum).count(), lock.matches(NEW.checksum).count()),
+            (1, 0)
+        );
         let changed = with_new_release(&lock);
-        assert_eq!((changed.matches(OLD.checksum).count(), changed.matches(NEW.checksum).count()), (0, 1));
+        assert_eq!(
+            (changed.matches(OLD.checksum).count(), changed.matches(NEW.checksum).count()),
+            (0, 1)
+        );
         let different = lock.lines().zip(changed.lines()).filter(|(one, other)| one != other);
         assert_eq!((different.count(), lock.len()), (2, changed.len()));
     }

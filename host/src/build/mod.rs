@@ -7,9 +7,9 @@
 //!     images/release+FEATURES/ the same with features of the kernel, kept apart
 //! ```
 //!
-//! Cargo decides what is out of date. It puts the results of every feature set at the same place, so each set is copied to
-//! a folder of its own while a lock is held; a file is replaced as a whole, never written into, so that a QEMU
-//! that has it open is not disturbed.
+//! Cargo decides what is out of date. It puts the results of every feature set at the same place,
+//! so each set is copied to a folder of its own while a lock is held; a file is replaced as a
+//! whole, never written into, so that a QEMU that has it open is not disturbed.
 
 mod lock;
 
@@ -38,7 +38,8 @@ pub struct Request<'a> {
     pub profile: Profile,
     /// Features of the kernel, such as `test-commands`.
     pub features: &'a [&'a str],
-    /// Whether cargo's progress goes to standard error. If not, it is part of the error when the build fails.
+    /// Whether cargo's progress goes to standard error. If not, it is part of the error when the
+    /// build fails.
     pub show_progress: bool,
 }
 
@@ -68,10 +69,16 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSource(folder) => {
-                write!(f, "cannot build the kernel: its source is not in {} any more", folder.display())
+                write!(
+                    f,
+                    "cannot build the kernel: its source is not in {} any more",
+                    folder.display()
+                )
             }
             Self::Toolchain(error) => write!(f, "cannot build the kernel: {error}"),
-            Self::Io(action, path, error) => write!(f, "cannot {action} {}: {error}", path.display()),
+            Self::Io(action, path, error) => {
+                write!(f, "cannot {action} {}: {error}", path.display())
+            }
             Self::Cargo(status, output) => {
                 write!(f, "cannot build the kernel: cargo ended with {status}")?;
                 if output.is_empty() { Ok(()) } else { write!(f, "\n{output}") }
@@ -93,7 +100,8 @@ fn workspace() -> Result<&'static Path, Error> {
     }
 }
 
-/// Builds what is out of date and returns the files. Calls in several processes wait for each other.
+/// Builds what is out of date and returns the files. Calls in several processes wait for each
+/// other.
 pub fn build(request: &Request<'_>) -> Result<Images, Error> {
     let workspace = workspace()?;
     let toolchain = toolchain::find(workspace).map_err(Error::Toolchain)?;
@@ -102,7 +110,8 @@ pub fn build(request: &Request<'_>) -> Result<Images, Error> {
     fs::create_dir_all(&images).map_err(|error| Error::Io("create", images.clone(), error))?;
 
     let lock_path = target_dir.join("images/.lock");
-    let lock = File::create(&lock_path).map_err(|error| Error::Io("create", lock_path.clone(), error))?;
+    let lock =
+        File::create(&lock_path).map_err(|error| Error::Io("create", lock_path.clone(), error))?;
     lock.lock().map_err(|error| Error::Io("lock", lock_path, error))?;
 
     let (profile_argument, profile_folder) = match request.profile {
@@ -155,7 +164,8 @@ fn folder_name(request: &Request<'_>) -> String {
 
 fn run(mut cargo: Command, show_progress: bool) -> Result<(), Error> {
     cargo.stderr(if show_progress { Stdio::inherit() } else { Stdio::piped() });
-    let output = cargo.output().map_err(|error| Error::Io("run", cargo.get_program().into(), error))?;
+    let output =
+        cargo.output().map_err(|error| Error::Io("run", cargo.get_program().into(), error))?;
     if output.status.success() {
         return Ok(());
     }
@@ -179,8 +189,9 @@ mod tests {
 
     #[test]
     fn feature_sets_are_kept_apart_and_have_one_name() {
-        let name =
-            |profile, features: &[&str]| folder_name(&Request { profile, features, show_progress: false });
+        let name = |profile, features: &[&str]| {
+            folder_name(&Request { profile, features, show_progress: false })
+        };
         assert_eq!(name(Profile::Release, &[]), "release");
         assert_eq!(name(Profile::Release, &["b", "a", "b"]), "release+a+b");
         assert_eq!(name(Profile::Debug, &["a"]), "debug+a");

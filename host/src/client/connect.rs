@@ -2,8 +2,8 @@
 //!
 //! The file `endpoint` of the state directory says which way: `vsock:CID` for the host kernel's
 //! vsock, or the name of a UNIX socket where a connection starts with `CONNECT port\n` and the
-//! answer `OK number\n`. A refused port is a bare end of file. The file is there only once connections are
-//! possible.
+//! answer `OK number\n`. A refused port is a bare end of file. The file is there only once
+//! connections are possible.
 
 use super::{Error, Result};
 use crate::socket;
@@ -44,23 +44,26 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
     let endpoint = endpoint.trim();
     let failed = |error: io::Error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused if !state.is_locked() => not_running(),
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => Error::Timeout { doing: "to accept a connection" },
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+            Error::Timeout { doing: "to accept a connection" }
+        }
         _ => Error::Connect { port, error },
     };
     match endpoint.strip_prefix("vsock:").map(str::parse) {
         Some(Ok(cid)) => {
-            let stream = VsockStream::connect(&VsockAddr::new(cid, port)).map_err(|error| {
-                match (error.kind(), state.is_locked()) {
-                    (_, false) => not_running(),
-                    (ErrorKind::ConnectionReset, true) => Error::Refused { port },
-                    (_, true) => Error::Connect { port, error },
-                }
-            })?;
+            let stream =
+                VsockStream::connect(&VsockAddr::new(cid, port)).map_err(|error| {
+                    match (error.kind(), state.is_locked()) {
+                        (_, false) => not_running(),
+                        (ErrorKind::ConnectionReset, true) => Error::Refused { port },
+                        (_, true) => Error::Connect { port, error },
+                    }
+                })?;
             Ok(Stream::Vsock(stream))
         }
-        Some(Err(_)) => {
-            Err(Error::Protocol(format!("the endpoint '{endpoint}' of the state is not understood")))
-        }
+        Some(Err(_)) => Err(Error::Protocol(format!(
+            "the endpoint '{endpoint}' of the state is not understood"
+        ))),
         None => {
             let mut stream = state.connect(endpoint).map_err(failed)?;
             socket::widen(&stream);
@@ -68,7 +71,11 @@ pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
             let answer = handshake(&mut stream, port).map_err(|error| match error.kind() {
                 // The same end of file, whether the port or the whole guest is missing.
                 ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-                    if state.is_locked() { Error::Refused { port } } else { not_running() }
+                    if state.is_locked() {
+                        Error::Refused { port }
+                    } else {
+                        not_running()
+                    }
                 }
                 _ => failed(error),
             })?;
@@ -106,7 +113,10 @@ fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<Option<u
     if full.is_some() {
         return Ok(full);
     }
-    Err(io::Error::new(ErrorKind::InvalidData, format!("the vsock device answered '{text}', not OK")))
+    Err(io::Error::new(
+        ErrorKind::InvalidData,
+        format!("the vsock device answered '{text}', not OK"),
+    ))
 }
 
 impl Stream {

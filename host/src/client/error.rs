@@ -88,7 +88,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NotRunning { state } => {
-                write!(f, "no server is running for state {}; start one with `umbra up`", state.display())
+                write!(
+                    f,
+                    "no server is running for state {}; start one with `umbra up`",
+                    state.display()
+                )
             }
             Error::NotReady { state } => {
                 write!(f, "the server for state {} is not ready yet", state.display())

@@ -24,7 +24,8 @@ impl Client {
         self.call(&ExportRemove { name, force: false }).map(drop)
     }
 
-    /// Removes an export, and ends the connections of all clients that came by its name; returns how many there were.
+    /// Removes an export, and ends the connections of all clients that came by its name; returns
+    /// how many there were.
     pub fn export_evict(&mut self, name: &str) -> Result<u32> {
         self.call(&ExportRemove { name, force: true }).map(|removed| removed.evicted)
     }
@@ -39,7 +40,8 @@ impl Client {
         Ok(all)
     }
 
-    /// Exports that were added, files that clients use by their path, and NVDIMM regions without a volume.
+    /// Exports that were added, files that clients use by their path, and NVDIMM regions without a
+    /// volume.
     pub fn exports(&mut self) -> Result<Vec<Export>> {
         let mut all = Vec::new();
         self.call_each(&ExportList {}, |mut part: rpc::Items<Export>, _| {

@@ -85,10 +85,13 @@ impl Client {
     /// The entries of a directory, with their attributes.
     pub fn list(&mut self, path: &[u8]) -> Result<Vec<rpc::Entry>> {
         let mut all = Vec::new();
-        self.call_each(&rpc::List { path, cookie: 0, max: None, attributes: true }, |mut part, _| {
-            all.append(&mut part.items);
-            Ok(())
-        })?;
+        self.call_each(
+            &rpc::List { path, cookie: 0, max: None, attributes: true },
+            |mut part, _| {
+                all.append(&mut part.items);
+                Ok(())
+            },
+        )?;
         Ok(all)
     }
 
@@ -200,7 +203,12 @@ impl Client {
     }
 
     /// The runs of a range of a file.
-    pub fn extents(&mut self, file: &File, offset: u64, len: Option<u64>) -> Result<Vec<rpc::Extent>> {
+    pub fn extents(
+        &mut self,
+        file: &File,
+        offset: u64,
+        len: Option<u64>,
+    ) -> Result<Vec<rpc::Extent>> {
         let mut all = Vec::new();
         let request = rpc::Extents { handle: file.handle, offset, len, max: None };
         self.call_each(&request, |mut part, _| {
@@ -268,7 +276,14 @@ impl Client {
 
     /// Stores any number of bytes through the mapping, piece by piece, and stops at the first
     /// piece that fails. With [`Msync::Now`] what was stored is durable at return, also then.
-    pub fn poke(&mut self, file: &File, offset: u64, len: u64, fill: &dyn Fill, msync: Msync) -> Poked {
+    pub fn poke(
+        &mut self,
+        file: &File,
+        offset: u64,
+        len: u64,
+        fill: &dyn Fill,
+        msync: Msync,
+    ) -> Poked {
         let piece_max = u64::from(self.server().max_payload);
         let mut piece = Vec::new();
         let mut stored = 0;

@@ -1,8 +1,9 @@
 //! Whole files out of the server, with their holes.
 //!
-//! What is fetched is what the file contains when that begins: a clone without a name, which goes with the handle.
-//! Its blocks stay where they are. So if the image of the NVDIMM is on this machine they are copied from there
-//! (`image.rs`), and the server only says which; else they come over the connection, with several requests in flight.
+//! What is fetched is what the file contains when that begins: a clone without a name, which goes
+//! with the handle. Its blocks stay where they are. So if the image of the NVDIMM is on this
+//! machine they are copied from there (`image.rs`), and the server only says which; else they come
+//! over the connection, with several requests in flight.
 
 use super::image::Image;
 use super::replace::Replacement;
@@ -21,8 +22,8 @@ const READ_PIECE: u64 = 4 << 20;
 const READS_IN_FLIGHT: usize = 4;
 /// How much of a file is asked for its runs at once.
 const EXTENTS_SPAN: u64 = 4 << 30;
-/// Bytes that are written to a file at once, at least: large writes get large pages of the host's cache. They fit the
-/// processor's.
+/// Bytes that are written to a file at once, at least: large writes get large pages of the host's
+/// cache. They fit the processor's.
 pub(super) const CHUNK: usize = 512 << 10;
 /// Zeros for a stream, which has no holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -152,13 +153,17 @@ fn fetch_all(
     Ok(Transferred { size, data, moment: *moment })
 }
 
-/// The ranges between `from` and `to` that are not zeros for sure, joined where one goes on where another ends, in the image too.
+/// The ranges between `from` and `to` that are not zeros for sure, joined where one goes on where
+/// another ends, in the image too.
 fn data_runs(client: &mut Client, file: &File, from: u64, to: u64) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let block_size = u64::from(client.server().block_size);
     for extent in client.extents(file, from, Some(to - from))? {
-        let (start, end) = (extent.offset.max(from), extent.offset.saturating_add(extent.len).min(to));
-        let Some(block) = extent.block.filter(|_| !extent.is_zero() && start < end) else { continue };
+        let (start, end) =
+            (extent.offset.max(from), extent.offset.saturating_add(extent.len).min(to));
+        let Some(block) = extent.block.filter(|_| !extent.is_zero() && start < end) else {
+            continue;
+        };
         let in_image = block.saturating_mul(block_size).saturating_add(start - extent.offset);
         match runs.last_mut() {
             Some(last)
@@ -185,8 +190,9 @@ fn joined(runs: &[Run]) -> Vec<(u64, u64)> {
     all
 }
 
-/// Has the disk give space for a range at once: writing to it is cheaper then, and a full disk is known before anything has
-/// travelled. A filesystem, or a device, that cannot do that is written to as it is.
+/// Has the disk give space for a range at once: writing to it is cheaper then, and a full disk is
+/// known before anything has travelled. A filesystem, or a device, that cannot do that is written
+/// to as it is.
 fn provide(file: &fs::File, start: u64, end: u64) -> Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, start, end - start) {
         Err(error @ Errno::NOSPC) => Err(target_failed(error.into())),
@@ -258,8 +264,8 @@ fn to_stream(
     zeros(stream, at, end).map_err(target_failed)
 }
 
-/// By one thread, which finds in the processor's caches what it has just received: with a second one to write, it took longer. What
-/// the file lacks, because it was cut meanwhile, is a hole.
+/// By one thread, which finds in the processor's caches what it has just received: with a second
+/// one to write, it took longer. What the file lacks, because it was cut meanwhile, is a hole.
 fn to_file(mut reads: Reads<'_>, file: &fs::File, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let mut bytes = vec![0; CHUNK + reads.client.server().max_payload as usize];
     for &(mut at, _) in reads.pieces {

@@ -1,10 +1,12 @@
 //! Blocks of the server, read where its NVDIMM is a file on this machine.
 //!
-//! Only what is frozen is read so: blocks that nobody changes or uses for anything else as long as their handle is open.
-//! The machine maps the file, so what the guest has stored is in the host's cache of it, on the disk or not.
+//! Only what is frozen is read so: blocks that nobody changes or uses for anything else as long as
+//! their handle is open. The machine maps the file, so what the guest has stored is in the host's
+//! cache of it, on the disk or not.
 //!
-//! They are copied by way of a buffer that fits the processor's caches. To let the filesystem copy (`copy_file_range`) is little
-//! faster, and some then share blocks between the copy and the image: the machine's next stores there would need new ones, on a disk that may be full.
+//! They are copied by way of a buffer that fits the processor's caches. To let the filesystem copy
+//! (`copy_file_range`) is little faster, and some then share blocks between the copy and the image:
+//! the machine's next stores there would need new ones, on a disk that may be full.
 //!
 //! Memory errors that the guest knows of are not seen here.
 

@@ -55,13 +55,13 @@ use std::time::Duration;
 
 /// How long the server may say nothing, in an answer or in taking a request.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Read ahead of what is asked for: a frame's header with what is small behind it. Payloads go straight to where they
-/// are wanted.
+/// Read ahead of what is asked for: a frame's header with what is small behind it. Payloads go
+/// straight to where they are wanted.
 const READ_BUFFER: usize = 256;
 const CLIENT_NAME: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
 
-/// What is written begins at a multiple of [`PAGE`] in the stream if it has so many bytes: the server need not copy whole blocks
-/// of content that it receives as pages.
+/// What is written begins at a multiple of [`PAGE`] in the stream if it has so many bytes: the
+/// server need not copy whole blocks of content that it receives as pages.
 const LARGE: usize = 64 << 10;
 const PAGE: u64 = 4096;
 
@@ -107,7 +107,10 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("limits", &self.limits).field("in_flight", &self.in_flight).finish()
+        f.debug_struct("Client")
+            .field("limits", &self.limits)
+            .field("in_flight", &self.in_flight)
+            .finish()
     }
 }
 
@@ -169,8 +172,12 @@ impl Client {
             body: Vec::new(),
             payload: Vec::new(),
         };
-        let hello =
-            Hello { magic: rpc::MAGIC, version: rpc::VERSION, features: 0, client: Some(CLIENT_NAME) };
+        let hello = Hello {
+            magic: rpc::MAGIC,
+            version: rpc::VERSION,
+            features: 0,
+            client: Some(CLIENT_NAME),
+        };
         let limits = client.call(&hello)?;
         if limits.version != rpc::VERSION {
             return Err(Error::Protocol(format!("the server speaks version {}", limits.version)));
@@ -199,7 +206,8 @@ impl Client {
         self.send_with(request, payload.len(), |stream, front| write_both(stream, front, payload))
     }
 
-    /// Sends a request whose payload of `len` bytes `write` writes, behind the bytes that it is given.
+    /// Sends a request whose payload of `len` bytes `write` writes, behind the bytes that it is
+    /// given.
     fn send_with<R: Request>(
         &mut self,
         request: &R,
@@ -215,7 +223,11 @@ impl Client {
         if R::METHOD == Method::WRITE && len >= LARGE {
             let behind = (self.sent + frame.len() as u64) % PAGE;
             let by = (PAGE - behind) as usize;
-            rpc::pad(&mut frame, HEADER_LEN, if by < rpc::LEAST_PADDING { by + PAGE as usize } else { by });
+            rpc::pad(
+                &mut frame,
+                HEADER_LEN,
+                if by < rpc::LEAST_PADDING { by + PAGE as usize } else { by },
+            );
         }
         let body = frame.len() - HEADER_LEN;
         if body > self.limits.max_body as usize || len > self.limits.max_payload as usize {
@@ -246,12 +258,15 @@ impl Client {
         })
     }
 
-    /// As [`Client::receive`], with the payload in `into`, which has room for the largest there can be
-    /// ([`HelloResponse::max_payload`]): its length, and whether more frames answer the same request.
+    /// As [`Client::receive`], with the payload in `into`, which has room for the largest there can
+    /// be ([`HelloResponse::max_payload`]): its length, and whether more frames answer the same
+    /// request.
     fn receive_payload(&mut self, into: &mut [u8]) -> Result<(usize, bool)> {
         let header = self.receive_front()?;
         let len = header.payload as usize;
-        let into = into.get_mut(..len).ok_or_else(|| Error::Protocol(format!("a payload of {len} bytes")))?;
+        let into = into
+            .get_mut(..len)
+            .ok_or_else(|| Error::Protocol(format!("a payload of {len} bytes")))?;
         self.stream.read_exact(into).map_err(lost)?;
         self.finish_frame(header)?;
         Ok((len, header.has_more()))

@@ -1,8 +1,9 @@
 //! Whole files into the server, with their holes.
 //!
-//! Several requests are in flight, so that the guest always has work. What is in flight is
-//! bounded in bytes; answers to writes are small, so sending does not wait for a receiver. Nothing is copied on the way but by
-//! the device: this end sends pages of the host's cache, and the guest takes the blocks over that they come in.
+//! Several requests are in flight, so that the guest always has work. What is in flight is bounded
+//! in bytes; answers to writes are small, so sending does not wait for a receiver. Nothing is
+//! copied on the way but by the device: this end sends pages of the host's cache, and the guest
+//! takes the blocks over that they come in.
 
 use super::get::zeros;
 use super::rpc::{self, ErrorCode};
@@ -14,7 +15,8 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-/// Write requests in flight, each as large as the server allows: what is between them it has to look at.
+/// Write requests in flight, each as large as the server allows: what is between them it has to
+/// look at.
 const WRITES_IN_FLIGHT: usize = 4;
 /// Bytes that are copied at once, where the system does not do it.
 const COPY_PIECE: usize = 256 << 10;
@@ -28,7 +30,8 @@ pub fn put(
     path: &[u8],
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    let metadata = source.metadata().map_err(|error| Error::Local("look at the source".into(), error))?;
+    let metadata =
+        source.metadata().map_err(|error| Error::Local("look at the source".into(), error))?;
     let mode = metadata.is_file().then_some((metadata.mode() & 0o777) as u16);
     let size = metadata.is_file().then_some(metadata.len());
     let file = client.open_unnamed(directory_of(path), mode)?;
@@ -141,7 +144,8 @@ fn send_file(
             let len = (end - at).min(writes.piece() as u64) as usize;
             let count = writes.send_from(at, source, len)?;
             data += count as u64;
-            // It was cut meanwhile: behind this piece, which was made up with zeros, the rest is a hole.
+            // It was cut meanwhile: behind this piece, which was made up with zeros, the rest is a
+            // hole.
             at = if count < len { end } else { at + len as u64 };
             progress(at, Some(size));
         }
@@ -261,7 +265,8 @@ impl<'c> Writes<'c> {
         self.client.send(&write, bytes)
     }
 
-    /// Sends what `source` has at `offset`; returns how much of `len` bytes that was. The rest went as zeros.
+    /// Sends what `source` has at `offset`; returns how much of `len` bytes that was. The rest went
+    /// as zeros.
     fn send_from(&mut self, offset: u64, source: &fs::File, len: usize) -> Result<usize> {
         let write = self.next(offset)?;
         let mut copied = Copied { done: 0, error: None };
@@ -296,7 +301,8 @@ pub(super) struct Copied {
     pub error: Option<io::Error>,
 }
 
-/// Copies a range of a file into a stream; fails if the stream does. Without a copy in between, where the system can do that.
+/// Copies a range of a file into a stream; fails if the stream does. Without a copy in between,
+/// where the system can do that.
 pub(super) fn copy_out(
     source: &fs::File,
     offset: u64,

@@ -55,9 +55,16 @@ impl Replacement {
         Replacement::begin(path, has_nameless_files).map_err(|error| failed(path, error))
     }
 
-    fn begin(path: &Path, nameless: fn(&Path) -> io::Result<Option<File>>) -> io::Result<Replacement> {
+    fn begin(
+        path: &Path,
+        nameless: fn(&Path) -> io::Result<Option<File>>,
+    ) -> io::Result<Replacement> {
         let Some(at) = followed(path)? else {
-            return Ok(Replacement { way: Way::Direct(File::create(path)?), at: path.into(), old: None });
+            return Ok(Replacement {
+                way: Way::Direct(File::create(path)?),
+                at: path.into(),
+                old: None,
+            });
         };
         let old = match fs::metadata(&at) {
             Ok(found) => Some(found),
@@ -124,7 +131,9 @@ impl Replacement {
                     let _ = fs::remove_file(&beside);
                 })
             }
-            Way::Named { file, .. } => file.persist(&self.at).map(drop).map_err(|failed| failed.error),
+            Way::Named { file, .. } => {
+                file.persist(&self.at).map(drop).map_err(|failed| failed.error)
+            }
         }
     }
 }
@@ -148,7 +157,12 @@ fn followed(path: &Path) -> io::Result<Option<PathBuf>> {
         let target = match fs::read_link(&at) {
             Ok(target) => target,
             // It is no link, or not there.
-            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                ) =>
+            {
                 return Ok(Some(at));
             }
             Err(error) => return Err(error),
@@ -207,7 +221,10 @@ fn field_of_status(field: &str) -> io::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         status => status?,
     };
-    Ok(status.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_string()))
+    Ok(status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .map(|value| value.trim().to_string()))
 }
 
 /// Removes a file when a signal ends this program.
@@ -216,7 +233,8 @@ struct Removed(Option<Handle>);
 impl Removed {
     fn by_signals(path: &Path) -> io::Result<Removed> {
         // Whoever ignores a signal is not ended by it.
-        let ignored = field_of_status("SigIgn:")?.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+        let ignored =
+            field_of_status("SigIgn:")?.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
         let ignored = |signal: &i32| ignored.unwrap_or(0) >> (signal - 1) & 1 != 0;
         let ends: Vec<i32> =
             [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !ignored(signal)).collect();
@@ -259,8 +277,10 @@ mod tests {
     const WAYS: [Nameless; 2] = [has_nameless_files, none];
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -363,7 +383,8 @@ mod tests {
                 .unwrap();
             let deadline = Instant::now() + Duration::from_secs(60);
             let half = |name: &String| {
-                name != "f" && fs::metadata(folder.path().join(name)).is_ok_and(|found| found.len() == 4)
+                name != "f"
+                    && fs::metadata(folder.path().join(name)).is_ok_and(|found| found.len() == 4)
             };
             while !names(folder.path()).iter().any(half) {
                 assert!(Instant::now() < deadline, "it does not begin");

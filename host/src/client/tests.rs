@@ -62,7 +62,12 @@ impl Guest {
         })
     }
 
-    fn answer(&mut self, method: Method, body: &[u8], payload: &[u8]) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+    fn answer(
+        &mut self,
+        method: Method,
+        body: &[u8],
+        payload: &[u8],
+    ) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
         fn one<T: minicbor_encode::Encode>(body: T) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
             vec![(0, body.bytes(), vec![])]
         }
@@ -105,7 +110,9 @@ impl Guest {
                 blocks_shared: 0,
                 inodes: 1,
                 // Half of it is there only when it was waited for.
-                blocks_available: self.room.map(|room| if self.reclaimed { room } else { room / 2 }),
+                blocks_available: self
+                    .room
+                    .map(|room| if self.reclaimed { room } else { room / 2 }),
             }),
             Method::RECLAIM => {
                 self.reclaimed = true;
@@ -119,7 +126,10 @@ impl Guest {
                 let at = decode::<rpc::Write>(body).unwrap().offset;
                 self.writes += 1;
                 if self.full_at == Some(self.writes - 1) {
-                    return error(ErrorCode::NO_SPACE, "write 100000 bytes at 0 of inode 2: no space left");
+                    return error(
+                        ErrorCode::NO_SPACE,
+                        "write 100000 bytes at 0 of inode 2: no space left",
+                    );
                 }
                 for (index, piece) in payload.chunks(BLOCK as usize).enumerate() {
                     self.blocks.insert(at + index as u64 * BLOCK, piece.to_vec());
@@ -135,15 +145,21 @@ impl Guest {
                     .step_by(BLOCK as usize)
                     .map(|offset| {
                         // In the image they lie apart, each at a place that can be told.
-                        let block =
-                            self.blocks.contains_key(&offset).then_some(IMAGE_STEP * (1 + offset / BLOCK));
+                        let block = self
+                            .blocks
+                            .contains_key(&offset)
+                            .then_some(IMAGE_STEP * (1 + offset / BLOCK));
                         let block = if self.far_out { block.map(|_| u64::MAX) } else { block };
                         Extent { offset, len: BLOCK, block, unwritten: false, shared: false }
                     })
                     .collect();
                 let last = runs.len().saturating_sub(1);
                 let frame = |(index, run): (usize, &Extent)| {
-                    (if index < last { MORE } else { 0 }, Items { items: vec![*run] }.bytes(), vec![])
+                    (
+                        if index < last { MORE } else { 0 },
+                        Items { items: vec![*run] }.bytes(),
+                        vec![],
+                    )
                 };
                 match runs.is_empty() {
                     true => one(Items::<Extent> { items: vec![] }),
@@ -323,7 +339,10 @@ fn what_cannot_fit_is_refused_before_it_is_sent() {
         assert_eq!(done.is_ok(), fits, "{room:?}: {done:?}");
         if !fits {
             let error = done.unwrap_err();
-            assert!(error.is(ErrorCode::NO_SPACE) && error.to_string().contains("are needed"), "{error}");
+            assert!(
+                error.is(ErrorCode::NO_SPACE) && error.to_string().contains("are needed"),
+                "{error}"
+            );
             assert_eq!((guest.writes, guest.names.len()), (0, 1));
         }
     }
@@ -376,7 +395,8 @@ fn a_source_that_ends_early_leaves_a_hole() {
     let mut stream = Stream::Unix(ours.try_clone().unwrap());
     let copied = put::copy_out(&source, 1000, 200_000, &mut stream).unwrap();
     assert_eq!((copied.done, copied.error.is_none()), (89_000, true));
-    // What no system copies by itself is copied by hand; what cannot be read is an error of the source.
+    // What no system copies by itself is copied by hand; what cannot be read is an error of the
+    // source.
     let folder = std::fs::File::open(folder.path()).unwrap();
     let copied = put::copy_out(&folder, 0, 10, &mut stream).unwrap();
     assert_eq!((copied.done, copied.error.is_some()), (0, true));
@@ -403,10 +423,14 @@ fn blocks_are_read_in_the_image_if_it_is_the_servers() {
     let other = [0; IDENTITY_LEN];
     let content = pattern(1_500_000);
     // What the image begins with, whether it ends early, and whether it is used.
-    for (start, cut, used) in [(identity, false, true), (other, false, false), (identity, true, true)] {
+    for (start, cut, used) in
+        [(identity, false, true), (other, false, false), (identity, true, true)]
+    {
         let mut guest = Guest { identity: Some(identity), ..Guest::default() };
         guest.size = content.len() as u64;
-        for (index, block) in content.chunks(BLOCK as usize).enumerate().filter(|(index, _)| index % 7 != 3) {
+        for (index, block) in
+            content.chunks(BLOCK as usize).enumerate().filter(|(index, _)| index % 7 != 3)
+        {
             guest.blocks.insert(index as u64 * BLOCK, block.to_vec());
         }
         let expected = guest.content();
@@ -426,7 +450,10 @@ fn blocks_are_read_in_the_image_if_it_is_the_servers() {
         assert_eq!(guest.join().unwrap().reads == 0, used);
         if cut {
             let error = got.unwrap_err().to_string();
-            assert_eq!(error, "cannot read a block in the image of the NVDIMM: it ends before the block");
+            assert_eq!(
+                error,
+                "cannot read a block in the image of the NVDIMM: it ends before the block"
+            );
             assert!(sent.is_err());
             assert_eq!(std::fs::read(&out).unwrap(), b"the old content");
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "half a copy is left");
@@ -441,7 +468,8 @@ fn blocks_are_read_in_the_image_if_it_is_the_servers() {
 fn blocks_beyond_all_numbers_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let identity = [7; IDENTITY_LEN];
-    let mut guest = Guest { identity: Some(identity), far_out: true, size: 8 * BLOCK, ..Guest::default() };
+    let mut guest =
+        Guest { identity: Some(identity), far_out: true, size: 8 * BLOCK, ..Guest::default() };
     for index in 0..8 {
         guest.blocks.insert(index * BLOCK, vec![1; BLOCK as usize]);
     }
@@ -449,7 +477,8 @@ fn blocks_beyond_all_numbers_are_an_error() {
     std::fs::write(&path, identity).unwrap();
     let (mut client, _guest) = connect_to(guest);
     client.image = Some(path);
-    let error = get(&mut client, b"/f", None, &mut io::sink(), &mut |_, _| {}).unwrap_err().to_string();
+    let error =
+        get(&mut client, b"/f", None, &mut io::sink(), &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.starts_with("cannot read a block in the image of the NVDIMM"), "{error}");
     client.ping().unwrap();
 }
@@ -518,7 +547,8 @@ fn refused_garbled_and_foreign_answers_are_errors() {
     let listener = state.listen("vsock.sock").unwrap();
     let daemon = thread::spawn(move || {
         let mut request = [0; 10];
-        for answer in [&b""[..], b"NO\n", b"OK 1\nHTTP/1.1 400 Bad Request\r\n\r\n", b"FULL 1152\n"] {
+        for answer in [&b""[..], b"NO\n", b"OK 1\nHTTP/1.1 400 Bad Request\r\n\r\n", b"FULL 1152\n"]
+        {
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut request).unwrap();
             stream.write_all(answer).unwrap();

@@ -29,7 +29,8 @@ pub fn bench(context: &Context, options: Bench) -> Outcome {
     };
     if let Some(path) = &options.plot {
         let svg = figure(unit, &floor, &results).map_err(Failure::new)?;
-        std::fs::write(path, svg).map_err(Failure::while_doing(format!("write {}", path.display())))?;
+        std::fs::write(path, svg)
+            .map_err(Failure::while_doing(format!("write {}", path.display())))?;
     }
     context.format.report(to_json(unit, &floor, &results), || to_text(unit, &floor, &results))
 }
@@ -71,19 +72,22 @@ fn on_a_machine_of_its_own(options: &Bench) -> Outcome<(Vec<Figure>, Vec<Figure>
         loader,
         kernel,
     })?;
-    let result =
-        Client::connect(&state).map_err(Failure::from).and_then(|mut client| measure(&mut client, options));
+    let result = Client::connect(&state)
+        .map_err(Failure::from)
+        .and_then(|mut client| measure(&mut client, options));
     let stopped = control::stop(&state).map_err(Failure::while_doing("stop the machine"));
     let result = result?;
     stopped.map(|_| result)
 }
 
 fn figure(unit: Unit, floor: &[Figure], results: &[Figure]) -> Result<String, String> {
-    let groups: Vec<_> = floor.iter().chain(results).map(|f| (f.name.clone(), vec![f.per_op])).collect();
+    let groups: Vec<_> =
+        floor.iter().chain(results).map(|f| (f.name.clone(), vec![f.per_op])).collect();
     let axis = match unit {
-        Unit::Nanoseconds => {
-            plot::Axis { label: "time of one operation", show: |value| Unit::Nanoseconds.show(value) }
-        }
+        Unit::Nanoseconds => plot::Axis {
+            label: "time of one operation",
+            show: |value| Unit::Nanoseconds.show(value),
+        },
         Unit::Instructions => plot::Axis {
             label: "instructions of one operation",
             show: |value| Unit::Instructions.show(value),

@@ -58,7 +58,8 @@ fn add(context: &Context, options: ExportAdd) -> Outcome {
         size: options.size,
         replace: options.replace,
     })?;
-    let fields = json!({ "name": name, "uri": server.uri(&name), "vsock_uri": server.vsock_uri(&name) });
+    let fields =
+        json!({ "name": name, "uri": server.uri(&name), "vsock_uri": server.vsock_uri(&name) });
     context.format.report(fields, || uris(&server, &name, ""))
 }
 
@@ -68,7 +69,8 @@ fn list(context: &Context) -> Outcome {
     let clients = client.export_clients()?;
     let server = server(context)?;
     // Who they are is told by another process, which need not know.
-    let known = if clients.is_empty() { None } else { control::clients(&context.state, nbd::PORT).ok() };
+    let known =
+        if clients.is_empty() { None } else { control::clients(&context.state, nbd::PORT).ok() };
     let processes = known.flatten().unwrap_or_default();
     let rows = exports.iter().map(|export| Row {
         export,

@@ -27,21 +27,29 @@ pub fn ls(context: &Context, options: Ls) -> Outcome {
         targets.push(if asked { target_of(&mut client, &path, entry)? } else { None });
     }
     let entries: Vec<_> = entries.iter().zip(&targets).collect();
-    let fields = json!({ "entries": entries.iter().map(|(e, t)| entry_json(e, t)).collect::<Vec<_>>() });
-    context
-        .format
-        .report(fields, || entries.iter().flat_map(|(e, t)| line(e, t, options.long)).collect::<Vec<u8>>())
+    let fields =
+        json!({ "entries": entries.iter().map(|(e, t)| entry_json(e, t)).collect::<Vec<_>>() });
+    context.format.report(fields, || {
+        entries.iter().flat_map(|(e, t)| line(e, t, options.long)).collect::<Vec<u8>>()
+    })
 }
 
 fn entry_of(client: &mut Client, path: &[u8]) -> Outcome<Entry> {
     let attributes = client.stat(path, Blocks::Skip)?;
     let name = path.to_vec();
-    Ok(Entry { name, ino: attributes.ino, kind: attributes.kind, cookie: 0, attributes: Some(attributes) })
+    Ok(Entry {
+        name,
+        ino: attributes.ino,
+        kind: attributes.kind,
+        cookie: 0,
+        attributes: Some(attributes),
+    })
 }
 
 /// What a link of a listing says; `None` if it went meanwhile, or is damaged.
 fn target_of(client: &mut Client, listed: &[u8], entry: &Entry) -> Outcome<Option<Vec<u8>>> {
-    let path = if entry.name == listed { listed.to_vec() } else { [listed, b"/", &entry.name].concat() };
+    let path =
+        if entry.name == listed { listed.to_vec() } else { [listed, b"/", &entry.name].concat() };
     match client.read_link(&path) {
         Ok(target) => Ok(Some(target)),
         Err(Error::Server(_)) => Ok(None),
@@ -72,7 +80,13 @@ fn line(entry: &Entry, target: &Option<Vec<u8>>, long: bool) -> Vec<u8> {
     };
     let front = match &entry.attributes {
         Some(a) if long => {
-            format!("{} {:>3} {:>14} {} ", show_mode(a.kind, a.mode), a.nlink, a.size, show_time(a.mtime))
+            format!(
+                "{} {:>3} {:>14} {} ",
+                show_mode(a.kind, a.mode),
+                a.nlink,
+                a.size,
+                show_time(a.mtime)
+            )
         }
         _ => String::new(),
     };
@@ -127,7 +141,9 @@ pub fn rm(context: &Context, options: Rm) -> Outcome {
     for_each(context, &options.paths, "removed", |client, path| match client.unlink(path) {
         Ok(()) => Ok(()),
         Err(error) if missing(&error) => Ok(()),
-        Err(error) if error.is(ErrorCode::IS_DIRECTORY) && options.recursive => remove_tree(client, path),
+        Err(error) if error.is(ErrorCode::IS_DIRECTORY) && options.recursive => {
+            remove_tree(client, path)
+        }
         Err(error) if error.is(ErrorCode::IS_DIRECTORY) => {
             let text = format!("{error}; -r removes directories");
             Err(Failure::from(error).saying(text))
@@ -188,7 +204,9 @@ pub fn truncate(context: &Context, options: Truncate) -> Outcome {
         }
         other => other?,
     }
-    context.format.report(report_of(&[("path", &path)], json!({ "size": options.size })), String::new)
+    context
+        .format
+        .report(report_of(&[("path", &path)], json!({ "size": options.size })), String::new)
 }
 
 /// `umbra df`

@@ -15,16 +15,19 @@ const HEX_LINE: usize = 16;
 
 /// `umbra poke`
 pub fn poke(context: &Context, options: Poke) -> Outcome {
-    let (fill, len): (Box<dyn Fill>, u64) = match (options.what.hex, options.what.text, options.what.fill) {
-        (Some(bytes), _, _) => (Box::new(bytes.0.clone()), bytes.0.len() as u64),
-        (_, Some(text), _) => {
-            let bytes = text.into_vec();
-            let len = bytes.len() as u64;
-            (Box::new(bytes), len)
-        }
-        // The command line lets no other combination through.
-        (_, _, fill) => (Box::new(fill.unwrap_or_default()), options.length.unwrap_or_default()),
-    };
+    let (fill, len): (Box<dyn Fill>, u64) =
+        match (options.what.hex, options.what.text, options.what.fill) {
+            (Some(bytes), _, _) => (Box::new(bytes.0.clone()), bytes.0.len() as u64),
+            (_, Some(text), _) => {
+                let bytes = text.into_vec();
+                let len = bytes.len() as u64;
+                (Box::new(bytes), len)
+            }
+            // The command line lets no other combination through.
+            (_, _, fill) => {
+                (Box::new(fill.unwrap_or_default()), options.length.unwrap_or_default())
+            }
+        };
     let path = server_path(&options.path);
     let mut client = context.connect()?;
     let file = client.open(&path, 0)?;
@@ -110,7 +113,11 @@ impl Dump {
             let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
             let characters: String = line
                 .iter()
-                .map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '.' })
+                .map(
+                    |&byte| {
+                        if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '.' }
+                    },
+                )
                 .collect();
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{at:012x}  {:<47}  |{characters}|", hex.join(" "));
@@ -168,7 +175,8 @@ pub fn check(context: &Context) -> Outcome {
         "blocks": report.blocks, "inodes": report.inodes, "changed": report.changed,
     });
     context.format.report(fields, || {
-        let mut text: String = report.issues.iter().map(|issue| format!("{}\n", one_line(issue))).collect();
+        let mut text: String =
+            report.issues.iter().map(|issue| format!("{}\n", one_line(issue))).collect();
         if clean {
             let (blocks, inodes) = (report.blocks.unwrap_or(0), report.inodes.unwrap_or(0));
             text = format!("clean: {blocks} blocks and {inodes} inodes looked at\n");
@@ -181,6 +189,8 @@ pub fn check(context: &Context) -> Outcome {
     })?;
     match clean {
         true => Ok(()),
-        false => Err(Failure::of(Class::Other, "damaged", format!("the volume has {total} issues"))),
+        false => {
+            Err(Failure::of(Class::Other, "damaged", format!("the volume has {total} issues")))
+        }
     }
 }

@@ -91,7 +91,12 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Check) => mapping::check(&context),
         Some(Command::Export(it)) => export::export(&context, it),
         Some(Command::Relay(it)) => relay::relay(&context, it),
-        Some(Command::Leash(_) | Command::Supervise { .. } | Command::Completions(_) | Command::Man(_)) => {
+        Some(
+            Command::Leash(_)
+            | Command::Supervise { .. }
+            | Command::Completions(_)
+            | Command::Man(_),
+        ) => {
             unreachable!("handled above")
         }
     }
@@ -112,7 +117,8 @@ fn server_path(typed: &OsStr) -> Vec<u8> {
     path
 }
 
-/// A destination: one that ends in `/`, `.` or `..` is a directory, and gets the last name of the source.
+/// A destination: one that ends in `/`, `.` or `..` is a directory, and gets the last name of the
+/// source.
 fn destination(typed: &OsStr, source: &[u8]) -> Outcome<Vec<u8>> {
     let mut path = server_path(typed);
     if path.is_empty() {
@@ -193,7 +199,8 @@ mod tests {
 
     #[test]
     fn destinations_take_the_name_of_the_source() {
-        let at = |to: &str, from: &str| destination(OsStr::new(to), from.as_bytes()).map(|p| shown(&p));
+        let at =
+            |to: &str, from: &str| destination(OsStr::new(to), from.as_bytes()).map(|p| shown(&p));
         assert_eq!(at("/a", "/b/c").unwrap(), "/a");
         assert_eq!(at("a", "c").unwrap(), "/a");
         assert_eq!(at("/a/", "/b/c").unwrap(), "/a/c");

@@ -23,13 +23,15 @@ pub fn relay(context: &Context, options: Relay) -> Outcome {
     // Says now that no server runs, or that nothing listens, and not to the first client.
     drop(connect(&context.state, options.port)?);
     let gone = || Error::NotRunning { state: context.state.path().to_path_buf() };
-    let mut held = control::relay(&context.state, options.port, &options.socket, options.sockets.given())
-        .map_err(|error| Failure::new(error.to_string()))?
-        .ok_or_else(gone)?;
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]).map_err(Failure::while_doing("handle signals"))?;
+    let mut held =
+        control::relay(&context.state, options.port, &options.socket, options.sockets.given())
+            .map_err(|error| Failure::new(error.to_string()))?
+            .ok_or_else(gone)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])
+        .map_err(Failure::while_doing("handle signals"))?;
     let asked = Arc::new(AtomicBool::new(false));
-    let (hang_up, by_signal) = (held.try_clone().map_err(Failure::while_doing("wait"))?, asked.clone());
+    let (hang_up, by_signal) =
+        (held.try_clone().map_err(Failure::while_doing("wait"))?, asked.clone());
     thread::spawn(move || {
         if signals.forever().next().is_some() {
             by_signal.store(true, Ordering::Relaxed);

@@ -25,7 +25,8 @@ pub fn put(context: &Context, options: Put) -> Outcome {
     }
     let path = destination(&options.path, options.local.as_os_str().as_bytes())?;
     let mut source = if stdin {
-        let input = io::stdin().as_fd().try_clone_to_owned().map_err(Failure::while_doing("use stdin"))?;
+        let input =
+            io::stdin().as_fd().try_clone_to_owned().map_err(Failure::while_doing("use stdin"))?;
         File::from(input)
     } else {
         let file = File::open(&options.local)
@@ -103,7 +104,8 @@ impl Meter {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(None, target);
-        let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+        let template =
+            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
         // The template is a constant; were it wrong, the default style would do.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);

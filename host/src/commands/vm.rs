@@ -73,13 +73,17 @@ pub fn up(context: &Context, options: Up) -> Outcome {
 }
 
 /// The two ELF files of the guest: those that were named, or built now.
-pub(super) fn guest(loader: Option<PathBuf>, kernel: Option<PathBuf>) -> Outcome<(PathBuf, PathBuf)> {
+pub(super) fn guest(
+    loader: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+) -> Outcome<(PathBuf, PathBuf)> {
     match (loader, kernel) {
         (Some(loader), Some(kernel)) => Ok((existing(&loader)?, existing(&kernel)?)),
         _ => {
             // Where nobody looks on, the output of cargo is part of the error, if there is one.
             let show_progress = io::stderr().is_terminal();
-            let build = || build::build(&build::Request { show_progress, ..build::Request::default() });
+            let build =
+                || build::build(&build::Request { show_progress, ..build::Request::default() });
             let images = if show_progress {
                 build()
             } else {
@@ -211,7 +215,10 @@ fn running_text(context: &Context, status: &Status) -> String {
     let paused = match status.paused.as_deref() {
         None => String::new(),
         Some("stopped-by-signal") => {
-            format!("stopped: QEMU is stopped by a signal; `kill -CONT {}` lets it go on\n", status.qemu_pid)
+            format!(
+                "stopped: QEMU is stopped by a signal; `kill -CONT {}` lets it go on\n",
+                status.qemu_pid
+            )
         }
         Some(why) => format!("stopped: the guest does not run; QEMU's monitor says: {why}\n"),
     };

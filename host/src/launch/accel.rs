@@ -89,7 +89,10 @@ pub(super) struct Chosen {
 impl Chosen {
     /// Emulation, because the guest did not get ready under KVM.
     pub(super) fn instead_of_kvm(why: &str) -> Chosen {
-        Chosen { accel: Accel::Tcg, reason: format!("the guest did not get ready under KVM: {why}") }
+        Chosen {
+            accel: Accel::Tcg,
+            reason: format!("the guest did not get ready under KVM: {why}"),
+        }
     }
 }
 

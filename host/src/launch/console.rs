@@ -142,9 +142,10 @@ pub(super) enum Meaning {
     Failed(Cause, String),
 }
 
-/// Reads a line of the guest. The contract with the kernel: `NVDIMM at ADDRESS` in a line of its log
-/// before it mounts the volume; `no volume: WHY` in a line if the NVDIMM cannot be served, and then a line that starts with `ready`; a line that starts
-/// with `fatal: ` or `panicked at ` when it gives up, or `umbra-boot: ` when the loader does.
+/// Reads a line of the guest. The contract with the kernel: `NVDIMM at ADDRESS` in a line of its
+/// log before it mounts the volume; `no volume: WHY` in a line if the NVDIMM cannot be served, and
+/// then a line that starts with `ready`; a line that starts with `fatal: ` or `panicked at ` when
+/// it gives up, or `umbra-boot: ` when the loader does.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
     let line = line.trim();
     if line.strip_prefix("ready").is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) {
@@ -185,7 +186,10 @@ mod tests {
     fn lines_have_meanings() {
         assert_eq!(meaning("ready"), Some(Meaning::Ready));
         assert_eq!(meaning("ready 123 ms"), Some(Meaning::Ready));
-        assert_eq!(meaning("error: no volume: no NVDIMM"), Some(Meaning::NoVolume("no NVDIMM".into())));
+        assert_eq!(
+            meaning("error: no volume: no NVDIMM"),
+            Some(Meaning::NoVolume("no NVDIMM".into()))
+        );
         let panic = Meaning::Failed(Cause::GuestPanic, "panicked at x.rs:1".into());
         assert_eq!(meaning("panicked at x.rs:1"), Some(panic));
         assert_eq!(meaning("fatal: x"), Some(Meaning::Failed(Cause::GuestFailed, "x".into())));

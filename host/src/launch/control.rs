@@ -1,10 +1,11 @@
 //! Requests to the supervisor: a line of JSON each way over `control.sock`.
 //!
 //! `{"request":"status"}`, `{"request":"down"}`, `{"request":"console"}`,
-//! `{"request":"relay","port":1,"socket":"/path"}`, `{"request":"clients","port":10809}`; the answer is
-//! `{"clients":[..]}` (those of a port of the guest), `{"status":{..}}`,
-//! `{"stopped":{"clean":bool,"message":".."}}`, `"attached"` (after which the connection is the serial line, both
-//! ways), `"relayed"` (the socket is there as long as the connection), or `{"failed":".."}`.
+//! `{"request":"relay","port":1,"socket":"/path"}`, `{"request":"clients","port":10809}`; the
+//! answer is `{"clients":[..]}` (those of a port of the guest), `{"status":{..}}`,
+//! `{"stopped":{"clean":bool,"message":".."}}`, `"attached"` (after which the connection is the
+//! serial line, both ways), `"relayed"` (the socket is there as long as the connection), or
+//! `{"failed":".."}`.
 
 use super::Status;
 use super::console::Console;
@@ -164,21 +165,25 @@ fn answer(mut stream: UnixStream, instance: &dyn Instance) -> io::Result<()> {
             // Wakes the thread above, too.
             stream.shutdown(Shutdown::Both)
         }
-        Ok(Request::Relay { port, socket, access }) => match instance.relay(port, &socket, access) {
-            Ok(_relay) => {
-                send(&mut stream, &Answer::Relayed)?;
-                stream.set_read_timeout(None)?;
-                // It says nothing more, until it hangs up.
-                stream.read(&mut [0]).map(drop)
+        Ok(Request::Relay { port, socket, access }) => {
+            match instance.relay(port, &socket, access) {
+                Ok(_relay) => {
+                    send(&mut stream, &Answer::Relayed)?;
+                    stream.set_read_timeout(None)?;
+                    // It says nothing more, until it hangs up.
+                    stream.read(&mut [0]).map(drop)
+                }
+                Err(error) => {
+                    let why = format!("cannot listen on {}: {error}", socket.display());
+                    send(&mut stream, &Answer::Failed(why))
+                }
             }
-            Err(error) => {
-                let why = format!("cannot listen on {}: {error}", socket.display());
-                send(&mut stream, &Answer::Failed(why))
-            }
-        },
+        }
         Ok(Request::Clients { port }) => match instance.clients(port) {
             Ok(clients) => send(&mut stream, &Answer::Clients(clients)),
-            Err(error) => send(&mut stream, &Answer::Failed(format!("no list of clients: {error}"))),
+            Err(error) => {
+                send(&mut stream, &Answer::Failed(format!("no list of clients: {error}")))
+            }
         },
         Err(error) => send(&mut stream, &Answer::Failed(format!("not understood: {error}"))),
     }
@@ -204,12 +209,16 @@ pub fn status(state: &StateDir) -> io::Result<Option<Status>> {
 /// Why a supervisor does not answer, if that is because it is stopped.
 fn stopped_supervisor(state: &StateDir) -> Option<io::Error> {
     let pid = fs::read_to_string(state.file("supervisor.pid")).ok()?.trim().parse().ok()?;
-    monitor::is_stopped(pid)
-        .then(|| io::Error::other(format!("it is stopped by a signal; `kill -CONT {pid}` lets it go on")))
+    monitor::is_stopped(pid).then(|| {
+        io::Error::other(format!("it is stopped by a signal; `kill -CONT {pid}` lets it go on"))
+    })
 }
 
 fn hung_up(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+    )
 }
 
 /// Asks for a clean shutdown and waits for it; `None` if no instance runs.
@@ -233,8 +242,9 @@ pub fn console(state: &StateDir) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Makes a plain socket before a port of the guest, which is there as long as the connection that is returned;
-/// `None` if no instance runs. Without `access` it is as open as the instance's other sockets for clients.
+/// Makes a plain socket before a port of the guest, which is there as long as the connection that
+/// is returned; `None` if no instance runs. Without `access` it is as open as the instance's other
+/// sockets for clients.
 pub fn relay(
     state: &StateDir,
     port: u32,
@@ -252,8 +262,8 @@ pub fn relay(
     }
 }
 
-/// Asks for the processes that are connected to a port of the guest, as far as they are known; `None` if no
-/// instance runs.
+/// Asks for the processes that are connected to a port of the guest, as far as they are known;
+/// `None` if no instance runs.
 pub fn clients(state: &StateDir, port: u32) -> io::Result<Option<Vec<ClientProcess>>> {
     match ask(state, &Request::Clients { port }, Some(REQUEST_TIMEOUT))? {
         Some((_, Answer::Clients(clients))) => Ok(Some(clients)),
@@ -308,7 +318,9 @@ fn ask(
     let mut stream = match state.connect(SOCKET) {
         Ok(stream) => stream,
         // A socket that nobody listens on is what a killed supervisor leaves.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error),

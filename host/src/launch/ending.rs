@@ -86,7 +86,9 @@ pub(super) fn overdue(
 ) -> Ending {
     let log = state.console_log();
     match useless {
-        Some(Useless { cause, why }) => (cause, stopped(format!("{why} (console: {})", log.display()))),
+        Some(Useless { cause, why }) => {
+            (cause, stopped(format!("{why} (console: {})", log.display())))
+        }
         None if asked_by.is_some() => {
             (Cause::Overdue, stopped("the guest did not power off in time and was killed".into()))
         }

@@ -8,11 +8,13 @@
 //!  umbra down|status|console ──control.sock──▶ supervisor ──stdin/stdout──▶ the guest's serial line
 //! ```
 //!
-//! One supervisor owns one state directory. Neither process outlives the other, whichever is killed and however:
+//! One supervisor owns one state directory. Neither process outlives the other, whichever is killed
+//! and however:
 //!
-//! - The supervisor waits for QEMU, and ends when it does; it ends both when its vsock device cannot go on.
-//! - The kernel kills QEMU when the supervisor dies: it is started through [`leash`], which asks for that signal
-//!   (`PR_SET_PDEATHSIG`) before it executes it.
+//! - The supervisor waits for QEMU, and ends when it does; it ends both when its vsock device
+//!   cannot go on.
+//! - The kernel kills QEMU when the supervisor dies: it is started through [`leash`], which asks
+//!   for that signal (`PR_SET_PDEATHSIG`) before it executes it.
 //!
 //! What is left after that, sockets and pid files, is removed by the next start, which knows
 //! from the lock that nobody uses them.
@@ -202,7 +204,9 @@ fn find_program(name: &Path) -> Option<PathBuf> {
         return std::path::absolute(name).ok().filter(|found| is_executable(found));
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| is_executable(candidate))
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {

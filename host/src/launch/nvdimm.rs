@@ -31,9 +31,11 @@ impl FromStr for ExtraNvdimm {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // What follows a colon and is no size is a part of the path.
-        let sized = text.rsplit_once(':').and_then(|(path, size)| Some((path, parse_bytes(size).ok()?)));
+        let sized =
+            text.rsplit_once(':').and_then(|(path, size)| Some((path, parse_bytes(size).ok()?)));
         let (path, size) = sized.map_or((text, None), |(path, size)| (path, Some(size)));
-        let path = std::path::absolute(path).map_err(|error| format!("'{path}' is no path: {error}"))?;
+        let path =
+            std::path::absolute(path).map_err(|error| format!("'{path}' is no path: {error}"))?;
         Ok(ExtraNvdimm { path, size })
     }
 }
@@ -55,7 +57,8 @@ pub(super) struct Extra {
     pub(super) _lock: File,
 }
 
-/// Keeps an image to one machine, for as long as the result lives: two would overwrite each other's volume.
+/// Keeps an image to one machine, for as long as the result lives: two would overwrite each other's
+/// volume.
 fn lock(path: &Path) -> Result<File, LaunchError> {
     let shown = path.display();
     let opened = OpenOptions::new().read(true).write(true).open(path);
@@ -89,7 +92,9 @@ fn prepare_one(state: &StateDir, wanted: &ExtraNvdimm) -> Result<Extra, LaunchEr
     let shown = path.display();
     let unusable = |why: String| LaunchError::Unusable(why);
     let found = match (fs::metadata(path), size) {
-        (Ok(found), _) if !found.is_file() => return Err(unusable(format!("{shown} is not a regular file"))),
+        (Ok(found), _) if !found.is_file() => {
+            return Err(unusable(format!("{shown} is not a regular file")));
+        }
         (Ok(found), _) => checked(path, found.len(), *size, "--extra-nvdimm")?,
         (Err(error), Some(size)) if error.kind() == io::ErrorKind::NotFound => {
             make(path, path, *size, "--extra-nvdimm")?
@@ -102,13 +107,15 @@ fn prepare_one(state: &StateDir, wanted: &ExtraNvdimm) -> Result<Extra, LaunchEr
         (Err(error), _) => return Err(LaunchError::Io(format!("look at {shown}"), error)),
     };
     if fs::canonicalize(path).ok() == fs::canonicalize(state.nvdimm()).ok() {
-        return Err(unusable(format!("{shown} is the NVDIMM of the volume; --extra-nvdimm is for others")));
+        return Err(unusable(format!(
+            "{shown} is the NVDIMM of the volume; --extra-nvdimm is for others"
+        )));
     }
     Ok(Extra { path: path.clone(), size: found, _lock: lock(path)? })
 }
 
-/// Makes sure that the volume's image is there with the right size, and nobody else's. Size 0 means that the guest gets no
-/// NVDIMM.
+/// Makes sure that the volume's image is there with the right size, and nobody else's. Size 0 means
+/// that the guest gets no NVDIMM.
 pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<Own, LaunchError> {
     if wanted == Some(0) {
         return Ok(Own { size: 0, _lock: None });
@@ -121,7 +128,12 @@ pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<Own, Laun
         Ok(found) => checked(&path, found.len(), wanted, "--nvdimm-size"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Sized under another name, so that a half-made image never carries the real one.
-            make(&path, &state.file("nvdimm.img.new"), wanted.unwrap_or(DEFAULT_NVDIMM_SIZE), "--nvdimm-size")
+            make(
+                &path,
+                &state.file("nvdimm.img.new"),
+                wanted.unwrap_or(DEFAULT_NVDIMM_SIZE),
+                "--nvdimm-size",
+            )
         }
         Err(error) => Err(LaunchError::Io(format!("look at {}", path.display()), error)),
     }?;
@@ -155,7 +167,10 @@ fn make(path: &Path, making: &Path, size: u64, option: &str) -> Result<u64, Laun
         )));
     }
     let failed = |error| {
-        LaunchError::Io(format!("create an image of {} at {}", show_bytes(size), path.display()), error)
+        LaunchError::Io(
+            format!("create an image of {} at {}", show_bytes(size), path.display()),
+            error,
+        )
     };
     let file = OpenOptions::new()
         .write(true)
@@ -193,7 +208,10 @@ mod tests {
     fn an_extra_image_is_a_path_and_perhaps_a_size() {
         let parse = |text: &str| text.parse::<ExtraNvdimm>().unwrap();
         assert_eq!(parse("/a/b.img"), ExtraNvdimm { path: "/a/b.img".into(), size: None });
-        assert_eq!(parse("/a/b.img:4G"), ExtraNvdimm { path: "/a/b.img".into(), size: Some(4 << 30) });
+        assert_eq!(
+            parse("/a/b.img:4G"),
+            ExtraNvdimm { path: "/a/b.img".into(), size: Some(4 << 30) }
+        );
         assert_eq!(parse("/a:b/c"), ExtraNvdimm { path: "/a:b/c".into(), size: None });
         assert!(parse("b.img").path.is_absolute());
         assert!("".parse::<ExtraNvdimm>().is_err());

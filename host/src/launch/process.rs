@@ -20,7 +20,8 @@ impl Process {
         on_end: impl FnOnce(io::Result<ExitStatus>) + Send + 'static,
     ) -> io::Result<Process> {
         let pid = child.id();
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        let raw =
+            i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         // A descriptor, not the number: it never means a later process.
         let handle = pidfd_open(raw, PidfdFlags::empty())?;
         thread::spawn(move || on_end(child.wait()));

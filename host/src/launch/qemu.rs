@@ -64,13 +64,14 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     let slots = 2 + machine.extra.len();
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     add(&["-machine", "q35,nvdimm=on,memory-backend=ram"]);
-    // QEMU emulates a machine that can never have a second processor without memory barriers. The vsock device, on another
-    // thread, needs those of the guest: each looks whether the other is about to sleep.
+    // QEMU emulates a machine that can never have a second processor without memory barriers. The
+    // vsock device, on another thread, needs those of the guest: each looks whether the other is
+    // about to sleep.
     let processors = if machine.accel == Accel::Tcg { "1,maxcpus=2" } else { "1" };
     add(&["-accel", &machine.accel.to_string(), "-cpu", "max", "-smp", processors]);
     if options.icount {
-        // Then all processors, however many there can be, are one thread's, and the barriers are left out again: see
-        // `Transport::qemu_arguments`.
+        // Then all processors, however many there can be, are one thread's, and the barriers are
+        // left out again: see `Transport::qemu_arguments`.
         add(&["-icount", "shift=0"]);
     }
     // Sizes in KiB: QEMU reads a bare number as MiB.
@@ -80,8 +81,9 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     let prealloc = if options.prealloc { ",prealloc=on" } else { "" };
     if machine.nvdimm.size > 0 {
         let size = machine.nvdimm.size;
-        let backend =
-            format!("memory-backend-file,id=nvm,mem-path=nvdimm.img,size={size},share=on{prealloc}");
+        let backend = format!(
+            "memory-backend-file,id=nvm,mem-path=nvdimm.img,size={size},share=on{prealloc}"
+        );
         add(&["-object", &backend]);
         add(&["-device", "nvdimm,id=nvdimm0,memdev=nvm"]);
     }
@@ -98,7 +100,8 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
     }
     all.extend(["-kernel".into(), options.loader.clone().into()]);
     all.extend(["-initrd".into(), options.kernel.clone().into()]);
-    // Behind the volume's: QEMU gives addresses in the order of devices, and the guest takes the lowest for the volume.
+    // Behind the volume's: QEMU gives addresses in the order of devices, and the guest takes the
+    // lowest for the volume.
     for (number, extra) in (1..).zip(&machine.extra) {
         let mut backend = OsString::from(format!("memory-backend-file,id=nvm{number},mem-path="));
         backend.push(escaped(&extra.path));
@@ -112,7 +115,8 @@ fn arguments(options: &Options, machine: &Machine) -> Vec<OsString> {
 /// A path as part of an option: a comma in it is written twice.
 fn escaped(path: &Path) -> OsString {
     let bytes = path.as_os_str().as_bytes();
-    let twice = bytes.iter().flat_map(|&byte| std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
+    let twice =
+        bytes.iter().flat_map(|&byte| std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
     OsString::from_vec(twice.collect())
 }
 
@@ -188,7 +192,8 @@ mod tests {
 
     #[test]
     fn further_nvdimms_come_behind_the_first() {
-        let extra = Extra { path: "/a,b".into(), size: 2 << 30, _lock: tempfile::tempfile().unwrap() };
+        let extra =
+            Extra { path: "/a,b".into(), size: 2 << 30, _lock: tempfile::tempfile().unwrap() };
         let line = line(1 << 30, vec![extra]);
         for part in [
             "-m size=65536k,slots=3,maxmem=5308416k",

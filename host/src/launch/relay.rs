@@ -1,6 +1,7 @@
 //! A plain UNIX socket before a port of the guest, where the host kernel does vsock.
 //!
-//! A connection is opened in the guest when one arrives here. Each direction is copied, and ends, by itself.
+//! A connection is opened in the guest when one arrives here. Each direction is copied, and ends,
+//! by itself.
 
 use std::io;
 use std::net::Shutdown;
@@ -45,7 +46,8 @@ impl Drop for Relay {
     }
 }
 
-/// Copies in both directions until both are at their end. A client of a port that refuses is hung up on.
+/// Copies in both directions until both are at their end. A client of a port that refuses is hung
+/// up on.
 fn serve(client: &UnixStream, cid: u32, port: u32) {
     let Ok(guest) = VsockStream::connect(&VsockAddr::new(cid, port)) else { return };
     thread::scope(|scope| {

@@ -108,9 +108,9 @@ enum Asked {
     Nowhere,
 }
 
-/// Runs an instance until it ends. `Ok` is a clean end: somebody asked for it, or the guest
-/// powered off by itself; then others may start. After an error they may once this process has ended. Call it on the main
-/// thread.
+/// Runs an instance until it ends. `Ok` is a clean end: somebody asked for it, or the guest powered
+/// off by itself; then others may start. After an error they may once this process has ended. Call
+/// it on the main thread.
 pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), LaunchError> {
     options.check()?;
     let mut state = options.state_dir();
@@ -125,11 +125,12 @@ pub fn supervise(options: &Options, reporter: &mut dyn Reporter) -> Result<(), L
         ));
     }
     let result = supervise_in(&state, &lock, options, reporter);
-    // Removes what would point at processes that are gone. What cannot be removed now, the next start removes, or says why
-    // not.
+    // Removes what would point at processes that are gone. What cannot be removed now, the next
+    // start removes, or says why not.
     let _ = state.clear(&lock);
     if result.is_err() {
-        // Why it failed is still to be written, maybe to the log of this state: it stays locked until this process ends.
+        // Why it failed is still to be written, maybe to the log of this state: it stays locked
+        // until this process ends.
         std::mem::forget(lock);
     }
     result
@@ -147,8 +148,9 @@ fn supervise_in(
     let to_loop = sender.clone();
     signals::watch(move || to_loop.send(Event::Signal).is_ok())?;
     loop {
-        let supervisor = Supervisor::start(state, options, &chosen, (sender.clone(), &events), reporter)
-            .inspect_err(|error| record::end_started(state, error))?;
+        let supervisor =
+            Supervisor::start(state, options, &chosen, (sender.clone(), &events), reporter)
+                .inspect_err(|error| record::end_started(state, error))?;
         match supervisor.run(reporter) {
             Err(LaunchError::NotUnderKvm(why)) if options.accel == Choice::Auto => {
                 reporter.note(&format!(
@@ -224,9 +226,10 @@ impl<'e> Supervisor<'e> {
         state.write("supervisor.pid", &format!("{}\n", process::id()))?;
 
         let ended = sender.clone();
-        let ports = transport.start(state, options.access, state.log("vsock.log")?, move |why| {
-            drop(ended.send(Event::DeviceEnded(why)));
-        })?;
+        let ports =
+            transport.start(state, options.access, state.log("vsock.log")?, move |why| {
+                drop(ended.send(Event::DeviceEnded(why)));
+            })?;
 
         let machine = Machine { accel, transport, nvdimm, extra };
         let console_log = state.bounded_log("console.log", CONSOLE_LOG_LIMIT)?;
@@ -307,8 +310,10 @@ impl<'e> Supervisor<'e> {
             result = Err(error);
         }
         self.record_end(&result);
-        let stopped =
-            Stopped { clean: result.is_ok(), message: result.as_ref().err().map(|e| e.to_string()) };
+        let stopped = Stopped {
+            clean: result.is_ok(),
+            message: result.as_ref().err().map(|e| e.to_string()),
+        };
         for waiting in self.waiting.drain(..) {
             // A client that did not wait has nothing to hear; one that does not read is not
             // waited for.
@@ -340,7 +345,8 @@ impl<'e> Supervisor<'e> {
                     let access = self.shared.access;
                     self.state.write_for(access, "endpoint", &self.transport.endpoint())?;
                     let status = self.set_ready(at);
-                    let _ = record::append(&self.state, "ready", json!({ "boot_ms": status.boot_ms }));
+                    let _ =
+                        record::append(&self.state, "ready", json!({ "boot_ms": status.boot_ms }));
                     if reporter.ready(&status).is_err() {
                         self.ask(Cause::Abandoned);
                     }
@@ -360,7 +366,8 @@ impl<'e> Supervisor<'e> {
                 Ok(Event::DeviceEnded(_)) if self.asked_by.is_some() => {}
                 Ok(Event::DeviceEnded(why)) => {
                     // The device stores into the image too, and may be the first to find no room.
-                    self.cause = if self.state.is_full() { Cause::HostFull } else { Cause::VsockDevice };
+                    self.cause =
+                        if self.state.is_full() { Cause::HostFull } else { Cause::VsockDevice };
                     return Err(LaunchError::Stopped(format!("the vsock device has ended: {why}")));
                 }
                 Ok(Event::Signal) => match signals::insistence(&mut first_signal, Instant::now()) {
@@ -370,7 +377,9 @@ impl<'e> Supervisor<'e> {
                     )),
                     Insistence::Kills => {
                         self.cause = Cause::Killed;
-                        return Err(LaunchError::Stopped("killed before the guest had shut down".into()));
+                        return Err(LaunchError::Stopped(
+                            "killed before the guest had shut down".into(),
+                        ));
                     }
                     Insistence::First => {
                         let seconds = INSISTENCE.as_secs();
@@ -385,7 +394,9 @@ impl<'e> Supervisor<'e> {
                 // It has its deadline already.
                 Ok(Event::Asked(_)) if useless.is_some() => {}
                 Ok(Event::Asked(Asked::OverRpc)) => deadline = Some(Instant::now() + RPC_GRACE),
-                Ok(Event::Asked(Asked::OverConsole)) => deadline = Some(Instant::now() + CONSOLE_GRACE),
+                Ok(Event::Asked(Asked::OverConsole)) => {
+                    deadline = Some(Instant::now() + CONSOLE_GRACE)
+                }
                 Ok(Event::Asked(Asked::Nowhere)) => deadline = Some(Instant::now()),
                 Err(_) => {
                     let waited = self.started.elapsed();
@@ -412,7 +423,9 @@ impl<'e> Supervisor<'e> {
     /// Waits until the console is read to its end: the reason may be in there.
     fn hear_last_words(&mut self, useless: &mut Option<Useless>) {
         let deadline = Instant::now() + LAST_WORDS;
-        while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(event) =
+            self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             match event {
                 Event::ConsoleEnded => {
                     self.console_ended = true;
@@ -425,13 +438,14 @@ impl<'e> Supervisor<'e> {
         }
     }
 
-    /// How long the guest may be silent before it mounts its volume. Under emulation it is slow, but does not hang.
+    /// How long the guest may be silent before it mounts its volume. Under emulation it is slow,
+    /// but does not hang.
     fn patience(&self) -> Duration {
         if self.status().accel == Accel::Kvm && !self.prealloc { KVM_SILENCE } else { BOOT_TIMEOUT }
     }
 
-    /// Kills QEMU, and waits until it is gone: two must not have the image at a time. Fails, too, if somebody asks for the
-    /// end of the instance meanwhile.
+    /// Kills QEMU, and waits until it is gone: two must not have the image at a time. Fails, too,
+    /// if somebody asks for the end of the instance meanwhile.
     fn end_qemu(&mut self) -> Result<(), LaunchError> {
         self.qemu.kill();
         let mut deadline = Instant::now() + KILL_GRACE;
@@ -445,7 +459,9 @@ impl<'e> Supervisor<'e> {
                 Ok(event) => self.note_interruption(event),
                 // Something that QEMU left behind has the console open.
                 Err(_) if self.qemu_ended => break,
-                Err(_) => return ending::stopped(format!("QEMU {} cannot be killed", self.qemu.pid)),
+                Err(_) => {
+                    return ending::stopped(format!("QEMU {} cannot be killed", self.qemu.pid));
+                }
             }
         }
         let Some(cause) = self.too_late else { return Ok(()) };
@@ -498,7 +514,8 @@ impl<'e> Supervisor<'e> {
         let (ready, state) = (self.is_ready(), self.state.clone());
         let (console, sender) = (self.console.clone(), self.sender.clone());
         thread::spawn(move || {
-            let over_rpc = || Client::connect(&state).and_then(|mut client| client.shutdown()).is_ok();
+            let over_rpc =
+                || Client::connect(&state).and_then(|mut client| client.shutdown()).is_ok();
             let asked = if ready && over_rpc() {
                 Asked::OverRpc
             } else if console.write(b"\npoweroff\n").is_ok() {
@@ -510,7 +527,8 @@ impl<'e> Supervisor<'e> {
         });
     }
 
-    /// Notes why it ended. Before the guest was ready, that may be the fault of KVM, unless somebody asked for it.
+    /// Notes why it ended. Before the guest was ready, that may be the fault of KVM, unless
+    /// somebody asked for it.
     fn end(&mut self, (cause, result): Ending) -> Result<(), LaunchError> {
         self.cause = cause;
         let status = self.status();
@@ -569,7 +587,12 @@ impl Instance for SharedState {
         self.console.clone()
     }
 
-    fn relay(&self, port: u32, socket: &Path, access: Option<Access>) -> io::Result<Box<dyn control::Held>> {
+    fn relay(
+        &self,
+        port: u32,
+        socket: &Path,
+        access: Option<Access>,
+    ) -> io::Result<Box<dyn control::Held>> {
         Ok(Box::new(self.ports.offer_at(port, socket, access.unwrap_or(self.access))?))
     }
 
@@ -578,7 +601,8 @@ impl Instance for SharedState {
             let pid = client.process?.as_raw_nonzero().get();
             // It fails if the process has ended.
             let command = std::fs::read(format!("/proc/{pid}/comm")).ok();
-            let command = command.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned());
+            let command =
+                command.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned());
             Some(ClientProcess { port: client.number, pid, command })
         });
         Ok(all.collect())
@@ -595,9 +619,10 @@ fn pump(console: &Console, output: ChildStdout, log: Log, accel: Accel, sender: 
                 let why = format!("the guest has nothing to serve: {why}");
                 Event::Useless(Useless { cause: Cause::NoVolume, why }, Runs::On)
             }
-            Some(Meaning::Failed(cause, why)) => {
-                Event::Useless(Useless { cause, why: format!("the guest failed: {why}") }, Runs::Out)
-            }
+            Some(Meaning::Failed(cause, why)) => Event::Useless(
+                Useless { cause, why: format!("the guest failed: {why}") },
+                Runs::Out,
+            ),
             Some(Meaning::Mounts) => Event::Mounts,
             None if accel == Accel::Kvm => Event::Said,
             None => return,

@@ -1,7 +1,8 @@
 //! How the host reaches the guest's vsock, and plain sockets before its ports.
 //!
-//! Where `/dev/vhost-vsock` opens, the host kernel does it and the guest has a context id (CID) on the
-//! machine. Elsewhere a device of our own does it ([`crate::vsock`]), on a thread of this process.
+//! Where `/dev/vhost-vsock` opens, the host kernel does it and the guest has a context id (CID) on
+//! the machine. Elsewhere a device of our own does it ([`crate::vsock`]), on a thread of this
+//! process.
 
 use super::relay::Relay;
 use super::{LaunchError, control};
@@ -52,9 +53,10 @@ impl Transport {
         }
     }
 
-    /// QEMU's arguments for the device. `always_told`: guest and device tell each other of everything, also while the other
-    /// is awake. So it has to be where the machine leaves the guest's memory barriers out: who is told only on demand
-    /// could miss what was added while it went to sleep (`docs/decisions/2026-11-23-looking-before-sleeping.md`).
+    /// QEMU's arguments for the device. `always_told`: guest and device tell each other of
+    /// everything, also while the other is awake. So it has to be where the machine leaves the
+    /// guest's memory barriers out: who is told only on demand could miss what was added while it
+    /// went to sleep (`docs/decisions/2026-11-23-looking-before-sleeping.md`).
     pub(super) fn qemu_arguments(&self, always_told: bool) -> Vec<String> {
         let event_index = if always_told { ",event_idx=off" } else { "" };
         match self {
@@ -70,7 +72,8 @@ impl Transport {
         }
     }
 
-    /// Makes everything ready for QEMU. `on_end` hears when, and why, no client can be served any more.
+    /// Makes everything ready for QEMU. `on_end` hears when, and why, no client can be served any
+    /// more.
     pub(super) fn start(
         self,
         state: &StateDir,
@@ -134,8 +137,8 @@ impl Ports {
         }
     }
 
-    /// Makes a plain socket before a port, which is removed when the result is dropped. A socket in its place that
-    /// nobody listens on is a leftover; anything else stays.
+    /// Makes a plain socket before a port, which is removed when the result is dropped. A socket in
+    /// its place that nobody listens on is a leftover; anything else stays.
     pub(super) fn offer_at(
         self: &std::sync::Arc<Self>,
         port: u32,
@@ -144,7 +147,8 @@ impl Ports {
     ) -> io::Result<NamedOffer> {
         let _named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         let stale = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
-            && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+            && UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
         if stale {
             fs::remove_file(path)?;
         }

@@ -138,7 +138,8 @@ impl Connection {
         }
     }
 
-    /// Reads the client's greeting, not a byte beyond it. `false`: it is none, or there will be none.
+    /// Reads the client's greeting, not a byte beyond it. `false`: it is none, or there will be
+    /// none.
     pub(super) fn greet(&mut self) -> bool {
         let Phase::Greeting(line) = &mut self.phase else { return true };
         let mut bytes = [0; GREETING_MAX];
@@ -175,7 +176,8 @@ impl Connection {
         if self.phase == (Phase::Requested { answer: true }) {
             let answer = format!("OK {}\n", self.number);
             // Nothing was sent before it: there is room, or there is no client.
-            if !matches!((&self.stream).write(answer.as_bytes()), Ok(count) if count == answer.len()) {
+            if !matches!((&self.stream).write(answer.as_bytes()), Ok(count) if count == answer.len())
+            {
                 self.client_gone = true;
             }
         }
@@ -193,8 +195,9 @@ impl Connection {
 
     /// Reads from the client into a chain, behind the header.
     ///
-    /// A packet that does not take all there is ends at a page of the stream. So if a client's content begins there, each packet of
-    /// it begins with a page of content, and the guest may have use for the page as it is.
+    /// A packet that does not take all there is ends at a page of the stream. So if a client's
+    /// content begins there, each packet of it begins with a page of content, and the guest may
+    /// have use for the page as it is.
     pub(super) fn read_into(&mut self, chain: &Chain<'_>) -> Result<Taken, Broken> {
         let mut most = chain.len().saturating_sub(HEADER_LEN).min(self.send.free());
         let beyond = self.send.sent_in_all().wrapping_add(most as u32) as usize % PAGE;
@@ -213,7 +216,8 @@ impl Connection {
                 Ok(count) => {
                     done += count;
                     if count < part.len() {
-                        // What comes from now on is news again. An end that was there before is not.
+                        // What comes from now on is news again. An end that was there before is
+                        // not.
                         self.readable = self.ending;
                         break;
                     }
@@ -253,7 +257,12 @@ impl Connection {
                         }
                     }
                     // What is left is written when the socket says that it has room.
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::WouldBlock | ErrorKind::Interrupted
+                        ) =>
+                    {
                         break;
                     }
                     Err(_) => {
@@ -344,7 +353,8 @@ impl Connection {
 }
 
 /// What is always of interest about a client. By edges: what is left unread is remembered.
-pub(super) const CLIENT_EVENTS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+pub(super) const CLIENT_EVENTS: EventFlags =
+    EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// Tells a client that has named, or will name, a port that there is no room for it.
 pub(super) fn turn_away(stream: &UnixStream, clients: usize) {
@@ -366,8 +376,14 @@ mod tests {
     fn greetings_name_a_port() {
         assert_eq!(parse_greeting(b"CONNECT 4294967295\n"), Some(u32::MAX));
         assert_eq!(parse_greeting(b"CONNECT 1\r\n"), Some(1));
-        for bad in ["CONNECT \n", "CONNECT 4294967296\n", "connect 1\n", "CONNECT -1\n", "\n", "CONNECT 1 \n"]
-        {
+        for bad in [
+            "CONNECT \n",
+            "CONNECT 4294967296\n",
+            "connect 1\n",
+            "CONNECT -1\n",
+            "\n",
+            "CONNECT 1 \n",
+        ] {
             assert_eq!(parse_greeting(bad.as_bytes()), None, "{bad:?}");
         }
     }

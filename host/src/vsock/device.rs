@@ -103,7 +103,8 @@ enum Command {
 pub struct Client {
     /// The port of this machine by which the guest knows the connection.
     pub number: u32,
-    /// The process that connected, where the system tells. It may have ended since, or given its end to another.
+    /// The process that connected, where the system tells. It may have ended since, or given its
+    /// end to another.
     pub process: Option<Pid>,
 }
 
@@ -142,8 +143,8 @@ impl Drop for Offer {
 }
 
 impl Device {
-    /// Starts a device that waits for QEMU at this socket. `on_end` is called, on the device's thread, when it
-    /// cannot go on: with why. That QEMU hung up is no such case.
+    /// Starts a device that waits for QEMU at this socket. `on_end` is called, on the device's
+    /// thread, when it cannot go on: with why. That QEMU hung up is no such case.
     pub fn start(
         qemu: UnixListener,
         log: File,
@@ -212,11 +213,14 @@ impl Device {
 fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = MAX_CONNECTIONS as u64 + OTHER_DESCRIPTORS;
-    let current = limit.maximum.unwrap_or(u64::MAX).min(wanted).max(limit.current.unwrap_or(u64::MAX));
+    let current =
+        limit.maximum.unwrap_or(u64::MAX).min(wanted).max(limit.current.unwrap_or(u64::MAX));
     // It may be refused; then there is room for fewer.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
     let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(now.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).clamp(16, MAX_CONNECTIONS)
+    usize::try_from(now.saturating_sub(OTHER_DESCRIPTORS))
+        .unwrap_or(usize::MAX)
+        .clamp(16, MAX_CONNECTIONS)
 }
 
 struct Listener {
@@ -260,7 +264,11 @@ impl Worker {
                 _ => None,
             };
             events.clear();
-            match epoll::wait(&*self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(
+                &*self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(format!("it cannot wait: {error}")),
             }
@@ -312,7 +320,9 @@ impl Worker {
         let Some(messages) = &mut self.messages else { return Ok(Goes::On) };
         match messages.handle_request() {
             Ok(()) => Ok(Goes::On),
-            Err(vhost_user::Error::Disconnected | vhost_user::Error::SocketBroken(_)) => Ok(Goes::Out),
+            Err(vhost_user::Error::Disconnected | vhost_user::Error::SocketBroken(_)) => {
+                Ok(Goes::Out)
+            }
             Err(error) => Err(format!("it does not understand QEMU: {error}")),
         }
     }
@@ -323,7 +333,12 @@ impl Worker {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Listen(number, socket, target)) => {
-                    match watch(&self.epoll, &socket, Token::Listener(number), epoll::EventFlags::IN) {
+                    match watch(
+                        &self.epoll,
+                        &socket,
+                        Token::Listener(number),
+                        epoll::EventFlags::IN,
+                    ) {
                         Ok(()) => drop(self.listeners.insert(number, Listener { socket, target })),
                         Err(error) => self.note(&format!("cannot listen: {error}")),
                     }
@@ -354,11 +369,13 @@ impl Worker {
         }
     }
 
-    /// Takes on a client, or closes its connection. One that comes before the rings run waits for them: the guest may
-    /// have said already that it is ready, while QEMU's messages are still unread.
+    /// Takes on a client, or closes its connection. One that comes before the rings run waits for
+    /// them: the guest may have said already that it is ready, while QEMU's messages are still
+    /// unread.
     fn admit(&mut self, stream: UnixStream, target: Target) {
         let clients = self.switch.len();
-        let room = if target == Target::Asked { self.room } else { self.room - KEPT.min(self.room / 4) };
+        let room =
+            if target == Target::Asked { self.room } else { self.room - KEPT.min(self.room / 4) };
         if clients >= room {
             if target == Target::Asked {
                 super::connection::turn_away(&stream, clients);
@@ -382,10 +399,14 @@ impl Worker {
             if !session.is_running() {
                 return Ok(Left::Nothing);
             }
-            round(&mut self.switch, &mut session.rings, &session.memory).map_err(|it| it.to_string())?
+            round(&mut self.switch, &mut session.rings, &session.memory)
+                .map_err(|it| it.to_string())?
         };
         if self.switch.dropped != dropped {
-            self.note(&format!("the guest sent {} packets that are none", self.switch.dropped - dropped));
+            self.note(&format!(
+                "the guest sent {} packets that are none",
+                self.switch.dropped - dropped
+            ));
         }
         Ok(left)
     }
@@ -434,7 +455,8 @@ mod tests {
     use std::io::Read;
     use std::time::Duration;
 
-    /// The guest says `ready` as soon as QEMU has written its messages, not when they have been read.
+    /// The guest says `ready` as soon as QEMU has written its messages, not when they have been
+    /// read.
     #[test]
     fn a_client_that_comes_before_the_rings_run_is_not_turned_away() {
         let folder = std::env::temp_dir().join(format!("umbra-vsock-early-{}", std::process::id()));

@@ -20,7 +20,8 @@ const NO_INTERRUPT: u16 = 1;
 pub(super) struct Broken(String);
 
 impl Broken {
-    /// The host has nothing to put behind memory of the guest: that of its RAM, or, since it may be told to receive there, of an NVDIMM.
+    /// The host has nothing to put behind memory of the guest: that of its RAM, or, since it may be
+    /// told to receive there, of an NVDIMM.
     pub(super) fn unbacked() -> Broken {
         Broken("the host has no room left for the guest's memory; is the disk with the image of its NVDIMM full?".into())
     }
@@ -59,7 +60,12 @@ impl Ring {
     }
 
     /// Where the ring is; what the driver says is looked at by [`Ring::start`].
-    pub(super) fn place(&mut self, descriptors: u64, available: u64, used: u64) -> Result<(), Broken> {
+    pub(super) fn place(
+        &mut self,
+        descriptors: u64,
+        available: u64,
+        used: u64,
+    ) -> Result<(), Broken> {
         self.queue.try_set_desc_table_address(GuestAddress(descriptors)).map_err(broken)?;
         self.queue.try_set_avail_ring_address(GuestAddress(available)).map_err(broken)?;
         self.queue.try_set_used_ring_address(GuestAddress(used)).map_err(broken)
@@ -87,7 +93,12 @@ impl Ring {
     }
 
     /// Starts it, if all of it is in the guest's memory.
-    pub(super) fn start(&mut self, memory: &Memory, kick: File, by_index: bool) -> Result<(), Broken> {
+    pub(super) fn start(
+        &mut self,
+        memory: &Memory,
+        kick: File,
+        by_index: bool,
+    ) -> Result<(), Broken> {
         self.queue.set_event_idx(by_index);
         self.queue.set_ready(true);
         if !self.queue.is_valid(memory) {
@@ -147,7 +158,12 @@ impl Ring {
     }
 
     /// Gives a chain back, with so many bytes written.
-    pub(super) fn give_back(&mut self, memory: &Memory, head: u16, written: usize) -> Result<(), Broken> {
+    pub(super) fn give_back(
+        &mut self,
+        memory: &Memory,
+        head: u16,
+        written: usize,
+    ) -> Result<(), Broken> {
         self.news = true;
         self.queue.add_used(memory, head, written as u32).map_err(broken)
     }
@@ -176,8 +192,9 @@ impl Ring {
         if self.queue.event_idx_enabled() {
             return Ok(wants);
         }
-        let flags: u16 =
-            memory.load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed).map_err(broken)?;
+        let flags: u16 = memory
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(broken)?;
         Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
     }
 
@@ -203,7 +220,11 @@ impl<'m> Chain<'m> {
     }
 
     /// The pieces of memory of a range, as far as there is some.
-    pub(super) fn range(&self, at: usize, len: usize) -> impl Iterator<Item = VolatileSlice<'m, ()>> {
+    pub(super) fn range(
+        &self,
+        at: usize,
+        len: usize,
+    ) -> impl Iterator<Item = VolatileSlice<'m, ()>> {
         let (mut skip, mut left) = (at, len);
         self.parts.iter().filter_map(move |part| {
             let from = skip.min(part.len());

@@ -1,7 +1,7 @@
 //! What QEMU says: the device's end of vhost-user (QEMU's docs/interop/vhost-user.rst).
 //!
-//! Messages are handled on the thread that moves the data, between two rounds of it: so the rings are either
-//! there as a whole or not at all when they are looked at.
+//! Messages are handled on the thread that moves the data, between two rounds of it: so the rings
+//! are either there as a whole or not at all when they are looked at.
 
 use super::GUEST_CID;
 use super::device::{Token, watch};
@@ -135,9 +135,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         let mut memory = Memory::new();
         let mut mappings = Vec::new();
         for (region, file) in regions.iter().zip(files) {
-            let mapped =
-                GuestRegionMmap::new(region.mmap_region(file)?, GuestAddress(region.guest_phys_addr))
-                    .ok_or(Error::InvalidParam)?;
+            let mapped = GuestRegionMmap::new(
+                region.mmap_region(file)?,
+                GuestAddress(region.guest_phys_addr),
+            )
+            .ok_or(Error::InvalidParam)?;
             mappings.push(Mapping {
                 qemu: region.user_addr,
                 guest: region.guest_phys_addr,
@@ -165,7 +167,8 @@ impl VhostUserBackendReqHandlerMut for Session {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let [descriptor, used, available] = [descriptor, used, available].map(|at| self.guest_address(at));
+        let [descriptor, used, available] =
+            [descriptor, used, available].map(|at| self.guest_address(at));
         let (descriptor, used, available) = (descriptor?, used?, available?);
         self.ring(index)?.place(descriptor, available, used).map_err(refused)
     }
@@ -219,13 +222,23 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     /// `struct virtio_vsock_config`: the guest's context id (virtio 1.2, 5.10.4).
-    fn get_config(&mut self, offset: u32, size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
+    fn get_config(
+        &mut self,
+        offset: u32,
+        size: u32,
+        _flags: VhostUserConfigFlags,
+    ) -> Result<Vec<u8>> {
         let config = GUEST_CID.to_le_bytes();
         let end = offset.checked_add(size).ok_or(Error::InvalidParam)?;
         config.get(offset as usize..end as usize).map(<[u8]>::to_vec).ok_or(Error::InvalidParam)
     }
 
-    fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
+    fn set_config(
+        &mut self,
+        _offset: u32,
+        _buf: &[u8],
+        _flags: VhostUserConfigFlags,
+    ) -> Result<()> {
         unsupported()
     }
 
@@ -237,7 +250,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         unsupported()
     }
 
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+    fn get_inflight_fd(
+        &mut self,
+        _inflight: &VhostUserInflight,
+    ) -> Result<(VhostUserInflight, File)> {
         unsupported()
     }
 

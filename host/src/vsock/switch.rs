@@ -69,7 +69,8 @@ impl Switch {
         self.connections.len()
     }
 
-    /// The connections to a port of the guest: the number by which the guest knows each, and its client's process.
+    /// The connections to a port of the guest: the number by which the guest knows each, and its
+    /// client's process.
     pub(super) fn clients(&self, port: u32) -> Vec<Client> {
         let all = self.connections.values().filter(|connection| connection.port == Port(port));
         let client = |connection: &Connection| {
@@ -116,8 +117,8 @@ impl Switch {
                 self.connections.remove(&number);
                 return;
             }
-            // Nothing was promised to it, and it has been given nothing. (A client that waits for no answer may have
-            // written what it had to say, and closed.)
+            // Nothing was promised to it, and it has been given nothing. (A client that waits for
+            // no answer may have written what it had to say, and closed.)
             Phase::Requested { answer: true } if connection.client_gone => {
                 if !connection.pending.request {
                     self.resets.push_back(header(connection, Operation::Reset, 0));
@@ -157,7 +158,9 @@ impl Switch {
             if !self.takes_packets() {
                 return Ok(Left::Packets);
             }
-            let Some(chain) = ring.pop(memory, Permissions::Read)? else { return Ok(Left::Nothing) };
+            let Some(chain) = ring.pop(memory, Permissions::Read)? else {
+                return Ok(Left::Nothing);
+            };
             self.packet(&chain);
             ring.give_back(memory, chain.head, 0)?;
         }
@@ -220,7 +223,9 @@ impl Switch {
                 connection.asked = connection.has_backlog();
             }
             Some(Operation::CreditUpdate) => {}
-            Some(Operation::Request | Operation::Response | Operation::Invalid) | None => self.dropped += 1,
+            Some(Operation::Request | Operation::Response | Operation::Invalid) | None => {
+                self.dropped += 1
+            }
         }
         self.settle(number);
     }
@@ -233,7 +238,8 @@ impl Switch {
         }
     }
 
-    /// The guest knows nothing of a connection any more. The client still gets what the guest had sent.
+    /// The guest knows nothing of a connection any more. The client still gets what the guest had
+    /// sent.
     fn end(&mut self, number: u32) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.phase = Phase::Over;
@@ -263,7 +269,8 @@ impl Switch {
             Phase::Greeting(_) | Phase::Requested { .. } => {}
         }
         let pending = connection.pending;
-        if (pending.request || pending.credit_update || pending.shutdown) && !connection.is_pending {
+        if (pending.request || pending.credit_update || pending.shutdown) && !connection.is_pending
+        {
             connection.is_pending = true;
             self.pending.push_back(number);
         }
@@ -279,7 +286,9 @@ impl Switch {
             if self.resets.is_empty() && self.pending.is_empty() && self.ready.is_empty() {
                 return Ok(Left::Nothing);
             }
-            let Some(chain) = ring.pop(memory, Permissions::Write)? else { return Ok(Left::Packets) };
+            let Some(chain) = ring.pop(memory, Permissions::Write)? else {
+                return Ok(Left::Packets);
+            };
             if chain.len() <= HEADER_LEN {
                 // It holds no packet. Another one may.
                 self.dropped += 1;
@@ -319,7 +328,8 @@ impl Switch {
                     (&mut pending.shutdown, Operation::Shutdown)
                 };
                 if std::mem::take(flag) {
-                    connection.farewell |= operation == Operation::Shutdown && connection.client_gone;
+                    connection.farewell |=
+                        operation == Operation::Shutdown && connection.client_gone;
                     return Some(header(connection, operation, 0));
                 }
                 connection.is_pending = false;

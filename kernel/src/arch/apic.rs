@@ -90,7 +90,9 @@ impl fmt::Display for ApicError {
 fn read(register: u32) -> u32 {
     match *LOCAL.get().expect("the local APIC is started first") {
         // SAFETY: the page is the local APIC's, mapped for good; the register is in it.
-        Access::Memory(base) => unsafe { (base + u64::from(register)).as_ptr::<u32>().read_volatile() },
+        Access::Memory(base) => unsafe {
+            (base + u64::from(register)).as_ptr::<u32>().read_volatile()
+        },
         // SAFETY: the processor is in x2APIC mode, where these registers exist.
         Access::X2 => unsafe { Msr::new(0x800 + (register >> 4)).read() as u32 },
     }
@@ -154,10 +156,12 @@ fn mask_legacy() {
 /// Lets the serial port interrupt.
 pub fn route_serial(interrupts: &Interrupts) -> Result<(), ApicError> {
     let line = interrupts.isa(serial::IRQ);
-    let io_apic = interrupts.io_apics().filter(|io| io.gsi_base <= line.gsi).max_by_key(|io| io.gsi_base);
+    let io_apic =
+        interrupts.io_apics().filter(|io| io.gsi_base <= line.gsi).max_by_key(|io| io.gsi_base);
     let IoApic { address, gsi_base } = io_apic.ok_or(ApicError::NoIoApic { gsi: line.gsi })?;
     // SAFETY: the address is the I/O APIC's, says firmware; nobody else uses it.
-    let base = unsafe { space::map_device(PhysAddr::new(address), 4096) }.map_err(ApicError::Map)?;
+    let base =
+        unsafe { space::map_device(PhysAddr::new(address), 4096) }.map_err(ApicError::Map)?;
     let access = |register: u32, value: Option<u32>| {
         // SAFETY: the I/O APIC's index register is at 0, its data register at 16.
         unsafe {

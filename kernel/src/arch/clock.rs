@@ -166,7 +166,9 @@ pub fn read_wall_clock(century: u8) {
         last = Some(current);
     }
     match last.and_then(RtcRegisters::time) {
-        Some(time) => WALL_AT_START.store((time.0 as u64).saturating_sub(now().0), Ordering::Relaxed),
+        Some(time) => {
+            WALL_AT_START.store((time.0 as u64).saturating_sub(now().0), Ordering::Relaxed)
+        }
         None => log::warn!("the real-time clock shows no date; files will be dated 1970"),
     }
 }

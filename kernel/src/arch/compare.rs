@@ -46,8 +46,8 @@ unsafe fn chunks(a: *const u8, b: *const u8, count: usize) -> usize {
         return 0;
     }
     let left;
-    // SAFETY: loads from the ranges only, which the caller vouches for. rbx, which the compiler keeps for
-    // itself, is put back.
+    // SAFETY: loads from the ranges only, which the caller vouches for. rbx, which the compiler
+    // keeps for itself, is put back.
     unsafe {
         asm!(
             "push rbx",

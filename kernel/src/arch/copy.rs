@@ -648,7 +648,8 @@ unsafe fn merge(to: *mut u8, bits: u64, len: usize) -> Result<(), Failed> {
 /// Where an instruction of [`load`] or [`store`] goes on if its fault cannot be resolved; `None`
 /// for all other instructions.
 pub fn fixup_of(rip: u64) -> Option<u64> {
-    let inside = (&raw const umbra_try_start as u64..&raw const umbra_try_end as u64).contains(&rip);
+    let inside =
+        (&raw const umbra_try_start as u64..&raw const umbra_try_end as u64).contains(&rip);
     inside.then_some(&raw const umbra_try_fixup as u64)
 }
 

@@ -93,8 +93,9 @@ pub fn handle(frame: &TrapFrame) {
             if status & VALID == 0 {
                 continue;
             }
-            let read =
-                |register, valid| if status & valid != 0 { Msr::new(base + register).read() } else { 0 };
+            let read = |register, valid| {
+                if status & valid != 0 { Msr::new(base + register).read() } else { 0 }
+            };
             let record = Record {
                 bank: bank.into(),
                 status,
@@ -122,7 +123,8 @@ fn push(record: Record) {
         return;
     }
     let slot = &RECORDS[filled % RING];
-    for (word, value) in slot.iter().zip([record.bank, record.status, record.address, record.misc]) {
+    for (word, value) in slot.iter().zip([record.bank, record.status, record.address, record.misc])
+    {
         word.store(value, Ordering::Relaxed);
     }
     FILLED.store(filled + 1, Ordering::Release);
@@ -136,8 +138,12 @@ pub fn take() -> Option<Record> {
     }
     let [bank, status, address, misc] = &RECORDS[taken % RING];
     let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
-    let record =
-        Record { bank: value(bank), status: value(status), address: value(address), misc: value(misc) };
+    let record = Record {
+        bank: value(bank),
+        status: value(status),
+        address: value(address),
+        misc: value(misc),
+    };
     TAKEN.store(taken + 1, Ordering::Release);
     Some(record)
 }

@@ -65,11 +65,16 @@ pub fn exception(frame: &TrapFrame, address: u64) -> ! {
         // An overflowing stack has no room for the page fault's frame.
         8 => match Stack::of_guard(address).or_else(|| Stack::of_guard(frame.rsp - 1)) {
             Some(stack) => {
-                println!("\nfatal: stack overflow into the guard page of {} (double fault)", stack.name())
+                println!(
+                    "\nfatal: stack overflow into the guard page of {} (double fault)",
+                    stack.name()
+                )
             }
             None => println!("\nfatal: double fault"),
         },
-        vector => println!("\nfatal: {} (vector {vector}, error code {:#x})", name(vector), frame.error),
+        vector => {
+            println!("\nfatal: {} (vector {vector}, error code {:#x})", name(vector), frame.error)
+        }
     }
     registers(frame, address);
     backtrace(Some(frame.rip), frame.rbp);
@@ -81,7 +86,10 @@ pub fn machine_check(frame: &TrapFrame, status: u64) -> ! {
     begin();
     println!("\nfatal: machine check that cannot be resumed from (MCG_STATUS {status:#x})");
     while let Some(record) = super::mce::take() {
-        println!("  bank {} status {:#018x} address {:#x}", record.bank, record.status, record.address);
+        println!(
+            "  bank {} status {:#018x} address {:#x}",
+            record.bank, record.status, record.address
+        );
     }
     registers(frame, 0);
     backtrace(Some(frame.rip), frame.rbp);
@@ -142,7 +150,9 @@ struct Place(u64);
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let within = |start: u64| (start..start + AREA).contains(&self.0);
-        let Ok(address) = VirtAddr::try_new(self.0) else { return f.write_str("a non-canonical address") };
+        let Ok(address) = VirtAddr::try_new(self.0) else {
+            return f.write_str("a non-canonical address");
+        };
         let text = match image::rights_at(address) {
             Some(Rights::Execute) => "kernel text",
             Some(Rights::Read) => "kernel constants",
@@ -207,7 +217,8 @@ fn backtrace(first: Option<u64>, mut frame: u64) {
         }
         // SAFETY: both words lie on a stack, which is mapped; whatever they hold, they are only
         // shown and checked again.
-        let (next, address) = unsafe { ((frame as *const u64).read(), ((frame + 8) as *const u64).read()) };
+        let (next, address) =
+            unsafe { ((frame as *const u64).read(), ((frame + 8) as *const u64).read()) };
         if address == 0 {
             return;
         }

@@ -20,7 +20,8 @@ const STACK_OF_NMI: u16 = 1;
 const STACK_OF_MACHINE_CHECK: u16 = 2;
 
 static TSS: Once<TaskStateSegment> = Once::new();
-static GDT: Once<(GlobalDescriptorTable, SegmentSelector, SegmentSelector, SegmentSelector)> = Once::new();
+static GDT: Once<(GlobalDescriptorTable, SegmentSelector, SegmentSelector, SegmentSelector)> =
+    Once::new();
 static IDT: Mutex<InterruptDescriptorTable> = Mutex::new(InterruptDescriptorTable::new());
 
 /// Loads an IDT that reports exceptions on whatever stack they happen: for start-up, until

@@ -25,7 +25,10 @@ impl fmt::Display for ArgError {
             ArgError::Missing(what) => write!(f, "{what} is missing"),
             ArgError::TooMany => f.write_str("too many arguments"),
             ArgError::Number(what) => {
-                write!(f, "{what} is not a number (decimal or 0x..., with K, M or G behind it if you like)")
+                write!(
+                    f,
+                    "{what} is not a number (decimal or 0x..., with K, M or G behind it if you like)"
+                )
             }
             ArgError::Payload(why) => f.write_str(why),
         }
@@ -135,7 +138,9 @@ mod tests {
     fn numbers() {
         assert_eq!(number(b"0x1fK"), Some(0x1f << 10));
         assert_eq!(number(b"16G"), Some(16 << 30));
-        for bad in [&b""[..], b"x", b"0x", b"K", b"-1", b"99999999999999999999", b"99999999999999999G"] {
+        for bad in
+            [&b""[..], b"x", b"0x", b"K", b"-1", b"99999999999999999999", b"99999999999999999G"]
+        {
             assert_eq!(number(bad), None, "{bad:?}");
         }
     }

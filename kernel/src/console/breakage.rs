@@ -29,19 +29,30 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command { name: "test-null", help: "         load from a null pointer", run: null },
     Command { name: "test-panic", help: "        panic", run: panic },
-    Command { name: "test-copies", help: "       all ways of copying, against a loop", run: copies },
-    Command { name: "test-words", help: "        stores tear no word, after any instruction", run: words },
+    Command {
+        name: "test-copies",
+        help: "       all ways of copying, against a loop",
+        run: copies,
+    },
+    Command {
+        name: "test-words",
+        help: "        stores tear no word, after any instruction",
+        run: words,
+    },
 ];
 
 /// Copies of all lengths around the seams of the assembly, at all alignments, apart and
 /// overlapping, and at places whose page numbers agree in their low bits.
 fn copies(_: &mut Session, _: Args<'_>) -> Done {
     const ROOM: usize = 64 * 4096;
-    const LENGTHS: [usize; 20] =
-        [0, 1, 7, 8, 9, 63, 64, 65, 127, 129, 511, 512, 1023, 1024, 1025, 1600, 4095, 4096, 5000, 8191];
+    const LENGTHS: [usize; 20] = [
+        0, 1, 7, 8, 9, 63, 64, 65, 127, 129, 511, 512, 1023, 1024, 1025, 1600, 4095, 4096, 5000,
+        8191,
+    ];
     let source: Vec<u8> = (0..ROOM + 16384).map(|i| (i * 7 + i / 256) as u8).collect();
     let mut target = vec![0xee_u8; ROOM + 16384];
-    let fail = |what: &str, len: usize| Err(Failure::Other(alloc::format!("{what} of {len} bytes")));
+    let fail =
+        |what: &str, len: usize| Err(Failure::Other(alloc::format!("{what} of {len} bytes")));
     for method in &copy::METHODS {
         for len in LENGTHS {
             for (to, from) in [(0, 0), (1, 0), (0, 3), (5, 6), (ROOM, 2), (ROOM + 9, 9)] {
@@ -60,8 +71,9 @@ fn copies(_: &mut Session, _: Args<'_>) -> Done {
         for (to, from) in [(3, 0), (0, 3), (64, 0), (0, 64), (1000, 0), (0, 1000)] {
             let mut moved: Vec<u8> = source[..10_000].to_vec();
             moved.copy_within(from..from + len, to);
-            let expected =
-                |i: usize| if (to..to + len).contains(&i) { source[i - to + from] } else { source[i] };
+            let expected = |i: usize| {
+                if (to..to + len).contains(&i) { source[i - to + from] } else { source[i] }
+            };
             if moved.iter().enumerate().any(|(i, byte)| *byte != expected(i)) {
                 return fail("memmove", len);
             }
@@ -124,7 +136,9 @@ fn words(_: &mut Session, _: Args<'_>) -> Done {
                 steps += seen.steps;
                 torn += usize::from(seen.torn);
                 if core::hint::black_box(&now) != &new {
-                    return Err(Failure::Other(alloc::format!("{name}: {len} bytes at {to} are wrong")));
+                    return Err(Failure::Other(alloc::format!(
+                        "{name}: {len} bytes at {to} are wrong"
+                    )));
                 }
             }
         }
@@ -184,7 +198,8 @@ fn stack_overflow(_: &mut Session, _: Args<'_>) -> Done {
 }
 
 fn store_nvdimm(_: &mut Session, _: Args<'_>) -> Done {
-    let served = nvdimm::table().as_ref().ok().and_then(|t| t.persistent().find(|r| nvdimm::is_served(r)));
+    let served =
+        nvdimm::table().as_ref().ok().and_then(|t| t.persistent().find(|r| nvdimm::is_served(r)));
     let range = served.ok_or(Failure::Other("there is no NVDIMM".into()))?;
     debug_assert_eq!(direct(PhysAddr::new(range.base)).as_u64(), DIRECT + range.base);
     store(DIRECT + range.base + range.length / 2);

@@ -189,7 +189,9 @@ fn check(session: &mut Session, args: Args<'_>) -> Done {
 
 fn format(_: &mut Session, mut args: Args<'_>) -> Done {
     if args.word("the word yes")? != b"yes" {
-        return Err(Failure::Other("everything on the NVDIMM would be lost; say: format yes".into()));
+        return Err(Failure::Other(
+            "everything on the NVDIMM would be lost; say: format yes".into(),
+        ));
     }
     args.end()?;
     media::format_now().map_err(Failure::Other)

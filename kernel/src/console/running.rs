@@ -94,7 +94,11 @@ impl Running {
             Running::Remove { path, from } => {
                 let examined = volume(|v| {
                     let ino = v.resolve(path)?;
-                    if v.attributes(ino)?.kind == Kind::Directory { v.examine(ino) } else { Ok(true) }
+                    if v.attributes(ino)?.kind == Kind::Directory {
+                        v.examine(ino)
+                    } else {
+                        Ok(true)
+                    }
                 });
                 // Whatever is wrong: who acts says so.
                 if let Ok(false) = examined {
@@ -104,7 +108,9 @@ impl Running {
                 Ok(true)
             }
             Running::Pages(counting) => {
-                let Some(report) = volume(|v| v.count_pages_step(counting))? else { return Ok(false) };
+                let Some(report) = volume(|v| v.count_pages_step(counting))? else {
+                    return Ok(false);
+                };
                 super::windows::show_pages(&report);
                 Ok(true)
             }
@@ -121,7 +127,9 @@ impl Running {
                         _ => "",
                     };
                     match run.at {
-                        Some(block) => println!("{:>10} +{:<8} at {}{how}", run.start.0, run.blocks, block.0),
+                        Some(block) => {
+                            println!("{:>10} +{:<8} at {}{how}", run.start.0, run.blocks, block.0)
+                        }
                         None => println!("{:>10} +{:<8} hole", run.start.0, run.blocks),
                     }
                     *from = FileBlock(run.start.0 + run.blocks.max(1));

@@ -108,7 +108,8 @@ pub struct Console {
 impl Console {
     /// A console that has read nothing yet.
     pub fn new(config: Config) -> Self {
-        let console = Console { editor: LineEditor::new(), session: Session::default(), echo: config.echo };
+        let console =
+            Console { editor: LineEditor::new(), session: Session::default(), echo: config.echo };
         console.prompt();
         console
     }
@@ -202,7 +203,11 @@ impl fmt::Display for Bytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+                if c.is_control() {
+                    write!(f, "{}", c.escape_default())?
+                } else {
+                    write!(f, "{c}")?
+                }
             }
             chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
         }

@@ -67,7 +67,10 @@ fn list_nvdimms(_: &mut Session, args: Args<'_>) -> Done {
 fn mem(_: &mut Session, args: Args<'_>) -> Done {
     args.end()?;
     let (frames, heap, writes) = (frames::counts(), heap::counts(), nvdimm::counts());
-    println!("frames: {} total, {} free, {} at least", frames.total, frames.free, frames.least_free);
+    println!(
+        "frames: {} total, {} free, {} at least",
+        frames.total, frames.free, frames.least_free
+    );
     println!(
         "heap: {} bytes of {} in use, {} at most; {} blocks, {} ever",
         heap.used, heap.size, heap.peak, heap.live, heap.allocations
@@ -84,11 +87,20 @@ fn net(_: &mut Session, args: Args<'_>) -> Done {
         return Err(Failure::Other("the machine has no vsock device that can be used".into()));
     };
     println!("connections: {} now, {} so far, {} refused", n.connections, n.accepted, n.refused);
-    println!("reset by this end: {}, {} of them overruns, {} timeouts", n.resets, n.overruns, n.timeouts);
-    println!("received: {} bytes in {} packets, {} packets ignored", n.bytes_in, n.packets, n.ignored);
+    println!(
+        "reset by this end: {}, {} of them overruns, {} timeouts",
+        n.resets, n.overruns, n.timeouts
+    );
+    println!(
+        "received: {} bytes in {} packets, {} packets ignored",
+        n.bytes_in, n.packets, n.ignored
+    );
     println!("receive windows: {} KiB of memory not promised", n.chunks_unreserved * 4);
     if let Some(lending) = dax::with_volume(|volume| volume.lending()) {
-        println!("blocks to receive into: {} lent, {} taken over by files", lending.lent, lending.taken_over);
+        println!(
+            "blocks to receive into: {} lent, {} taken over by files",
+            lending.lent, lending.taken_over
+        );
     }
     Ok(())
 }

@@ -10,11 +10,23 @@ use alloc::vec;
 use umbra_fs::{PagesReport, Window, dax};
 
 pub(super) const COMMANDS: &[Command] = &[
-    Command { name: "map", help: "PATH           open a window on a file; shows its number", run: map },
+    Command {
+        name: "map",
+        help: "PATH           open a window on a file; shows its number",
+        run: map,
+    },
     Command { name: "unmap", help: "WINDOW       close it", run: unmap },
-    Command { name: "load", help: "WINDOW OFFSET LENGTH  load through it (shows hex and text)", run: load },
+    Command {
+        name: "load",
+        help: "WINDOW OFFSET LENGTH  load through it (shows hex and text)",
+        run: load,
+    },
     Command { name: "store", help: "WINDOW OFFSET BYTES  store through it", run: store },
-    Command { name: "pages", help: "[PATH]       masters and shadows, of one file or all", run: pages },
+    Command {
+        name: "pages",
+        help: "[PATH]       masters and shadows, of one file or all",
+        run: pages,
+    },
     Command { name: "faults", help: "            what the fault handler did", run: faults },
 ];
 
@@ -38,7 +50,9 @@ fn map(session: &mut Session, mut args: Args<'_>) -> Done {
 fn window(session: &Session, args: &mut Args<'_>) -> Result<Window, Failure> {
     let number = args.number("WINDOW")?;
     let found = session.windows.iter().find(|(window, _)| u64::from(window.0) == number);
-    found.map(|(window, _)| *window).ok_or(Failure::Other(alloc::format!("there is no window {number}")))
+    found
+        .map(|(window, _)| *window)
+        .ok_or(Failure::Other(alloc::format!("there is no window {number}")))
 }
 
 fn processor() -> Result<Processor, Failure> {

@@ -21,7 +21,9 @@ impl Processor {
 fn place(page: Page, offset: usize, len: usize) -> u64 {
     let room = u64::from(PAGES_PER_SLOT - page.index()) * PAGE;
     assert!(
-        page.slot().0 < tables::slots() && offset as u64 <= room && len as u64 <= room - offset as u64,
+        page.slot().0 < tables::slots()
+            && offset as u64 <= room
+            && len as u64 <= room - offset as u64,
         "access of {len} bytes beyond the slot of page {}",
         page.0
     );
@@ -31,13 +33,15 @@ fn place(page: Page, offset: usize, len: usize) -> u64 {
 /// What the caller is told of a copy that ended early.
 fn failure(start: u64, len: usize) -> AccessError {
     match fault::take_failure() {
-        Some(f) => {
-            AccessError { done: f.address.saturating_sub(start).min(len as u64) as usize, error: f.error }
-        }
+        Some(f) => AccessError {
+            done: f.address.saturating_sub(start).min(len as u64) as usize,
+            error: f.error,
+        },
         // The copy ends early only behind a failed fault.
-        None => {
-            AccessError { done: 0, error: Error::Invalid("the access failed for a reason that got lost") }
-        }
+        None => AccessError {
+            done: 0,
+            error: Error::Invalid("the access failed for a reason that got lost"),
+        },
     }
 }
 

@@ -23,7 +23,8 @@ pub const SLOT: u64 = PAGE * PAGES_PER_SLOT as u64;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Accessed and dirty are set from the start: the processor then has no reason to write to
 /// the entry, and nothing here reads them.
-const READ: u64 = Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::ACCESSED).union(Flags::DIRTY).bits();
+const READ: u64 =
+    Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::ACCESSED).union(Flags::DIRTY).bits();
 const WRITE: u64 = READ | Flags::WRITABLE.bits();
 
 static SLOTS: AtomicU32 = AtomicU32::new(0);
@@ -60,8 +61,9 @@ pub struct WindowTables {
 unsafe impl Send for WindowTables {}
 
 impl WindowTables {
-    /// Takes frames for as many slots as are wanted, or else suit `ram` bytes of RAM, and hooks them
-    /// into the address space. Blocks are counted from `media`. Once; `None` if there is no memory.
+    /// Takes frames for as many slots as are wanted, or else suit `ram` bytes of RAM, and hooks
+    /// them into the address space. Blocks are counted from `media`. Once; `None` if there is no
+    /// memory.
     pub fn new(ram: u64, wanted: Option<u32>, media: PhysAddr) -> Option<WindowTables> {
         assert_eq!(slots(), 0, "the window area is built once");
         let mut slots = match wanted {
@@ -79,11 +81,18 @@ impl WindowTables {
         for slot in 0..slots {
             // SAFETY: the frames are zeroed and become page tables for good; the window area is
             // unused so far.
-            unsafe { space::hook_leaf(VirtAddr::new(WINDOWS + slot * SLOT), tables + slot * PAGE).ok()? };
+            unsafe {
+                space::hook_leaf(VirtAddr::new(WINDOWS + slot * SLOT), tables + slot * PAGE).ok()?
+            };
         }
         let (zero, _) = frames::alloc_contiguous(1)?;
         SLOTS.store(slots as u32, Ordering::Relaxed);
-        Some(WindowTables { entries, slots: slots as u32, zero: zero.as_u64(), media: media.as_u64() })
+        Some(WindowTables {
+            entries,
+            slots: slots as u32,
+            zero: zero.as_u64(),
+            media: media.as_u64(),
+        })
     }
 
     #[inline]

@@ -62,7 +62,8 @@ unsafe extern "C" {
     static umbra_bare_page_fault: u8;
 }
 
-const READ: u64 = Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::ACCESSED).union(Flags::DIRTY).bits();
+const READ: u64 =
+    Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::ACCESSED).union(Flags::DIRTY).bits();
 const WRITE: u64 = READ | Flags::WRITABLE.bits();
 
 /// What the bare handler works on: where the pages are, their page table, the physical
@@ -83,7 +84,11 @@ extern "C" fn handle(address: u64) {
     unsafe {
         if to != 0 {
             frame = to + offset;
-            copy::chosen().copy((DIRECT + frame) as *mut u8, (DIRECT + from) as *const u8, PAGE as usize);
+            copy::chosen().copy(
+                (DIRECT + frame) as *mut u8,
+                (DIRECT + from) as *const u8,
+                PAGE as usize,
+            );
         }
         let entry = (TABLE.load(Ordering::Relaxed) as *mut u64).add((offset / PAGE) as usize);
         entry.write_volatile(frame | WRITE);
@@ -222,14 +227,16 @@ pub(super) fn run(all: &mut Vec<Sample>) {
             for index in 0..PAGES as usize {
                 let from = direct(ground.from + index as u64 * PAGE).as_ptr();
                 // SAFETY: both pages are this ground's, and nobody stores there.
-                let found =
-                    unsafe { compare::first_difference(from, ground.target(area, index), PAGE as usize) };
+                let found = unsafe {
+                    compare::first_difference(from, ground.target(area, index), PAGE as usize)
+                };
                 assert_eq!(found, None, "a copy differs");
             }
         })
     }));
     ground.show();
-    let invalidate = |index| x86_64::instructions::tlb::flush(VirtAddr::new(ground.base + index * PAGE));
+    let invalidate =
+        |index| x86_64::instructions::tlb::flush(VirtAddr::new(ground.base + index * PAGE));
     all.push(median("invalidate_page", PAGES, || time(|| (0..PAGES).for_each(invalidate))));
     let load_and = |then: &dyn Fn(u64)| {
         (0..PAGES).for_each(|index| {
@@ -243,7 +250,8 @@ pub(super) fn run(all: &mut Vec<Sample>) {
     all.push(median("flush_line", PAGES * lines, || {
         // Lines of the ground cost what lines of the NVDIMM do; nothing is counted.
         time(|| {
-            (0..PAGES as usize).for_each(|index| nvdimm::write_back(ground.target(0, index) as u64, lines))
+            (0..PAGES as usize)
+                .for_each(|index| nvdimm::write_back(ground.target(0, index) as u64, lines))
         })
     }));
     all.push(median("fence", PAGES, || time(|| (0..PAGES).for_each(|_| nvdimm::store_fence()))));

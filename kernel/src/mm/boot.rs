@@ -44,7 +44,8 @@ impl Memory {
     /// Copies what matters out of the loader's information.
     pub fn new(info: &BootInfo) -> Self {
         let empty = Region { start: 0, end: 0, usage: Use::Firmware };
-        let mut memory = Memory { regions: [empty; MAX_REGIONS], len: 0, rsdp: info.rsdp_addr.into_option() };
+        let mut memory =
+            Memory { regions: [empty; MAX_REGIONS], len: 0, rsdp: info.rsdp_addr.into_option() };
         let mut ram_end = 0;
         for region in info.memory_regions.iter() {
             let usage = match region.kind {
@@ -53,7 +54,9 @@ impl Memory {
                 // E820 types 3 and 4: ACPI tables, ACPI non-volatile storage.
                 MemoryRegionKind::UnknownBios(3 | 4) => Use::Firmware,
                 // Type 2, reserved: SeaBIOS keeps ACPI tables so, right behind usable RAM.
-                _ if region.start == ram_end && region.end - region.start <= MAX_TABLES => Use::Firmware,
+                _ if region.start == ram_end && region.end - region.start <= MAX_TABLES => {
+                    Use::Firmware
+                }
                 _ => continue,
             };
             let start = region.start.max(LOW);

@@ -48,8 +48,9 @@ pub unsafe fn init(memory: &Memory) {
         .expect("no region of RAM has room for the map of frames");
     // SAFETY: the caller says that the region is unused and mapped; it is page-aligned and
     // long enough, and reserved below, so that no one else gets it.
-    let words =
-        unsafe { core::slice::from_raw_parts_mut(direct(PhysAddr::new(home)).as_mut_ptr::<u64>(), words) };
+    let words = unsafe {
+        core::slice::from_raw_parts_mut(direct(PhysAddr::new(home)).as_mut_ptr::<u64>(), words)
+    };
     let mut map = FrameMap::new(words, frames);
     let mut total = 0;
     for region in memory.regions().iter().filter(|r| r.usage == Use::Free) {
@@ -122,7 +123,11 @@ pub unsafe fn free_contiguous(phys: PhysAddr, pages: usize) {
 
 /// What the pool has.
 pub fn counts() -> FrameCounts {
-    with(|pool| FrameCounts { total: pool.total, free: pool.map.free(), least_free: pool.least_free })
+    with(|pool| FrameCounts {
+        total: pool.total,
+        free: pool.map.free(),
+        least_free: pool.least_free,
+    })
 }
 
 /// Single frames of the pool, for page tables.

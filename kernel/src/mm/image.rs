@@ -79,14 +79,15 @@ fn read() -> Segments {
     let mut list = [None; MAX_SEGMENTS];
     let loads = headers.iter().filter(|h| h.kind == PT_LOAD && h.size > 0);
     for (slot, load) in list.iter_mut().zip(loads) {
-        let relro =
-            constant.is_some_and(|c| c.start <= load.start && load.start + load.size <= c.start + c.size);
+        let relro = constant
+            .is_some_and(|c| c.start <= load.start && load.start + load.size <= c.start + c.size);
         let rights = match load.flags {
             flags if flags & PF_X != 0 => Rights::Execute,
             flags if flags & PF_W != 0 && !relro => Rights::Write,
             _ => Rights::Read,
         };
-        let (start, end) = (load.start & !(PAGE - 1), super::round_up(load.start + load.size, PAGE));
+        let (start, end) =
+            (load.start & !(PAGE - 1), super::round_up(load.start + load.size, PAGE));
         *slot = Some(Segment { start, end, rights });
     }
     Segments { list }

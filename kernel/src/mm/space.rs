@@ -11,8 +11,8 @@ use spin::Mutex;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::{MapToError, TranslateResult};
 use x86_64::structures::paging::{
-    Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags as Flags, PhysFrame, Size1GiB,
-    Size2MiB, Size4KiB, Translate,
+    Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags as Flags, PhysFrame,
+    Size1GiB, Size2MiB, Size4KiB, Translate,
 };
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -138,7 +138,10 @@ fn map_ram(space: &mut OffsetPageTable<'_>, memory: &Memory) -> Result<(), MapEr
 
 /// Maps the image with the rights of its segments, and takes the write permission from the
 /// direct map's view of what is not data.
-fn map_image(space: &mut OffsetPageTable<'_>, loader: &OffsetPageTable<'_>) -> Result<(), MapError> {
+fn map_image(
+    space: &mut OffsetPageTable<'_>,
+    loader: &OffsetPageTable<'_>,
+) -> Result<(), MapError> {
     for segment in image::segments() {
         let flags = match segment.rights {
             Rights::Execute => EXECUTE,
@@ -197,25 +200,38 @@ fn map(
     let mut done = 0;
     while done < len {
         let (page, frame, left) = (at + done, phys + done, len - done);
-        let fits =
-            |size: u64| large_allowed && left >= size && page.is_aligned(size) && frame.is_aligned(size);
+        let fits = |size: u64| {
+            large_allowed && left >= size && page.is_aligned(size) && frame.is_aligned(size)
+        };
         // SAFETY: the caller owns the physical range, or maps it read-only; the virtual range is
         // unused (mapping twice panics).
         unsafe {
             if gib_pages && fits(Size1GiB::SIZE) {
-                let (page, frame) =
-                    (Page::<Size1GiB>::containing_address(page), PhysFrame::containing_address(frame));
-                space.map_to_with_table_flags(page, frame, flags, parents, &mut TableFrames)?.flush();
+                let (page, frame) = (
+                    Page::<Size1GiB>::containing_address(page),
+                    PhysFrame::containing_address(frame),
+                );
+                space
+                    .map_to_with_table_flags(page, frame, flags, parents, &mut TableFrames)?
+                    .flush();
                 done += Size1GiB::SIZE;
             } else if fits(LARGE) {
-                let (page, frame) =
-                    (Page::<Size2MiB>::containing_address(page), PhysFrame::containing_address(frame));
-                space.map_to_with_table_flags(page, frame, flags, parents, &mut TableFrames)?.flush();
+                let (page, frame) = (
+                    Page::<Size2MiB>::containing_address(page),
+                    PhysFrame::containing_address(frame),
+                );
+                space
+                    .map_to_with_table_flags(page, frame, flags, parents, &mut TableFrames)?
+                    .flush();
                 done += LARGE;
             } else {
-                let (page, frame) =
-                    (Page::<Size4KiB>::containing_address(page), PhysFrame::containing_address(frame));
-                space.map_to_with_table_flags(page, frame, flags, parents, &mut TableFrames)?.flush();
+                let (page, frame) = (
+                    Page::<Size4KiB>::containing_address(page),
+                    PhysFrame::containing_address(frame),
+                );
+                space
+                    .map_to_with_table_flags(page, frame, flags, parents, &mut TableFrames)?
+                    .flush();
                 done += PAGE;
             }
         }
@@ -334,7 +350,9 @@ pub fn is_ram(phys: PhysAddr, len: u64) -> bool {
 pub fn look_up(at: VirtAddr) -> Option<(PhysAddr, Flags)> {
     let space = SPACE.try_lock()?;
     match space.as_ref()?.translate(at) {
-        TranslateResult::Mapped { frame, offset, flags } => Some((frame.start_address() + offset, flags)),
+        TranslateResult::Mapped { frame, offset, flags } => {
+            Some((frame.start_address() + offset, flags))
+        }
         _ => None,
     }
 }

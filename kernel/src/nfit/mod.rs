@@ -67,7 +67,10 @@ pub enum RangeKind {
 /// A GUID as it is written.
 const fn guid(a: u32, b: u16, c: u16, d: u64) -> Guid {
     let (a, b, c, d) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes(), d.to_be_bytes());
-    Guid([a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]])
+    Guid([
+        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6],
+        d[7],
+    ])
 }
 
 /// What the specification's GUIDs mean.
@@ -237,7 +240,10 @@ impl Nfit {
     }
 
     /// The region mappings behind a range.
-    pub fn behind<'a>(&'a self, range: &SpaRange) -> impl Iterator<Item = &'a RegionMapping> + use<'a> {
+    pub fn behind<'a>(
+        &'a self,
+        range: &SpaRange,
+    ) -> impl Iterator<Item = &'a RegionMapping> + use<'a> {
         let index = range.index;
         self.regions.iter().filter(move |region| index != 0 && region.spa_index == index)
     }

@@ -50,8 +50,12 @@ impl fmt::Display for NfitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             NfitError::TooShort(given) => write!(f, "{given} bytes, shorter than its header"),
-            NfitError::Signature(s) => write!(f, "the signature is \"{}\", not \"NFIT\"", s.escape_ascii()),
-            NfitError::Length { said, given } => write!(f, "the length says {said} bytes, there are {given}"),
+            NfitError::Signature(s) => {
+                write!(f, "the signature is \"{}\", not \"NFIT\"", s.escape_ascii())
+            }
+            NfitError::Length { said, given } => {
+                write!(f, "the length says {said} bytes, there are {given}")
+            }
             NfitError::Checksum => f.write_str("the checksum is wrong"),
             NfitError::Structure { at, kind, length } => {
                 write!(f, "the structure of type {kind} at byte {at} cannot be {length} bytes long")
@@ -256,14 +260,21 @@ mod tests {
         bytes[9] = bytes.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b));
     }
 
-    const PMEM: [u8; 16] =
-        [0x79, 0xd3, 0xf0, 0x66, 0xf3, 0xb4, 0x74, 0x40, 0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c, 0xdb];
+    const PMEM: [u8; 16] = [
+        0x79, 0xd3, 0xf0, 0x66, 0xf3, 0xb4, 0x74, 0x40, 0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c,
+        0xdb,
+    ];
 
     fn spa(index: u16, base: u64, length: u64) -> Vec<u8> {
         structure(
             0,
             56,
-            &[(4, &index.to_le_bytes()), (16, &PMEM), (32, &base.to_le_bytes()), (40, &length.to_le_bytes())],
+            &[
+                (4, &index.to_le_bytes()),
+                (16, &PMEM),
+                (32, &base.to_le_bytes()),
+                (40, &length.to_le_bytes()),
+            ],
         )
     }
 
@@ -304,7 +315,10 @@ mod tests {
         assert_eq!(nfit.hints(&nfit.ranges[0]).collect::<Vec<_>>(), [1]);
         assert_eq!(nfit.interleaves[0].offsets, [0, 2]);
         let too_many = structure(6, 32, &[(8, &[3])]);
-        assert!(matches!(parse(&table(&[too_many])), Err(NfitError::Structure { at: 40, kind: 6, .. })));
+        assert!(matches!(
+            parse(&table(&[too_many])),
+            Err(NfitError::Structure { at: 40, kind: 6, .. })
+        ));
     }
 
     #[test]
@@ -317,7 +331,8 @@ mod tests {
 
     #[test]
     fn ranges_are_in_the_order_of_their_addresses() {
-        let nfit = parse(&table(&[spa(1, 12288, 4096), spa(2, 4096, 4096), spa(3, 8192, 4096)])).unwrap();
+        let nfit =
+            parse(&table(&[spa(1, 12288, 4096), spa(2, 4096, 4096), spa(3, 8192, 4096)])).unwrap();
         assert_eq!(nfit.persistent().map(|range| range.index).collect::<Vec<_>>(), [2, 3, 1]);
     }
 
@@ -338,7 +353,10 @@ mod tests {
         fails(&good[..90], "the length says 96 bytes, there are 90");
         fails(&table(&[spa(1, 4096, 0)]), "cannot be 0x0 bytes long");
         fails(&table(&[spa(1, u64::MAX, 2)]), "cannot be 0x2 bytes long");
-        fails(&table(&[spa(1, 0, 1), spa(1, 4096, 1)]), "two structures of type 0 have the number 1");
+        fails(
+            &table(&[spa(1, 0, 1), spa(1, 4096, 1)]),
+            "two structures of type 0 have the number 1",
+        );
         fails(&table(&[structure(0, 8, &[])]), "type 0 at byte 40 cannot be 8 bytes long");
         fails(&table(&[structure(99, 4, &[(2, &[0, 0])])]), "cannot be 0 bytes long");
         let mut wrong = good.clone();

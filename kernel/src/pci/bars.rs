@@ -29,8 +29,10 @@ impl Range {
 
 /// Where QEMU's boards have no registers of their own: beside the memory-mapped configuration
 /// space (at 0xB0000000 or 0xE0000000) and below the I/O APIC.
-pub const HOLES: [Range; 2] =
-    [Range { start: 0xC000_0000, end: 0xE000_0000 }, Range { start: 0xF000_0000, end: 0xFE00_0000 }];
+pub const HOLES: [Range; 2] = [
+    Range { start: 0xC000_0000, end: 0xE000_0000 },
+    Range { start: 0xF000_0000, end: 0xFE00_0000 },
+];
 
 /// Addresses to give to registers.
 #[derive(Debug)]
@@ -57,7 +59,8 @@ impl Space {
             let start = range.start.checked_next_multiple_of(size)?;
             (start.checked_add(size)? <= range.end).then_some(start)
         };
-        let (i, start) = self.free.iter().enumerate().find_map(|(i, range)| Some((i, fit(range)?)))?;
+        let (i, start) =
+            self.free.iter().enumerate().find_map(|(i, range)| Some((i, fit(range)?)))?;
         let range = self.free.swap_remove(i);
         self.free.extend(without(range, Range { start, end: start + size }));
         Some(start)
@@ -112,7 +115,8 @@ pub fn assign<C: ConfigurationAccess + Clone>(
     Ok(bars)
 }
 
-/// Lets a function answer to its addresses and reach memory by itself; its legacy interrupt stays quiet.
+/// Lets a function answer to its addresses and reach memory by itself; its legacy interrupt stays
+/// quiet.
 ///
 /// To be called last: as long as a function does not answer, an emulator has nothing to
 /// rearrange when its base addresses are written, or sized once more.

@@ -1,7 +1,8 @@
 //! PCI: finding functions, addresses for their registers, message-signalled interrupts.
 //!
 //! Everything that decides is pure and tested on the host, over the
-//! [`ConfigurationAccess`](virtio_drivers::transport::pci::bus::ConfigurationAccess) of `virtio-drivers`.
+//! [`ConfigurationAccess`](virtio_drivers::transport::pci::bus::ConfigurationAccess) of
+//! `virtio-drivers`.
 //!
 //! Left out: memory-mapped configuration space (mechanism 1 reaches all that is needed
 //! here), routing and numbering of bridges (what firmware did is used), I/O space, legacy

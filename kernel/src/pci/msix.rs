@@ -25,9 +25,13 @@ pub struct Capability {
 
 impl Capability {
     /// Finds it.
-    pub fn find<C: ConfigurationAccess + Clone>(access: &C, function: DeviceFunction) -> Option<Self> {
+    pub fn find<C: ConfigurationAccess + Clone>(
+        access: &C,
+        function: DeviceFunction,
+    ) -> Option<Self> {
         let root = PciRoot::new(access.clone());
-        let capability = root.capabilities(function).find(|capability| capability.id == CAPABILITY)?;
+        let capability =
+            root.capabilities(function).find(|capability| capability.id == CAPABILITY)?;
         let table = access.read_word(function, capability.offset.checked_add(4)?);
         Some(Self {
             function,

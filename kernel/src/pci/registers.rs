@@ -31,7 +31,8 @@ impl Registers {
     fn at<T: Width>(&self, offset: usize) -> *mut T {
         let size = size_of::<T>();
         assert!(
-            offset.is_multiple_of(size) && offset.checked_add(size).is_some_and(|end| end <= self.len),
+            offset.is_multiple_of(size)
+                && offset.checked_add(size).is_some_and(|end| end <= self.len),
             "no register at {offset:#x}"
         );
         self.base.as_ptr().wrapping_add(offset).cast()

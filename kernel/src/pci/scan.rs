@@ -32,8 +32,8 @@ pub struct Scan {
     pub taken: Vec<Range>,
 }
 
-/// Looks at all functions. Nothing of them is changed in the end; while a base address is being sized,
-/// its function answers to no address.
+/// Looks at all functions. Nothing of them is changed in the end; while a base address is being
+/// sized, its function answers to no address.
 pub fn scan<C: ConfigurationAccess + Clone>(access: &C) -> Scan {
     let mut found = Scan::default();
     let mut root = PciRoot::new(access.clone());
@@ -45,7 +45,11 @@ pub fn scan<C: ConfigurationAccess + Clone>(access: &C) -> Scan {
         for (at, info) in functions {
             match info.header_type {
                 HeaderType::Standard => {
-                    found.functions.push(Function { at, vendor: info.vendor_id, device: info.device_id });
+                    found.functions.push(Function {
+                        at,
+                        vendor: info.vendor_id,
+                        device: info.device_id,
+                    });
                     found.taken.extend(taken_by(&mut root, at));
                 }
                 HeaderType::PciPciBridge => {
@@ -53,9 +57,9 @@ pub fn scan<C: ConfigurationAccess + Clone>(access: &C) -> Scan {
                     if behind > bus && !buses.contains(&behind) {
                         buses.push(behind);
                     }
-                    found
-                        .taken
-                        .extend(BRIDGE_WINDOWS.iter().filter_map(|offset| window(access, at, *offset)));
+                    found.taken.extend(
+                        BRIDGE_WINDOWS.iter().filter_map(|offset| window(access, at, *offset)),
+                    );
                 }
                 _ => {}
             }
@@ -96,7 +100,10 @@ mod tests {
         let bus = Fake::default();
         bus.function(at(0, 3, 0), 0x1af4, 0x1053).bar32(1, 0x1000).bar64(4, 0x4000);
         bus.bridge(at(0, 4, 0), 7, 0xFE20_0000, 0xFE3F_FFFF);
-        bus.function(at(7, 0, 0), 0x8086, 0x10d3).bar32(0, 0x2_0000).assign(0, 0xFE20_0000).enable();
+        bus.function(at(7, 0, 0), 0x8086, 0x10d3)
+            .bar32(0, 0x2_0000)
+            .assign(0, 0xFE20_0000)
+            .enable();
         // A bridge that firmware did not number leads nowhere.
         bus.bridge(at(0, 5, 0), 0, 0xFFF0_0000, 0x000F_FFFF);
         let found = scan(&bus);
@@ -109,7 +116,10 @@ mod tests {
         );
         assert_eq!(
             found.taken,
-            [Range { start: 0xFE20_0000, end: 0xFE40_0000 }, Range { start: 0xFE20_0000, end: 0xFE22_0000 },]
+            [
+                Range { start: 0xFE20_0000, end: 0xFE40_0000 },
+                Range { start: 0xFE20_0000, end: 0xFE22_0000 },
+            ]
         );
     }
 }

@@ -1,8 +1,8 @@
 //! Memory and registers for `virtio-drivers`.
 //!
-//! Devices reach all of RAM, and the NVDIMM, at their physical addresses, so sharing memory with one is only a
-//! matter of knowing where it is. All shared memory comes from the pool of frames and is
-//! seen through the direct map, or is a run of blocks that the volume has lent, seen through the
+//! Devices reach all of RAM, and the NVDIMM, at their physical addresses, so sharing memory with
+//! one is only a matter of knowing where it is. All shared memory comes from the pool of frames and
+//! is seen through the direct map, or is a run of blocks that the volume has lent, seen through the
 //! write path's alias.
 
 use crate::mm::{AREA, DIRECT, PAGE, WRITE_ALIAS, direct, frames, space};

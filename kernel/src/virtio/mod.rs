@@ -1,7 +1,7 @@
 //! Virtio devices over PCI (virtio 1.2): the vsock device.
 //!
-//! The queues and the transport are those of `virtio-drivers`; what that crate lacks is here: MSI-X,
-//! so that a guest without work sleeps, and notifications that cost one register access.
+//! The queues and the transport are those of `virtio-drivers`; what that crate lacks is here:
+//! MSI-X, so that a guest without work sleeps, and notifications that cost one register access.
 //!
 //! Left out: devices that only speak the legacy interface, and other kinds of devices.
 //!

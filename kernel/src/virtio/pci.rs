@@ -15,7 +15,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
 use virtio_drivers::transport::pci::{
-    PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_VENDOR_ID, VirtioPciError,
+    PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_VENDOR_ID,
+    VirtioPciError,
 };
 use x86_64::PhysAddr;
 
@@ -67,7 +68,9 @@ impl fmt::Display for Error {
             }
             Error::Map(why) => write!(f, "its registers cannot be mapped: {why}"),
             Error::Transport(why) => write!(f, "it does not speak virtio 1: {why}"),
-            Error::Capability(which) => write!(f, "its {which} capability is missing or points nowhere"),
+            Error::Capability(which) => {
+                write!(f, "its {which} capability is missing or points nowhere")
+            }
             Error::NoInterrupts => f.write_str("it has no message-signalled interrupts"),
             Error::Features => f.write_str("it refuses the features that it offered"),
             Error::Queue(why) => write!(f, "a queue cannot be set up: {why}"),
@@ -77,7 +80,8 @@ impl fmt::Display for Error {
 }
 
 /// Configuration space in which a transitional vsock device has the number of a modern one: the
-/// registers are the same, and `virtio-drivers` knows the transitional numbers of some devices only.
+/// registers are the same, and `virtio-drivers` knows the transitional numbers of some devices
+/// only.
 #[derive(Clone)]
 struct Modern(Ports);
 
@@ -118,17 +122,19 @@ pub struct Device {
     capability: Capability,
 }
 
-/// The register that tells a device of new buffers in one queue, and what the device wants to be told of: writing it is
-/// what costs most of all that is done for a packet.
+/// The register that tells a device of new buffers in one queue, and what the device wants to be
+/// told of: writing it is what costs most of all that is done for a packet.
 ///
-/// `should_notify` of the queue is not it: it errs when the 16-bit counters turn over, and otherwise rings for everything.
+/// `should_notify` of the queue is not it: it errs when the 16-bit counters turn over, and
+/// otherwise rings for everything.
 #[derive(Debug)]
 pub struct Doorbell {
     register: Registers,
     queue: u16,
     /// The entry after whose addition the device wants to be told (2.7.10); without, after each.
     wish: Option<&'static AtomicU16>,
-    /// Entries that were added, modulo 2^16; and those of them that were there when the wish was last looked at.
+    /// Entries that were added, modulo 2^16; and those of them that were there when the wish was
+    /// last looked at.
     added: u16,
     looked: u16,
 }
@@ -145,8 +151,8 @@ impl Doorbell {
             return;
         }
         let wanted = self.wish.is_none_or(|wish| {
-            // What was added is visible before the wish is read: either the device sees it when it looks for the last
-            // time before it sleeps, or its wish is seen here.
+            // What was added is visible before the wish is read: either the device sees it when it
+            // looks for the last time before it sleeps, or its wish is seen here.
             fence(Ordering::SeqCst);
             crosses(wish.load(Ordering::Relaxed), self.looked, self.added)
         });
@@ -164,8 +170,9 @@ pub fn find_vsock() -> Option<Result<Device, Error>> {
     let found = scan(&access);
     let mut taken = found.taken;
     taken.extend(configuration_space());
-    let is_vsock =
-        |f: &&Function| f.vendor == VIRTIO_VENDOR_ID && (f.device == VSOCK || f.device == VSOCK_TRANSITIONAL);
+    let is_vsock = |f: &&Function| {
+        f.vendor == VIRTIO_VENDOR_ID && (f.device == VSOCK || f.device == VSOCK_TRANSITIONAL)
+    };
     let mut devices = found.functions.iter().filter(is_vsock);
     let function = devices.next()?.at;
     if devices.next().is_some() {
@@ -183,14 +190,16 @@ fn configuration_space() -> Option<Range> {
 impl Device {
     fn new(mut access: Ports, function: DeviceFunction, mut space: Space) -> Result<Self, Error> {
         let bars = bars::assign(&access, function, &mut space).map_err(Error::Bars)?;
-        let transport = PciTransport::new::<KernelHal, _>(&mut PciRoot::new(Modern(access)), function)
-            .map_err(Error::Transport)?;
-        let (common, _) = virtio_region(access, function, &bars, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_LEN)
-            .ok_or(Error::Capability("common configuration"))?;
+        let transport =
+            PciTransport::new::<KernelHal, _>(&mut PciRoot::new(Modern(access)), function)
+                .map_err(Error::Transport)?;
+        let (common, _) =
+            virtio_region(access, function, &bars, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_LEN)
+                .ok_or(Error::Capability("common configuration"))?;
         let (notify, offset) = virtio_region(access, function, &bars, VIRTIO_PCI_CAP_NOTIFY_CFG, 2)
             .ok_or(Error::Capability("notification"))?;
-        let notify_step =
-            access.read_word(function, offset.checked_add(16).ok_or(Error::Capability("notification"))?);
+        let notify_step = access
+            .read_word(function, offset.checked_add(16).ok_or(Error::Capability("notification"))?);
         let capability = Capability::find(&access, function).ok_or(Error::NoInterrupts)?;
         let messages = region(&bars, capability.bar, capability.table, capability.entries * ENTRY)
             .ok_or(Error::Capability("MSI-X"))?;
@@ -230,8 +239,8 @@ impl Device {
         if accepted { Ok(()) } else { Err(Error::NoInterrupts) }
     }
 
-    /// The doorbell of a queue that was set up with this many entries and has none yet; `by_index`: the device says
-    /// which it wants to be told of.
+    /// The doorbell of a queue that was set up with this many entries and has none yet; `by_index`:
+    /// the device says which it wants to be told of.
     pub fn doorbell(&mut self, queue: u16, size: usize, by_index: bool) -> Result<Doorbell, Error> {
         self.common.write(QUEUE_SELECT, queue);
         let number = usize::from(self.common.read::<u16>(QUEUE_NOTIFY_OFFSET));
@@ -257,8 +266,8 @@ impl Device {
         self.common.write(QUEUE_SELECT, queue);
         let half = |at| u64::from(self.common.read::<u32>(ring + at));
         let at = PhysAddr::new((half(0) | half(4) << 32) + offset as u64);
-        // SAFETY: the queue has just been set up with this ring, which is in the direct map, aligned, and never given
-        // back; whoever writes there writes these 2 bytes at once.
+        // SAFETY: the queue has just been set up with this ring, which is in the direct map,
+        // aligned, and never given back; whoever writes there writes these 2 bytes at once.
         unsafe { &*direct(at).as_ptr::<AtomicU16>() }
     }
 }

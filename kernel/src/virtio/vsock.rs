@@ -9,9 +9,10 @@
 //! Header and payload are apart, so that payloads are aligned to pages. A header is cleared
 //! before the device gets it: what a device completes without writing is then no packet.
 //!
-//! The device is told of a whole batch at once, by one doorbell a queue, and only if it wants to know. What it has sent is
-//! looked at only when buffers run short: each look asks it for an interrupt. For what it has received it interrupts only one
-//! who is about to sleep ([`Vsock::listen`]).
+//! The device is told of a whole batch at once, by one doorbell a queue, and only if it wants to
+//! know. What it has sent is looked at only when buffers run short: each look asks it for an
+//! interrupt. For what it has received it interrupts only one who is about to sleep
+//! ([`Vsock::listen`]).
 
 use super::hal::{KernelHal, shared};
 use super::pci::{self, Doorbell, Error};
@@ -66,8 +67,8 @@ struct Blocks<'a>(&'a mut Volume);
 impl Lender for Blocks<'_> {
     fn lend(&mut self) -> Option<(Block, Memory)> {
         let run = self.0.lend()?;
-        // SAFETY: the run is lent from here on; its memory is the buffer's that gets it until it is taken back. What a file takes over of
-        // it is not looked at through the buffer any more.
+        // SAFETY: the run is lent from here on; its memory is the buffer's that gets it until it is
+        // taken back. What a file takes over of it is not looked at through the buffer any more.
         let memory = unsafe { nvdimm::lent_memory(run) }?;
         Some((run, memory))
     }
@@ -91,7 +92,8 @@ pub struct Vsock {
     transmit: VirtQueue<KernelHal, SIZE>,
     event: VirtQueue<KernelHal, EVENT_SIZE>,
     doorbells: [Doorbell; QUEUES as usize],
-    /// The received packet after which the device is to interrupt, if that can be said; and how many there were, modulo 2^16.
+    /// The received packet after which the device is to interrupt, if that can be said; and how
+    /// many there were, modulo 2^16.
     interrupt: Option<&'static AtomicU16>,
     received: u16,
     /// What the device has, by token.
@@ -110,7 +112,10 @@ pub struct Vsock {
 }
 
 /// Splits the first `N` bytes off.
-fn split<const N: usize>(memory: &mut &'static mut [u8], step: usize) -> Option<&'static mut [u8; N]> {
+fn split<const N: usize>(
+    memory: &mut &'static mut [u8],
+    step: usize,
+) -> Option<&'static mut [u8; N]> {
     let (piece, rest) = core::mem::take(memory).split_at_mut_checked(step)?;
     *memory = rest;
     piece.first_chunk_mut()
@@ -149,7 +154,8 @@ impl Vsock {
         let by_index = features.contains(Features::EVENT_INDEX);
         let transport = &mut device.transport;
         let receive = VirtQueue::new(transport, RECEIVE, false, by_index).map_err(Error::Queue)?;
-        let transmit = VirtQueue::new(transport, TRANSMIT, false, by_index).map_err(Error::Queue)?;
+        let transmit =
+            VirtQueue::new(transport, TRANSMIT, false, by_index).map_err(Error::Queue)?;
         let event = VirtQueue::new(transport, EVENT, false, by_index).map_err(Error::Queue)?;
         let doorbells = [
             device.doorbell(RECEIVE, SIZE, by_index)?,
@@ -238,7 +244,9 @@ impl Vsock {
     fn offer(&mut self, buffer: Buffer) {
         buffer.header.fill(0);
         // SAFETY: the slices are kept in `receiving`, untouched, until the token is popped.
-        match unsafe { self.receive.add(&[], &mut [&mut buffer.header[..], &mut buffer.payload[..]]) } {
+        match unsafe {
+            self.receive.add(&[], &mut [&mut buffer.header[..], &mut buffer.payload[..]])
+        } {
             Ok(token) => self.receiving[usize::from(token)] = Some(buffer),
             Err(_) => self.break_down("has no room for a receive buffer"),
         }
@@ -274,7 +282,11 @@ impl Vsock {
                 None => Err(virtio_drivers::Error::WrongToken),
                 // SAFETY: the slices are those that were added under this token.
                 Some(Sending::Data(buffer, len)) => unsafe {
-                    self.transmit.pop_used(token, &[&buffer.header[..], &buffer.payload[..*len]], &mut [])
+                    self.transmit.pop_used(
+                        token,
+                        &[&buffer.header[..], &buffer.payload[..*len]],
+                        &mut [],
+                    )
                 },
                 // SAFETY: as above.
                 Some(Sending::Control(header)) => unsafe {
@@ -317,7 +329,11 @@ impl Device for Vsock {
         };
         // SAFETY: the slices are those that were added under this token.
         let written = unsafe {
-            self.receive.pop_used(token, &[], &mut [&mut buffer.header[..], &mut buffer.payload[..]])
+            self.receive.pop_used(
+                token,
+                &[],
+                &mut [&mut buffer.header[..], &mut buffer.payload[..]],
+            )
         };
         match written {
             Ok(written) => {

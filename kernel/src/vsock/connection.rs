@@ -221,7 +221,12 @@ impl<'a, D: Device> Polled<'a, D> {
         } else {
             self.consume(usize::MAX);
         }
-        Outcome { close: self.close, again: self.quota_hit, overflow, wants_blocks: self.wants_blocks }
+        Outcome {
+            close: self.close,
+            again: self.quota_hit,
+            overflow,
+            wants_blocks: self.wants_blocks,
+        }
     }
 
     /// Sends the open packet, or gives its buffer back.
@@ -268,7 +273,11 @@ impl<'a, D: Device> Polled<'a, D> {
 
 impl<D: Device> Stream for Polled<'_, D> {
     fn received(&self) -> &[u8] {
-        if self.connection.queue.is_empty() { self.arrived } else { self.connection.queue.front(self.pool) }
+        if self.connection.queue.is_empty() {
+            self.arrived
+        } else {
+            self.connection.queue.front(self.pool)
+        }
     }
 
     fn available(&self) -> usize {
@@ -284,7 +293,9 @@ impl<D: Device> Stream for Polled<'_, D> {
 
     fn received_in(&mut self) -> Option<Block> {
         let behind = (self.arrived_len - self.arrived.len()) as u64;
-        if self.arrived.is_empty() || !self.connection.queue.is_empty() || !behind.is_multiple_of(BLOCK_SIZE)
+        if self.arrived.is_empty()
+            || !self.connection.queue.is_empty()
+            || !behind.is_multiple_of(BLOCK_SIZE)
         {
             return None;
         }

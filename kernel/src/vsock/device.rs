@@ -36,8 +36,8 @@ pub trait Device {
     /// Gives the buffer of a received packet back to receive into.
     fn recycle(&mut self, buffer: Buffer);
 
-    /// Servers could take over what comes, if it came in blocks of the volume: buffers that are recycled from now on may
-    /// be such. A hint.
+    /// Servers could take over what comes, if it came in blocks of the volume: buffers that are
+    /// recycled from now on may be such. A hint.
     fn want_blocks(&mut self);
 
     /// A buffer to fill and send; `None` while all are under way.
@@ -53,8 +53,8 @@ pub trait Device {
     /// Sends a packet without payload, if there is room for it now.
     fn send_control(&mut self, header: &Header) -> Result<(), Busy>;
 
-    /// Collects what was sent, unless there is room in plenty; returns whether there is room again that was not before. If
-    /// there is not, the device has something as soon as there is.
+    /// Collects what was sent, unless there is room in plenty; returns whether there is room again
+    /// that was not before. If there is not, the device has something as soon as there is.
     fn reap(&mut self) -> Room;
 
     /// Whether a packet has come.
@@ -63,7 +63,8 @@ pub trait Device {
     /// Asks for an interrupt when a packet comes; returns whether one has come already.
     fn listen(&self) -> bool;
 
-    /// Whether everything that was sent has left. What it finds to have left is room that [`Device::reap`] tells of.
+    /// Whether everything that was sent has left. What it finds to have left is room that
+    /// [`Device::reap`] tells of.
     fn is_drained(&mut self) -> bool;
 
     /// Tells the device of what was sent and recycled since the last call.
@@ -83,8 +84,8 @@ pub enum Room {
     AsBefore,
 }
 
-/// Whether a counter that went from `old` to `new` passed `event`, all modulo 2^16: so both ends of a queue say which
-/// entry is the one that they want to be told of (virtio 1.2, 2.7.10.1).
+/// Whether a counter that went from `old` to `new` passed `event`, all modulo 2^16: so both ends of
+/// a queue say which entry is the one that they want to be told of (virtio 1.2, 2.7.10.1).
 pub fn crosses(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }

@@ -186,7 +186,8 @@ impl<S> Endpoint<S> {
         }
         self.send_pending(device);
         device.notify();
-        // Who waits for room waits for the device, which says so only to one who has just found none.
+        // Who waits for room waits for the device, which says so only to one who has just found
+        // none.
         self.room = self.waits() && device.reap() == Room::Made;
         if more || self.room || !self.ready.is_empty() {
             return Next::Now;
@@ -199,8 +200,9 @@ impl<S> Endpoint<S> {
         !self.is_full() && device.has_news()
     }
 
-    /// Makes packets interrupt that a poll would look at; returns whether one has come already. While none would be, the
-    /// interrupt that matters is the one for room, which the last poll asked for.
+    /// Makes packets interrupt that a poll would look at; returns whether one has come already.
+    /// While none would be, the interrupt that matters is the one for room, which the last poll
+    /// asked for.
     pub fn listen<D: Device>(&self, device: &D) -> bool {
         !self.is_full() && device.listen()
     }
@@ -260,7 +262,9 @@ impl<S> Endpoint<S> {
         let payload = packet.buffer.payload.get(..header.len as usize);
         let payload = payload.filter(|payload| payload.len() <= packet.written - HEADER_LEN);
         match (connection, operation, payload) {
-            (None, None | Some(Operation::Invalid | Operation::Reset), _) => self.statistics.ignored += 1,
+            (None, None | Some(Operation::Invalid | Operation::Reset), _) => {
+                self.statistics.ignored += 1
+            }
             (None, Some(Operation::Request), Some(_)) if header.kind == TYPE_STREAM => {
                 self.accept(key, &header, device, handler);
             }
@@ -357,7 +361,10 @@ impl<S> Endpoint<S> {
                 connection.peer_finished |= header.flags & SHUTDOWN_SEND != 0;
                 connection.peer_deaf |= header.flags & SHUTDOWN_RECEIVE != 0;
                 wake |= connection.peer_finished;
-                if connection.peer_finished && connection.peer_deaf && connection.closing == Closing::Told {
+                if connection.peer_finished
+                    && connection.peer_deaf
+                    && connection.closing == Closing::Told
+                {
                     // Both ends are done: this is the answer to a shutdown.
                     return self.reset_quietly(slot);
                 }
@@ -532,4 +539,5 @@ impl<S> Endpoint<S> {
     }
 }
 
-const _: () = assert!(PAYLOAD <= u32::MAX as usize && MAX_WINDOW.is_multiple_of(super::CHUNK as u32));
+const _: () =
+    assert!(PAYLOAD <= u32::MAX as usize && MAX_WINDOW.is_multiple_of(super::CHUNK as u32));

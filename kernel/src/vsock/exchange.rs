@@ -1,7 +1,9 @@
-//! Receive buffers between two owners of memory: RAM of their own, and blocks that the volume lends.
+//! Receive buffers between two owners of memory: RAM of their own, and blocks that the volume
+//! lends.
 //!
-//! A server that could take over blocks says so with each packet. The buffers that are recycled soon after get blocks; each that comes back
-//! with blocks gives them back first, taken over or not, and gets others, or its own memory again.
+//! A server that could take over blocks says so with each packet. The buffers that are recycled
+//! soon after get blocks; each that comes back with blocks gives them back first, taken over or
+//! not, and gets others, or its own memory again.
 
 use super::device::{Buffer, PAYLOAD};
 use alloc::vec::Vec;
@@ -10,7 +12,8 @@ use umbra_fs::Block;
 /// Memory of a payload.
 pub type Memory = &'static mut [u8; PAYLOAD];
 
-/// Buffers that get blocks after a server would have taken some over: there are several packets between two exchanges.
+/// Buffers that get blocks after a server would have taken some over: there are several packets
+/// between two exchanges.
 const WISH: usize = 16;
 
 /// Who lends blocks.
@@ -124,13 +127,16 @@ mod tests {
             let mut at = 0;
             while let Some(extent) = self.0.extent(self.1, FileBlock(at)).unwrap() {
                 if let Some(Block(first)) = extent.at {
-                    let apart = |&run: &u64| first + extent.blocks <= run || run + LENT_RUN <= first;
+                    let apart =
+                        |&run: &u64| first + extent.blocks <= run || run + LENT_RUN <= first;
                     assert!(runs.iter().all(apart), "a file has block {first} of {runs:?}");
                 }
                 at += extent.blocks;
             }
             // What has no blocks has its own memory.
-            assert!(ring.iter().all(|buffer| (buffer.payload[0] == b'l') == buffer.blocks.is_some()));
+            assert!(
+                ring.iter().all(|buffer| (buffer.payload[0] == b'l') == buffer.blocks.is_some())
+            );
             assert_eq!(self.0.check().unwrap().issues, Vec::<String>::new());
         }
     }
@@ -138,7 +144,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-        /// Packets come in the order of the ring; some are taken over, some of the file goes again, before the buffers are settled.
+        /// Packets come in the order of the ring; some are taken over, some of the file goes again,
+        /// before the buffers are settled.
         #[test]
         fn the_device_never_has_what_somebody_else_has(
             steps in prop::collection::vec(

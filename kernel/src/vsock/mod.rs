@@ -39,11 +39,11 @@
 //!
 //! # The host's side
 //!
-//! Linux's vhost-vsock, or the device that `umbra up` brings along (`host/src/vsock`). Some devices drop
-//! what they still hold for a slow client when a connection is shut down. So one is shut down only once the
-//! peer has counted everything as forwarded, for which it may have to be asked. Some complete a receive
-//! buffer without writing a header, or with operation 0. So headers are cleared before they are given to the device,
-//! and such packets are passed over.
+//! Linux's vhost-vsock, or the device that `umbra up` brings along (`host/src/vsock`). Some devices
+//! drop what they still hold for a slow client when a connection is shut down. So one is shut down
+//! only once the peer has counted everything as forwarded, for which it may have to be asked. Some
+//! complete a receive buffer without writing a header, or with operation 0. So headers are cleared
+//! before they are given to the device, and such packets are passed over.
 
 mod connection;
 mod device;

@@ -173,7 +173,9 @@ impl Queue {
 #[cfg(test)]
 pub(super) fn test_pool(chunks: usize) -> Pool {
     Pool::new(
-        (0..chunks).map(|_| &mut *alloc::boxed::Box::leak(alloc::boxed::Box::new([0; CHUNK]))).collect(),
+        (0..chunks)
+            .map(|_| &mut *alloc::boxed::Box::leak(alloc::boxed::Box::new([0; CHUNK])))
+            .collect(),
     )
 }
 

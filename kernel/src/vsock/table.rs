@@ -42,7 +42,10 @@ impl<E> Table<E> {
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.min(1 << 15);
         let places = (0..capacity)
-            .map(|i| Place { next: if i + 1 == capacity { NONE } else { i as u16 + 1 }, content: None })
+            .map(|i| Place {
+                next: if i + 1 == capacity { NONE } else { i as u16 + 1 },
+                content: None,
+            })
             .collect();
         let buckets = (0..(capacity * 2).next_power_of_two()).map(|_| NONE).collect();
         Self { places, buckets, free: if capacity == 0 { NONE } else { 0 }, len: 0 }
@@ -101,7 +104,8 @@ impl<E> Table<E> {
 
     /// Takes an entry out of the hash, if it is there; it stays in the table.
     pub fn hide(&mut self, slot: Slot) {
-        let Some(Some((key, _))) = self.places.get(usize::from(slot.0)).map(|place| &place.content) else {
+        let Some(Some((key, _))) = self.places.get(usize::from(slot.0)).map(|place| &place.content)
+        else {
             return;
         };
         let bucket = self.bucket(key);
@@ -151,7 +155,10 @@ mod tests {
     use std::collections::HashMap;
 
     fn key(n: u32) -> Key {
-        Key { peer: Address { cid: Cid(2 + u64::from(n % 3)), port: Port(n / 3) }, port: Port(n % 2) }
+        Key {
+            peer: Address { cid: Cid(2 + u64::from(n % 3)), port: Port(n / 3) },
+            port: Port(n % 2),
+        }
     }
 
     proptest! {

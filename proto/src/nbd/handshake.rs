@@ -109,7 +109,10 @@ mod tests {
         let bytes = Greeting { flags: 3 }.encode();
         assert_eq!(&bytes, b"NBDMAGICIHAVEOPT\0\x03");
         assert_eq!(Greeting::decode(&bytes), Ok(Greeting { flags: 3 }));
-        assert!(Greeting::decode(b"NBDMAGIC\0\0\x42\x02\x81\x86\x12\x53\0\x03").is_err(), "oldstyle");
+        assert!(
+            Greeting::decode(b"NBDMAGIC\0\0\x42\x02\x81\x86\x12\x53\0\x03").is_err(),
+            "oldstyle"
+        );
         assert_eq!(export_name_reply(0x1_0000, 0x102), [0, 0, 0, 0, 0, 1, 0, 0, 1, 2]);
     }
 }

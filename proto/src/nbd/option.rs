@@ -164,7 +164,11 @@ impl OptionReply {
     /// The bytes.
     pub fn encode(self) -> [u8; OPTION_REPLY_LEN] {
         let mut bytes = [0; OPTION_REPLY_LEN];
-        Fields::new(&mut bytes).u64(OPTION_REPLY_MAGIC).u32(self.option.0).u32(self.code.0).u32(self.len);
+        Fields::new(&mut bytes)
+            .u64(OPTION_REPLY_MAGIC)
+            .u32(self.option.0)
+            .u32(self.code.0)
+            .u32(self.len);
         bytes
     }
 
@@ -381,6 +385,9 @@ mod tests {
     #[test]
     fn infos() {
         assert_eq!(info_export(0x200, 1), [0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 1]);
-        assert_eq!(info_block_size(1, 4096, 1 << 25), [0, 3, 0, 0, 0, 1, 0, 0, 0x10, 0, 2, 0, 0, 0]);
+        assert_eq!(
+            info_block_size(1, 4096, 1 << 25),
+            [0, 3, 0, 0, 0, 1, 0, 0, 0x10, 0, 2, 0, 0, 0]
+        );
     }
 }

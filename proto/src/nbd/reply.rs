@@ -1,4 +1,5 @@
-//! Replies ("Simple reply message", "Structured reply chunk message", "Extended reply chunk message").
+//! Replies ("Simple reply message", "Structured reply chunk message", "Extended reply chunk
+//! message").
 
 use super::option::numbers;
 use super::{BadMagic, Errno, Fields, Reader};
@@ -139,7 +140,8 @@ impl Chunk {
         Fields::new(bytes).u32(magic).u16(self.flags).u16(self.kind.0).u64(self.cookie)
     }
 
-    /// Writes the header in the given style, which has chunks, to the start of `into`; returns its length.
+    /// Writes the header in the given style, which has chunks, to the start of `into`; returns its
+    /// length.
     pub fn write(&self, style: Style, into: &mut [u8]) -> usize {
         match style {
             Style::Extended => into[..EXTENDED_CHUNK_LEN].copy_from_slice(&self.encode_extended()),
@@ -153,9 +155,12 @@ impl Chunk {
         Self::parse(Reader(bytes), CHUNK_MAGIC, |r| Some((0, r.u32()?)))
     }
 
-    /// From the bytes of an extended chunk's header. A length beyond 32 bits is no length of a payload.
+    /// From the bytes of an extended chunk's header. A length beyond 32 bits is no length of a
+    /// payload.
     pub fn decode_extended(bytes: &[u8; EXTENDED_CHUNK_LEN]) -> Result<Self, BadMagic> {
-        Self::parse(Reader(bytes), EXTENDED_CHUNK_MAGIC, |r| Some((r.u64()?, r.u64()?.try_into().ok()?)))
+        Self::parse(Reader(bytes), EXTENDED_CHUNK_MAGIC, |r| {
+            Some((r.u64()?, r.u64()?.try_into().ok()?))
+        })
     }
 
     fn parse<'b>(
@@ -251,7 +256,10 @@ impl Status {
     }
 
     /// From the payload of a status chunk: its context, and the runs. `None` if it is malformed.
-    pub fn decode(kind: ChunkType, payload: &[u8]) -> Option<(u32, impl Iterator<Item = Status> + '_)> {
+    pub fn decode(
+        kind: ChunkType,
+        payload: &[u8],
+    ) -> Option<(u32, impl Iterator<Item = Status> + '_)> {
         let extended = kind == ChunkType::BLOCK_STATUS_EXT;
         let mut r = Reader(payload);
         let context = r.u32()?;
@@ -280,9 +288,17 @@ mod tests {
         let simple = SimpleReply { error: Errno::EINVAL, cookie: 7 };
         assert_eq!(simple.encode(), [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 22, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(SimpleReply::decode(&simple.encode()), Ok(simple));
-        let chunk =
-            Chunk { flags: CHUNK_DONE, kind: ChunkType::OFFSET_DATA, cookie: 7, offset: 0, length: 520 };
-        assert_eq!(chunk.encode(), [0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 2, 8]);
+        let chunk = Chunk {
+            flags: CHUNK_DONE,
+            kind: ChunkType::OFFSET_DATA,
+            cookie: 7,
+            offset: 0,
+            length: 520,
+        };
+        assert_eq!(
+            chunk.encode(),
+            [0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 2, 8]
+        );
         assert_eq!(Chunk::decode(&chunk.encode()), Ok(chunk));
         let chunk = Chunk { offset: 0x1000, ..chunk };
         let bytes = chunk.encode_extended();
@@ -300,15 +316,19 @@ mod tests {
         let mut payload = error_front(Errno::EIO, 3).to_vec();
         payload.extend_from_slice(b"bad\0\0\0\0\0\0\x10\0");
         let error = ErrorChunk::decode(ChunkType::ERROR_OFFSET, &payload).unwrap();
-        assert_eq!((error.error, error.message, error.offset), (Errno::EIO, &b"bad"[..], Some(0x1000)));
+        assert_eq!(
+            (error.error, error.message, error.offset),
+            (Errno::EIO, &b"bad"[..], Some(0x1000))
+        );
         assert_eq!(ErrorChunk::decode(ChunkType::ERROR, &payload[..9]).unwrap().offset, None);
         assert_eq!(ErrorChunk::decode(ChunkType::ERROR, &payload[..8]), None);
         assert_eq!(ErrorChunk::decode(ChunkType::ERROR_OFFSET, &payload[..9]), None);
 
         let runs = [Status { length: 4096, flags: 0 }, Status { length: 8192, flags: 3 }];
-        for (style, kind) in
-            [(Style::Structured, ChunkType::BLOCK_STATUS), (Style::Extended, ChunkType::BLOCK_STATUS_EXT)]
-        {
+        for (style, kind) in [
+            (Style::Structured, ChunkType::BLOCK_STATUS),
+            (Style::Extended, ChunkType::BLOCK_STATUS_EXT),
+        ] {
             let mut payload = vec![0; Status::front_len(style) + 2 * Status::len(style)];
             Status::write_front(style, 9, 2, &mut payload);
             for (i, run) in runs.iter().enumerate() {

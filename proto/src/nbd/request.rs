@@ -84,7 +84,12 @@ impl Request {
     }
 
     fn front<'b>(&self, bytes: &'b mut [u8], magic: u32) -> Fields<'b> {
-        Fields::new(bytes).u32(magic).u16(self.flags).u16(self.command.0).u64(self.cookie).u64(self.offset)
+        Fields::new(bytes)
+            .u32(magic)
+            .u16(self.flags)
+            .u16(self.command.0)
+            .u64(self.cookie)
+            .u64(self.offset)
     }
 
     /// From the bytes of a compact request.
@@ -114,9 +119,9 @@ impl Request {
 
     /// Bytes of payload that follow the request.
     ///
-    /// A write carries its payload in every style, whatever its flag says: QEMU's client leaves the flag out with
-    /// extended headers. Any other request carries a payload if its flag says so, which only an extended
-    /// request can say.
+    /// A write carries its payload in every style, whatever its flag says: QEMU's client leaves the
+    /// flag out with extended headers. Any other request carries a payload if its flag says so,
+    /// which only an extended request can say.
     pub fn payload(&self, style: Style) -> u64 {
         let flagged = style == Style::Extended && self.has(command_flags::PAYLOAD_LEN);
         if flagged || self.command == Command::WRITE { self.length } else { 0 }
@@ -169,8 +174,8 @@ mod tests {
         assert_eq!(
             compact,
             [
-                0x25, 0x60, 0x95, 0x13, 0, 1, 0, 6, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
-                0x20, 0
+                0x25, 0x60, 0x95, 0x13, 0, 1, 0, 6, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 1, 0, 0, 0, 0,
+                0, 0, 0x20, 0
             ]
         );
         assert_eq!(Request::decode(&compact), Ok(request));

@@ -44,7 +44,9 @@ impl fmt::Display for BodyError {
             BodyError::NotMap => f.write_str("the body is not a map"),
             BodyError::Trailing => f.write_str("the body goes on behind its map"),
             BodyError::Syntax => f.write_str("the body is not well-formed CBOR"),
-            BodyError::Key => f.write_str("the body has a key that is no unsigned integer of 32 bits"),
+            BodyError::Key => {
+                f.write_str("the body has a key that is no unsigned integer of 32 bits")
+            }
             BodyError::Twice(key) => write!(f, "the body has the key {key} twice"),
             BodyError::Field(e) => write!(f, "the body does not fit the method: {e}"),
         }
@@ -79,8 +81,8 @@ pub const PADDING: u8 = 23;
 /// Fewest bytes that [`pad`] adds.
 pub const LEAST_PADDING: usize = 4 + 256;
 
-/// Makes an encoded body of this crate, which ends `frame`, longer by `by` bytes ([`LEAST_PADDING`] to 65,539) that mean
-/// nothing, so that what follows it begins where it should.
+/// Makes an encoded body of this crate, which ends `frame`, longer by `by` bytes ([`LEAST_PADDING`]
+/// to 65,539) that mean nothing, so that what follows it begins where it should.
 pub fn pad(frame: &mut alloc::vec::Vec<u8>, body_at: usize, by: usize) {
     let (Some(bytes), Some(first)) =
         (by.checked_sub(4).and_then(|n| u16::try_from(n).ok()), frame.get(body_at).copied())
@@ -256,7 +258,10 @@ mod tests {
         assert!(matches!(check(&[0xa0, 0x00]), Err(BodyError::Trailing)));
         assert!(matches!(check(&[0xbf, 0x00, 0xff]), Err(BodyError::Syntax)));
         assert!(matches!(check(&[0xa1, 0x20, 0x00]), Err(BodyError::Key)));
-        assert!(matches!(check(&[0xa2, 0x18, 63, 0x00, 0x18, 63, 0x00]), Err(BodyError::Twice(63))));
+        assert!(matches!(
+            check(&[0xa2, 0x18, 63, 0x00, 0x18, 63, 0x00]),
+            Err(BodyError::Twice(63))
+        ));
         assert!(matches!(check(&[0xa1, 0x00, 0xff]), Err(BodyError::Syntax)));
         assert!(matches!(check(&[0xa1, 0x00, 0x1c]), Err(BodyError::Syntax)));
         assert!(matches!(check(&[0xa1, 0x00, 0x5f, 0x61, 0x61, 0xff]), Err(BodyError::Syntax)));

@@ -33,8 +33,9 @@ pub mod open {
     pub const EXCLUSIVE: u32 = 2;
     /// Set the size to 0 if it is there.
     pub const TRUNCATE: u32 = 4;
-    /// Alone: show what the file contains now, whatever becomes of it. Nothing can be changed through the handle, and the blocks
-    /// that [`Extents`](super::Extents) names contain what they do until it is closed.
+    /// Alone: show what the file contains now, whatever becomes of it. Nothing can be changed
+    /// through the handle, and the blocks that [`Extents`](super::Extents) names contain what they
+    /// do until it is closed.
     pub const FROZEN: u32 = 8;
     /// All bits that are known.
     pub const ALL: u32 = CREATE | EXCLUSIVE | TRUNCATE | FROZEN;
@@ -56,8 +57,8 @@ pub struct Opened {
     /// Its size in bytes.
     #[n(2)]
     pub size: u64,
-    /// With [`open::FROZEN`]: the first bytes of the NVDIMM. Who reads blocks in an image of it finds the same there, or it is
-    /// another one.
+    /// With [`open::FROZEN`]: the first bytes of the NVDIMM. Who reads blocks in an image of it
+    /// finds the same there, or it is another one.
     #[n(3)]
     pub identity: Option<ByteArray<IDENTITY_LEN>>,
 }

@@ -42,7 +42,8 @@ pub struct ExportRemove<'a> {
     /// Its name.
     #[b(0)]
     pub name: &'a str,
-    /// End the connections of all clients that came by this name, whether an export has it or it is the path of a file.
+    /// End the connections of all clients that came by this name, whether an export has it or it is
+    /// the path of a file.
     #[n(1)]
     #[cbor(default)]
     pub force: bool,
@@ -91,14 +92,16 @@ pub struct Export {
     #[n(5)]
     #[cbor(default)]
     pub clients: u32,
-    /// It was not added: it is a file that clients use by its path, and is listed as long as they do.
+    /// It was not added: it is a file that clients use by its path, and is listed as long as they
+    /// do.
     #[n(6)]
     #[cbor(default)]
     pub by_path: bool,
     /// Why no client can use it.
     #[n(7)]
     pub problem: Option<alloc::string::String>,
-    /// Clients hold a file to which the name no longer leads: the file was renamed, or the export changed.
+    /// Clients hold a file to which the name no longer leads: the file was renamed, or the export
+    /// changed.
     #[n(8)]
     #[cbor(default)]
     pub moved: bool,

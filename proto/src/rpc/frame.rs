@@ -69,7 +69,9 @@ impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HeaderError::Contradiction => f.write_str("the frame has more payload than length"),
-            HeaderError::Body(n) => write!(f, "the body has {n} bytes, at most {MAX_BODY} are allowed"),
+            HeaderError::Body(n) => {
+                write!(f, "the body has {n} bytes, at most {MAX_BODY} are allowed")
+            }
             HeaderError::Payload(n) => {
                 write!(f, "the payload has {n} bytes, at most {MAX_PAYLOAD} are allowed")
             }
@@ -107,7 +109,13 @@ impl Header {
     pub fn decode(b: &[u8; HEADER_LEN]) -> Self {
         let u32_at = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
         let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
-        Header { length: u32_at(0), id: u32_at(4), method: u16_at(8), flags: u16_at(10), payload: u32_at(12) }
+        Header {
+            length: u32_at(0),
+            id: u32_at(4),
+            method: u16_at(8),
+            flags: u16_at(10),
+            payload: u32_at(12),
+        }
     }
 
     /// Length of the body in bytes. Only after a check.
@@ -158,7 +166,13 @@ mod tests {
 
     #[test]
     fn bytes_and_back() {
-        let h = Header { length: 0x0403_0201, id: 0x0807_0605, method: 0x0a09, flags: 0x0c0b, payload: 7 };
+        let h = Header {
+            length: 0x0403_0201,
+            id: 0x0807_0605,
+            method: 0x0a09,
+            flags: 0x0c0b,
+            payload: 7,
+        };
         let b = h.encode();
         assert_eq!(b, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 7, 0, 0, 0]);
         assert_eq!(Header::decode(&b), h);
@@ -174,8 +188,14 @@ mod tests {
         );
         let long = Header::request(1, 2, 0, MAX_PAYLOAD + 1);
         assert_eq!(long.check_request(), Err(HeaderError::Payload(MAX_PAYLOAD + 1)));
-        assert_eq!(Header { payload: ok.length + 1, ..ok }.check_request(), Err(HeaderError::Contradiction));
-        assert_eq!(Header { flags: RESPONSE, ..ok }.check_request(), Err(HeaderError::Flags(RESPONSE)));
+        assert_eq!(
+            Header { payload: ok.length + 1, ..ok }.check_request(),
+            Err(HeaderError::Contradiction)
+        );
+        assert_eq!(
+            Header { flags: RESPONSE, ..ok }.check_request(),
+            Err(HeaderError::Flags(RESPONSE))
+        );
         assert_eq!(ok.check_response(), Err(HeaderError::Flags(0)));
         assert_eq!(ok.response(ERROR, 1, 0).check_response(), Ok(()));
     }

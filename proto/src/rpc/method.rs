@@ -188,8 +188,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_ignored_and_absent_options_are_none() {
-        let newer = [0xa3, 0x00, 0x42, b'/', b'a', 0x18, 99, 0x82, 0x01, 0xa0, 0x19, 1, 0, 0x9f, 0xff];
-        assert_eq!(decode::<Stat>(&newer).unwrap(), Stat { path: Some(b"/a"), handle: None, blocks: false });
+        let newer =
+            [0xa3, 0x00, 0x42, b'/', b'a', 0x18, 99, 0x82, 0x01, 0xa0, 0x19, 1, 0, 0x9f, 0xff];
+        assert_eq!(
+            decode::<Stat>(&newer).unwrap(),
+            Stat { path: Some(b"/a"), handle: None, blocks: false }
+        );
         assert_eq!(decode::<Stat>(&[0xa1, 0x00, 0xf6]).unwrap(), Stat::default());
         assert_eq!(decode::<Ping>(&newer).unwrap(), Ping {});
     }

@@ -134,7 +134,8 @@ pub struct StatusResponse {
     /// out for anew (at boot, or by a status with `fresh`).
     #[n(16)]
     pub longest_turn_ns: Option<u64>,
-    /// What that turn was for: the name of a method, `nbd` and that of a command, `console`, `background`.
+    /// What that turn was for: the name of a method, `nbd` and that of a command, `console`,
+    /// `background`.
     #[n(17)]
     pub longest_turn: Option<String>,
 }
@@ -188,8 +189,8 @@ pub struct Nvdimm {
     pub problem: Option<String>,
 }
 
-/// Measures one round of a part of the benchmarks, in the server. Everything else waits meanwhile. Files
-/// whose names start with `.umbra-bench-` in the root directory are removed before and after.
+/// Measures one round of a part of the benchmarks, in the server. Everything else waits meanwhile.
+/// Files whose names start with `.umbra-bench-` in the root directory are removed before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Bench<'a> {
@@ -237,8 +238,9 @@ pub struct Sample {
 pub struct PowerOff {}
 request!(PowerOff, POWER_OFF, Done);
 
-/// Verifies the volume and the invariants of windows, step by step while others work. Checks wait for each other. The answer is
-/// one or more frames; together they hold all lines, and the counts are in the last.
+/// Verifies the volume and the invariants of windows, step by step while others work. Checks wait
+/// for each other. The answer is one or more frames; together they hold all lines, and the counts
+/// are in the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Check {}
@@ -260,7 +262,8 @@ pub struct CheckResponse {
     /// Inodes that were looked at. Only in the last frame.
     #[n(3)]
     pub inodes: Option<u64>,
-    /// Blocks and inodes that were not judged, since they changed meanwhile. Only in the last frame.
+    /// Blocks and inodes that were not judged, since they changed meanwhile. Only in the last
+    /// frame.
     #[n(4)]
     pub changed: Option<u64>,
 }

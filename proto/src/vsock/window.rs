@@ -5,9 +5,10 @@
 
 use core::num::Wrapping;
 
-/// The peer may hold itself to less than it is granted, and says so nowhere: Linux sends no more ahead than its own
-/// buffer has room for (256 KiB, if nobody sets another), whatever the peer's. It never asks for credit either. So a receiver
-/// that tells of what it took only when its own window runs out may never be sent the bytes that would run it out.
+/// The peer may hold itself to less than it is granted, and says so nowhere: Linux sends no more
+/// ahead than its own buffer has room for (256 KiB, if nobody sets another), whatever the peer's.
+/// It never asks for credit either. So a receiver that tells of what it took only when its own
+/// window runs out may never be sent the bytes that would run it out.
 const MODEST_PEER: u32 = 256 << 10;
 
 /// What may be sent to the peer.

@@ -1,8 +1,9 @@
 //! Who uses exports.
 //!
-//! A client is counted by what it holds: the inode of a file, which lives as long as its window is open, or
-//! the number of a region. The name by which the client came is remembered beside that, because the name may
-//! lead somewhere else by now: the file was renamed, or another file has its path.
+//! A client is counted by what it holds: the inode of a file, which lives as long as its window is
+//! open, or the number of a region. The name by which the client came is remembered beside that,
+//! because the name may lead somewhere else by now: the file was renamed, or another file has its
+//! path.
 
 use super::exports::{Found, Source, find_path};
 use super::target::Target;
@@ -39,7 +40,8 @@ struct Used {
     path: Vec<u8>,
     target: Target,
     clients: Vec<Client>,
-    /// It was taken away from its clients. Their connections do not all know it yet; the last one closes the window.
+    /// It was taken away from its clients. Their connections do not all know it yet; the last one
+    /// closes the window.
     evicted: bool,
 }
 
@@ -74,8 +76,8 @@ impl Exports {
         self.used.iter().filter(|used| !used.evicted)
     }
 
-    /// Whether clients were evicted since the last call. Then every connection has to be polled, because those
-    /// of evicted clients have nothing else to tell them that they end.
+    /// Whether clients were evicted since the last call. Then every connection has to be polled,
+    /// because those of evicted clients have nothing else to tell them that they end.
     pub fn take_news(&mut self) -> bool {
         core::mem::take(&mut self.news)
     }
@@ -97,7 +99,8 @@ impl Used {
             _ => false,
         };
         // Whoever comes by a path or to a region may spell it in many ways.
-        same && self.by_path == found.by_path() && (self.path_or_region() || self.name == found.name)
+        same && self.by_path == found.by_path()
+            && (self.path_or_region() || self.name == found.name)
     }
 
     fn path_or_region(&self) -> bool {
@@ -137,8 +140,8 @@ pub fn open<M: Platform>(
     Ok((used.target, id))
 }
 
-/// A connection no longer uses an export. For the last one, returns what goes on closing its window: what was
-/// stored through that is durable then.
+/// A connection no longer uses an export. For the last one, returns what goes on closing its
+/// window: what was stored through that is durable then.
 pub fn close<M: Platform>(machine: &mut M, client: ClientId) -> Option<Operation> {
     let used = &mut machine.exports().used;
     let find = |used: &Used| used.clients.iter().position(|c| c.id == client);
@@ -157,8 +160,9 @@ pub fn close<M: Platform>(machine: &mut M, client: ClientId) -> Option<Operation
     }
 }
 
-/// Takes the export away from all clients that came by a name, whatever they hold, or by a path that leads to
-/// the same file as the name. Their connections end at their next turn. Returns how many there were.
+/// Takes the export away from all clients that came by a name, whatever they hold, or by a path
+/// that leads to the same file as the name. Their connections end at their next turn. Returns how
+/// many there were.
 pub fn evict<M: Platform>(machine: &mut M, name: &[u8]) -> u32 {
     let file = find_path(machine, name).ok();
     let exports = machine.exports();
@@ -196,9 +200,15 @@ pub fn users<M: Platform>(machine: &mut M, file: Ino) -> Option<String> {
     text
 }
 
-/// How many clients use an export that was found: they came by its name, and hold what it leads to now.
+/// How many clients use an export that was found: they came by its name, and hold what it leads to
+/// now.
 pub fn count<M: Platform>(machine: &mut M, found: &Found) -> u32 {
-    machine.exports().used().filter(|used| used.is(found)).map(|used| used.clients.len() as u32).sum()
+    machine
+        .exports()
+        .used()
+        .filter(|used| used.is(found))
+        .map(|used| used.clients.len() as u32)
+        .sum()
 }
 
 /// A file in use that is none of the exports that were added.

@@ -18,7 +18,8 @@ pub struct Nbd {
     /// The window of what was served, which is being closed.
     closing: Option<Operation>,
     peer: Option<Peer>,
-    /// How often clients had been evicted when this connection was last known not to be one of them.
+    /// How often clients had been evicted when this connection was last known not to be one of
+    /// them.
     evictions: u64,
     /// What the last turn was for.
     last: Option<platform::Turn>,

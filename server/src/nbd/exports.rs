@@ -1,8 +1,8 @@
 //! Which exports there are.
 //!
 //! A client names an export in one of three ways, looked at in this order: the name of one that was
-//! added; `nvdimm:N`, the region N of the machine's list, if it holds no volume; the path of a file.
-//! The empty name is the only export that was added, if there is just one.
+//! added; `nvdimm:N`, the region N of the machine's list, if it holds no volume; the path of a
+//! file. The empty name is the only export that was added, if there is just one.
 
 use super::clients;
 use super::table::{self, Added};
@@ -72,10 +72,14 @@ pub fn find<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExport
     let added = match (name, table.as_slice()) {
         (b"", [only]) => Some(only),
         (b"", []) => {
-            return Err(NoExport::Unknown("no export was added, so there is none by default".into()));
+            return Err(NoExport::Unknown(
+                "no export was added, so there is none by default".into(),
+            ));
         }
         (b"", _) => {
-            return Err(NoExport::Unknown("there are several exports, so one has to be named".into()));
+            return Err(NoExport::Unknown(
+                "there are several exports, so one has to be named".into(),
+            ));
         }
         _ => table.iter().find(|e| e.name.as_bytes() == name),
     };
@@ -112,7 +116,9 @@ fn path_of<M: Platform>(
     let found = match found {
         Ok(found) if found.kind == Kind::File => found,
         Ok(_) => return Err(NoExport::Unusable(format!("{} is not a file", shown(&path)))),
-        Err(e @ (Error::NotFound | Error::NotDirectory | Error::NameTooLong | Error::InvalidName)) => {
+        Err(
+            e @ (Error::NotFound | Error::NotDirectory | Error::NameTooLong | Error::InvalidName),
+        ) => {
             return Err(NoExport::Unknown(format!("cannot serve {}: {e}", shown(&path))));
         }
         Err(e) => return Err(NoExport::Unusable(format!("cannot serve {}: {e}", shown(&path)))),
@@ -133,15 +139,22 @@ fn path_of<M: Platform>(
 }
 
 fn region_of<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExport> {
-    let number = name.strip_prefix(REGION).and_then(|n| core::str::from_utf8(n).ok()?.parse::<usize>().ok());
+    let number =
+        name.strip_prefix(REGION).and_then(|n| core::str::from_utf8(n).ok()?.parse::<usize>().ok());
     let Some(index) = number else {
-        return Err(NoExport::Unknown(format!("{} is no NVDIMM region: it has no number", shown(name))));
+        return Err(NoExport::Unknown(format!(
+            "{} is no NVDIMM region: it has no number",
+            shown(name)
+        )));
     };
     let regions = machine.nvdimms();
     let why = match regions.get(index) {
         None => {
             let count = regions.len();
-            return Err(NoExport::Unknown(format!("there is no {}: regions here: {count}", shown(name))));
+            return Err(NoExport::Unknown(format!(
+                "there is no {}: regions here: {count}",
+                shown(name)
+            )));
         }
         Some(region) if region.served => "the volume is on it".into(),
         Some(region) => match &region.problem {
@@ -162,7 +175,9 @@ impl Found {
     /// A line for people.
     pub fn description(&self) -> String {
         match &self.source {
-            Source::File { path, .. } if self.read_only => format!("file {}, read-only", shown(path)),
+            Source::File { path, .. } if self.read_only => {
+                format!("file {}, read-only", shown(path))
+            }
             Source::File { path, .. } => format!("file {}", shown(path)),
             Source::Region(_) => String::from("a whole NVDIMM region"),
         }
@@ -198,7 +213,8 @@ fn regions<M: Platform>(machine: &mut M) -> Vec<Found> {
     names.filter_map(|name| region_of(machine, name.as_bytes()).ok()).collect()
 }
 
-/// Everything that `export-list` lists: exports that were added, other files that clients use, regions.
+/// Everything that `export-list` lists: exports that were added, other files that clients use,
+/// regions.
 pub fn list<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<rpc::Export>> {
     let (mut all, mut known) = (Vec::new(), Vec::new());
     for added in table::read(machine)? {
@@ -234,7 +250,11 @@ pub fn list<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<rpc::Export>> 
     Ok(all)
 }
 
-fn listed<M: Platform>(machine: &mut M, name: String, found: &Result<Found, NoExport>) -> rpc::Export {
+fn listed<M: Platform>(
+    machine: &mut M,
+    name: String,
+    found: &Result<Found, NoExport>,
+) -> rpc::Export {
     let there = found.as_ref().ok();
     rpc::Export {
         name,

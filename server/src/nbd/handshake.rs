@@ -1,6 +1,7 @@
 //! Options, until the client has chosen an export ("Handshake phase").
 //!
-//! An option is taken in whole, answered, and only when its answer is sent is the next one looked at.
+//! An option is taken in whole, answered, and only when its answer is sent is the next one looked
+//! at.
 
 use super::clients::{self, ClientId};
 use super::exports::{self, Found, NoExport};
@@ -15,9 +16,10 @@ use alloc::format;
 use alloc::vec::Vec;
 use umbra_fs::BLOCK_SIZE;
 use umbra_proto::nbd::{
-    BadOption, CLIENT_FLAGS_LEN, ContextRequest, EXPORT_NAME_ZEROES, Greeting, InfoRequest, InfoType,
-    OPTION_HEADER_LEN, OptionCode, OptionHeader, OptionReply, ReplyCode, Style, client_flags,
-    export_name_reply, handshake_flags, info_block_size, info_export, transmission_flags as flag,
+    BadOption, CLIENT_FLAGS_LEN, ContextRequest, EXPORT_NAME_ZEROES, Greeting, InfoRequest,
+    InfoType, OPTION_HEADER_LEN, OptionCode, OptionHeader, OptionReply, ReplyCode, Style,
+    client_flags, export_name_reply, handshake_flags, info_block_size, info_export,
+    transmission_flags as flag,
 };
 
 /// Most data of an option that is looked at.
@@ -124,7 +126,9 @@ impl Handshake {
             },
             State::Data(header) => {
                 let header = *header;
-                let Some(data) = self.fill(stream, header.len as usize) else { return self.wait(stream) };
+                let Some(data) = self.fill(stream, header.len as usize) else {
+                    return self.wait(stream);
+                };
                 self.state = State::Header;
                 self.option(header.option, &data, machine);
                 Turn::Went(OPTION_COST)
@@ -202,14 +206,19 @@ impl Handshake {
         }
         if !has_memory {
             // The old way to choose has no way to refuse.
-            self.state = if option == OptionCode::EXPORT_NAME { State::Closing } else { State::Header };
+            self.state =
+                if option == OptionCode::EXPORT_NAME { State::Closing } else { State::Header };
             if option != OptionCode::EXPORT_NAME {
                 self.reply(option, ReplyCode::ERR_POLICY, &[NO_MEMORY.as_bytes()]);
             }
             return;
         }
         if machine.is_closing() {
-            return self.reply(option, ReplyCode::ERR_SHUTDOWN, &[b"the server is being switched off"]);
+            return self.reply(
+                option,
+                ReplyCode::ERR_SHUTDOWN,
+                &[b"the server is being switched off"],
+            );
         }
         let refused = match option {
             OptionCode::LIST
@@ -290,7 +299,8 @@ impl Handshake {
     }
 
     fn list<M: Platform>(&mut self, machine: &mut M) -> Result<(), Refused> {
-        let offers = exports::offers(machine).map_err(|e| (ReplyCode::ERR_POLICY, format!("{e}")))?;
+        let offers =
+            exports::offers(machine).map_err(|e| (ReplyCode::ERR_POLICY, format!("{e}")))?;
         for found in offers {
             let len = (found.name.len() as u32).to_be_bytes();
             let about = found.description();
@@ -300,7 +310,12 @@ impl Handshake {
         Ok(())
     }
 
-    fn info<M: Platform>(&mut self, option: OptionCode, data: &[u8], machine: &mut M) -> Result<(), Refused> {
+    fn info<M: Platform>(
+        &mut self,
+        option: OptionCode,
+        data: &[u8],
+        machine: &mut M,
+    ) -> Result<(), Refused> {
         let request = InfoRequest::decode(data).map_err(malformed)?;
         let found = exports::find(machine, request.name).map_err(unknown)?;
         let contexts = self.contexts_for(request.name);
@@ -311,7 +326,11 @@ impl Handshake {
             }
             _ => None,
         };
-        self.reply(option, ReplyCode::INFO, &[&info_export(found.size, self.flags(&found, contexts))]);
+        self.reply(
+            option,
+            ReplyCode::INFO,
+            &[&info_export(found.size, self.flags(&found, contexts))],
+        );
         if request.wants(InfoType::NAME) {
             self.reply(option, ReplyCode::INFO, &[&InfoType::NAME.0.to_be_bytes(), &found.name]);
         }
@@ -339,7 +358,8 @@ impl Handshake {
     /// The old way to choose: whatever is wrong ends the connection.
     fn export_name<M: Platform>(&mut self, name: &[u8], machine: &mut M) {
         self.state = State::Closing;
-        if self.extended || machine.is_closing() || umbra_proto::nbd::checked_string(name).is_err() {
+        if self.extended || machine.is_closing() || umbra_proto::nbd::checked_string(name).is_err()
+        {
             return;
         }
         let contexts = self.contexts_for(name);
@@ -364,7 +384,10 @@ impl Handshake {
             self.selected = None;
         }
         if self.style() == Style::Simple {
-            return Err((ReplyCode::ERR_INVALID, "structured replies have to be negotiated first".into()));
+            return Err((
+                ReplyCode::ERR_INVALID,
+                "structured replies have to be negotiated first".into(),
+            ));
         }
         let request = ContextRequest::decode(data).map_err(malformed)?;
         exports::find(machine, request.name).map_err(unknown)?;

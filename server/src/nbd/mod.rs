@@ -16,13 +16,14 @@
 //! ```
 //!
 //! Content is copied once: reads load from the file's window into the buffer of the stream, writes
-//! go from the received bytes to the media. The exception both ways is a place where a buffer
-//! ends in the middle of a block: at most a block goes through the connection's own memory there. That
+//! go from the received bytes to the media. The exception both ways is a place where a buffer ends
+//! in the middle of a block: at most a block goes through the connection's own memory there. That
 //! is taken when the client starts to transmit, so no request allocates.
 //!
-//! Writes of whole blocks go through the write path of the filesystem: in place where the block is the
-//! file's own, else to a new block, without reading the old one. Parts of blocks are stored through the
-//! window, so the page-fault handler copies what is shared. FLUSH makes the dirty pages durable.
+//! Writes of whole blocks go through the write path of the filesystem: in place where the block is
+//! the file's own, else to a new block, without reading the old one. Parts of blocks are stored
+//! through the window, so the page-fault handler copies what is shared. FLUSH makes the dirty pages
+//! durable.
 //!
 //! | file | what |
 //! |---|---|
@@ -40,8 +41,8 @@
 //! | `out.rs` | small replies on their way out |
 //! | `failure.rs` | why a request failed |
 //!
-//! What it leaves out: TLS, which ends in front of this server if it is wanted, and resizing. What is
-//! supported to the letter is in `docs/protocols.md`.
+//! What it leaves out: TLS, which ends in front of this server if it is wanted, and resizing. What
+//! is supported to the letter is in `docs/protocols.md`.
 
 pub(crate) mod clients;
 mod connection;

@@ -53,7 +53,8 @@ impl Out {
         let n = match style {
             Style::Simple => self.simple(umbra_proto::nbd::Errno(0), cookie),
             _ => {
-                let chunk = Chunk { flags: CHUNK_DONE, kind: ChunkType::NONE, cookie, offset, length: 0 };
+                let chunk =
+                    Chunk { flags: CHUNK_DONE, kind: ChunkType::NONE, cookie, offset, length: 0 };
                 chunk.write(style, self.room())
             }
         };
@@ -67,7 +68,14 @@ impl Out {
     }
 
     /// Says that a request failed, and ends its reply. `at`: where, if that is known.
-    pub fn fail(&mut self, style: Style, cookie: u64, offset: u64, failure: Failure, at: Option<u64>) {
+    pub fn fail(
+        &mut self,
+        style: Style,
+        cookie: u64,
+        offset: u64,
+        failure: Failure,
+        at: Option<u64>,
+    ) {
         let errno = failure.errno();
         if style == Style::Simple {
             let n = self.simple(errno, cookie);
@@ -116,9 +124,18 @@ mod tests {
     #[test]
     fn an_error_has_number_text_and_place() {
         let mut out = Out::new();
-        out.fail(Style::Structured, 7, 0, Failure::Rule(Errno::EINVAL, "no such thing"), Some(4096));
+        out.fail(
+            Style::Structured,
+            7,
+            0,
+            Failure::Rule(Errno::EINVAL, "no such thing"),
+            Some(4096),
+        );
         let chunk = Chunk::decode(out.bytes[..20].try_into().unwrap()).unwrap();
-        assert_eq!((chunk.cookie, chunk.flags, chunk.kind), (7, CHUNK_DONE, ChunkType::ERROR_OFFSET));
+        assert_eq!(
+            (chunk.cookie, chunk.flags, chunk.kind),
+            (7, CHUNK_DONE, ChunkType::ERROR_OFFSET)
+        );
         assert_eq!(out.end, 20 + chunk.length as usize);
         let error = ErrorChunk::decode(chunk.kind, &out.bytes[20..out.end]).unwrap();
         assert_eq!(error.error, Errno::EINVAL);

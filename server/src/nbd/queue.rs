@@ -108,7 +108,8 @@ impl Queue {
             return self.0.len() < MOST;
         }
         let more = most.min(MOST + 1 - most);
-        machine.has_memory((most + more) * size_of::<Pending>()) && self.0.try_reserve_exact(more + 1).is_ok()
+        machine.has_memory((most + more) * size_of::<Pending>())
+            && self.0.try_reserve_exact(more + 1).is_ok()
     }
 
     /// Whether there are none.

@@ -47,7 +47,11 @@ fn refuse<T>(errno: Errno, why: &'static str) -> Result<T, Failure> {
 
 impl Transmission {
     /// Takes in what came.
-    pub(super) fn receive<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
+    pub(super) fn receive<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+    ) -> Step {
         let step = match &mut self.input {
             Input::Header => self.header(stream, machine),
             Input::Write(_) => self.payload(stream, machine),
@@ -158,7 +162,10 @@ impl Transmission {
                 _ => return refuse(Errno::EINVAL, "this server knows no such command"),
             };
         if request.flags & !known != 0 {
-            return refuse(Errno::EINVAL, "the command has no such flag, or not on this connection");
+            return refuse(
+                Errno::EINVAL,
+                "the command has no such flag, or not on this connection",
+            );
         }
         if machine.is_closing() {
             return refuse(Errno::ESHUTDOWN, "the server is being switched off");
@@ -190,13 +197,20 @@ impl Transmission {
             }
             Command::FLUSH => Work::Sync,
             Command::TRIM => range(Range::Trim),
-            Command::CACHE => {
-                Work::Range { what: Range::Cache, at: offset, left: length.min(MOST_CACHED), fua: false }
-            }
+            Command::CACHE => Work::Range {
+                what: Range::Cache,
+                at: offset,
+                left: length.min(MOST_CACHED),
+                fua: false,
+            },
             Command::WRITE_ZEROES => {
-                let what = if request.has(flag::NO_HOLE) { Range::ProvideZeros } else { Range::Zero };
+                let what =
+                    if request.has(flag::NO_HOLE) { Range::ProvideZeros } else { Range::Zero };
                 if request.has(flag::FAST_ZERO) && !self.target.zeroes_fast(what) {
-                    return refuse(Errno::ENOTSUP, "zeroing this would take as long as writing zeros");
+                    return refuse(
+                        Errno::ENOTSUP,
+                        "zeroing this would take as long as writing zeros",
+                    );
                 }
                 range(what)
             }
@@ -216,7 +230,10 @@ impl Transmission {
                 return refuse(Errno::EOVERFLOW, "more than 32 MiB are not sent in one chunk");
             }
             if self.style == Style::Simple {
-                return refuse(Errno::EINVAL, "more than 32 MiB are read with structured replies only");
+                return refuse(
+                    Errno::EINVAL,
+                    "more than 32 MiB are read with structured replies only",
+                );
             }
         }
         Ok(Work::Read { at: request.offset, left: request.length, whole })
@@ -229,7 +246,10 @@ impl Transmission {
         };
         let contexts = if ids.len().is_multiple_of(4) { self.contexts.named_by(ids) } else { None };
         let Some(contexts) = contexts else {
-            return refuse(Errno::EINVAL, "an id in the payload is of no selected context, or comes twice");
+            return refuse(
+                Errno::EINVAL,
+                "an id in the payload is of no selected context, or comes twice",
+            );
         };
         let length = u64::from_be_bytes(*length);
         if request.offset.checked_add(length).is_none_or(|end| end > self.size) {

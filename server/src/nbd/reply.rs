@@ -1,10 +1,10 @@
 //! Work and answers: one chunk, or one step of a long request, at a time.
 //!
-//! A read is answered in pieces that fit into what the stream has room for, so its bytes are loaded where
-//! they are sent from, and before their header is written: an error becomes an error chunk. Where a
-//! reply must be one piece (simple replies, reads that are not to be fragmented) or the room is too small, the header
-//! goes first and the data follows as room comes free. An error in it is told by a chunk behind it, or,
-//! as simple replies have none, by the end of the connection.
+//! A read is answered in pieces that fit into what the stream has room for, so its bytes are loaded
+//! where they are sent from, and before their header is written: an error becomes an error chunk.
+//! Where a reply must be one piece (simple replies, reads that are not to be fragmented) or the
+//! room is too small, the header goes first and the data follows as room comes free. An error in it
+//! is told by a chunk behind it, or, as simple replies have none, by the end of the connection.
 
 use super::failure::Failure;
 use super::queue::{Pending, QUANTUM, Range, Work};
@@ -59,13 +59,16 @@ impl Transmission {
             Work::Done => self.succeed(&pending, stream),
             Work::Failed(why, at) => self.fail(&pending, why, at, stream),
             Work::Read { left: 0, .. } => self.succeed(&pending, stream),
-            Work::Read { at, left, whole } => self.read_on(pending, (at, left, whole), stream, machine),
+            Work::Read { at, left, whole } => {
+                self.read_on(pending, (at, left, whole), stream, machine)
+            }
             Work::Range { what, at, left, fua } => {
                 self.range_on(pending, (what, at, left, fua), stream, machine)
             }
             Work::Sync => self.sync_on(pending, stream, machine),
             Work::Status { at, len, one, contexts } => {
-                self.asked = Some(Answer::new(pending, Question { at, end: at + len, one, contexts }));
+                self.asked =
+                    Some(Answer::new(pending, Question { at, end: at + len, one, contexts }));
                 Step::Went(SMALL)
             }
         }
@@ -96,7 +99,13 @@ impl Transmission {
         Step::Went(SMALL)
     }
 
-    fn fail(&mut self, pending: &Pending, why: Failure, at: Option<u64>, stream: &mut dyn Stream) -> Step {
+    fn fail(
+        &mut self,
+        pending: &Pending,
+        why: Failure,
+        at: Option<u64>,
+        stream: &mut dyn Stream,
+    ) -> Step {
         self.out.fail(self.style, pending.cookie, pending.offset, why, at);
         self.out.flush(stream);
         Step::Went(SMALL)
@@ -134,7 +143,12 @@ impl Transmission {
     }
 
     /// A step of making everything durable. The requests behind this one wait until it is done.
-    fn sync_on<M: Platform>(&mut self, pending: Pending, stream: &mut dyn Stream, machine: &mut M) -> Step {
+    fn sync_on<M: Platform>(
+        &mut self,
+        pending: Pending,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+    ) -> Step {
         match self.target.sync_step(machine, &mut self.syncing) {
             Ok(true) => self.succeed(&pending, stream),
             Ok(false) => {
@@ -255,7 +269,14 @@ impl Transmission {
 }
 
 /// Writes what comes before `n` bytes of data from `at` on; returns its length.
-fn write_header(style: Style, pending: &Pending, flags: u16, at: u64, n: u64, into: &mut [u8]) -> usize {
+fn write_header(
+    style: Style,
+    pending: &Pending,
+    flags: u16,
+    at: u64,
+    n: u64,
+    into: &mut [u8],
+) -> usize {
     if style == Style::Simple {
         let bytes = SimpleReply { error: Errno(0), cookie: pending.cookie }.encode();
         into[..bytes.len()].copy_from_slice(&bytes);

@@ -8,7 +8,8 @@ use umbra_proto::nbd::{CHUNK_DONE, Chunk, ChunkType, Status, Style};
 
 /// Runs in one answer. A client asks again for what comes behind them.
 const MOST_RUNS: usize = 128;
-/// Runs of blocks that are looked at for one answer, per context. Of holes it takes few: see [`umbra_fs::Volume::extent`].
+/// Runs of blocks that are looked at for one answer, per context. Of holes it takes few: see
+/// [`umbra_fs::Volume::extent`].
 const MOST_LOOKS: usize = 512;
 /// The same, for one step.
 const LOOKS_A_STEP: usize = 8;
@@ -68,7 +69,8 @@ impl Contexts {
     pub fn named_by(self, ids: &[u8]) -> Option<Contexts> {
         let mut named = Contexts::default();
         for id in ids.chunks_exact(4) {
-            let context = Context::ALL.into_iter().find(|c| self.has(*c) && c.id().to_be_bytes() == id)?;
+            let context =
+                Context::ALL.into_iter().find(|c| self.has(*c) && c.id().to_be_bytes() == id)?;
             if named.has(context) {
                 return None;
             }
@@ -178,8 +180,11 @@ impl Answer {
         }
         let front = self.chunk + style.reply_len();
         Status::write_front(style, context.id(), self.count as u32, &mut into[front..]);
-        let kind =
-            if style == Style::Extended { ChunkType::BLOCK_STATUS_EXT } else { ChunkType::BLOCK_STATUS };
+        let kind = if style == Style::Extended {
+            ChunkType::BLOCK_STATUS_EXT
+        } else {
+            ChunkType::BLOCK_STATUS
+        };
         let more = Context::ALL[self.context + 1..].iter().any(|c| self.question.contexts.has(*c));
         let flags = if more { 0 } else { CHUNK_DONE };
         let Pending { cookie, offset, .. } = self.pending;
@@ -201,8 +206,13 @@ mod tests {
             Context::Allocation.is_listed_by(b"base:")
                 && Context::Allocation.is_listed_by(b"base:allocation")
         );
-        assert!(!Context::Allocation.is_listed_by(b"base") && !Context::Allocation.is_listed_by(b"base:a"));
-        assert!(Context::Sharing.is_listed_by(b"x-umbra:") && !Context::Sharing.is_listed_by(b"base:"));
+        assert!(
+            !Context::Allocation.is_listed_by(b"base")
+                && !Context::Allocation.is_listed_by(b"base:a")
+        );
+        assert!(
+            Context::Sharing.is_listed_by(b"x-umbra:") && !Context::Sharing.is_listed_by(b"base:")
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The exports that were added, kept in the volume.
 //!
 //! They are in the file [`PATH`]: one CBOR map with key 0, a list of the bodies of the `export-add`
-//! requests that made them. A change replaces the whole content at once, so it happens whole or not at all; on a full
-//! volume a shorter list takes blocks of the reserve. Nothing of it is kept in memory: who copies the volume copies its exports, and
-//! who restores an old file has the old exports.
+//! requests that made them. A change replaces the whole content at once, so it happens whole or not
+//! at all; on a full volume a shorter list takes blocks of the reserve. Nothing of it is kept in
+//! memory: who copies the volume copies its exports, and who restores an old file has the old
+//! exports.
 
 use crate::platform::Platform;
 use alloc::string::String;
@@ -59,7 +60,12 @@ pub fn read<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<Added>> {
     Ok(items
         .items
         .iter()
-        .map(|e| Added { name: e.name.into(), path: e.path.to_vec(), read_only: e.read_only, size: e.size })
+        .map(|e| Added {
+            name: e.name.into(),
+            path: e.path.to_vec(),
+            read_only: e.read_only,
+            size: e.size,
+        })
         .collect())
 }
 

@@ -46,9 +46,8 @@ impl Target {
         into: &mut [u8],
     ) -> Result<(), (usize, Failure)> {
         match self {
-            Target::File { window, .. } => {
-                dax::load(machine, window, at, into).map_err(|e| (e.done.min(into.len()), e.error.into()))
-            }
+            Target::File { window, .. } => dax::load(machine, window, at, into)
+                .map_err(|e| (e.done.min(into.len()), e.error.into())),
             Target::Region(index) => {
                 let device = region(machine, index).map_err(|e| (0, e))?;
                 device.read(at, into).map_err(|e| (0, Failure::Fs(e.into())))
@@ -56,8 +55,14 @@ impl Target {
         }
     }
 
-    /// Writes whole blocks, or up to the end of the export; on failure tells how many bytes were written before.
-    pub fn write<M: Platform>(self, machine: &mut M, at: u64, bytes: &[u8]) -> Result<(), (usize, Failure)> {
+    /// Writes whole blocks, or up to the end of the export; on failure tells how many bytes were
+    /// written before.
+    pub fn write<M: Platform>(
+        self,
+        machine: &mut M,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<(), (usize, Failure)> {
         match self {
             Target::File { ino, .. } => {
                 let now = machine.now();
@@ -75,11 +80,15 @@ impl Target {
     }
 
     /// Stores a part of a block; on failure tells how many bytes were stored before.
-    pub fn store<M: Platform>(self, machine: &mut M, at: u64, bytes: &[u8]) -> Result<(), (usize, Failure)> {
+    pub fn store<M: Platform>(
+        self,
+        machine: &mut M,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<(), (usize, Failure)> {
         match self {
-            Target::File { window, .. } => {
-                dax::store(machine, window, at, bytes).map_err(|e| (e.done.min(bytes.len()), e.error.into()))
-            }
+            Target::File { window, .. } => dax::store(machine, window, at, bytes)
+                .map_err(|e| (e.done.min(bytes.len()), e.error.into())),
             Target::Region(_) => self.write(machine, at, bytes),
         }
     }
@@ -124,8 +133,15 @@ impl Target {
         matches!(self, Target::File { .. }) && what == Range::Zero
     }
 
-    /// Does one step of something to a range; returns how many bytes from its front are done, at least one.
-    pub fn step<M: Platform>(self, machine: &mut M, what: Range, at: u64, left: u64) -> Result<u64, Failure> {
+    /// Does one step of something to a range; returns how many bytes from its front are done, at
+    /// least one.
+    pub fn step<M: Platform>(
+        self,
+        machine: &mut M,
+        what: Range,
+        at: u64,
+        left: u64,
+    ) -> Result<u64, Failure> {
         match self {
             Target::File { ino, window } => {
                 let now = machine.now();
@@ -192,7 +208,8 @@ impl Target {
     }
 }
 
-/// Maps the pages of a range, as far as its slot goes; what cannot be is left for when it is needed.
+/// Maps the pages of a range, as far as its slot goes; what cannot be is left for when it is
+/// needed.
 fn map<M: Platform>(machine: &mut M, window: Window, at: u64, left: u64) -> u64 {
     let stop = (at / SLOT + 1) * SLOT;
     let end = (at + left).min(stop);

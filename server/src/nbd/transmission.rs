@@ -92,7 +92,8 @@ impl Transmission {
     /// Does one step in each direction.
     pub fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
         let received = self.receive(stream, machine);
-        let sent = if received == Step::Broken { Step::Broken } else { self.answer(stream, machine) };
+        let sent =
+            if received == Step::Broken { Step::Broken } else { self.answer(stream, machine) };
         match (received, sent) {
             (Step::Broken, _) | (_, Step::Broken) => Step::Broken,
             (Step::Wait, step) | (step, Step::Wait) => step,

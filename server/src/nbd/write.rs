@@ -42,7 +42,11 @@ impl Write {
 
 impl Transmission {
     /// Takes in a piece of the payload of a write.
-    pub(super) fn payload<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
+    pub(super) fn payload<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+    ) -> Step {
         let Input::Write(write) = &mut self.input else { return Step::Wait };
         if write.left == 0 {
             let work = match write.failed {

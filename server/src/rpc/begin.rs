@@ -92,7 +92,9 @@ pub(super) fn begin<M: Platform>(
             s.reply(0, &names::space(machine));
         }
         Method::STAT => return names::stat(s, machine, rpc::decode(body)?),
-        Method::LIST => return names::list(machine, rpc::decode(body)?).map(|l| Some(Work::Listing(l))),
+        Method::LIST => {
+            return names::list(machine, rpc::decode(body)?).map(|l| Some(Work::Listing(l)));
+        }
         Method::CREATE => {
             let created = names::create(machine, rpc::decode(body)?)?;
             s.reply(0, &created);
@@ -153,22 +155,46 @@ pub(super) fn begin<M: Platform>(
         Method::READ => {
             let rpc::Read { handle, offset, len } = rpc::decode(body)?;
             let file = s.file(handle)?;
-            return Ok(Some(Work::Transfer(Transfer::new(Direction::Read, file, offset, len, false))));
+            return Ok(Some(Work::Transfer(Transfer::new(
+                Direction::Read,
+                file,
+                offset,
+                len,
+                false,
+            ))));
         }
         Method::LOAD => {
             let rpc::Load { handle, offset, len } = rpc::decode(body)?;
             let file = s.file(handle)?;
-            return Ok(Some(Work::Transfer(Transfer::new(Direction::Load, file, offset, len, false))));
+            return Ok(Some(Work::Transfer(Transfer::new(
+                Direction::Load,
+                file,
+                offset,
+                len,
+                false,
+            ))));
         }
         Method::WRITE => {
             let rpc::Write { handle, offset, sync } = rpc::decode(body)?;
             let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
-            return Ok(Some(Work::Transfer(Transfer::new(Direction::Write, file, offset, len, sync))));
+            return Ok(Some(Work::Transfer(Transfer::new(
+                Direction::Write,
+                file,
+                offset,
+                len,
+                sync,
+            ))));
         }
         Method::STORE => {
             let rpc::Store { handle, offset, sync } = rpc::decode(body)?;
             let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
-            return Ok(Some(Work::Transfer(Transfer::new(Direction::Store, file, offset, len, sync))));
+            return Ok(Some(Work::Transfer(Transfer::new(
+                Direction::Store,
+                file,
+                offset,
+                len,
+                sync,
+            ))));
         }
         Method::PAGES => return content::pages(s, machine, rpc::decode(body)?),
         Method::EXPORT_ADD => {
@@ -181,7 +207,8 @@ pub(super) fn begin<M: Platform>(
         }
         Method::EXPORT_LIST => {
             let rpc::ExportList {} = rpc::decode(body)?;
-            let all = crate::nbd::exports::list(machine).during(format_args!("list the exports"))?;
+            let all =
+                crate::nbd::exports::list(machine).during(format_args!("list the exports"))?;
             return Ok(Some(Work::Listing(Listing::exports(all))));
         }
         Method::EXPORT_CLIENTS => {
@@ -201,7 +228,10 @@ pub(super) fn begin<M: Platform>(
 
 fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
     if hello.magic != rpc::MAGIC {
-        return Err(Failure::new(ErrorCode::NO_HELLO, format_args!("the hello is of another protocol")));
+        return Err(Failure::new(
+            ErrorCode::NO_HELLO,
+            format_args!("the hello is of another protocol"),
+        ));
     }
     if hello.version == 0 {
         return Err(Failure::new(
@@ -229,7 +259,8 @@ fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
 }
 
 fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
-    let (memory, persisted, counters) = (machine.memory(), machine.persisted(), *machine.counters());
+    let (memory, persisted, counters) =
+        (machine.memory(), machine.persisted(), *machine.counters());
     let mounted = machine.mounted();
     rpc::StatusResponse {
         server: String::from(SERVER),

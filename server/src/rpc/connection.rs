@@ -120,7 +120,11 @@ impl Session {
             // No body that is sent through here comes near the room; were there one, its client
             // must not wait forever.
             None => {
-                debug_assert!(false, "the body of method {} does not fit", self.request.header.method);
+                debug_assert!(
+                    false,
+                    "the body of method {} does not fit",
+                    self.request.header.method
+                );
                 self.out.start(self.request.header.response(ERROR, 0, 0));
             }
         }

@@ -12,7 +12,11 @@ use umbra_fs::{Error, Kind, PageCount, PagesReport};
 use umbra_proto::rpc::{self, ErrorCode};
 
 /// Opens a file.
-pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<Option<Work>, Failure> {
+pub fn open<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::Open,
+) -> Result<Option<Work>, Failure> {
     checked_path(r.path)?;
     let mode = checked_mode(r.mode, 0o644)?;
     if r.flags & !rpc::open::ALL != 0 {
@@ -33,7 +37,9 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
     let (file, size, cut) = machine
         .volume(|v| {
             let (ino, created) = match v.resolve(r.path) {
-                Ok(_) if has(rpc::open::CREATE) && has(rpc::open::EXCLUSIVE) => return Err(Error::Exists),
+                Ok(_) if has(rpc::open::CREATE) && has(rpc::open::EXCLUSIVE) => {
+                    return Err(Error::Exists);
+                }
                 Ok(ino) => (ino, false),
                 Err(Error::NotFound) if has(rpc::open::CREATE) => {
                     let (dir, name) = v.resolve_parent(r.path)?;
@@ -56,14 +62,23 @@ pub fn open<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Resu
     machine.counters().handles += 1;
     if cut {
         let begun = machine.volume(|v| v.begin_truncate(file.ino, 0, now));
-        return s.operate(machine, begun, Reply::Opened(handle), format_args!("open {}", Shown(r.path)));
+        return s.operate(
+            machine,
+            begun,
+            Reply::Opened(handle),
+            format_args!("open {}", Shown(r.path)),
+        );
     }
     s.reply(0, &rpc::Opened { handle, ino: file.ino.0, size, identity: None });
     Ok(None)
 }
 
 /// Opens what a file contains now.
-fn open_frozen<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Open) -> Result<Option<Work>, Failure> {
+fn open_frozen<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::Open,
+) -> Result<Option<Work>, Failure> {
     if r.flags != rpc::open::FROZEN {
         let message = format_args!(
             "cannot open {}: what a file contains now is not created or cut (flags {:#x})",
@@ -103,7 +118,11 @@ pub fn open_unnamed<M: Platform>(
 }
 
 /// Closes a handle. It is gone even if what was stored through it could not be made durable.
-pub fn close<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Result<Option<Work>, Failure> {
+pub fn close<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    handle: u32,
+) -> Result<Option<Work>, Failure> {
     let file = s.handles.get(handle)?;
     let begun = machine.volume(|v| v.begin_close(file.window));
     let what = format_args!("close handle {handle} of inode {}", file.ino.0);
@@ -111,7 +130,11 @@ pub fn close<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Resu
 }
 
 /// Makes a file durable.
-pub fn sync<M: Platform>(s: &mut Session, machine: &mut M, handle: u32) -> Result<Option<Work>, Failure> {
+pub fn sync<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    handle: u32,
+) -> Result<Option<Work>, Failure> {
     let ino = s.file(handle)?.ino;
     let begun = machine.volume(|v| v.begin_sync(ino));
     s.operate(machine, begun, Reply::Done, format_args!("sync inode {}", ino.0))
@@ -125,9 +148,11 @@ pub fn clone<M: Platform>(
 ) -> Result<Option<Work>, Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
-    let reply = Reply::Cloned { into: None, before: machine.persisted(), start_ns: machine.uptime_ns() };
+    let reply =
+        Reply::Cloned { into: None, before: machine.persisted(), start_ns: machine.uptime_ns() };
     let now = machine.now();
-    let from = machine.volume(|v| v.resolve(r.from)).during(format_args!("clone {}", Shown(r.from)))?;
+    let from =
+        machine.volume(|v| v.resolve(r.from)).during(format_args!("clone {}", Shown(r.from)))?;
     let begun = machine.volume(|v| {
         let (dir, name) = v.resolve_parent(r.to)?;
         v.begin_clone(from, dir, name, now)
@@ -145,8 +170,9 @@ pub fn clone_range<M: Platform>(
     checked_path(r.to)?;
     let (before, start_ns) = (machine.persisted(), machine.uptime_ns());
     let now = machine.now();
-    let from =
-        machine.volume(|v| v.resolve(r.from)).during(format_args!("clone a range of {}", Shown(r.from)))?;
+    let from = machine
+        .volume(|v| v.resolve(r.from))
+        .during(format_args!("clone a range of {}", Shown(r.from)))?;
     let mut into = None;
     let begun = machine.volume(|v| {
         let to = v.resolve(r.to)?;
@@ -161,19 +187,26 @@ pub fn clone_range<M: Platform>(
     });
     let reply = Reply::Cloned { into, before, start_ns };
     let (at, to) = (r.from_offset, r.to_offset);
-    let what = format_args!("clone a range of {} at {at} to {} at {to}", Shown(r.from), Shown(r.to));
+    let what =
+        format_args!("clone a range of {} at {at} to {} at {to}", Shown(r.from), Shown(r.to));
     s.operate(machine, begun, reply, what)
 }
 
 /// The state of windows, masters and shadows.
-pub fn pages<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Pages) -> Result<Option<Work>, Failure> {
+pub fn pages<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::Pages,
+) -> Result<Option<Work>, Failure> {
     let ino = optional_target(s, machine, r.path, r.handle, "list the pages of")?;
     let Some(ino) = ino else {
         let report = machine.volume(|v| v.pages(None)).during(format_args!("list pages"))?;
         answer_pages(s, machine, report);
         return Ok(None);
     };
-    machine.volume(|v| v.attributes(ino)).during(format_args!("list the pages of {}", Named(r.path, ino)))?;
+    machine
+        .volume(|v| v.attributes(ino))
+        .during(format_args!("list the pages of {}", Named(r.path, ino)))?;
     let mut counting = machine.volume(|v| v.count_pages(ino));
     match pages_step(s, machine, &mut counting)? {
         Step::Done => Ok(None),
@@ -187,7 +220,8 @@ pub fn pages_step<M: Platform>(
     machine: &mut M,
     counting: &mut PageCount,
 ) -> Result<Step, Failure> {
-    let report = machine.volume(|v| v.count_pages_step(counting)).during(format_args!("list pages"))?;
+    let report =
+        machine.volume(|v| v.count_pages_step(counting)).during(format_args!("list pages"))?;
     let Some(report) = report else { return Ok(Step::Went(STEP_COST)) };
     answer_pages(s, machine, report);
     Ok(Step::Done)

@@ -14,7 +14,9 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
     if r.name.is_empty() || r.name.len() > MAX_EXPORT_NAME || r.name.contains(char::is_control) {
         return Err(Failure::new(
             ErrorCode::INVALID_NAME,
-            format_args!("cannot {what}: a name has 1 to {MAX_EXPORT_NAME} bytes, and no control characters"),
+            format_args!(
+                "cannot {what}: a name has 1 to {MAX_EXPORT_NAME} bytes, and no control characters"
+            ),
         ));
     }
     let mut all = table::read(machine).during(what)?;
@@ -47,8 +49,12 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
             }
         })
         .during(what)?;
-    let added =
-        table::Added { name: r.name.into(), path: r.path.to_vec(), read_only: r.read_only, size: r.size };
+    let added = table::Added {
+        name: r.name.into(),
+        path: r.path.to_vec(),
+        read_only: r.read_only,
+        size: r.size,
+    };
     match known {
         Some(at) => all[at] = added,
         None => all.push(added),
@@ -57,7 +63,10 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
 }
 
 /// Removes an export; with force, also from whoever came by this name.
-pub fn remove<M: Platform>(machine: &mut M, r: rpc::ExportRemove) -> Result<rpc::ExportRemoved, Failure> {
+pub fn remove<M: Platform>(
+    machine: &mut M,
+    r: rpc::ExportRemove,
+) -> Result<rpc::ExportRemoved, Failure> {
     let what = format_args!("remove the export {}", Shown(r.name.as_bytes()));
     let mut all = table::read(machine).during(what)?;
     let at = all.iter().position(|e| e.name == r.name);

@@ -93,7 +93,10 @@ impl Handles {
 }
 
 fn bad(handle: u32) -> Failure {
-    Failure::new(ErrorCode::BAD_HANDLE, format_args!("no handle {handle} is open on this connection"))
+    Failure::new(
+        ErrorCode::BAD_HANDLE,
+        format_args!("no handle {handle} is open on this connection"),
+    )
 }
 
 #[cfg(test)]

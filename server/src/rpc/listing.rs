@@ -202,7 +202,10 @@ impl Listing {
                         size: n.size,
                         served: n.served,
                         flush: String::from(n.flush),
-                        problem: n.problem.as_ref().map(|p| p[..p.floor_char_boundary(MAX_LINE)].into()),
+                        problem: n
+                            .problem
+                            .as_ref()
+                            .map(|p| p[..p.floor_char_boundary(MAX_LINE)].into()),
                     };
                     if !frame.push(&item) {
                         break;
@@ -218,7 +221,10 @@ impl Listing {
                 let counters = *machine.counters();
                 s.reply(
                     0,
-                    &rpc::ReclaimResponse { pending: counters.reclaiming, steps: counters.reclaim_steps },
+                    &rpc::ReclaimResponse {
+                        pending: counters.reclaiming,
+                        steps: counters.reclaim_steps,
+                    },
                 );
                 return Ok(Step::Done);
             }
@@ -342,8 +348,11 @@ fn extents<M: Platform>(
         };
         // A run that starts later leaves a hole before it; one that is empty would never end.
         let stop = run.start.0.saturating_add(run.blocks).min(end);
-        let (stop, run) =
-            if run.start.0 > *from { (run.start.0.min(end), None) } else { (stop.max(*from + 1), Some(run)) };
+        let (stop, run) = if run.start.0 > *from {
+            (run.start.0.min(end), None)
+        } else {
+            (stop.max(*from + 1), Some(run))
+        };
         let skipped = run.map_or(0, |r| *from - r.start.0);
         let next = rpc::Extent {
             offset: from.saturating_mul(BLOCK_SIZE),

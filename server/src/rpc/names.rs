@@ -9,8 +9,8 @@ use crate::platform::Platform;
 use alloc::vec::Vec;
 use umbra_fs::dax::Mmu;
 use umbra_fs::{
-    Attributes, Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume, check_target,
-    components,
+    Attributes, Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume,
+    check_target, components,
 };
 use umbra_proto::rpc::{self, ErrorCode};
 
@@ -22,7 +22,8 @@ const DIRECTORIES_A_STEP: u32 = 32;
 /// A path within the limits.
 pub fn checked_path(path: &[u8]) -> Result<&[u8], Failure> {
     if path.len() > rpc::MAX_PATH {
-        let message = format_args!("the path {} has more than {} bytes", Shown(path), rpc::MAX_PATH);
+        let message =
+            format_args!("the path {} has more than {} bytes", Shown(path), rpc::MAX_PATH);
         return Err(Failure::new(ErrorCode::TOO_LONG, message));
     }
     if path.is_empty() {
@@ -58,7 +59,8 @@ pub fn target<M: Platform>(
         }
         (None, Some(handle)) => Ok(s.file(handle)?.ino),
         _ => {
-            let message = format_args!("either a path or a handle is needed, not none and not both");
+            let message =
+                format_args!("either a path or a handle is needed, not none and not both");
             Err(Failure::new(ErrorCode::INVALID, message))
         }
     }
@@ -124,7 +126,11 @@ pub fn space<M: Platform>(machine: &mut M) -> rpc::SpaceResponse {
 }
 
 /// Attributes of a path or handle.
-pub fn stat<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Stat) -> Result<Option<Work>, Failure> {
+pub fn stat<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::Stat,
+) -> Result<Option<Work>, Failure> {
     let ino = target(s, machine, r.path, r.handle, "stat")?;
     let what = Named(r.path, ino);
     if r.blocks {
@@ -254,8 +260,8 @@ pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failur
     machine.volume(|v| v.unlink(dir, name, now)).during(what)
 }
 
-/// A directory that is removed, or replaced, if it is empty: that is found out in steps where it was
-/// large.
+/// A directory that is removed, or replaced, if it is empty: that is found out in steps where it
+/// was large.
 pub struct Emptying {
     path: Vec<u8>,
     /// It replaces this one.
@@ -339,7 +345,8 @@ fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
     let what = format_args!("rename {} to {}", Shown(r.from), Shown(r.to));
-    let [(dir, name), (to_dir, to_name)] = machine.volume(|v| v.resolve_rename(r.from, r.to)).during(what)?;
+    let [(dir, name), (to_dir, to_name)] =
+        machine.volume(|v| v.resolve_rename(r.from, r.to)).during(what)?;
     // What is replaced is removed; two names of one file are not.
     let ends = machine.volume(|v| (v.lookup(dir, name), v.lookup(to_dir, to_name)));
     if let (Ok(from), Ok(to)) = ends

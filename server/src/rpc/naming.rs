@@ -21,7 +21,11 @@ pub struct Naming {
 }
 
 /// Adds a name for a file, or says whether it could be added.
-pub fn link<M: Platform>(s: &mut Session, machine: &mut M, r: rpc::Link) -> Result<Option<Work>, Failure> {
+pub fn link<M: Platform>(
+    s: &mut Session,
+    machine: &mut M,
+    r: rpc::Link,
+) -> Result<Option<Work>, Failure> {
     let Some(handle) = r.handle.filter(|_| !r.check) else {
         let created = name(s, machine, &r)?;
         s.reply(0, &created);

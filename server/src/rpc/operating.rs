@@ -58,9 +58,11 @@ impl Session {
                 reply.answer(self, machine, outcome, what)?;
                 Ok(None)
             }
-            Begun::GoesOn(operation) => {
-                Ok(Some(Work::Operation(Box::new(Operating { operation, reply, what: format!("{what}") }))))
-            }
+            Begun::GoesOn(operation) => Ok(Some(Work::Operation(Box::new(Operating {
+                operation,
+                reply,
+                what: format!("{what}"),
+            })))),
         }
     }
 }
@@ -134,7 +136,10 @@ impl Reply {
                 };
                 s.handles.set(handle, OpenFile { ino, window, access: Access::Frozen });
                 machine.counters().handles += 1;
-                s.reply(0, &rpc::Opened { handle, ino: ino.0, size, identity: Some(identity.into()) });
+                s.reply(
+                    0,
+                    &rpc::Opened { handle, ino: ino.0, size, identity: Some(identity.into()) },
+                );
             }
             (Reply::Opened(handle), Outcome::Done) => {
                 let ino = s.file(handle)?.ino;
@@ -147,7 +152,12 @@ impl Reply {
                 s.reply(0, &rpc::Done {});
             }
             (Reply::Done, Outcome::Done) => s.reply(0, &rpc::Done {}),
-            _ => return Err(Failure::during(Error::Invalid("the operation came to something else"), what)),
+            _ => {
+                return Err(Failure::during(
+                    Error::Invalid("the operation came to something else"),
+                    what,
+                ));
+            }
         }
         Ok(())
     }

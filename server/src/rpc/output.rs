@@ -31,10 +31,12 @@ impl Output {
     /// Where to put body and payload of the next frame. Must be empty.
     pub fn room(&mut self) -> &mut [u8] {
         debug_assert!(self.is_empty());
-        &mut self.bytes.get_or_insert_with(|| alloc::vec![0; HEADER_LEN + ROOM].into())[HEADER_LEN..]
+        &mut self.bytes.get_or_insert_with(|| alloc::vec![0; HEADER_LEN + ROOM].into())
+            [HEADER_LEN..]
     }
 
-    /// Makes the room as large as a body can be, for good; false if it is so already. Must be empty.
+    /// Makes the room as large as a body can be, for good; false if it is so already. Must be
+    /// empty.
     pub fn enlarge(&mut self) -> bool {
         debug_assert!(self.is_empty());
         let large = HEADER_LEN + LARGE_ROOM;

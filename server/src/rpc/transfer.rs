@@ -1,10 +1,11 @@
 //! Bytes between a file and the stream, in pieces.
 //!
-//! Reading loads from the window of the file straight into the buffer of the stream, and each
-//! piece is a frame: so a read of any length needs no more room than there happens to be, and
-//! if it fails midway what came before is whole. Writing hands the received bytes to the
-//! volume where they lie; if that is in blocks of the volume, it may take these. The one exception both ways is a place where the ring of
-//! the stream wraps: at most a block goes through the connection's own frame there.
+//! Reading loads from the window of the file straight into the buffer of the stream, and each piece
+//! is a frame: so a read of any length needs no more room than there happens to be, and if it fails
+//! midway what came before is whole. Writing hands the received bytes to the volume where they lie;
+//! if that is in blocks of the volume, it may take these. The one exception both ways is a place
+//! where the ring of the stream wraps: at most a block goes through the connection's own frame
+//! there.
 //!
 //! A piece that is written ends where a block of the file does, and a piece that is stored where an
 //! aligned word does (or where the request ends). So each aligned word of the file is old or new
@@ -196,8 +197,11 @@ impl Transfer {
         }
         let at = self.at()?;
         let in_blocks = at.is_multiple_of(BLOCK_SIZE) && self.left() >= BLOCK_SIZE;
-        let blocks =
-            if in_blocks && self.direction == Direction::Write { stream.received_in() } else { None };
+        let blocks = if in_blocks && self.direction == Direction::Write {
+            stream.received_in()
+        } else {
+            None
+        };
         let received = stream.received();
         let most = received.len().min(PIECE);
         let unit = if self.direction == Direction::Store { WORD } else { BLOCK_SIZE };
@@ -220,7 +224,8 @@ impl Transfer {
         take(stream, joined);
         // With it goes what lies behind it, so that one change holds both.
         let behind = stream.received();
-        let n = piece(at + cut as u64, self.left() - cut as u64, behind.len().min(PIECE - cut), unit);
+        let n =
+            piece(at + cut as u64, self.left() - cut as u64, behind.len().min(PIECE - cut), unit);
         let (stored, failure) = self.put(machine, at, [joined, &behind[..n]]);
         // All that was put together was consumed, whatever was stored of it.
         stream.consume(stored.saturating_sub(cut));
@@ -248,7 +253,12 @@ impl Transfer {
     }
 
     /// Gives bytes, in two pieces, to the file; returns how many it took, and why not all.
-    fn put<M: Platform>(&self, machine: &mut M, at: u64, parts: [&[u8]; 2]) -> (usize, Option<Failure>) {
+    fn put<M: Platform>(
+        &self,
+        machine: &mut M,
+        at: u64,
+        parts: [&[u8]; 2],
+    ) -> (usize, Option<Failure>) {
         let len = parts[0].len() + parts[1].len();
         if self.direction == Direction::Store {
             let (stored, error) = self.store(machine, at, parts);
@@ -258,7 +268,8 @@ impl Transfer {
         self.written(len, machine.volume(|v| v.write_parts(ino, at, parts, now)))
     }
 
-    /// As [`Transfer::put`], of bytes that lie in blocks which the volume has lent, from the start of this one on.
+    /// As [`Transfer::put`], of bytes that lie in blocks which the volume has lent, from the start
+    /// of this one on.
     fn take_over<M: Platform>(
         &self,
         machine: &mut M,
@@ -280,7 +291,12 @@ impl Transfer {
     }
 
     /// Stores through the window; returns how many bytes it stored, and why not all.
-    fn store<M: Platform>(&self, machine: &mut M, at: u64, parts: [&[u8]; 2]) -> (usize, Option<Error>) {
+    fn store<M: Platform>(
+        &self,
+        machine: &mut M,
+        at: u64,
+        parts: [&[u8]; 2],
+    ) -> (usize, Option<Error>) {
         let mut stored = 0;
         for part in parts {
             match dax::store(machine, self.file.window, at + stored as u64, part) {
@@ -291,7 +307,12 @@ impl Transfer {
         (stored, None)
     }
 
-    fn account(&mut self, s: &mut Session, stored: usize, failure: Option<Failure>) -> Result<Step, Failure> {
+    fn account(
+        &mut self,
+        s: &mut Session,
+        stored: usize,
+        failure: Option<Failure>,
+    ) -> Result<Step, Failure> {
         s.request.payload_left -= stored as u32;
         self.done += stored as u64;
         failure.map_or(Ok(Step::Went(stored)), Err)

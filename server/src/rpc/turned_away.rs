@@ -33,11 +33,15 @@ impl TurnedAway {
         match self.room {
             Room::Full(connections) => Failure::new(
                 ErrorCode::TOO_MANY_CONNECTIONS,
-                format_args!("the server has all its {connections} connections in use; one has to end first"),
+                format_args!(
+                    "the server has all its {connections} connections in use; one has to end first"
+                ),
             ),
             _ => Failure::new(
                 ErrorCode::NO_MEMORY,
-                format_args!("the server has no memory left for another connection; one has to end first"),
+                format_args!(
+                    "the server has no memory left for another connection; one has to end first"
+                ),
             ),
         }
     }
@@ -58,8 +62,10 @@ impl<M: Platform> Service<M> for TurnedAway {
             };
             let header = Header::decode(header);
             machine.counters().errors += 1;
-            let len = rpc::encode_into(&self.why().body(), &mut self.bytes[HEADER_LEN..]).unwrap_or(0);
-            self.bytes[..HEADER_LEN].copy_from_slice(&header.response(ERROR, len as u32, 0).encode());
+            let len =
+                rpc::encode_into(&self.why().body(), &mut self.bytes[HEADER_LEN..]).unwrap_or(0);
+            self.bytes[..HEADER_LEN]
+                .copy_from_slice(&header.response(ERROR, len as u32, 0).encode());
             self.end = HEADER_LEN + len;
         }
         self.start += send(stream, &self.bytes[self.start..self.end]);

@@ -1,8 +1,8 @@
 //! What the fuzz target of NBD does, so that `cargo test` can replay its inputs.
 //!
-//! An input is what a client sends, with a start of its own that says how the connection was negotiated
-//! before, and in which pieces bytes move. Whatever comes: no panic, no endless turn, no memory beyond what a
-//! connection has, and the volume passes its check.
+//! An input is what a client sends, with a start of its own that says how the connection was
+//! negotiated before, and in which pieces bytes move. Whatever comes: no panic, no endless turn, no
+//! memory beyond what a connection has, and the volume passes its check.
 
 use super::{SoftPlatform, Wire, nbd};
 use crate::nbd::{Exports, NBD_PORT};
@@ -12,7 +12,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use umbra_fs::Time;
 use umbra_fs::testing::{MemPmem, SoftMachine, mount};
-use umbra_proto::nbd::{BadOption, ContextRequest, InfoRequest, InfoType, OptionCode, REQUEST_LEN, Request};
+use umbra_proto::nbd::{
+    BadOption, ContextRequest, InfoRequest, InfoType, OptionCode, REQUEST_LEN, Request,
+};
 
 const NOW: Time = Time(9_000);
 /// The client.
@@ -68,7 +70,11 @@ impl Template {
         wire.reset = true;
         while service.poll(&mut wire, &mut machine) == Progress::Again {}
         machine.check();
-        assert_eq!(machine.machine.volume.pages(None).expect("pages").windows, 0, "a window is left open");
+        assert_eq!(
+            machine.machine.volume.pages(None).expect("pages").windows,
+            0,
+            "a window is left open"
+        );
     }
 }
 

@@ -1,16 +1,17 @@
-//! A client of NBD without a network: what it sends as bytes, and a strict reading of what it receives.
+//! A client of NBD without a network: what it sends as bytes, and a strict reading of what it
+//! receives.
 //!
-//! It knows all of the protocol that the server knows, extended headers too, and panics at whatever a
-//! client may not be sent.
+//! It knows all of the protocol that the server knows, extended headers too, and panics at whatever
+//! a client may not be sent.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use umbra_proto::nbd::{
-    CHUNK_DONE, CHUNK_LEN, Chunk, ChunkType, Command, EXTENDED_CHUNK_LEN, Errno, ErrorChunk, GREETING_LEN,
-    Greeting, InfoType, OPTION_REPLY_LEN, OptionCode, OptionHeader, OptionReply, ReplyCode, Request,
-    SIMPLE_REPLY_LEN, SimpleReply, Status, Style, client_flags,
+    CHUNK_DONE, CHUNK_LEN, Chunk, ChunkType, Command, EXTENDED_CHUNK_LEN, Errno, ErrorChunk,
+    GREETING_LEN, Greeting, InfoType, OPTION_REPLY_LEN, OptionCode, OptionHeader, OptionReply,
+    ReplyCode, Request, SIMPLE_REPLY_LEN, SimpleReply, Status, Style, client_flags,
 };
 
 /// The bytes of an option.
@@ -26,21 +27,26 @@ pub fn hello() -> Vec<u8> {
 
 /// Takes the greeting off the front of what was received.
 pub fn take_greeting(received: &mut Vec<u8>) -> Greeting {
-    let greeting =
-        Greeting::decode(received.first_chunk::<GREETING_LEN>().expect("a greeting")).expect("of NBD");
+    let greeting = Greeting::decode(received.first_chunk::<GREETING_LEN>().expect("a greeting"))
+        .expect("of NBD");
     received.drain(..GREETING_LEN);
     greeting
 }
 
-/// Takes the replies to one option off the front, up to the last one; `None` if that is not there yet.
-pub fn take_replies(received: &mut Vec<u8>, option: OptionCode) -> Option<Vec<(ReplyCode, Vec<u8>)>> {
+/// Takes the replies to one option off the front, up to the last one; `None` if that is not there
+/// yet.
+pub fn take_replies(
+    received: &mut Vec<u8>,
+    option: OptionCode,
+) -> Option<Vec<(ReplyCode, Vec<u8>)>> {
     let mut replies = Vec::new();
     let mut at = 0;
     loop {
         let head = received.get(at..)?.first_chunk::<OPTION_REPLY_LEN>()?;
         let reply = OptionReply::decode(head).expect("a reply to an option");
         assert_eq!(reply.option, option);
-        let data = received.get(at + OPTION_REPLY_LEN..at + OPTION_REPLY_LEN + reply.len as usize)?;
+        let data =
+            received.get(at + OPTION_REPLY_LEN..at + OPTION_REPLY_LEN + reply.len as usize)?;
         replies.push((reply.code, data.to_vec()));
         at += OPTION_REPLY_LEN + data.len();
         if reply.code == ReplyCode::ACK || reply.code.is_error() {
@@ -53,7 +59,8 @@ pub fn take_replies(received: &mut Vec<u8>, option: OptionCode) -> Option<Vec<(R
 /// Size and flags of the export, from the replies to INFO or GO.
 pub fn export_info(replies: &[(ReplyCode, Vec<u8>)]) -> (u64, u16) {
     let kind = InfoType::EXPORT.0.to_be_bytes();
-    let info = replies.iter().find(|(code, data)| *code == ReplyCode::INFO && data.starts_with(&kind));
+    let info =
+        replies.iter().find(|(code, data)| *code == ReplyCode::INFO && data.starts_with(&kind));
     let (_, data) = info.expect("information about the export");
     assert_eq!(data.len(), 12);
     let size = u64::from_be_bytes(*data[2..].first_chunk().expect("8 bytes"));
@@ -112,7 +119,8 @@ impl Client {
         self.next += 1;
         let request = Request { flags, command, cookie: self.next, offset, length };
         let len = if command == Command::READ { length as usize } else { 0 };
-        let reply = Reply { cookie: self.next, data: vec![0xee; len.min(1 << 30)], ..Reply::default() };
+        let reply =
+            Reply { cookie: self.next, data: vec![0xee; len.min(1 << 30)], ..Reply::default() };
         if command != Command::DISC {
             self.open.insert(self.next, (request, reply));
         }
@@ -174,7 +182,8 @@ impl Client {
         };
         let len = chunk.length as usize;
         let payload = self.received.get(at + front..at + front + len)?;
-        let (request, reply) = self.open.get_mut(&chunk.cookie).expect("a chunk of an open request");
+        let (request, reply) =
+            self.open.get_mut(&chunk.cookie).expect("a chunk of an open request");
         assert!(self.style != Style::Extended || chunk.offset == request.offset, "{chunk:?}");
         assert_eq!(chunk.flags & !CHUNK_DONE, 0);
         content(request, reply, &chunk, payload, self.style);
@@ -198,7 +207,10 @@ fn content(request: &Request, reply: &mut Reply, chunk: &Chunk, payload: &[u8], 
             let (at, data) = payload.split_first_chunk::<8>().expect("an offset");
             let at = u64::from_be_bytes(*at);
             assert!(!data.is_empty() && at >= request.offset);
-            assert!(at + data.len() as u64 <= request.offset + request.length, "beyond the request");
+            assert!(
+                at + data.len() as u64 <= request.offset + request.length,
+                "beyond the request"
+            );
             let start = (at - request.offset) as usize;
             reply.data[start..start + data.len()].copy_from_slice(data);
             reply.got += data.len() as u64;

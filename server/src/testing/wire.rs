@@ -86,8 +86,8 @@ pub struct Wire {
     pub reset: bool,
     /// The server closed.
     pub closing: bool,
-    /// The block from whose start on all lies that the client has sent and the server had not consumed when this was set, if
-    /// it came into blocks; and how much of that was consumed.
+    /// The block from whose start on all lies that the client has sent and the server had not
+    /// consumed when this was set, if it came into blocks; and how much of that was consumed.
     pub blocks: Option<(Block, usize)>,
 }
 

@@ -99,7 +99,14 @@ impl Platform for Bare {
         umbra_server::platform::Mounted::default()
     }
     fn memory(&self) -> Memory {
-        Memory { total: 5, heap_used: 1, heap_total: 2, frames_used: 3, frames_total: 4, allocations: 5 }
+        Memory {
+            total: 5,
+            heap_used: 1,
+            heap_total: 2,
+            frames_used: 3,
+            frames_total: 4,
+            allocations: 5,
+        }
     }
     fn has_memory(&mut self, _: usize) -> bool {
         true

@@ -59,7 +59,8 @@ pub fn parse(received: &mut Vec<u8>) -> Vec<Response> {
     while let Some(head) = received.get(at..at + HEADER_LEN) {
         let header = Header::decode(head.try_into().unwrap());
         header.check_response().unwrap();
-        let Some(rest) = received.get(at + HEADER_LEN..at + HEADER_LEN + header.length as usize) else {
+        let Some(rest) = received.get(at + HEADER_LEN..at + HEADER_LEN + header.length as usize)
+        else {
             break;
         };
         at += HEADER_LEN + header.length as usize;
@@ -71,7 +72,11 @@ pub fn parse(received: &mut Vec<u8>) -> Vec<Response> {
             bodies: Vec::new(),
             payload: Vec::new(),
         });
-        assert_eq!((r.id, r.method), (header.id, header.method), "frames of two responses are mixed");
+        assert_eq!(
+            (r.id, r.method),
+            (header.id, header.method),
+            "frames of two responses are mixed"
+        );
         r.bodies.push(body.to_vec());
         r.payload.extend_from_slice(payload);
         r.failed = header.is_error();
@@ -96,7 +101,12 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(window: usize, ring: usize) -> Self {
-        Connection { rpc: Rpc::default(), wire: Wire::new(window, ring), received: Vec::new(), next_id: 1 }
+        Connection {
+            rpc: Rpc::default(),
+            wire: Wire::new(window, ring),
+            received: Vec::new(),
+            next_id: 1,
+        }
     }
 
     pub fn poll<M: Platform>(&mut self, machine: &mut M) -> Progress {

@@ -2,10 +2,13 @@
 
 use umbra_fs::{Ino, Time};
 use umbra_proto::nbd::{
-    Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style, transmission_flags,
+    Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style,
+    transmission_flags,
 };
 use umbra_server::nbd::Nbd;
-use umbra_server::testing::nbd::{Client, Reply, export_info, hello, option, take_greeting, take_replies};
+use umbra_server::testing::nbd::{
+    Client, Reply, export_info, hello, option, take_greeting, take_replies,
+};
 use umbra_server::testing::{SoftPlatform, Wire};
 use umbra_server::{Progress, Service, Stream};
 
@@ -126,7 +129,12 @@ impl Connection {
     }
 
     /// The last reply to an option.
-    pub fn answer(&mut self, machine: &mut SoftPlatform, code: OptionCode, data: &[u8]) -> ReplyCode {
+    pub fn answer(
+        &mut self,
+        machine: &mut SoftPlatform,
+        code: OptionCode,
+        data: &[u8],
+    ) -> ReplyCode {
         self.option(machine, code, data).last().unwrap().0
     }
 
@@ -165,8 +173,21 @@ impl Connection {
         reply.data
     }
 
-    pub fn write(&mut self, machine: &mut SoftPlatform, flags: u16, offset: u64, bytes: &[u8]) -> Reply {
-        self.call(machine, Command::WRITE, flags | self.payload_len(), offset, bytes.len() as u64, bytes)
+    pub fn write(
+        &mut self,
+        machine: &mut SoftPlatform,
+        flags: u16,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Reply {
+        self.call(
+            machine,
+            Command::WRITE,
+            flags | self.payload_len(),
+            offset,
+            bytes.len() as u64,
+            bytes,
+        )
     }
 
     /// The flag that requests with a payload have.

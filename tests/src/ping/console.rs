@@ -86,7 +86,9 @@ fn one(b: &mut Bench, name: &str) -> bool {
 }
 
 fn clone(b: &mut Bench, name: &str) {
-    each(b, name, "", |path, s| format!("{path} /by-console/clone-of-{}", s.path.trim_start_matches('/')));
+    each(b, name, "", |path, s| {
+        format!("{path} /by-console/clone-of-{}", s.path.trim_start_matches('/'))
+    });
     let range = |how: &str, b: &mut Bench, from: u64, to: u64| {
         for subject in b.subjects.clone() {
             let path = b.copy(subject);
@@ -116,7 +118,8 @@ fn sync(b: &mut Bench, name: &str) {
 fn windowed(b: &mut Bench, name: &str, arguments: &[&str]) {
     let path = b.copy(b.subjects[3]);
     let said = b.vm.console(&format!("map {path}"));
-    let window = said.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a window");
+    let window =
+        said.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a window");
     if name == "unmap" {
         b.vm.console(&format!("store {window} 0 fill:5:1M"));
     }

@@ -18,7 +18,8 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
     match method {
         Method::HELLO => {
             b.measure(name, "", |b| {
-                let clients: Result<Vec<Client>> = (0..32).map(|_| Client::connect(b.vm.state())).collect();
+                let clients: Result<Vec<Client>> =
+                    (0..32).map(|_| Client::connect(b.vm.state())).collect();
                 clients.map(drop)
             });
         }
@@ -38,26 +39,34 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
             let create = rpc::Create { path: b"/names/new", mode: None };
             b.measure(name, "/names", |b| b.client.call(&create));
         }
-        Method::MAKE_DIRECTORY => drop(b.measure(name, "", |b| b.client.mkdir(b"/a/b/c/d", Parents::Make))),
+        Method::MAKE_DIRECTORY => {
+            drop(b.measure(name, "", |b| b.client.mkdir(b"/a/b/c/d", Parents::Make)))
+        }
         Method::UNLINK => b.measure_copies(name, |b, path, _| b.client.unlink(path.as_bytes())),
         Method::REMOVE_DIRECTORY => remove_directory(b, name),
         Method::RENAME => rename(b, name),
         Method::TRUNCATE => truncate(b, name),
         Method::SET_ATTRIBUTES => {
-            let set = |path| rpc::SetAttributes { path: Some(path), mode: Some(0o600), ..Default::default() };
+            let set = |path| rpc::SetAttributes {
+                path: Some(path),
+                mode: Some(0o600),
+                ..Default::default()
+            };
             b.measure_copies(name, |b, path, _| b.client.call(&set(path.as_bytes())).map(drop));
         }
         Method::LINK => drop(b.measure(name, "/1G", |b| b.client.link(b"/1G", b"/names/link"))),
-        Method::SYMLINK => drop(b.measure(name, "", |b| b.client.symlink(b"/symlink", &[b'x'; 4000]))),
+        Method::SYMLINK => {
+            drop(b.measure(name, "", |b| b.client.symlink(b"/symlink", &[b'x'; 4000])))
+        }
         Method::READ_LINK => drop(b.measure(name, "", |b| b.client.read_link(b"/symlink"))),
         Method::OPEN => open_files(b, name),
         Method::CLOSE => close(b, name),
-        Method::READ => {
-            b.measure_each(name, |b, s| pieces(b, s, |b, file, at, len| b.client.read(file, at, len)))
-        }
-        Method::LOAD => {
-            b.measure_each(name, |b, s| pieces(b, s, |b, file, at, len| b.client.load(file, at, len)))
-        }
+        Method::READ => b.measure_each(name, |b, s| {
+            pieces(b, s, |b, file, at, len| b.client.read(file, at, len))
+        }),
+        Method::LOAD => b.measure_each(name, |b, s| {
+            pieces(b, s, |b, file, at, len| b.client.load(file, at, len))
+        }),
         Method::WRITE => write(b, name),
         Method::STORE => store(b, name),
         Method::SYNC => sync(b, name),
@@ -74,7 +83,9 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
         }),
         Method::OPEN_UNNAMED => open_unnamed(b, name),
         Method::PAGES => pages(b, name),
-        Method::EXPORT_ADD | Method::EXPORT_LIST | Method::EXPORT_REMOVE => exports(b, method, name),
+        Method::EXPORT_ADD | Method::EXPORT_LIST | Method::EXPORT_REMOVE => {
+            exports(b, method, name)
+        }
         Method::EXPORT_CLIENTS => drop(b.measure(name, "", |b| b.client.export_clients())),
         // Benchmarks measure, and nothing else is to happen meanwhile.
         Method::BENCH => {}
@@ -132,7 +143,9 @@ fn rename(b: &mut Bench, name: &str) {
 }
 
 fn truncate(b: &mut Bench, name: &str) {
-    b.measure_copies(&format!("{name}, to nothing"), |b, path, _| b.client.truncate(path.as_bytes(), 0));
+    b.measure_copies(&format!("{name}, to nothing"), |b, path, _| {
+        b.client.truncate(path.as_bytes(), 0)
+    });
     b.measure_copies(&format!("{name}, by a byte and a half"), |b, path, s| {
         b.client.truncate(path.as_bytes(), s.size - 1)?;
         b.client.truncate(path.as_bytes(), s.size / 2 + 1)?;
@@ -211,8 +224,10 @@ fn write(b: &mut Bench, name: &str) {
         // Aligned, so that blocks are taken over; across blocks; with a sync each.
         for at in [0, s.size / 2, s.size - 4 * MIB, s.size / 2 + 1000] {
             b.client.write(&file, at, &bytes)?;
-            b.client
-                .call_with(&rpc::Write { handle: file.handle, offset: at, sync: true }, &bytes[..100_000])?;
+            b.client.call_with(
+                &rpc::Write { handle: file.handle, offset: at, sync: true },
+                &bytes[..100_000],
+            )?;
         }
         b.client.close(file)
     });
@@ -233,7 +248,9 @@ fn sync(b: &mut Bench, name: &str) {
     for subject in b.subjects.clone() {
         let path = b.copy(subject);
         let file = b.open(path, 0);
-        b.client.write(&file, subject.size - 4 * MIB, &vec![7; 4 * MIB as usize]).expect("there is room");
+        b.client
+            .write(&file, subject.size - 4 * MIB, &vec![7; 4 * MIB as usize])
+            .expect("there is room");
         b.measure(format!("{name}, written"), subject.path, |b| b.client.sync(&file));
         b.dirty(&file, subject.size);
         b.measure(format!("{name}, dirty"), subject.path, |b| b.client.sync(&file));
@@ -324,7 +341,8 @@ fn exports(b: &mut Bench, method: Method, name: &str) {
     for subject in b.subjects.clone() {
         let export = format!("export{}", subject.path.replace('/', "-"));
         let path = subject.path.as_bytes();
-        let add = rpc::ExportAdd { name: &export, path, read_only: false, size: None, replace: false };
+        let add =
+            rpc::ExportAdd { name: &export, path, read_only: false, size: None, replace: false };
         b.measure(name, subject.path, |b| match method {
             Method::EXPORT_ADD => b.client.export_add(&add),
             Method::EXPORT_LIST => b.client.exports().map(drop),

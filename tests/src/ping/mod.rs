@@ -1,11 +1,12 @@
 //! One client pings while another does every operation there is: how long does anybody wait?
 //!
 //! The guest keeps the longest turn that anybody took (`status`, keys 16 and 17). Under `-icount
-//! shift=0` its clock goes on by a nanosecond with each instruction, so the longest turn is a number of
-//! instructions: the same on every machine, whatever else runs there.
+//! shift=0` its clock goes on by a nanosecond with each instruction, so the longest turn is a
+//! number of instructions: the same on every machine, whatever else runs there.
 //!
-//! Operations come from the tables of methods, of NBD's commands, and of the console's commands, which
-//! it lists itself: one that has no row here is missing, and the test says so. Benchmarks are exempt.
+//! Operations come from the tables of methods, of NBD's commands, and of the console's commands,
+//! which it lists itself: one that has no row here is missing, and the test says so. Benchmarks are
+//! exempt.
 //!
 //! | file | what |
 //! |---|---|
@@ -34,8 +35,8 @@ const GIB: u64 = 1 << 30;
 
 /// What a turn may take, in instructions: what an idle machine does in 10 ms.
 ///
-/// Of the operations in docs/performance.md, whose instructions and times are both known, the copy-on-write
-/// fault goes slowest: 1,936 instructions in 2.62 us.
+/// Of the operations in docs/performance.md, whose instructions and times are both known, the
+/// copy-on-write fault goes slowest: 1,936 instructions in 2.62 us.
 pub const LIMIT: u64 = 7_400_000;
 
 /// How large things are.
@@ -53,9 +54,11 @@ pub struct Sizes {
 
 impl Sizes {
     /// What every change is tested with.
-    pub const SMALL: Sizes = Sizes { nvdimm: 2 * GIB, dense: 512 * MIB, dirty: 64 * MIB, names: 4_000 };
+    pub const SMALL: Sizes =
+        Sizes { nvdimm: 2 * GIB, dense: 512 * MIB, dirty: 64 * MIB, names: 4_000 };
     /// What is promised.
-    pub const FULL: Sizes = Sizes { nvdimm: 8 * GIB, dense: 4 * GIB, dirty: 256 * MIB, names: 50_000 };
+    pub const FULL: Sizes =
+        Sizes { nvdimm: 8 * GIB, dense: 4 * GIB, dirty: 256 * MIB, names: 50_000 };
 }
 
 /// A file that operations are done to: to clones of it, where they change it.
@@ -103,14 +106,16 @@ impl Outcome {
         println!("{:<44} {:>9} {:>14}  longest turn was for", "operation", "file", "instructions");
         for row in &self.rows {
             let long = if row.longest > LIMIT { "  TOO LONG" } else { "" };
-            let failed = row.failed.as_deref().map(|why| format!("  FAILED: {why}")).unwrap_or_default();
+            let failed =
+                row.failed.as_deref().map(|why| format!("  FAILED: {why}")).unwrap_or_default();
             println!(
                 "{:<44} {:>9} {:>14}  {}{long}{failed}",
                 row.operation, row.subject, row.longest, row.what
             );
         }
         for (name, times) in [("idle", &self.idle), ("meanwhile", &self.pings)] {
-            let at = |part: usize| times.get(times.len() * part / 1000).copied().unwrap_or_default();
+            let at =
+                |part: usize| times.get(times.len() * part / 1000).copied().unwrap_or_default();
             println!(
                 "pings, {name}: {} of them, median {:?}, 99 % {:?}, 99.9 % {:?}, longest {:?}",
                 times.len(),
@@ -126,7 +131,9 @@ impl Outcome {
     pub fn problems(&self) -> Vec<String> {
         let missing = self.missing.iter().map(|name| format!("{name} has no row"));
         let failed = self.rows.iter().filter_map(|row| {
-            row.failed.as_ref().map(|why| format!("{} of {} failed: {why}", row.operation, row.subject))
+            row.failed
+                .as_ref()
+                .map(|why| format!("{} of {} failed: {why}", row.operation, row.subject))
         });
         let long = self.rows.iter().filter_map(|row| {
             let Row { operation, subject, longest, what, .. } = row;
@@ -136,7 +143,8 @@ impl Outcome {
                 )
             })
         });
-        let none = (self.pings.is_empty() || self.idle.is_empty()).then(|| "nobody pinged".to_string());
+        let none =
+            (self.pings.is_empty() || self.idle.is_empty()).then(|| "nobody pinged".to_string());
         missing.chain(failed).chain(long).chain(none).collect()
     }
 }
@@ -158,7 +166,8 @@ pub fn run(sizes: Sizes) -> Outcome {
     let mut client = vm.client();
     // Some turns are long today; whether they are too long is measured by the guest.
     client.set_timeout(None).expect("it can wait for ever");
-    let mut bench = Bench { vm, client, sizes, subjects: Vec::new(), rows: Vec::new(), missing: Vec::new() };
+    let mut bench =
+        Bench { vm, client, sizes, subjects: Vec::new(), rows: Vec::new(), missing: Vec::new() };
     bench.make_subjects();
     let idle = Pinger::start(&bench.vm);
     thread::sleep(Duration::from_secs(2));
@@ -204,7 +213,12 @@ impl Bench {
     }
 
     /// Sends a request for each name of a directory, many at a time.
-    fn each_name<R: rpc::Request>(&mut self, dir: &str, count: u32, request: impl Fn(&'static [u8]) -> R) {
+    fn each_name<R: rpc::Request>(
+        &mut self,
+        dir: &str,
+        count: u32,
+        request: impl Fn(&'static [u8]) -> R,
+    ) {
         for number in 0..count {
             // A request borrows its path; these live as long as the test.
             let path: &'static str = Box::leak(format!("{dir}/name-{number}").into_boxed_str());
@@ -266,13 +280,20 @@ impl Bench {
             what: status.longest_turn.unwrap_or_default(),
             failed,
         };
-        eprintln!("{} {} {} {} {:?}", row.operation, row.subject, row.longest, row.what, row.failed);
+        eprintln!(
+            "{} {} {} {} {:?}",
+            row.operation, row.subject, row.longest, row.what, row.failed
+        );
         self.rows.push(row);
         done
     }
 
     /// Measures an operation of each of the files.
-    fn measure_each(&mut self, operation: &str, mut work: impl FnMut(&mut Bench, Subject) -> Result<()>) {
+    fn measure_each(
+        &mut self,
+        operation: &str,
+        mut work: impl FnMut(&mut Bench, Subject) -> Result<()>,
+    ) {
         for subject in self.subjects.clone() {
             self.measure(operation, subject.path, |bench| work(bench, subject));
         }

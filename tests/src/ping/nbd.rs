@@ -50,9 +50,9 @@ fn one(b: &mut Bench, command: Command, name: &str, subject: Subject, disk: &mut
         Command::WRITE => {
             for (how, flags) in [("", 0), (", FUA", flag::FUA)] {
                 b.measure(format!("{name}{how}"), path, |_| {
-                    places
-                        .iter()
-                        .try_for_each(|at| done(disk.call(command, flags, *at, bytes.len() as u64, &bytes)))
+                    places.iter().try_for_each(|at| {
+                        done(disk.call(command, flags, *at, bytes.len() as u64, &bytes))
+                    })
                 });
             }
         }
@@ -91,8 +91,10 @@ fn one(b: &mut Bench, command: Command, name: &str, subject: Subject, disk: &mut
                 let mut at = 0;
                 while at < size {
                     let reply = disk.call(command, 0, at, size - at, &[]);
-                    let told =
-                        reply.status.values().map(|runs| runs.iter().map(|run| run.length).sum::<u64>());
+                    let told = reply
+                        .status
+                        .values()
+                        .map(|runs| runs.iter().map(|run| run.length).sum::<u64>());
                     let told = told.min().unwrap_or(0);
                     done(reply)?;
                     if told == 0 {

@@ -68,7 +68,8 @@ fn work(mut client: Client, dir: String, golden: Arc<Vec<u8>>, seed: u64, log: F
                 done.model = after;
             }
             Err(Error::Disconnected | Error::Io(_)) => {
-                writeln!(log, "{} not answered: {}", done.dir, op.line()).expect("the log can be written");
+                writeln!(log, "{} not answered: {}", done.dir, op.line())
+                    .expect("the log can be written");
                 let partly = done.model.partly(&op);
                 done.pending = Some(Pending { before: done.model.clone(), after, partly });
                 return done;
@@ -106,7 +107,8 @@ fn prepare(vm: &Vm, golden: &[u8]) -> u64 {
     client.close(file).expect("it is open");
     client.mkdir(b"/many", Parents::Need).expect("it can be made");
     for number in 0..INODES {
-        let file = client.open_or_create(format!("/many/{number}").as_bytes()).expect("there is room");
+        let file =
+            client.open_or_create(format!("/many/{number}").as_bytes()).expect("there is room");
         client.close(file).expect("it is open");
     }
     for number in 0..INODES {
@@ -136,7 +138,8 @@ pub fn run(rounds: u64, seed: u64, mut progress: impl FnMut(&Summary)) -> Summar
                 .iter()
                 .map(|dir| {
                     let (client, golden, seed) = (vm.client(), golden.clone(), random.next_u64());
-                    let log = File::create(vm.file(&format!("acknowledged{}", dir.replace('/', "-"))));
+                    let log =
+                        File::create(vm.file(&format!("acknowledged{}", dir.replace('/', "-"))));
                     let log = log.expect("room for a log");
                     scope.spawn(move || work(client, dir.clone(), golden, seed, log))
                 })
@@ -170,12 +173,16 @@ pub fn run(rounds: u64, seed: u64, mut progress: impl FnMut(&Summary)) -> Summar
         assert_eq!(free(&mut client), empty, "round {round}: blocks are lost");
         for dir in &dirs {
             // Kept only where something went wrong.
-            let _ = std::fs::remove_file(vm.file(&format!("acknowledged{}", dir.replace('/', "-"))));
+            let _ =
+                std::fs::remove_file(vm.file(&format!("acknowledged{}", dir.replace('/', "-"))));
         }
         summary.rounds += 1;
         progress(&summary);
     }
     let mut client = vm.client();
-    assert!(client.list(b"/").expect("it can be listed").len() == 1, "only the golden file is left");
+    assert!(
+        client.list(b"/").expect("it can be listed").len() == 1,
+        "only the golden file is left"
+    );
     summary
 }

@@ -8,12 +8,12 @@
 //!   `----------- blocks: blocks/recount.rs ------'      `----- names.rs --------'       `-- dax/invariants.rs
 //! ```
 //!
-//! So what it reports is true: on a volume that is sound it reports nothing, whatever others do. What changes
-//! all the time may not be judged; how much that was is said. It ends: each phase has work that is bounded by
-//! the size of the volume, and gives up judging if others make it more.
+//! So what it reports is true: on a volume that is sound it reports nothing, whatever others do.
+//! What changes all the time may not be judged; how much that was is said. It ends: each phase has
+//! work that is bounded by the size of the volume, and gives up judging if others make it more.
 //!
-//! Memory: three bits for each inode, up to 32 KiB of directories that wait to be walked, and an entry for each inode
-//! with several names. What is known of blocks is in their records.
+//! Memory: three bits for each inode, up to 32 KiB of directories that wait to be walked, and an
+//! entry for each inode with several names. What is known of blocks is in their records.
 
 mod names;
 
@@ -94,7 +94,8 @@ enum Phase {
     Totals(u32),
 }
 
-/// Work of a step, in units that take some 20 instructions each: a word of a node, a quarter of a reference.
+/// Work of a step, in units that take some 20 instructions each: a word of a node, a quarter of a
+/// reference.
 const WORK_A_STEP: u64 = 1 << 15;
 /// Units of a reference that is counted.
 const REFERENCE: u64 = 4;
@@ -110,7 +111,8 @@ const SLOT: u64 = 1 << 15;
 const PAGE: u64 = 1;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// Begins to verify the volume and the invariants of windows. `None`: another check is under way.
+    /// Begins to verify the volume and the invariants of windows. `None`: another check is under
+    /// way.
     pub fn begin_check(&mut self) -> Option<Check> {
         if self.blocks.recount.is_some() || self.naming.is_some() || self.checking {
             return None;
@@ -122,8 +124,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Some(Check { phase: Phase::Clear(0), report, windows, patience: u64::MAX, outrun: false })
     }
 
-    /// Takes one bounded step of a check. `None`: there is more to do. After anything else, an error too, the
-    /// check is over. It finishes background reclaiming, and changes nothing else.
+    /// Takes one bounded step of a check. `None`: there is more to do. After anything else, an
+    /// error too, the check is over. It finishes background reclaiming, and changes nothing else.
     pub fn check_step(&mut self, check: &mut Check) -> Result<Option<CheckReport>> {
         let mut left = self.check_work_a_step.unwrap_or(WORK_A_STEP);
         let result = loop {
@@ -167,7 +169,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.naming = None;
     }
 
-    /// Does some work of the current phase, and turns to the next one where that is done; true if it was the last.
+    /// Does some work of the current phase, and turns to the next one where that is done; true if
+    /// it was the last.
     fn check_some(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
         let groups = self.blocks.geometry.groups();
         let before = *left;
@@ -181,7 +184,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Phase::Clear(_) => {
                 self.blocks.begin_walk();
                 // Each block once, and as much again for what others add.
-                check.patience = self.blocks.geometry.total.saturating_mul(2 * 512 * (1 + REFERENCE));
+                check.patience =
+                    self.blocks.geometry.total.saturating_mul(2 * 512 * (1 + REFERENCE));
                 self.visit(self.system_top(), Content::InodeNode(2), &mut check.report);
                 Phase::Walk
             }
@@ -247,7 +251,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Ends what others make longer and longer, without judging by it.
     fn lose_patience(&mut self, check: &mut Check, work: u64) {
         check.patience = check.patience.saturating_sub(work);
-        if check.patience == 0 && matches!(check.phase, Phase::Walk | Phase::Shaded | Phase::Reclaim) {
+        if check.patience == 0
+            && matches!(check.phase, Phase::Walk | Phase::Shaded | Phase::Reclaim)
+        {
             self.blocks.end_walk();
             check.outrun = true;
             check.patience = u64::MAX;
@@ -260,7 +266,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match self.blocks.visit(block, content) {
             Ok(Visit::Counted) => {}
             Ok(Visit::Pending) => {
-                report.add(format!("block {}: it is referred to, but waits to be reclaimed", block.0));
+                report.add(format!(
+                    "block {}: it is referred to, but waits to be reclaimed",
+                    block.0
+                ));
             }
             Ok(Visit::TooDeep) => {
                 report.add(format!("block {}: a tree is deeper than any can be", block.0));
@@ -304,16 +313,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// What a word of a node refers to.
-    fn word_of(&self, block: Block, content: Content, index: u16) -> Result<Option<(Block, Content)>> {
+    fn word_of(
+        &self,
+        block: Block,
+        content: Content,
+        index: u16,
+    ) -> Result<Option<(Block, Content)>> {
         let word = self.blocks.word(block, index)?;
         match word {
             0 => Ok(None),
             word if block == self.system => self.system_reference(index, word),
-            word => Ok(self.reference(block, content, index, word)?.map(|(p, content)| (p.block, content))),
+            word => Ok(self
+                .reference(block, content, index, word)?
+                .map(|(p, content)| (p.block, content))),
         }
     }
 
-    /// Looks at nodes that gained references while the walk was under way; true if there are none left.
+    /// Looks at nodes that gained references while the walk was under way; true if there are none
+    /// left.
     fn walk_shaded(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
         while *left > 0 {
             if !self.walk_on(check, left)? {
@@ -341,7 +358,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             report.changed += u64::from(unjudged);
             report.blocks += u64::from(if unjudged { count > 0 } else { counted > 0 });
             if !unjudged && count != counted && count != u32::MAX {
-                report.add(format!("block {block}: {counted} references, but {count} are recorded"));
+                report
+                    .add(format!("block {block}: {counted} references, but {count} are recorded"));
             }
             if shown {
                 report.add(format!("block {block}: free, but still shown by a window"));
@@ -349,7 +367,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         })?;
         let (is, said) = judged;
         if is != said {
-            report.add(format!("blocks from {} on: {is} are free, but {said} are recorded", group * GROUP));
+            report.add(format!(
+                "blocks from {} on: {is} are free, but {said} are recorded",
+                group * GROUP
+            ));
         }
         Ok(())
     }

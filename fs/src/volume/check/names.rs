@@ -1,10 +1,10 @@
 //! Names: each inode has as many as it says, and each leads to what it says.
 //!
-//! Directories are walked from the root, a bucket at a time. An entry and its inode are looked at in one
-//! step, so what does not fit there is wrong. How many names an inode has is only known in the end:
-//! inodes that were made, named, or lost a name meanwhile are *touched*, and not judged by that. A
-//! directory that is moved may be moved from where the walk has not been to where it was: then it is
-//! looked for in the end.
+//! Directories are walked from the root, a bucket at a time. An entry and its inode are looked at
+//! in one step, so what does not fit there is wrong. How many names an inode has is only known in
+//! the end: inodes that were made, named, or lost a name meanwhile are *touched*, and not judged by
+//! that. A directory that is moved may be moved from where the walk has not been to where it was:
+//! then it is looked for in the end.
 
 use super::super::rebuild::{Names, WAITING, bits, is_set};
 use super::{BUCKET, CheckReport, INODE, NAME, Volume};
@@ -63,7 +63,16 @@ impl Naming {
         waiting.try_reserve_exact(WAITING).map_err(|_| Error::NoMemory)?;
         waiting.push(ROOT_INO);
         let touched = bits(room)?;
-        Ok(Naming { names, touched, waiting, current: None, missed: false, rounds: 0, judged: 0, used: 0 })
+        Ok(Naming {
+            names,
+            touched,
+            waiting,
+            current: None,
+            missed: false,
+            rounds: 0,
+            judged: 0,
+            used: 0,
+        })
     }
 
     fn is_touched(&self, ino: Ino) -> bool {
@@ -163,7 +172,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             found.push((entry.ino, entry.kind));
             last = entry.cookie;
             self.check_entry(dir, &entry, report);
-            if found.len() < NAMES_AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if found.len() < NAMES_AT_ONCE {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         })?;
         let next = if found.len() < NAMES_AT_ONCE { next } else { Some(last) };
         *left = left.saturating_sub(NAME * found.len() as u64);
@@ -182,12 +195,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let name = String::from_utf8_lossy(entry.name);
         match self.attributes(entry.ino) {
             Err(error) => {
-                report.add(format!("directory {}: '{name}' names inode {}: {error}", dir.0, entry.ino.0));
+                report.add(format!(
+                    "directory {}: '{name}' names inode {}: {error}",
+                    dir.0, entry.ino.0
+                ));
             }
             Ok(found) if found.kind != entry.kind => {
-                report.add(format!("directory {}: '{name}' is said to be a {:?}", dir.0, entry.kind));
+                report
+                    .add(format!("directory {}: '{name}' is said to be a {:?}", dir.0, entry.kind));
             }
-            Ok(found) if found.kind == Kind::Directory && self.parent_of(entry.ino).ok() != Some(dir) => {
+            Ok(found)
+                if found.kind == Kind::Directory && self.parent_of(entry.ino).ok() != Some(dir) =>
+            {
                 report.add(format!("directory {}: '{name}' has another parent", dir.0));
             }
             Ok(_) => {}
@@ -216,9 +235,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             *left = left.saturating_sub(INODE * u64::from(INODES_PER_BLOCK));
             for slot in 0..u64::from(INODES_PER_BLOCK) {
                 let ino = Ino(first * u64::from(INODES_PER_BLOCK) + slot);
-                let is_dir = || self.kind_in(block, ino).is_ok_and(|(kind, _)| kind == Kind::Directory);
-                let missed =
-                    self.naming.as_ref().is_some_and(|n| n.names.of(ino) > 0 && !n.names.was_walked(ino));
+                let is_dir =
+                    || self.kind_in(block, ino).is_ok_and(|(kind, _)| kind == Kind::Directory);
+                let missed = self
+                    .naming
+                    .as_ref()
+                    .is_some_and(|n| n.names.of(ino) > 0 && !n.names.was_walked(ino));
                 if missed
                     && self.inode(ino).is_ok()
                     && is_dir()
@@ -278,7 +300,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let is = naming.names.of(ino);
         if is != attributes.nlink || (is == 0 && !self.dax.is_orphan(ino)) {
-            report.add(format!("inode {}: {is} names, but {} are recorded", ino.0, attributes.nlink));
+            report
+                .add(format!("inode {}: {is} names, but {} are recorded", ino.0, attributes.nlink));
         }
     }
 

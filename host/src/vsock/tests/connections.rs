@@ -11,7 +11,12 @@ fn bytes_go_both_ways_within_the_credit() {
     while got.len() < sent.len() {
         written += write_some(&mut client, &sent[written..]);
         let came = guest.bytes();
-        assert!(came.len() <= end.alloc as usize, "{} bytes for a credit of {}", came.len(), end.alloc);
+        assert!(
+            came.len() <= end.alloc as usize,
+            "{} bytes for a credit of {}",
+            came.len(),
+            end.alloc
+        );
         assert!(!came.is_empty());
         end.took(&mut guest, came.len());
         got.extend(came);
@@ -47,7 +52,8 @@ fn packets_end_at_pages_of_the_stream() {
     }
 }
 
-/// Linux sends no further ahead than its own buffer is large (256 KiB), whatever it is granted, and never asks for credit.
+/// Linux sends no further ahead than its own buffer is large (256 KiB), whatever it is granted, and
+/// never asks for credit.
 #[test]
 fn a_guest_that_sends_less_ahead_than_it_may_is_never_stuck() {
     const AHEAD: u32 = 256 << 10;
@@ -64,7 +70,8 @@ fn a_guest_that_sends_less_ahead_than_it_may_is_never_stuck() {
             guest.run();
         }
         let before = known_taken;
-        known_taken = guest.inbox.drain(..).next_back().map_or(before, |(header, _)| header.fwd_cnt);
+        known_taken =
+            guest.inbox.drain(..).next_back().map_or(before, |(header, _)| header.fwd_cnt);
         assert!(
             known_taken > before,
             "all that was sent, {sent} bytes, was taken, and the guest knows of {before}"
@@ -107,7 +114,11 @@ fn clients_of_a_port_are_known_by_their_number_and_process() {
     guest.switch.accept(theirs, Target::Port(PORT)).unwrap();
     let number = guest.requested().unwrap().number;
     let known = |guest: &Guest| guest.switch.clients(PORT);
-    assert_eq!(known(&guest), [Client { number, process: ours }], "the other has not said where it goes");
+    assert_eq!(
+        known(&guest),
+        [Client { number, process: ours }],
+        "the other has not said where it goes"
+    );
     asks.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();
     guest.run();
     assert_eq!(known(&guest).len(), 2);
@@ -119,7 +130,9 @@ fn clients_of_a_port_are_known_by_their_number_and_process() {
 #[test]
 fn clients_that_leave_before_they_are_connected_leave_nothing() {
     let mut guest = Guest::new();
-    for greeting in ["", "CONN", "CONNECT nine\n", "GET / HTTP/1.1\r\nHost: umbra.example.org\r\n\r\n"] {
+    for greeting in
+        ["", "CONN", "CONNECT nine\n", "GET / HTTP/1.1\r\nHost: umbra.example.org\r\n\r\n"]
+    {
         let (mut client, theirs) = UnixStream::pair().unwrap();
         guest.switch.accept(theirs, Target::Asked).unwrap();
         client.write_all(greeting.as_bytes()).unwrap();
@@ -193,7 +206,9 @@ fn more_than_the_credit_is_a_reset_and_what_was_within_it_arrives() {
     let sent = pattern(2 * WINDOW as usize);
     end.data(&mut guest, &sent);
     let resets = guest.take();
-    assert!(!resets.is_empty() && resets.iter().all(|(operation, _)| *operation == Operation::Reset));
+    assert!(
+        !resets.is_empty() && resets.iter().all(|(operation, _)| *operation == Operation::Reset)
+    );
     let got = read_all(&mut guest, &mut client);
     assert!(got.len() >= WINDOW as usize && got.len() < sent.len() && got == sent[..got.len()]);
     guest.assert_idle(0);
@@ -228,7 +243,10 @@ fn each_direction_ends_by_itself() {
     assert_eq!(guest.bytes(), b"thanks");
     drop(client);
     let packets = guest.take();
-    assert!(packets.iter().all(|(operation, _)| *operation == Operation::Shutdown) && !packets.is_empty());
+    assert!(
+        packets.iter().all(|(operation, _)| *operation == Operation::Shutdown)
+            && !packets.is_empty()
+    );
     guest.send(&end.header(Operation::Reset, 0), &[]);
     guest.assert_idle(0);
 }
@@ -305,8 +323,11 @@ fn hundreds_of_connections_take_turns() {
     let (greedy, _) = &mut clients[0];
     write_some(greedy, &pattern(100_000));
     guest.run();
-    let data: Vec<_> =
-        guest.inbox.drain(..).filter(|(header, _)| header.operation == Operation::Data as u16).collect();
+    let data: Vec<_> = guest
+        .inbox
+        .drain(..)
+        .filter(|(header, _)| header.operation == Operation::Data as u16)
+        .collect();
     let last = data.iter().rposition(|(_, content)| content.len() == 4).unwrap();
     assert!(last < 500, "the last small packet is number {last}");
     for (client, end) in &mut clients {
@@ -317,14 +338,19 @@ fn hundreds_of_connections_take_turns() {
     // All of the others have ended.
     drop(clients);
     let packets = guest.take();
-    assert_eq!(packets.iter().filter(|(operation, _)| *operation == Operation::Shutdown).count(), 399);
+    assert_eq!(
+        packets.iter().filter(|(operation, _)| *operation == Operation::Shutdown).count(),
+        399
+    );
 }
 
 #[test]
 fn connections_that_the_guest_starts_are_refused() {
     let mut guest = Guest::new();
     let stray = End { number: 77, alloc: 4096, taken: 0 };
-    for operation in [Operation::Request, Operation::Data, Operation::Shutdown, Operation::CreditRequest] {
+    for operation in
+        [Operation::Request, Operation::Data, Operation::Shutdown, Operation::CreditRequest]
+    {
         guest.send(&stray.header(operation, 0), &[]);
         guest.run();
         let (header, _) = guest.inbox.pop_front().unwrap();

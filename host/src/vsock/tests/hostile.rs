@@ -21,7 +21,8 @@ fn resets_that_find_no_buffer_wait_and_hold_back_only_their_cause() {
         guest.send(&stray.header(Operation::Data, 0), &[]);
     }
     assert!(guest.free.is_empty(), "resets are kept without bound");
-    let (resets, _): (Vec<_>, Vec<_>) = guest.take().into_iter().partition(|it| it.0 == Operation::Reset);
+    let (resets, _): (Vec<_>, Vec<_>) =
+        guest.take().into_iter().partition(|it| it.0 == Operation::Reset);
     assert!(resets.len() > usize::from(CHAINS));
     assert_eq!(guest.free.len(), usize::from(CHAINS));
 }
@@ -34,7 +35,8 @@ fn bad_chains_are_given_back_and_change_nothing() {
     guest.send(&lying, &[0; PAYLOAD]);
     guest.run();
     let memory = guest.memory.clone();
-    // No header; half a header; memory that is not there; a chain that bites its tail; the wrong way round.
+    // No header; half a header; memory that is not there; a chain that bites its tail; the wrong
+    // way round.
     let driver = &mut guest.drivers[TRANSMIT];
     let chains: [&[(u64, u32, u16, u16)]; 6] = [
         &[(0x30000, 0, 0, 0)],
@@ -64,7 +66,8 @@ fn bad_chains_are_given_back_and_change_nothing() {
     assert_eq!((guest.small, guest.switch.dropped), (false, 8));
 }
 
-/// The guest's memory is a file for which its disk has no room: a processor would get a signal, and the device says why it ends.
+/// The guest's memory is a file for which its disk has no room: a processor would get a signal, and
+/// the device says why it ends.
 #[test]
 fn memory_that_the_host_cannot_back_is_an_error_that_says_so() {
     let file = tempfile::tempfile().unwrap();
@@ -90,7 +93,8 @@ fn memory_that_the_host_cannot_back_is_an_error_that_says_so() {
     for _ in 0..4 {
         let mut events = Vec::with_capacity(64);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        epoll::wait(&*guest.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now)).unwrap();
+        epoll::wait(&*guest.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))
+            .unwrap();
         for event in &events {
             if let Token::Client(number) = Token::unpack(event.data.u64()) {
                 guest.switch.client(number, event.flags);
@@ -138,7 +142,8 @@ fn random_rings_and_packets_end_in_an_error_at_worst() {
             let _ = client.write(&[1; 1000]);
             // A packet with some bytes changed, or ring memory with some bytes changed.
             let mut bytes = [0; HEADER_LEN];
-            end.header(Operation::from_number(random() as u16 % 8).unwrap(), 100).encode(&mut bytes);
+            end.header(Operation::from_number(random() as u16 % 8).unwrap(), 100)
+                .encode(&mut bytes);
             for _ in 0..random() % 3 {
                 bytes[random() as usize % HEADER_LEN] = random() as u8;
             }

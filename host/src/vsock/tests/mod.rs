@@ -118,8 +118,16 @@ impl Guest {
         });
         let switch = Switch::new(epoll.clone());
         let free = (0..CHAINS).collect();
-        let mut guest =
-            Guest { memory, rings, drivers, free, switch, epoll, inbox: VecDeque::new(), small: false };
+        let mut guest = Guest {
+            memory,
+            rings,
+            drivers,
+            free,
+            switch,
+            epoll,
+            inbox: VecDeque::new(),
+            small: false,
+        };
         for chain in 0..CHAINS {
             guest.offer(chain);
         }

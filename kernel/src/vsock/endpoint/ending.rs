@@ -1,4 +1,5 @@
-//! How connections end: closed by their server, shut down or reset by the peer, given up after a time.
+//! How connections end: closed by their server, shut down or reset by the peer, given up after a
+//! time.
 
 use super::super::connection::Closing;
 use super::super::device::Device;

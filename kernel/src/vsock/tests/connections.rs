@@ -23,7 +23,8 @@ fn connections_beyond_the_bound_are_told_then_refused_and_the_others_live() {
         connect(&mut guest, port, 7);
     }
     assert_eq!(guest.endpoint.statistics().chunks_unreserved, 0);
-    let count = |wanted: Vacancy| guest.servers.vacancies.iter().filter(|it| **it == wanted).count();
+    let count =
+        |wanted: Vacancy| guest.servers.vacancies.iter().filter(|it| **it == wanted).count();
     assert_eq!(count(Vacancy::Plenty), MAX_CONNECTIONS - MAX_KEPT);
     assert_eq!(count(Vacancy::Kept), MAX_KEPT);
     assert_eq!(count(Vacancy::Full(MAX_CONNECTIONS)), MAX_AT_DOOR);
@@ -94,7 +95,8 @@ fn a_peer_that_never_takes_what_it_is_owed_is_given_up() {
             Next::Event => break,
             Next::Now => {}
         }
-        asked += operations(&guest.run()).iter().filter(|o| **o == Operation::CreditRequest).count();
+        asked +=
+            operations(&guest.run()).iter().filter(|o| **o == Operation::CreditRequest).count();
     }
     assert!((5..30).contains(&asked), "asked {asked} times");
     assert_eq!(guest.endpoint.statistics().timeouts, 1);
@@ -291,7 +293,9 @@ fn counters_turn_over_and_the_bytes_go_on() {
         }
     }
     assert_eq!(alloc, MAX_WINDOW);
-    guest.device.deliver(Header { flags: SHUTDOWN_SEND, ..from_host(1, 9, Operation::Shutdown, 0) }, &[]);
+    guest
+        .device
+        .deliver(Header { flags: SHUTDOWN_SEND, ..from_host(1, 9, Operation::Shutdown, 0) }, &[]);
     let answer = guest.run();
     assert_eq!(answer[0].1, sent.to_le_bytes());
 }
@@ -318,7 +322,10 @@ fn windows_grow_only_from_what_is_spare() {
 fn a_direction_the_peer_will_not_receive_in_is_not_an_end_of_the_other() {
     let mut guest = Guest::new(4, 4, BASE_CHUNKS);
     connect(&mut guest, 1, 9);
-    guest.deliver(Header { flags: SHUTDOWN_RECEIVE, ..from_host(1, 9, Operation::Shutdown, 0) }, &[]);
+    guest.deliver(
+        Header { flags: SHUTDOWN_RECEIVE, ..from_host(1, 9, Operation::Shutdown, 0) },
+        &[],
+    );
     assert!(guest.deliver(from_host(1, 9, Operation::Data, 5), b"hello").is_empty());
     assert_eq!(guest.endpoint.statistics().bytes_in, 5);
 }
@@ -348,13 +355,18 @@ fn a_server_is_told_which_blocks_it_was_received_into() {
         buffer.blocks = Some(Block(100));
     }
     guest.deliver(from_host(1, 23, Operation::Data, 8000), &bytes);
-    assert_eq!(core::mem::take(&mut guest.servers.pieces), [(Some(Block(100)), 8000), (None, 3000)]);
+    assert_eq!(
+        core::mem::take(&mut guest.servers.pieces),
+        [(Some(Block(100)), 8000), (None, 3000)]
+    );
     assert!(guest.device.wants_blocks);
     // From page to page of a packet, the block goes on.
     let mut device = Fake::new(1, 1);
     let mut pool = test_pool(4);
-    let mut connection =
-        Connection::new(Key { peer: Address { cid: HOST, port: Port(1) }, port: Port(23) }, BASE_WINDOW);
+    let mut connection = Connection::new(
+        Key { peer: Address { cid: HOST, port: Port(1) }, port: Port(23) },
+        BASE_WINDOW,
+    );
     connection.receive.grow(1 << 20);
     connection.receive.receive(12_288).unwrap();
     let arrived = Arrived { bytes: &[1; 12_288], blocks: Some(Block(100)) };

@@ -72,7 +72,11 @@ impl Fake {
     }
 
     fn assert_whole(&self) {
-        assert_eq!(self.receive.len() + self.arrived.len(), self.total, "a receive buffer was lost");
+        assert_eq!(
+            self.receive.len() + self.arrived.len(),
+            self.total,
+            "a receive buffer was lost"
+        );
         let under_way = self.under_way.iter().filter(|buffer| buffer.is_some()).count();
         assert_eq!(self.free.len() + under_way, self.total, "a send buffer was lost");
     }

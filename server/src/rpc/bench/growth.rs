@@ -8,7 +8,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use umbra_fs::dax::{Mmu, PAGES_PER_SLOT};
-use umbra_fs::{BLOCK_SIZE, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, Result as FsResult, Time, Volume};
+use umbra_fs::{
+    BLOCK_SIZE, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, Result as FsResult, Time, Volume,
+};
 use umbra_proto::rpc::ErrorCode;
 
 const LEAF: u64 = PAGES_PER_SLOT as u64;

@@ -100,7 +100,9 @@ impl<M: Platform> Bench<'_, M> {
         };
         loop {
             names.clear();
-            self.machine.volume(|v| list(v, &mut names)).during(format_args!("list the root directory"))?;
+            self.machine
+                .volume(|v| list(v, &mut names))
+                .during(format_args!("list the root directory"))?;
             if names.is_empty() {
                 break;
             }
@@ -123,7 +125,8 @@ impl<M: Platform> Bench<'_, M> {
         let free = self.machine.volume(|v| v.space().free);
         if free < blocks {
             let mib = |blocks: u64| (blocks * BLOCK_SIZE) >> 20;
-            let message = format_args!("a benchmark needs {} MiB free, not {}", mib(blocks), mib(free));
+            let message =
+                format_args!("a benchmark needs {} MiB free, not {}", mib(blocks), mib(free));
             return Err(Failure::new(ErrorCode::NO_SPACE, message));
         }
         let runs = self.machine.volume(|v| v.next_blocks(blocks));
@@ -142,7 +145,10 @@ impl<M: Platform> Bench<'_, M> {
 
     fn clone(&mut self, from: &[u8], to: &[u8]) -> Result<Ino, Failure> {
         let now = self.machine.now();
-        let src = self.machine.volume(|v| v.resolve(from)).during(format_args!("clone {}", Shown(from)))?;
+        let src = self
+            .machine
+            .volume(|v| v.resolve(from))
+            .during(format_args!("clone {}", Shown(from)))?;
         self.machine
             .volume(|v| {
                 let (dir, name) = v.resolve_parent(to)?;
@@ -163,7 +169,12 @@ impl<M: Platform> Bench<'_, M> {
             let written = self.machine.volume(|v| v.write(ino, at, piece, now));
             match written {
                 Ok(n) if n == piece.len() => at += n as u64,
-                Ok(_) => return Err(Failure::during(Error::NoSpace, format_args!("write inode {}", ino.0))),
+                Ok(_) => {
+                    return Err(Failure::during(
+                        Error::NoSpace,
+                        format_args!("write inode {}", ino.0),
+                    ));
+                }
                 Err(e) => return Err(Failure::during(e, format_args!("write inode {}", ino.0))),
             }
         }

@@ -41,7 +41,9 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     })?;
     b.close(window)?;
     let block = vec![0x41; BLOCK_SIZE as usize];
-    b.time("rand_write_4K_unshared", 2000, |b| (0..2000).try_for_each(|i| b.write(a, random(i), &block)))?;
+    b.time("rand_write_4K_unshared", 2000, |b| {
+        (0..2000).try_for_each(|i| b.write(a, random(i), &block))
+    })?;
     let names = paths("c", 0..CLONES);
     let mut clones: Vec<Ino> = Vec::with_capacity(names.len());
     b.time("clone_contiguous", CLONES, |b| {
@@ -68,7 +70,9 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     b.time("clone_fragmented_2048ext", 16, |b| {
         fragmented.iter().try_for_each(|name| b.clone(&names[2], name).map(drop))
     })?;
-    b.time("pwrite_4K_cow", 2000, |b| (0..2000).try_for_each(|i| b.write(clones[3], random(i), &block)))?;
+    b.time("pwrite_4K_cow", 2000, |b| {
+        (0..2000).try_for_each(|i| b.write(clones[3], random(i), &block))
+    })?;
     b.time("pwrite_4K_cow_fsync", 200, |b| {
         (0..200).try_for_each(|i| {
             b.write(clones[4], (i * STRIDE + 13) % pages * BLOCK_SIZE, &block)?;
@@ -81,7 +85,8 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     b.fill(clones[5], dedupe, &buffer)?;
     b.time("dedupe_compare_16MiB", 1, |b| {
         let during = || format_args!("dedupe");
-        let mut work = b.machine.volume(|v| v.dedupe(clones[5], 0, d, 0, dedupe)).during(during())?;
+        let mut work =
+            b.machine.volume(|v| v.dedupe(clones[5], 0, d, 0, dedupe)).during(during())?;
         while b.machine.volume(|v| v.dedupe_step(&mut work)).during(during())?.is_none() {}
         Ok(())
     })?;
@@ -99,7 +104,11 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
 
 /// Copy-on-write faults alone: the leaf above the pages is the file's own already, and all pages
 /// are shown.
-fn private_leaves<M: Platform>(b: &mut Bench<'_, M>, clone: Ino, pages: u64) -> Result<(), Failure> {
+fn private_leaves<M: Platform>(
+    b: &mut Bench<'_, M>,
+    clone: Ino,
+    pages: u64,
+) -> Result<(), Failure> {
     let window = b.open(clone)?;
     let leaf = umbra_fs::dax::PAGES_PER_SLOT as u64;
     b.touch(window, (0..pages).step_by(leaf as usize), Some(1))?;

@@ -53,8 +53,9 @@ pub fn measure(options: &Options, report: &mut Report) {
     put(&mut client, &mut file, b"/image", &mut |_, _| {}).expect("it goes in");
     clone(&mut client, "/image", "/warm");
     let before = client.space().expect("it has space").blocks_free;
-    let all: Vec<f64> =
-        (0..CLONES).map(|number| clone(&mut client, "/image", &format!("/image{number}")).0).collect();
+    let all: Vec<f64> = (0..CLONES)
+        .map(|number| clone(&mut client, "/image", &format!("/image{number}")).0)
+        .collect();
     let used = (before - client.space().expect("it has space").blocks_free) * BLOCK;
     report.add("clone of the image: median", median(&all), "us", Aim::AtMost(1000.0));
     report.add("clone of the image: p99", percentile(&all, 0.99), "us", Aim::AtMost(2000.0));
@@ -76,7 +77,12 @@ pub fn measure(options: &Options, report: &mut Report) {
     let [small, large, fragmented] = times.map(|all| median(&all));
     report.add("clone of 1 MiB: median", small, "us", Aim::None);
     report.add("clone of 512 MiB, beside one of 1 MiB", large / small, "", Aim::AtMost(1.3));
-    report.add("clone of 4 KiB pieces, beside one of 1 MiB", fragmented / small, "", Aim::AtMost(1.3));
+    report.add(
+        "clone of 4 KiB pieces, beside one of 1 MiB",
+        fragmented / small,
+        "",
+        Aim::AtMost(1.3),
+    );
     let [small, large, fragmented] = fences.map(|all| median(&all));
     report.add("fences of a clone of 1 MiB", small, "", Aim::AtMost(2.0));
     report.add("fences of a clone of 512 MiB", large, "", Aim::AtMost(small));

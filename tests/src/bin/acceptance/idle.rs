@@ -18,8 +18,12 @@ fn processor_seconds(pid: u64) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("QEMU runs");
     // The second field, the name, may hold anything; the rest follows its last parenthesis.
     let rest = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 =
-        rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ticks: u64 = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
     ticks as f64 / clock_ticks_per_second() as f64
 }
 

@@ -41,6 +41,16 @@ pub fn measure(_: &Options, report: &mut Report) {
     let grown = (used(&mut client) - first).max(0.0);
     let mapped = (CLONES as u64 * SIZE) as f64;
     report.add("memory: fixed part", base / MIB as f64, "MiB", Aim::None);
-    report.add("memory: more after a first window on 256 MiB", (first - base) / MIB as f64, "MiB", Aim::None);
-    report.add("memory: growth by 50 windows on clones of it", grown / mapped * 100.0, "%", Aim::AtMost(0.1));
+    report.add(
+        "memory: more after a first window on 256 MiB",
+        (first - base) / MIB as f64,
+        "MiB",
+        Aim::None,
+    );
+    report.add(
+        "memory: growth by 50 windows on clones of it",
+        grown / mapped * 100.0,
+        "%",
+        Aim::AtMost(0.1),
+    );
 }

@@ -71,7 +71,9 @@ pub fn measure(options: &Options, report: &mut Report) {
             );
             let mut client = vm.client();
             for number in 0..CLONES {
-                client.clone_file(b"/data", format!("/clone{number}").as_bytes()).expect("there is room");
+                client
+                    .clone_file(b"/data", format!("/clone{number}").as_bytes())
+                    .expect("there is room");
             }
             drop(client);
             let cloned = mounts(&vm, Stop::Killed, options);

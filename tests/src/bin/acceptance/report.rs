@@ -45,8 +45,11 @@ impl Report {
             };
             let mark = if met { "" } else { "  MISSED" };
             // Writing to a string cannot fail.
-            let _ =
-                writeln!(text, "{:<58} {:>10.3} {:<6} {aim}{mark}", figure.name, figure.value, figure.unit);
+            let _ = writeln!(
+                text,
+                "{:<58} {:>10.3} {:<6} {aim}{mark}",
+                figure.name, figure.value, figure.unit
+            );
         }
         text
     }
@@ -56,7 +59,9 @@ impl Report {
         let figures: Map<String, Value> = self
             .figures
             .iter()
-            .map(|figure| (figure.name.clone(), json!({ "value": figure.value, "unit": figure.unit })))
+            .map(|figure| {
+                (figure.name.clone(), json!({ "value": figure.value, "unit": figure.unit }))
+            })
             .collect();
         json!({ "version": 1, "figures": figures })
     }

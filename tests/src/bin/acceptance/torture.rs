@@ -14,8 +14,23 @@ pub fn measure(options: &Options, report: &mut Report) {
             eprintln!("{so_far:?}");
         }
     });
-    report.add("torture: kills of QEMU", done.rounds as f64, "", Aim::AtLeast(options.rounds as f64));
-    report.add("torture: operations acknowledged, none lost", done.acknowledged as f64, "", Aim::None);
+    report.add(
+        "torture: kills of QEMU",
+        done.rounds as f64,
+        "",
+        Aim::AtLeast(options.rounds as f64),
+    );
+    report.add(
+        "torture: operations acknowledged, none lost",
+        done.acknowledged as f64,
+        "",
+        Aim::None,
+    );
     report.add("torture: not acknowledged, and there", done.happened as f64, "", Aim::None);
-    report.add("torture: not acknowledged, and not there, or in part", done.open as f64, "", Aim::None);
+    report.add(
+        "torture: not acknowledged, and not there, or in part",
+        done.open as f64,
+        "",
+        Aim::None,
+    );
 }

@@ -55,7 +55,8 @@ fn source(vm: &Vm, bytes: u64) -> f64 {
 
 /// Moves the image and as many raw bytes, in turn.
 pub fn measure(options: &Options, report: &mut Report) {
-    // All memory given before: a first touch costs many times what a store does, and is the host's doing.
+    // All memory given before: a first touch costs many times what a store does, and is the host's
+    // doing.
     let vm = Machine::nvdimm(&format!("{}M", (options.image_size >> 20) * 3 + 64)).prepare();
     vm.up_with(&["--prealloc"]);
     let (image, back) = (vm.file("image"), vm.file("back"));

@@ -30,7 +30,8 @@ fn name(number: u64) -> String {
 
 fn client(vm: &Vm, number: u64) -> (Client, File) {
     let mut client = vm.client();
-    let file = client.open_or_create(format!("/{}", name(number)).as_bytes()).expect("it can be opened");
+    let file =
+        client.open_or_create(format!("/{}", name(number)).as_bytes()).expect("it can be opened");
     (client, file)
 }
 
@@ -101,7 +102,8 @@ fn rate(vm: &Vm, connections: u64, open: fn(&Vm, u64) -> Request, span: Duration
         done / start.elapsed().as_secs_f64()
     };
     thread::scope(|scope| {
-        let all: Vec<_> = (0..connections).map(|number| scope.spawn(move || worker(number))).collect();
+        let all: Vec<_> =
+            (0..connections).map(|number| scope.spawn(move || worker(number))).collect();
         all.into_iter().map(|one| one.join().expect("a connection was served")).sum()
     })
 }
@@ -123,7 +125,8 @@ fn curve(
         eprintln!("        {kind}");
         let span = if options.quick { QUICK_SPAN } else { SPAN };
         let at = |connections: u64| {
-            let rates = (0..options.rounds.max(1)).map(|_| rate(vm, connections, open, span)).collect();
+            let rates =
+                (0..options.rounds.max(1)).map(|_| rate(vm, connections, open, span)).collect();
             (connections as f64, median(rates))
         };
         Series::drawn(kind, count, options.points(CONNECTIONS, QUICK).into_iter().map(at).collect())
@@ -140,9 +143,13 @@ pub fn measure(options: &Options) -> Vec<Curve> {
     for number in 0..*CONNECTIONS.last().expect("there are some") {
         stream_in(&vm, number)();
     }
-    let requests =
-        ("connections-requests", "Requests, against connections", "requests a second, all together");
-    let streams = ("connections-streams", "Streams, against connections", "MB a second, all together");
+    let requests = (
+        "connections-requests",
+        "Requests, against connections",
+        "requests a second, all together",
+    );
+    let streams =
+        ("connections-streams", "Streams, against connections", "MB a second, all together");
     let all = vec![curve(&vm, options, SMALL, requests), curve(&vm, options, STREAMS, streams)];
     vm.assert_clean();
     all

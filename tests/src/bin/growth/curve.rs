@@ -26,12 +26,20 @@ pub struct Series {
 
 impl Series {
     /// A series of the figure.
-    pub fn drawn(name: impl Into<String>, show: fn(f64) -> String, points: Vec<(f64, f64)>) -> Series {
+    pub fn drawn(
+        name: impl Into<String>,
+        show: fn(f64) -> String,
+        points: Vec<(f64, f64)>,
+    ) -> Series {
         Series { name: name.into(), show, points, drawn: true, aim: None }
     }
 
     /// A series that only the table has.
-    pub fn listed(name: impl Into<String>, show: fn(f64) -> String, points: Vec<(f64, f64)>) -> Series {
+    pub fn listed(
+        name: impl Into<String>,
+        show: fn(f64) -> String,
+        points: Vec<(f64, f64)>,
+    ) -> Series {
         Series { drawn: false, ..Series::drawn(name, show, points) }
     }
 
@@ -51,11 +59,17 @@ impl Series {
         let (text, met) = match self.aim? {
             Aim::Flat(within) => {
                 let spread = self.spread();
-                (format!("the most is {spread:.1} % above the least (at most {within})"), spread <= within)
+                (
+                    format!("the most is {spread:.1} % above the least (at most {within})"),
+                    spread <= within,
+                )
             }
             Aim::AtMost(most) => {
                 let top = self.points.iter().map(|p| p.1).fold(f64::MIN, f64::max);
-                (format!("the most is {} (at most {})", (self.show)(top), (self.show)(most)), top <= most)
+                (
+                    format!("the most is {} (at most {})", (self.show)(top), (self.show)(most)),
+                    top <= most,
+                )
             }
         };
         Some((format!("- {}: {text}{}", self.name, if met { "" } else { ", **missed**" }), met))
@@ -86,7 +100,8 @@ impl Curve {
     /// The table, and what became of the aims.
     pub fn table(&self) -> String {
         // Counts and sizes: whole numbers.
-        let rows: BTreeSet<u64> = self.series.iter().flat_map(|s| &s.points).map(|p| p.0 as u64).collect();
+        let rows: BTreeSet<u64> =
+            self.series.iter().flat_map(|s| &s.points).map(|p| p.0 as u64).collect();
         let mut text = format!("| {} |", self.x.label);
         // Writing to a string cannot fail.
         for series in &self.series {
@@ -97,7 +112,8 @@ impl Curve {
         for x in rows {
             let _ = write!(text, "\n| {} |", (self.x.show)(x as f64));
             for series in &self.series {
-                let value = series.points.iter().find(|p| p.0 as u64 == x).map(|p| (series.show)(p.1));
+                let value =
+                    series.points.iter().find(|p| p.0 as u64 == x).map(|p| (series.show)(p.1));
                 let _ = write!(text, " {} |", value.unwrap_or_default());
             }
         }
@@ -136,7 +152,11 @@ pub fn size(bytes: f64) -> String {
     let unit = ((bytes.max(1.0).log2() / 10.0) as usize).min(units.len() - 1);
     let value = bytes / 1024f64.powi(unit as i32);
     let exact = (value - value.round()).abs() < 0.005;
-    if exact { format!("{value:.0} {}", units[unit]) } else { format!("{value:.1} {}", units[unit]) }
+    if exact {
+        format!("{value:.0} {}", units[unit])
+    } else {
+        format!("{value:.1} {}", units[unit])
+    }
 }
 
 /// A time in nanoseconds.

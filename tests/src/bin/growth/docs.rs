@@ -42,8 +42,10 @@ pub fn write(docs: &Path, curves: &[Curve]) -> Result<(), String> {
 /// Puts new text into a place.
 fn replace(text: &str, name: &str, new: &str) -> Result<String, String> {
     let start = format!("<!-- growth {name} -->");
-    let parts = text.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, behind) = parts.ok_or_else(|| format!("performance.md has no {start} ... {END}"))?;
+    let parts =
+        text.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, behind) =
+        parts.ok_or_else(|| format!("performance.md has no {start} ... {END}"))?;
     Ok(format!("{before}{start}\n{new}\n{END}{behind}"))
 }
 
@@ -55,7 +57,8 @@ fn conditions() -> String {
     };
     let date = said("date", "+%F").unwrap_or_default();
     let qemu = said("qemu-system-x86_64", "--version").unwrap_or_default();
-    let qemu = qemu.trim_start_matches("QEMU emulator version ").split(' ').next().unwrap_or_default();
+    let qemu =
+        qemu.trim_start_matches("QEMU emulator version ").split(' ').next().unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').nth(2).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -70,7 +73,10 @@ mod tests {
     fn only_the_place_is_replaced() {
         let text = "a\n<!-- growth x -->\nold\n<!-- end -->\nb\n<!-- growth y -->\n<!-- end -->\n";
         let once = replace(text, "x", "new").unwrap();
-        assert_eq!(once, "a\n<!-- growth x -->\nnew\n<!-- end -->\nb\n<!-- growth y -->\n<!-- end -->\n");
+        assert_eq!(
+            once,
+            "a\n<!-- growth x -->\nnew\n<!-- end -->\nb\n<!-- growth y -->\n<!-- end -->\n"
+        );
         assert_eq!(replace(&once, "x", "new").unwrap(), once);
         assert!(replace(text, "z", "new").is_err());
     }

@@ -1,5 +1,5 @@
-//! Clones, faults and directories, by the benchmarks in the guest: instructions on a machine that counts
-//! them, times on one that does not.
+//! Clones, faults and directories, by the benchmarks in the guest: instructions on a machine that
+//! counts them, times on one that does not.
 
 use crate::Options;
 use crate::curve::{Aim, Curve, Series, count, size, time};
@@ -113,11 +113,15 @@ fn run(client: &mut Client, options: &Options, rounds: usize) -> Measured {
             // A directory of a million is its own warm-up, and large enough to be a mean by itself.
             let large = part.name == "directory" && point >= LARGE;
             let figures = match large {
-                true => client.bench(part.name, Some(point)).map(|samples| bench::merge(&[samples])),
+                true => {
+                    client.bench(part.name, Some(point)).map(|samples| bench::merge(&[samples]))
+                }
                 false => bench::run(client, part.name, Some(point), rounds),
             };
             for figure in figures.expect("the guest measures") {
-                all.entry((part.name, figure.name)).or_default().push((point as f64, figure.per_op));
+                all.entry((part.name, figure.name))
+                    .or_default()
+                    .push((point as f64, figure.per_op));
             }
         }
     }
@@ -158,7 +162,11 @@ pub fn measure(options: &Options) -> Vec<Curve> {
             series.push(if at < part.flat { counted.aim(Aim::Flat(10.0)) } else { counted });
         }
         for &(operation, called) in part.operations {
-            series.push(Series::listed(format!("{called}, time"), time, take(&mut times, operation)));
+            series.push(Series::listed(
+                format!("{called}, time"),
+                time,
+                take(&mut times, operation),
+            ));
         }
         let y = Axis { label: "instructions of one operation", show: count };
         Curve { name: part.name, title: part.title, x: part.x, y, scale: part.scale, series }

@@ -1,8 +1,9 @@
 //! Measures how costs grow, and remakes every curve of `docs/performance.md`: `cargo growth`.
 //!
-//! Run it on an idle machine. It boots machines of its own, with their NVDIMMs in memory where that is
-//! possible (5 GiB at most at once). What has to be exact is counted in instructions, which are the same
-//! on every machine; beside that, and where only time can tell, there are medians of times.
+//! Run it on an idle machine. It boots machines of its own, with their NVDIMMs in memory where that
+//! is possible (5 GiB at most at once). What has to be exact is counted in instructions, which are
+//! the same on every machine; beside that, and where only time can tell, there are medians of
+//! times.
 //!
 //! | file | what |
 //! |---|---|
@@ -36,7 +37,8 @@ struct Options {
     /// Only two points of each curve, and short ones, to see that all of it works
     #[arg(long)]
     quick: bool,
-    /// Folder with the documentation: figures go to `growth/` in it, tables into its `performance.md`
+    /// Folder with the documentation: figures go to `growth/` in it, tables into its
+    /// `performance.md`
     #[arg(long, value_name = "DIR", default_value_os_t = docs())]
     docs: PathBuf,
     /// Print one JSON object
@@ -69,7 +71,9 @@ const PARTS: &[Part] = &[
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Some(unknown) = options.only.iter().find(|only| PARTS.iter().all(|(name, _)| name != only)) {
+    if let Some(unknown) =
+        options.only.iter().find(|only| PARTS.iter().all(|(name, _)| name != only))
+    {
         eprintln!("growth: there is no part '{unknown}': guest, memory, mounts, connections");
         return ExitCode::from(2);
     }

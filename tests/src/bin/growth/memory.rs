@@ -1,5 +1,5 @@
-//! Memory for each shadow: what the kernel's own counters say, for a window area just as large as it
-//! has to be, beyond what they say with none at all.
+//! Memory for each shadow: what the kernel's own counters say, for a window area just as large as
+//! it has to be, beyond what they say with none at all.
 
 use crate::Options;
 use crate::curve::{Aim, Curve, Series, count, size};
@@ -33,14 +33,16 @@ fn files(shadows: u64) -> u64 {
     shadows.div_ceil(SLOTS * SLOT_PAGES)
 }
 
-/// Starts the machine with so many slots, opens as many clones as there have to be, and shows so many
-/// shadows in them; returns what is in use when it has started, when the files are open, and at the end.
+/// Starts the machine with so many slots, opens as many clones as there have to be, and shows so
+/// many shadows in them; returns what is in use when it has started, when the files are open, and
+/// at the end.
 fn shown(vm: &Vm, slots: u64, shadows: u64) -> [u64; 3] {
     vm.up_with(&["--guest-config", &format!("slots={slots}")]);
     let mut client = vm.client();
     let started = used(&mut client);
-    let open: Vec<File> =
-        (0..files(shadows)).map(|clone| client.open(&name(clone), 0).expect("it is there")).collect();
+    let open: Vec<File> = (0..files(shadows))
+        .map(|clone| client.open(&name(clone), 0).expect("it is there"))
+        .collect();
     let before = used(&mut client);
     for leaf in 0..shadows / SLOT_PAGES {
         let file = &open[(leaf / SLOTS) as usize];

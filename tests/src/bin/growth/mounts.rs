@@ -1,5 +1,5 @@
-//! How long a mount takes after a kill, and after a clean stop: against what is written, and against
-//! how often it was cloned. By the guest's clock.
+//! How long a mount takes after a kill, and after a clean stop: against what is written, and
+//! against how often it was cloned. By the guest's clock.
 
 use crate::Options;
 use crate::curve::{Curve, Series, count, median, size, time};
@@ -59,8 +59,10 @@ fn against(
     }
     vm.assert_clean();
     let y = Axis { label: "time of a mount", show: time };
-    let series =
-        vec![Series::drawn("after a kill", time, killed), Series::drawn("after a clean stop", time, clean)];
+    let series = vec![
+        Series::drawn("after a kill", time, killed),
+        Series::drawn("after a clean stop", time, clean),
+    ];
     Curve { name, title, x, y, scale: Scale::Logarithmic, series }
 }
 
@@ -97,7 +99,9 @@ fn against_clones(options: &Options) -> Curve {
     let names = ("mount-clones", "Mount, against clones");
     against(&vm, options, points, x, names, |client, from, to| {
         for clone in from..to {
-            client.clone_file(b"/data", format!("/clone{clone}").as_bytes()).expect("there is room");
+            client
+                .clone_file(b"/data", format!("/clone{clone}").as_bytes())
+                .expect("there is room");
         }
     })
 }

@@ -1,7 +1,9 @@
-//! A client that does nothing but send and count: so what is measured is the server, and the way to it.
+//! A client that does nothing but send and count: so what is measured is the server, and the way to
+//! it.
 //!
-//! One loop drives NBD and the raw echo alike. It is one thread that sleeps only while everything that may be under way
-//! is; for all answers that one read brings, the next requests go out in one write.
+//! One loop drives NBD and the raw echo alike. It is one thread that sleeps only while everything
+//! that may be under way is; for all answers that one read brings, the next requests go out in one
+//! write.
 
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -33,7 +35,12 @@ pub trait Talk {
 }
 
 /// Makes `count` requests, at most `depth` of them under way; returns how many a second.
-pub fn drive(stream: &mut UnixStream, talk: &mut dyn Talk, count: usize, depth: usize) -> io::Result<f64> {
+pub fn drive(
+    stream: &mut UnixStream,
+    talk: &mut dyn Talk,
+    count: usize,
+    depth: usize,
+) -> io::Result<f64> {
     let len = talk.answer_len();
     let (mut sent, mut answered) = (0, 0);
     // Of the answer that is coming in: bytes that are there, and the first of them.
@@ -75,7 +82,8 @@ pub fn drive(stream: &mut UnixStream, talk: &mut dyn Talk, count: usize, depth: 
     Ok(count as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Makes two requests in turn, each when the one before is answered; returns how many pairs a second.
+/// Makes two requests in turn, each when the one before is answered; returns how many pairs a
+/// second.
 pub fn drive_pairs(
     stream: &mut UnixStream,
     first: &mut dyn Talk,
@@ -147,7 +155,8 @@ impl Talk for Requests {
             Order::InTurn => (self.next - 1) % places,
         };
         let (offset, length) = (place * self.len as u64, self.len as u64);
-        let request = Request { flags: 0, command: self.command, cookie: self.next, offset, length };
+        let request =
+            Request { flags: 0, command: self.command, cookie: self.next, offset, length };
         out.extend_from_slice(&request.encode());
         out.extend_from_slice(&self.payload);
     }

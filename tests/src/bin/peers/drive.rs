@@ -1,5 +1,5 @@
-//! The clients that are driven against both sides: one of our own that bounds nothing, qemu-img and nbdcopy; and for what
-//! the transport can do, the same loop as our own's over the raw services.
+//! The clients that are driven against both sides: one of our own that bounds nothing, qemu-img and
+//! nbdcopy; and for what the transport can do, the same loop as our own's over the raw services.
 
 use crate::client::{self, Echo, Order, Requests, Talk, connect, drive, drive_pairs};
 use crate::nbd::{SIZE, Side};
@@ -44,7 +44,12 @@ pub fn ceiling(name: &str) -> &'static str {
 }
 
 /// Drives both sides in turn; medians of the rounds.
-pub fn both(peer: &Side, ours: &Side, disk: &Path, rounds: usize) -> Result<(Figures, Figures), String> {
+pub fn both(
+    peer: &Side,
+    ours: &Side,
+    disk: &Path,
+    rounds: usize,
+) -> Result<(Figures, Figures), String> {
     let mut all = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         eprint!("\rround {} of {rounds} ", round + 1);
@@ -67,7 +72,8 @@ fn patiently(program: &Path) -> Command {
 fn medians(rounds: &[Figures]) -> Figures {
     let names = rounds.first().map(|first| first.keys().copied()).into_iter().flatten();
     let median = |name: &str| {
-        let mut values: Vec<f64> = rounds.iter().filter_map(|round| round.get(name).copied()).collect();
+        let mut values: Vec<f64> =
+            rounds.iter().filter_map(|round| round.get(name).copied()).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
@@ -76,15 +82,18 @@ fn medians(rounds: &[Figures]) -> Figures {
 
 fn one(side: &Side, disk: &Path) -> Result<Figures, String> {
     let mut figures = Figures::new();
-    own(side, &mut figures).map_err(|e| format!("the client on {}: {e}", side.socket(10809).display()))?;
+    own(side, &mut figures)
+        .map_err(|e| format!("the client on {}: {e}", side.socket(10809).display()))?;
     let uri = format!("nbd+unix:///{}?socket={}", side.export, side.socket(10809).display());
     for (name, count, depth, more) in BENCHES {
         let mut command = patiently(&find("qemu-img", "qemu-utils")?);
         command.args(["bench", "-f", "raw", "-t", "none", "-s", "4096", "-S", "69632"]);
         command.args(["-c", &count.to_string(), "-d", &depth.to_string()]).args(*more).arg(&uri);
         let said = run(&mut command)?;
-        let seconds =
-            said.split("completed in ").nth(1).and_then(|s| s.split(' ').next()?.parse::<f64>().ok());
+        let seconds = said
+            .split("completed in ")
+            .nth(1)
+            .and_then(|s| s.split(' ').next()?.parse::<f64>().ok());
         let seconds = seconds.ok_or_else(|| format!("qemu-img said: {said}"))?;
         figures.insert(name, f64::from(*count) / seconds);
     }
@@ -119,7 +128,8 @@ fn own(side: &Side, figures: &mut Figures) -> io::Result<()> {
     figures.insert("write_4k_qd1", drive(&mut stream, &mut small(write), SINGLE, 1)?);
     figures.insert("write_4k_qd16", drive(&mut stream, &mut small(write), MANY, DEPTH)?);
     let mut flush = make(nbd::Command::FLUSH, 0, Order::InTurn);
-    figures.insert("write_4k_flush", drive_pairs(&mut stream, &mut small(write), &mut flush, PAIRS)?);
+    figures
+        .insert("write_4k_flush", drive_pairs(&mut stream, &mut small(write), &mut flush, PAIRS)?);
     let megabytes = LARGE as f64 / 1e6;
     let count = 2 * SIZE as usize / LARGE;
     for (name, command) in [("seq_read", read), ("seq_write", write)] {

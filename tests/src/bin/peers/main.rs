@@ -1,4 +1,5 @@
-//! Measures Umbra beside its peers, in one go: `cargo peers xfs`, `cargo peers nbd`. See `tests/peers/README.md`.
+//! Measures Umbra beside its peers, in one go: `cargo peers xfs`, `cargo peers nbd`. See
+//! `tests/peers/README.md`.
 
 mod client;
 mod drive;

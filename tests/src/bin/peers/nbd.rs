@@ -1,7 +1,7 @@
 //! The peer: nbdkit with its file plugin on XFS fsdax, in a Linux guest.
 //!
-//! Both guests run side by side behind the same vsock device, and the same clients are driven against one and
-//! then the other, round by round; the one that is not driven sleeps.
+//! Both guests run side by side behind the same vsock device, and the same clients are driven
+//! against one and then the other, round by round; the one that is not driven sleeps.
 
 use crate::drive;
 use crate::umbra_side;
@@ -23,8 +23,8 @@ pub const PORTS: [u32; 4] = [7, 9, 19, 10809];
 /// Bytes of the disk.
 pub const SIZE: u64 = 128 << 20;
 
-/// How often Umbra should do what nbdkit does once. The lines of other people's clients have no aim: what such a client
-/// takes for itself is the same on both sides.
+/// How often Umbra should do what nbdkit does once. The lines of other people's clients have no
+/// aim: what such a client takes for itself is the same on both sides.
 const AIMS: &[(&str, Option<f64>)] = &[
     ("read_4k_qd1", Some(1.5)),
     ("read_4k_qd16", Some(3.0)),
@@ -109,18 +109,35 @@ fn start_linux(folder: &Path) -> Result<Linux, String> {
     let device = Device::start(listener, log, |_| ()).map_err(io("start the vsock device"))?;
     let mut offers = Vec::new();
     for port in PORTS {
-        let listener = UnixListener::bind(folder.join(format!("port-{port}.sock"))).map_err(io("listen"))?;
+        let listener =
+            UnixListener::bind(folder.join(format!("port-{port}.sock"))).map_err(io("listen"))?;
         offers.push(device.listen(listener, Target::Port(port)).map_err(io("offer a port"))?);
     }
     let console = folder.join("console.log");
     let said = File::create(&console).map_err(io("make a log"))?;
-    // As Umbra's, but for its memory; Linux would copy with `rep movsb`, which emulation runs byte by byte.
+    // As Umbra's, but for its memory; Linux would copy with `rep movsb`, which emulation runs byte
+    // by byte.
     let qemu = Command::new(qemu)
-        .args(["-accel", "tcg", "-machine", "q35,nvdimm=on,memory-backend=ram", "-cpu", "max,-erms,-fsrm"])
+        .args([
+            "-accel",
+            "tcg",
+            "-machine",
+            "q35,nvdimm=on,memory-backend=ram",
+            "-cpu",
+            "max,-erms,-fsrm",
+        ])
         .args(["-smp", "1,maxcpus=2"])
-        .args(["-m", "1G,slots=2,maxmem=8G", "-object", "memory-backend-memfd,id=ram,size=1G,share=on"])
+        .args([
+            "-m",
+            "1G,slots=2,maxmem=8G",
+            "-object",
+            "memory-backend-memfd,id=ram,size=1G,share=on",
+        ])
         .arg("-object")
-        .arg(format!("memory-backend-file,id=nv,share=on,mem-path={},size=1G,prealloc=on", nvdimm.display()))
+        .arg(format!(
+            "memory-backend-file,id=nv,share=on,mem-path={},size=1G,prealloc=on",
+            nvdimm.display()
+        ))
         .args(["-device", "nvdimm,id=nv0,memdev=nv", "-chardev"])
         .arg(format!("socket,id=vs,path={}", meeting.display()))
         .args(["-device", "vhost-user-vsock-pci,chardev=vs"])
@@ -171,7 +188,8 @@ pub fn measure(rounds: usize) -> Result<Measured, String> {
     };
     run(&mut command(&["up", "--detach", "--prealloc", "--accel", "tcg", "--nvdimm-size", "1G"]))?;
     let disk = folder.path().join("disk");
-    fs::write(&disk, umbra_tests::random::Random::new(1).bytes(SIZE as usize)).map_err(io("make a disk"))?;
+    fs::write(&disk, umbra_tests::random::Random::new(1).bytes(SIZE as usize))
+        .map_err(io("make a disk"))?;
     run(&mut command(&["put", &disk.to_string_lossy(), "/disk"]))?;
     // Plain sockets before its ports, as those of the other side are.
     let mut relays = Vec::new();
@@ -222,7 +240,13 @@ impl Measured {
         let row = |&(name, aim): &(&'static str, Option<f64>)| {
             let raw = drive::ceiling(name);
             let ceilings = self.peer.get(raw).copied().zip(self.ours.get(raw).copied());
-            Some(Row { name, peer: *self.peer.get(name)?, ours: *self.ours.get(name)?, aim, ceilings })
+            Some(Row {
+                name,
+                peer: *self.peer.get(name)?,
+                ours: *self.ours.get(name)?,
+                aim,
+                ceilings,
+            })
         };
         AIMS.iter().filter_map(row).collect()
     }
@@ -231,7 +255,14 @@ impl Measured {
     pub fn text(&self) -> String {
         let mut text = format!(
             "{:<23} {:>10} {:>10} {:>7} {:>6} {:>12} {:>12} {:>10}\n",
-            "per second", "nbdkit", "Umbra", "ratio", "aim", "raw, Linux", "raw, Umbra", "raw/Umbra"
+            "per second",
+            "nbdkit",
+            "Umbra",
+            "ratio",
+            "aim",
+            "raw, Linux",
+            "raw, Umbra",
+            "raw/Umbra"
         );
         for row in self.rows() {
             let (raw_peer, raw_ours) = row.ceilings.unwrap_or_default();

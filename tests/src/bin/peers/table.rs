@@ -37,8 +37,8 @@ impl Row {
     }
 }
 
-/// Puts both sides together. What the peer cannot tell apart is beside what comes closest: a fault whose
-/// leaf is private, beside its faults on pages that are mapped read-only.
+/// Puts both sides together. What the peer cannot tell apart is beside what comes closest: a fault
+/// whose leaf is private, beside its faults on pages that are mapped read-only.
 pub fn rows(peer: &BTreeMap<String, f64>, ours: &Ours) -> Vec<Row> {
     let row = |figure: &Figure| {
         let there = match figure.name.as_str() {
@@ -46,7 +46,12 @@ pub fn rows(peer: &BTreeMap<String, f64>, ours: &Ours) -> Vec<Row> {
             name => name,
         };
         let aim = AIMS.iter().find(|(name, _)| *name == figure.name).map(|(_, aim)| *aim);
-        Row { name: figure.name.clone(), peer_ns: peer.get(there).copied(), ours: figure.clone(), aim }
+        Row {
+            name: figure.name.clone(),
+            peer_ns: peer.get(there).copied(),
+            ours: figure.clone(),
+            aim,
+        }
     };
     ours.results.iter().map(row).collect()
 }
@@ -59,25 +64,34 @@ fn faults_to_floor(ours: &Ours) -> Option<f64> {
 
 pub fn text(rows: &[Row], ours: &Ours) -> String {
     let show = |value| Unit::Nanoseconds.show(value);
-    let mut text = format!("{:<28} {:>11} {:>11} {:>10}  {}\n", "", "XFS", "Umbra", "faster by", "aim");
+    let mut text =
+        format!("{:<28} {:>11} {:>11} {:>10}  {}\n", "", "XFS", "Umbra", "faster by", "aim");
     for row in rows {
         let peer = row.peer_ns.map_or("-".into(), show);
         let ratio = row.ratio().map_or("-".into(), |ratio| format!("{ratio:.1}"));
         let aim = match (row.aim, row.ratio()) {
-            (Some(aim), Some(ratio)) => format!("{aim:.1}{}", if ratio < aim { "  MISSED" } else { "" }),
+            (Some(aim), Some(ratio)) => {
+                format!("{aim:.1}{}", if ratio < aim { "  MISSED" } else { "" })
+            }
             _ => String::new(),
         };
         // Writing to a string cannot fail.
-        let _ =
-            writeln!(text, "{:<28} {peer:>11} {:>11} {ratio:>10}  {aim}", row.name, show(row.ours.per_op));
+        let _ = writeln!(
+            text,
+            "{:<28} {peer:>11} {:>11} {ratio:>10}  {aim}",
+            row.name,
+            show(row.ours.per_op)
+        );
     }
     for f in &ours.floor {
         let _ = writeln!(text, "{:<28} {:>11} {:>11}", f.name, "", show(f.per_op));
     }
     if let Some(ratio) = faults_to_floor(ours) {
         let mark = if ratio > 2.0 { "  MISSED" } else { "" };
-        let _ =
-            writeln!(text, "copy-on-write fault, in bare faults with a copy: {ratio:.2} (at most 2){mark}");
+        let _ = writeln!(
+            text,
+            "copy-on-write fault, in bare faults with a copy: {ratio:.2} (at most 2){mark}"
+        );
     }
     text
 }

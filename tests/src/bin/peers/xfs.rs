@@ -31,15 +31,24 @@ pub fn measure() -> Result<BTreeMap<String, f64>, String> {
         .and_then(|file| file.set_len(1 << 30))
         .map_err(|e| format!("cannot make {}: {e}", nvdimm.display()))?;
     eprintln!("measuring XFS in it ...");
-    let backend =
-        format!("memory-backend-file,id=nv,share=on,mem-path={},size={NVDIMM},prealloc=on", nvdimm.display());
+    let backend = format!(
+        "memory-backend-file,id=nv,share=on,mem-path={},size={NVDIMM},prealloc=on",
+        nvdimm.display()
+    );
     // The same machine as Umbra's, but for its memory. Linux would copy with `rep movsb`, which
     // emulation runs byte by byte: without ERMS it is fair.
     let output = Command::new("timeout")
         .arg("900")
         .arg(qemu)
         .args(["-accel", "tcg", "-machine", "q35,nvdimm=on", "-cpu", "max,-erms,-fsrm"])
-        .args(["-m", "1G,slots=2,maxmem=8G", "-object", &backend, "-device", "nvdimm,id=nv0,memdev=nv"])
+        .args([
+            "-m",
+            "1G,slots=2,maxmem=8G",
+            "-object",
+            &backend,
+            "-device",
+            "nvdimm,id=nv0,memdev=nv",
+        ])
         .args(["-nographic", "-nic", "none", "-vga", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&image.kernel)
