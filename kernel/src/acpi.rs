@@ -7,7 +7,7 @@
 //! Follows ACPI 6.5: 5.2 (tables), 4.8.3 (PM1 registers), 7.4.2 (`\_S5`).
 
 use crate::mm::{direct, space};
-use crate::{arch, s5};
+use crate::{acpi_sleep, arch};
 use acpi::aml::AmlError;
 use acpi::sdt::fadt::Fadt;
 use acpi::sdt::madt::{Madt, MadtEntry};
@@ -79,7 +79,7 @@ pub struct PmTimer {
 struct PowerOff {
     pm1a: u16,
     pm1b: Option<u16>,
-    types: s5::SleepTypes,
+    types: acpi_sleep::SleepTypes,
     /// Port and value that switch the board to ACPI mode, if it is not.
     enable: Option<(u16, u8)>,
 }
@@ -97,7 +97,7 @@ pub struct PciSegment {
 
 /// What the tables say. Tables that are absent or malformed leave `None`.
 #[derive(Debug)]
-pub struct Platform {
+pub struct FirmwareTables {
     /// Interrupt wiring.
     pub interrupts: Interrupts,
     /// The ACPI timer.
@@ -111,11 +111,11 @@ pub struct Platform {
     power_off: Option<PowerOff>,
 }
 
-static PLATFORM: Once<Platform> = Once::new();
+static TABLES: Once<FirmwareTables> = Once::new();
 
 /// What the tables say. Panics before [`init`].
-pub fn platform() -> &'static Platform {
-    PLATFORM.get().expect("the tables are read first")
+pub fn firmware_tables() -> &'static FirmwareTables {
+    TABLES.get().expect("the tables are read first")
 }
 
 /// Why there is nothing to go by.
@@ -142,14 +142,14 @@ impl fmt::Display for AcpiFailure {
 }
 
 /// Reads the tables.
-pub fn init(rsdp: Option<u64>) -> Result<&'static Platform, AcpiFailure> {
+pub fn init(rsdp: Option<u64>) -> Result<&'static FirmwareTables, AcpiFailure> {
     let rsdp = rsdp.ok_or(AcpiFailure::NoRsdp)?;
     // SAFETY: the loader passes the address of the RSDP that firmware made.
     let tables =
         unsafe { AcpiTables::from_rsdp(Physical, rsdp as usize) }.map_err(AcpiFailure::Tables)?;
     let interrupts = read_madt(&tables).ok_or(AcpiFailure::NoMadt)?;
     let fadt = sound::<Fadt>(&tables);
-    let platform = Platform {
+    let found = FirmwareTables {
         interrupts,
         pm_timer: fadt.as_ref().and_then(|f| read_pm_timer(f)),
         century_register: fadt.as_ref().map_or(0, |f| f.century),
@@ -157,7 +157,7 @@ pub fn init(rsdp: Option<u64>) -> Result<&'static Platform, AcpiFailure> {
         nfit: tables.find_table::<Nfit>().map(|table| table_bytes(&table)),
         power_off: fadt.as_ref().and_then(|f| read_power_off(f)),
     };
-    Ok(PLATFORM.call_once(|| platform))
+    Ok(TABLES.call_once(|| found))
 }
 
 /// A table whose checksum is right and that has all fields of `T`. (The FADT of revision 1
@@ -248,7 +248,7 @@ fn read_power_off(fadt: &Fadt) -> Option<PowerOff> {
     let length = dsdt.length as usize;
     // SAFETY: its header says how long it is.
     let dsdt = unsafe { Physical.map_physical_region::<SdtHeader>(dsdt.physical_start, length) };
-    let types = s5::find(table_bytes(&dsdt).get(size_of::<SdtHeader>()..)?)?;
+    let types = acpi_sleep::find(table_bytes(&dsdt).get(size_of::<SdtHeader>()..)?)?;
     let enable = port(smi).filter(|_| value != 0).map(|port| (port, value));
     Some(PowerOff { pm1a: port(pm1a)?, pm1b: port(pm1b), types, enable })
 }
@@ -257,7 +257,7 @@ fn read_power_off(fadt: &Fadt) -> Option<PowerOff> {
 pub fn power_off() -> &'static str {
     const SLEEP_ENABLE: u16 = 1 << 13;
     const SCI_ENABLE: u16 = 1;
-    let Some(power) = PLATFORM.get().and_then(|platform| platform.power_off) else {
+    let Some(power) = TABLES.get().and_then(|tables| tables.power_off) else {
         return "the ACPI tables do not say how to power off";
     };
     let value = |sleep_type: u8| SLEEP_ENABLE | u16::from(sleep_type) << 10;

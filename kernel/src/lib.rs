@@ -9,7 +9,7 @@
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`nfit`], [`s5`] | what firmware tables say, as pure functions over bytes |
+//! | [`nfit`], [`acpi_sleep`] | what firmware tables say, as pure functions over bytes |
 //! | [`calendar`], [`config`], [`frame_map`] | the date, options, free frames |
 //! | [`console`] | log lines and the command line on the serial port |
 //! | `arch` | registers, descriptor tables, traps, interrupts, time, copies, ports |
@@ -20,7 +20,7 @@
 //! | [`vsock`] | streams over virtio-vsock: the protocol, without the hardware |
 //! | [`pci`], `virtio` | finding devices; the vsock device |
 //! | `net` | clients: connections and their servers |
-//! | `board` | what servers see of the machine |
+//! | `platform` | what servers see of the machine |
 //! | `start`, `serve` | start-up, the poll loop |
 //! | `measure` | what faults, copies and counts cost here: the floor of benchmarks |
 //! | `media` | mounting and formatting |
@@ -28,21 +28,19 @@
 
 extern crate alloc;
 
+pub mod acpi_sleep;
 pub mod calendar;
 pub mod config;
 pub mod console;
 pub mod frame_map;
 pub mod nfit;
 pub mod pci;
-pub mod s5;
 pub mod vsock;
 
 #[cfg(target_os = "none")]
 pub mod acpi;
 #[cfg(target_os = "none")]
 pub mod arch;
-#[cfg(target_os = "none")]
-pub mod board;
 #[cfg(target_os = "none")]
 pub mod dax;
 #[cfg(target_os = "none")]
@@ -57,6 +55,8 @@ pub mod mm;
 pub mod net;
 #[cfg(target_os = "none")]
 pub mod nvdimm;
+#[cfg(target_os = "none")]
+pub mod platform;
 #[cfg(target_os = "none")]
 pub mod serve;
 #[cfg(target_os = "none")]

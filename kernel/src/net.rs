@@ -5,8 +5,8 @@
 //! loop.
 
 use crate::arch::clock;
-use crate::board::Board;
 use crate::mm::{frames, heap};
+use crate::platform::KernelPlatform;
 use crate::virtio::{self, Vsock};
 use crate::vsock::{
     Address, BASE_CHUNKS, Endpoint, Handler, Millis, Next, Page, Pool, Port, Statistics, Vacancy,
@@ -29,17 +29,17 @@ const CONNECTION_MEMORY: usize = 8 << 10;
 
 struct Net {
     device: Vsock,
-    endpoint: Endpoint<Box<dyn Service<Board>>>,
+    endpoint: Endpoint<Box<dyn Service<KernelPlatform>>>,
 }
 
 /// The device, if the machine has one. Page faults of servers do not come here.
 static NET: Mutex<Option<Net>> = Mutex::new(None);
 
 /// The servers; without a volume there are none.
-struct Servers<'a>(Option<&'a mut Board>);
+struct Servers<'a>(Option<&'a mut KernelPlatform>);
 
 impl Handler for Servers<'_> {
-    type Server = Box<dyn Service<Board>>;
+    type Server = Box<dyn Service<KernelPlatform>>;
 
     fn accept(&mut self, port: Port, peer: Address, vacancy: Vacancy) -> Option<Self::Server> {
         self.0.as_ref()?;
@@ -54,7 +54,9 @@ impl Handler for Servers<'_> {
 
     fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress {
         match &mut self.0 {
-            Some(board) => take_turn(*board, Turn::Other, |board| server.poll(stream, board)),
+            Some(platform) => {
+                take_turn(*platform, Turn::Other, |platform| server.poll(stream, platform))
+            }
             None => Progress::Wait,
         }
     }
@@ -77,19 +79,19 @@ pub fn init() {
 
 /// Does what can be done now, with the machine that servers run on if a volume is served; returns
 /// whether there is more to do at once. Otherwise an interrupt will come when there is.
-pub fn poll(mut board: Option<&mut Board>) -> bool {
+pub fn poll(mut platform: Option<&mut KernelPlatform>) -> bool {
     let mut net = NET.lock();
     let Some(Net { device, endpoint }) = net.as_mut() else { return false };
     if device.was_reset() {
         log::warn!("vsock: the transport was reset; all connections are lost");
         endpoint.transport_reset(device.cid());
     }
-    let mut next = endpoint.poll(device, &mut Servers(board.as_deref_mut()), now());
-    if let Some(board) = board {
+    let mut next = endpoint.poll(device, &mut Servers(platform.as_deref_mut()), now());
+    if let Some(platform) = platform {
         if device.is_unsettled() {
-            board.volume(|volume| device.settle(volume));
+            platform.volume(|volume| device.settle(volume));
         }
-        if board.exports().take_news() {
+        if platform.exports().take_news() {
             endpoint.wake_all();
             next = Next::Now;
         }

@@ -96,7 +96,7 @@ static SERVED: Once<(u64, u64)> = Once::new();
 /// The NFIT, or why there is none.
 pub fn table() -> &'static Result<Nfit, NoNvdimm> {
     TABLE.call_once(|| {
-        let bytes = crate::acpi::platform().nfit.ok_or(NoNvdimm::NoTable)?;
+        let bytes = crate::acpi::firmware_tables().nfit.ok_or(NoNvdimm::NoTable)?;
         nfit::parse(bytes).map_err(NoNvdimm::Table)
     })
 }

@@ -1,10 +1,10 @@
 //! The poll loop: everything that the kernel does once it runs.
 
 use crate::arch::{apic, clock, mce};
-use crate::board::Board;
 use crate::config::Config;
 use crate::console::Console;
 use crate::dax::Processor;
+use crate::platform::KernelPlatform;
 use crate::{media, net, println};
 use umbra_server::Progress;
 use umbra_server::platform::{Turn, take_turn};
@@ -65,26 +65,26 @@ pub fn serve(config: Config) -> ! {
     let ready = clock::now();
     println!("ready {} ms", ready.0 / 1_000_000);
     let mut console = Console::new(config);
-    let mut board = None;
+    let mut platform = None;
     let mut off_at = None;
     let mut pause = Pause::default();
     loop {
         apic::begin_round();
         let mut worked = machine_checks();
-        worked |= match &mut board {
-            Some(board) => take_turn(board, Turn::Console, |_| console.poll()),
+        worked |= match &mut platform {
+            Some(platform) => take_turn(platform, Turn::Console, |_| console.poll()),
             None => console.poll(),
         };
         // A volume can come into service later: by the console's `format`.
-        if board.is_none() {
-            board = Processor::new().map(|processor| Board::new(processor, ready));
+        if platform.is_none() {
+            platform = Processor::new().map(|processor| KernelPlatform::new(processor, ready));
         }
-        worked |= net::poll(board.as_mut());
-        if let Some(board) = &mut board {
+        worked |= net::poll(platform.as_mut());
+        if let Some(platform) = &mut platform {
             if !worked {
-                worked = umbra_server::background(board) == Progress::Again;
+                worked = umbra_server::background(platform) == Progress::Again;
             }
-            if board.wants_power_off() {
+            if platform.wants_power_off() {
                 let off_at = *off_at.get_or_insert(clock::now().after_ns(FAREWELL_NS));
                 if !worked && net::is_drained() || clock::now() >= off_at {
                     media::power_off();

@@ -37,7 +37,7 @@ extern "C" fn run() -> ! {
     // of the loader's information was copied.
     unsafe { frames::reclaim_loader(memory, space::image_frames()) };
     log_lines::init();
-    start_board(memory);
+    start_devices(memory);
     let (config, problems) = Config::parse(&fw_cfg::file(fw_cfg::CONFIG).unwrap_or_default());
     for problem in problems {
         log::warn!("option {problem}");
@@ -54,18 +54,18 @@ extern "C" fn run() -> ! {
 
 /// Interrupts, clock, machine checks, copies. Without interrupt controllers nothing would ever
 /// wake the kernel, so it does not go on without them.
-fn start_board(memory: &Memory) {
-    let platform = match acpi::init(memory.rsdp) {
-        Ok(platform) => platform,
+fn start_devices(memory: &Memory) {
+    let tables = match acpi::init(memory.rsdp) {
+        Ok(tables) => tables,
         Err(why) => panic!("{why}"),
     };
-    if let Err(why) = apic::init(&platform.interrupts) {
+    if let Err(why) = apic::init(&tables.interrupts) {
         panic!("local APIC: {why}");
     }
-    clock::init(platform.pm_timer);
-    clock::read_wall_clock(platform.century_register);
+    clock::init(tables.pm_timer);
+    clock::read_wall_clock(tables.century_register);
     mce::enable();
-    if let Err(why) = apic::route_serial(&platform.interrupts) {
+    if let Err(why) = apic::route_serial(&tables.interrupts) {
         log::error!("the console cannot be typed at: {why}");
     }
     serial::enable_input();

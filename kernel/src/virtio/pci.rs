@@ -183,7 +183,7 @@ pub fn find_vsock() -> Option<Result<Device, Error>> {
 
 /// Where the board has its memory-mapped configuration space: 1 MiB a bus.
 fn configuration_space() -> Option<Range> {
-    let segment = acpi::platform().pci?;
+    let segment = acpi::firmware_tables().pci?;
     Range::of(segment.base, (u64::from(segment.last_bus) + 1) << 20)
 }
 

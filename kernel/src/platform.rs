@@ -16,7 +16,7 @@ use umbra_server::nbd::Exports;
 use umbra_server::platform::{Counters, Memory, Mounted, Nvdimm as Region, Persisted, Sample};
 
 /// The machine with its counters: one, for all servers.
-pub struct Board {
+pub struct KernelPlatform {
     processor: Processor,
     counters: Counters,
     exports: Exports,
@@ -27,7 +27,7 @@ pub struct Board {
     power_off: bool,
 }
 
-impl Board {
+impl KernelPlatform {
     /// The machine, served from now on. `processor` says that a volume is.
     pub fn new(processor: Processor, ready: Instant) -> Self {
         let regions = match nvdimm::table() {
@@ -43,7 +43,7 @@ impl Board {
                 .collect(),
             Err(_) => Vec::new(),
         };
-        Board {
+        KernelPlatform {
             processor,
             counters: Counters::default(),
             exports: Exports::default(),
@@ -60,7 +60,7 @@ impl Board {
     }
 }
 
-impl Machine for Board {
+impl Machine for KernelPlatform {
     type Pmem = Nvdimm;
     type Mmu = WindowTables;
 
@@ -75,7 +75,7 @@ impl Machine for Board {
     }
 }
 
-impl Platform for Board {
+impl Platform for KernelPlatform {
     type Device = Nvdimm;
 
     fn now(&self) -> Time {
