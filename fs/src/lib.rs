@@ -4,13 +4,11 @@
 //! |---|---|
 //! | [`pmem`] | the seam to persistent memory: every store, flush and fence |
 //! | `format` | what the bytes on media mean |
-//! | `blocks` | references to blocks, free blocks, reclaiming: derived state |
-//! | `checkpoint` | the derived state across a clean unmount |
-//! | `stage` | the order of a commit, as types |
-//! | `path` | the way from the top of the volume to a block |
-//! | `commit` | one change of any number of words, published by one store |
+//! | `blocks` | references to blocks, free blocks, reclaiming, checkpoint: derived state |
+//! | `tree` | the way from the top of the volume to a block; one change, published by one store |
+//! | `windows` | what is shown through page tables: windows, masters, shadows |
 //! | `volume` | the operations ([`Volume`]) |
-//! | [`dax`] | what is shown through page tables: windows, masters, shadows, faults |
+//! | [`dax`] | the page-fault handler, and loads and stores through windows |
 //! | `testing` | memory that logs, a software MMU (feature `testing`) |
 //!
 //! Everything runs over the seams [`Pmem`] and [`dax::Mmu`], so all of it is tested on the host.
@@ -20,8 +18,6 @@
 extern crate alloc;
 
 mod blocks;
-mod checkpoint;
-mod commit;
 pub mod dax;
 mod error;
 mod format;
@@ -31,21 +27,23 @@ mod format;
 mod order_case {
     use crate::blocks::{Blocks, Content, Fresh};
     use crate::pmem::Pmem;
-    use crate::stage::{Durable, Exclusive, Flushed, Place, Published, Shared, Stage, Written};
+    use crate::tree::stage::{
+        Durable, Exclusive, Flushed, Place, Published, Shared, Stage, Written,
+    };
     use crate::types::Block;
     use alloc::vec::Vec;
     include!(env!("UMBRA_ORDER_CASE"));
 }
-mod path;
 pub mod pmem;
-mod stage;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tree;
 mod types;
 mod volume;
+mod windows;
 
-pub use dax::Window;
 pub use error::{Error, Result};
 pub use pmem::Pmem;
 pub use types::*;
 pub use volume::*;
+pub use windows::Window;

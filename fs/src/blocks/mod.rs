@@ -15,6 +15,7 @@
 //! | n | head | n references; all ones: more than can be counted (sticky until a rebuild) |
 //! | 1 | all ones but the last | lent to a device, to receive content into |
 
+pub(crate) mod checkpoint;
 mod children;
 mod content;
 mod lending;
@@ -30,7 +31,7 @@ pub(crate) use recount::{Judged, Visit};
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
 use crate::pmem::{Pmem, Poisoned};
-use crate::stage::{Durable, Published, Retire};
+use crate::tree::stage::{Durable, Published, Retire};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -229,7 +230,7 @@ impl<P: Pmem> Blocks<P> {
         Ok(self.state(block)? as u32)
     }
 
-    /// First page in the list of the block's shadows, as [`crate::dax`] keeps it: 0 is none.
+    /// First page in the list of the block's shadows, as [`crate::windows`] keeps it: 0 is none.
     #[inline(always)]
     pub fn shadows(&self, block: Block) -> Result<u32, Poisoned> {
         Ok((self.state(block)? >> 32) as u32)

@@ -12,18 +12,18 @@
 //!
 //! If a step fails, nothing has changed: the old translation stays, and the access fails.
 
-use super::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
-use super::windows::Window;
 use crate::blocks::{Content, Purpose};
-use crate::commit::Edit;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Published, Retire, Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::leaves::Leaf;
+use crate::tree::stage::{Durable, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
-use crate::volume::leaves::Leaf;
 use crate::volume::{Begun, Outcome, Volume, Work};
+use crate::windows::Window;
+use crate::windows::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 
 /// Blocks that one fault may need: the page, and copies of all nodes above it.
 const FAULT_BLOCKS: u64 = 10;
@@ -260,7 +260,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// of `path`, or in the inode.
     pub(crate) fn data_word(
         &self,
-        path: &crate::path::Path,
+        path: &crate::tree::path::Path,
         ino: Ino,
         block: FileBlock,
         pointer: Option<Pointer>,

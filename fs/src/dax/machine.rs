@@ -1,11 +1,11 @@
 //! Loads and stores through windows.
 
-use super::windows::Window;
-use super::{Mmu, PAGES_PER_SLOT, Page};
 use crate::error::Error;
 use crate::pmem::Pmem;
 use crate::types::BLOCK_SIZE;
 use crate::volume::Volume;
+use crate::windows::Window;
+use crate::windows::mmu::{Mmu, PAGES_PER_SLOT, Page};
 
 /// A load or store that could not be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! A software MMU with a TLB, and a processor that runs on it.
 
-use crate::dax::{Access, AccessError, Frame, Machine, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
+use crate::dax::{AccessError, Machine};
 use crate::error::Error;
 use crate::pmem::Pmem;
 use crate::types::BLOCK_SIZE;
 use crate::volume::Volume;
+use crate::windows::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;

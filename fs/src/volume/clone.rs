@@ -11,12 +11,13 @@ use super::names::NAME_BLOCKS;
 use super::operation::{Begun, Held, Outcome, Work};
 use super::settle::Settle;
 use crate::blocks::{Content, Purpose};
-use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO, slot_of, word_index};
 use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::windows::Window;
+use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
 
 /// Free blocks that freezing a file needs: one for so many that it may have.

@@ -2,11 +2,11 @@
 
 use super::Volume;
 use super::operation::{Begun, Held, Outcome, Work};
-use super::scan::Found;
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::pmem::Pmem;
+use crate::tree::scan::Found;
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 
 /// A leaf is looked at in one go; that costs as much as so many entries elsewhere.
 const LEAF_COST: u64 = 64;

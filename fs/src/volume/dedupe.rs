@@ -13,14 +13,14 @@
 
 use super::Volume;
 use crate::blocks::Purpose;
-use crate::dax::{Mmu, PAGES_PER_SLOT};
 use crate::error::{Error, Result};
 use crate::format::word::{self, Pointer, Root};
-use crate::path::{index_at, word_at};
 use crate::pmem::Pmem;
+use crate::tree::path::{index_at, word_at};
 use crate::types::*;
 use crate::volume::settle::Settle;
 use crate::volume::splice::Splice;
+use crate::windows::mmu::{Mmu, PAGES_PER_SLOT};
 
 /// Blocks below one leaf: what is shared at once.
 const LEAF: u64 = PAGES_PER_SLOT as u64;

@@ -7,18 +7,18 @@
 
 use super::Volume;
 use crate::blocks::Purpose;
-use crate::commit::Edit;
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::bucket::{
     BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NO_SLOTS, NameHash, Place, Range, SLOTS, SlotWord,
     Slots, find_place, payload,
 };
 use crate::format::word::Root;
-use crate::path::{Path, word_at};
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::path::{Path, word_at};
+use crate::tree::stage::{Stage, Written};
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 use core::hash::Hasher;
 use core::ops::ControlFlow;
 use siphasher::sip::SipHasher13;

@@ -9,15 +9,15 @@ use super::operation::{Begun, Held, Outcome, Work};
 use super::settle::Settle;
 use super::write::Source;
 use crate::blocks::{Content, Purpose};
-use crate::commit::Edit;
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
-use crate::path::{height_for, index_at, word_at};
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::path::{height_for, index_at, word_at};
+use crate::tree::stage::{Stage, Written};
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 
 /// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
 pub(super) const NODE_BLOCKS: u64 = 12;

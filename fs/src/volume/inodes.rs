@@ -1,21 +1,21 @@
 //! Inodes: attributes, and who gets which number.
 
 use super::Volume;
-use super::leaves::Leaf;
 use crate::blocks::Purpose;
-use crate::checkpoint::Counts;
-use crate::commit::Edit;
-use crate::dax::Mmu;
+use crate::blocks::checkpoint::Counts;
 use crate::error::{Error, Result};
 use crate::format::inode::{
     self, INODE_WORDS, INODES_PER_BLOCK, MAX_INO, NewInode, ROOT_INO, from_mode_bits, mode_bits,
     open_number, seal_number, slot_of, word_index,
 };
 use crate::format::word::Root;
-use crate::path::{Path, word_at};
 use crate::pmem::Pmem;
-use crate::stage::{Place, Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::leaves::Leaf;
+use crate::tree::path::{Path, word_at};
+use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 
 /// Inodes that are looked at for a free one before room is made for more.
 const MOST_TRIES: u64 = 1024;

@@ -13,13 +13,14 @@ use super::Volume;
 use super::dir::{Found, check_name};
 use super::names::{NAME_BLOCKS, Naming, REPLACE_BLOCKS};
 use crate::blocks::Purpose;
-use crate::commit::Edit;
-use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
 use crate::pmem::Pmem;
-use crate::stage::{Place, Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
+use crate::windows::Window;
+use crate::windows::mmu::Mmu;
 use alloc::vec;
 use alloc::vec::Vec;
 

@@ -5,7 +5,6 @@
 //! | `mount.rs` | format, mount, unmount |
 //! | `rebuild.rs` | counting references and free blocks anew after a stop that was not clean |
 //! | `inodes.rs` | attributes, allocation of inodes |
-//! | `leaves.rs` | what is remembered of leaf nodes |
 //! | `file.rs` | read, truncate, extents |
 //! | `write.rs` | write |
 //! | `punch.rs` | holes and zeros in the middle of a file |
@@ -17,7 +16,6 @@
 //! | `settle.rs` | what they need of windows |
 //! | `count.rs` | counting the blocks of a file |
 //! | `clone.rs` | clones of files |
-//! | `scan.rs` | looking for what exists in a tree |
 //! | `splice.rs` | a tree of which a range is another's |
 //! | `range.rs` | clones of ranges |
 //! | `dedupe.rs` | sharing what is equal |
@@ -34,7 +32,6 @@ mod dedupe;
 mod dir;
 mod file;
 mod inodes;
-pub(crate) mod leaves;
 mod links;
 mod mount;
 mod names;
@@ -43,7 +40,6 @@ mod paths;
 mod punch;
 mod range;
 mod rebuild;
-mod scan;
 mod settle;
 mod splice;
 mod write;
@@ -61,12 +57,13 @@ pub use paths::{Component, components};
 
 use crate::blocks::Blocks;
 pub use crate::blocks::{LENT_RUN, Lending};
-use crate::dax::{Mmu, Windows};
 use crate::error::Result;
 use crate::format::superblock::Superblock;
 use crate::pmem::Pmem;
-use crate::stage::Retire;
+use crate::tree::stage::Retire;
 use crate::types::*;
+use crate::windows::Windows;
+use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::Range;
@@ -98,7 +95,7 @@ pub struct Volume<P, M> {
     pub(crate) work_a_step: u64,
     /// Directories that have no name in front of a position, as a cookie.
     emptied: ArrayVec<(Ino, u64), 8>,
-    pub(crate) leaves: leaves::Leaves,
+    pub(crate) leaves: crate::tree::leaves::Leaves,
     /// A check is under way.
     checking: bool,
     /// It is at names.

@@ -3,16 +3,17 @@
 use super::inodes::InodeTable;
 use super::{FaultCounts, Volume};
 use crate::blocks::Blocks;
-use crate::dax::{Mmu, Windows};
 use crate::error::Error;
 use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system};
 use crate::format::superblock::{
     Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock, UNFINISHED,
 };
 use crate::format::word::{Pointer, Root};
-use crate::path::word_at;
 use crate::pmem::{Pmem, Poisoned};
+use crate::tree::path::word_at;
 use crate::types::{BLOCK_SIZE, Block, Ino, Kind, Time};
+use crate::windows::Windows;
+use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
 use core::fmt;
 

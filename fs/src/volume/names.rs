@@ -3,16 +3,16 @@
 use super::Volume;
 use super::dir::{Room, check_name};
 use crate::blocks::Purpose;
-use crate::commit::Edit;
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::bucket::payload;
 use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
-use crate::path::Path;
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::path::Path;
+use crate::tree::stage::{Stage, Written};
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 use arrayvec::ArrayVec;
 
 /// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths, and the

@@ -21,11 +21,12 @@ use super::count::Counting;
 use super::file::{Syncing, Truncation};
 use super::range::RangeClone;
 use super::settle::Settle;
-use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::windows::Window;
+use crate::windows::mmu::Mmu;
 use alloc::boxed::Box;
 
 /// Work that a step does: about so many blocks are looked at, made durable, or given a reference.

@@ -11,10 +11,10 @@
 
 use super::Volume;
 use super::dir::check_name;
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::pmem::Pmem;
 use crate::types::Ino;
+use crate::windows::mmu::Mmu;
 
 /// A step of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

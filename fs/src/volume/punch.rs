@@ -16,14 +16,14 @@ use super::Volume;
 use super::file::NODE_BLOCKS;
 use super::write::Source;
 use crate::blocks::Purpose;
-use crate::commit::Edit;
-use crate::dax::Mmu;
 use crate::error::Result;
 use crate::format::inode;
 use crate::format::word::Root;
-use crate::path::{Path, index_at};
 use crate::pmem::Pmem;
+use crate::tree::commit::Edit;
+use crate::tree::path::{Path, index_at};
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 
 /// Most bytes that one step provides with zeros.
 const PROVIDE_STEP: u64 = 128 << 10;

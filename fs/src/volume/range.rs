@@ -17,18 +17,19 @@
 use super::Volume;
 use super::file::NODE_BLOCKS;
 use super::operation::{Begun, Held, Outcome, Work};
-use super::scan::Found;
 use super::settle::Settle;
 use super::splice::Splice;
 use crate::blocks::{Content, Purpose};
-use crate::commit::Edit;
-use crate::dax::{Mmu, Window};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO};
 use crate::format::word::{Pointer, Root};
-use crate::path::{height_for, index_at};
 use crate::pmem::Pmem;
+use crate::tree::commit::Edit;
+use crate::tree::path::{height_for, index_at};
+use crate::tree::scan::Found;
 use crate::types::*;
+use crate::windows::Window;
+use crate::windows::mmu::Mmu;
 use alloc::boxed::Box;
 
 /// What a node of the target costs, whose 512 entries are looked at one by one, counted in entries

@@ -6,15 +6,15 @@
 
 use super::Volume;
 use crate::blocks::{Content, Reference};
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{
     self, INODE_WORDS, INODES_PER_BLOCK, ROOT_INO, seal_number, slot_of, system, word_index,
 };
 use crate::format::word::Root;
-use crate::path::word_at;
 use crate::pmem::Pmem;
+use crate::tree::path::word_at;
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 

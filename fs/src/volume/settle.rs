@@ -8,10 +8,10 @@
 //! ```
 
 use super::Volume;
-use crate::dax::Mmu;
 use crate::error::Result;
 use crate::pmem::Pmem;
 use crate::types::Ino;
+use crate::windows::mmu::Mmu;
 use core::ops::Range;
 
 /// A file that is being settled.

@@ -8,16 +8,16 @@
 
 use super::Volume;
 use crate::blocks::{Content, Fresh, Purpose};
-use crate::commit::Edit;
-use crate::dax::Mmu;
 use crate::error::Result;
 use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
-use crate::path::{height_for, index_at};
 use crate::pmem::Pmem;
-use crate::stage::{Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::path::{height_for, index_at};
+use crate::tree::scan::Found;
+use crate::tree::stage::{Stage, Written};
 use crate::types::*;
-use crate::volume::scan::Found;
+use crate::windows::mmu::Mmu;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 

@@ -13,15 +13,15 @@
 use super::Volume;
 use super::file::NODE_BLOCKS;
 use crate::blocks::{Content, Fresh, Lending, Purpose};
-use crate::commit::Edit;
-use crate::dax::{Mmu, PAGES_PER_SLOT};
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{Pointer, Root};
-use crate::path::{Path, index_at};
 use crate::pmem::Pmem;
-use crate::stage::{Exclusive, Place, Retire, Stage, Written};
+use crate::tree::commit::Edit;
+use crate::tree::path::{Path, index_at};
+use crate::tree::stage::{Exclusive, Place, Retire, Stage, Written};
 use crate::types::*;
+use crate::windows::mmu::{Mmu, PAGES_PER_SLOT};
 use alloc::vec::Vec;
 use core::ops::Range;
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   Clear --> Walk --> Shaded --> Reclaim --> Judge --> Names --> Missed --> Inodes --> Windows --> Totals
-//!   `----------- blocks: blocks/recount.rs ------'      `----- names.rs --------'       `-- dax/invariants.rs
+//!   `----------- blocks: blocks/recount.rs ------'      `----- names.rs --------'       `-- windows.rs
 //! ```
 //!
 //! So what it reports is true: on a volume that is sound it reports nothing, whatever others do.
@@ -16,17 +16,19 @@
 //! entry for each inode with several names. What is known of blocks is in their records.
 
 mod names;
+mod windows;
 
 pub(super) use names::Naming;
 
+use self::windows::WindowCheck;
 use super::Volume;
 use crate::blocks::{Content, Judged, Visit};
-use crate::dax::{Mmu, WindowCheck};
 use crate::error::{Error, Result};
 use crate::format::inode::INODE_WORDS;
 use crate::format::superblock::GROUP;
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

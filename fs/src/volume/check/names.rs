@@ -8,11 +8,11 @@
 
 use super::super::rebuild::{Names, WAITING, bits, is_set};
 use super::{BUCKET, CheckReport, INODE, NAME, Volume};
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::{INODE_WORDS, INODES_PER_BLOCK, ROOT, ROOT_INO};
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::windows::mmu::Mmu;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

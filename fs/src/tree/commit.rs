@@ -15,14 +15,14 @@
 //! needs no copy. The order is write, fence, publish, fence in any case.
 
 use crate::blocks::{Content, Fresh, Purpose};
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
-use crate::path::Path;
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Exclusive, Place, Published, Retire, Stage, Written};
+use crate::tree::path::Path;
+use crate::tree::stage::{Durable, Exclusive, Place, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block};
 use crate::volume::Volume;
+use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
@@ -264,7 +264,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         &mut self,
         stage: &mut Stage<Written>,
         top: &Fresh,
-        step: &crate::path::Step,
+        step: &crate::tree::path::Step,
         purpose: Purpose,
     ) -> Result<()> {
         let Some((mut pointer, height)) = step.spine() else { return Ok(()) };

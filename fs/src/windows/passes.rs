@@ -2,7 +2,7 @@
 //! translations away.
 
 use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Rights, Slot};
-use super::windows::{NONE, Window, Windows};
+use super::{NONE, Window, Windows};
 use crate::blocks::Blocks;
 use crate::error::Result;
 use crate::pmem::{Pmem, Poisoned};

@@ -9,7 +9,7 @@
 //! It is valid only together with a superblock that is clean and has the same mount
 //! number. The first thing a mount does is to make the superblock say "not clean".
 
-use crate::blocks::Blocks;
+use super::Blocks;
 use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::BLOCK_SIZE;

@@ -1,10 +1,21 @@
 //! Windows, the slots that they have attached, and what is translated in them.
 //!
+//! | file | what |
+//! |---|---|
+//! | `mmu.rs` | the seam to page tables: slots, pages, translations |
+//! | `mod.rs` | windows and their slots, the dirty list |
+//! | `passes.rs` | sync, and other work on many pages |
+//! | `shadows.rs` | the lists from a master to its shadows |
+//!
 //! Slots are a cache: any slot may be taken away from its window between two accesses.
 //! All memory is taken when the volume is mounted; nothing here grows with files.
 
-use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
-use super::shadows::Shadows;
+pub mod mmu;
+pub(crate) mod passes;
+mod shadows;
+
+use self::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
+use self::shadows::Shadows;
 use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::pmem::{Pmem, Poisoned};
@@ -14,7 +25,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// No slot, no window.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// An open window: a view of one file that plain loads and stores go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +44,7 @@ pub(crate) struct SlotState {
     /// Translations that are present.
     pub present: u32,
     /// Pages that are writable.
-    pub(super) dirty: [u64; 8],
+    dirty: [u64; 8],
 }
 
 impl SlotState {
@@ -49,7 +60,7 @@ impl SlotState {
         dirty: [0; 8],
     };
 
-    pub(super) fn set_dirty(&mut self, index: u32, dirty: bool) {
+    fn set_dirty(&mut self, index: u32, dirty: bool) {
         let (word, bit) = ((index / 64) as usize, index % 64);
         self.dirty[word] = self.dirty[word] & !(1 << bit) | (dirty as u64) << bit;
     }
@@ -323,7 +334,7 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Takes a slot away from its window. What was stored through it is durable.
-    pub(super) fn detach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, slot: Slot) -> Result<()> {
+    fn detach<P: Pmem>(&mut self, blocks: &mut Blocks<P>, slot: Slot) -> Result<()> {
         let state = self.slots[slot.0 as usize].clone();
         let mut dirty = false;
         for index in 0..PAGES_PER_SLOT {
@@ -376,7 +387,7 @@ impl<M: Mmu> Windows<M> {
 
     /// Slots of a file, one after another: pass `None` first.
     #[inline]
-    pub(super) fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
+    fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
         let next = match after {
             None => self.files.get(&ino)?.first_slot,
             Some(slot) => self.slots[slot as usize].next_in_file,
@@ -503,7 +514,7 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Removes the translations of a range of file blocks in one slot.
-    pub(super) fn unmap_in<P: Pmem>(
+    fn unmap_in<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
         slot: Slot,

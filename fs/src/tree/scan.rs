@@ -1,17 +1,17 @@
 //! Looking for what exists in a tree, without looking at what does not: a missing entry is passed
 //! at once, whatever it would map.
 
-use super::Volume;
 use crate::blocks::Content;
 use crate::error::Result;
 use crate::format::word::{Pointer, Root};
-use crate::path::index_at;
 use crate::pmem::Pmem;
+use crate::tree::path::index_at;
 use crate::types::FileBlock;
+use crate::volume::Volume;
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// A subtree exists: the first file block that it maps, and the pointer to it.
     At(u64, Pointer),
     /// Nothing exists up to the end.
@@ -23,7 +23,7 @@ pub(super) enum Found {
 impl<P: Pmem, M> Volume<P, M> {
     /// The first subtree of `level` that exists and maps a block at or behind `from`; `level` is at
     /// most the height of the tree. Each entry that is looked at uses up one of `allowance`.
-    pub(super) fn seek(
+    pub(crate) fn seek(
         &self,
         root: Root,
         from: u64,

@@ -1,10 +1,10 @@
 //! What has to hold between page tables, shadows and trees.
 
-use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use crate::error::Result;
 use crate::pmem::Pmem;
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
 use crate::volume::{CheckReport, FaultCounts, PagesReport, Volume};
+use crate::windows::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use alloc::format;
 
 /// How often sums are begun anew because translations changed meanwhile.

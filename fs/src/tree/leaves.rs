@@ -5,16 +5,16 @@
 //! blocks changes: when the count of a node or an inode block rises above one, or one moves, or an
 //! inode goes.
 
-use super::Volume;
 use crate::blocks::Content;
-use crate::dax::Mmu;
 use crate::error::{Error, Result};
 use crate::format::inode::MAX_INO;
 use crate::format::word::Pointer;
-use crate::path::{height_for, index_at, leaf_number};
 use crate::pmem::Pmem;
-use crate::stage::{Durable, Place, Published, Retire, Stage, Written};
+use crate::tree::path::{height_for, index_at, leaf_number};
+use crate::tree::stage::{Durable, Place, Published, Retire, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
+use crate::volume::Volume;
+use crate::windows::mmu::Mmu;
 use alloc::vec;
 use alloc::vec::Vec;
 
