@@ -1,7 +1,7 @@
 //! What can go wrong in the filesystem.
 
 use crate::pmem::Poisoned;
-use crate::types::Block;
+use crate::types::{Block, Ino};
 use core::fmt;
 
 /// Result of a filesystem operation.
@@ -32,6 +32,9 @@ pub enum Error {
     Invalid(&'static str),
     /// The file is in use in a way that forbids this.
     Busy,
+    /// The file is pinned ([`Volume::pin`](crate::Volume::pin)): it keeps its size and its last
+    /// name. Whoever pinned it can say for whom.
+    InUse(Ino),
     /// The volume was mounted read-only, or turned so after damage was found.
     ReadOnly,
     /// Memory of the server ran out.
@@ -69,6 +72,7 @@ impl fmt::Display for Error {
             Error::TooLarge => f.write_str("beyond the largest file size of 512 GiB"),
             Error::Invalid(why) => f.write_str(why),
             Error::Busy => f.write_str("in use"),
+            Error::InUse(_) => f.write_str("it is in use"),
             Error::ReadOnly => f.write_str("the volume is read-only"),
             Error::NoMemory => f.write_str("the server is out of memory"),
             Error::Poisoned(p) => write!(f, "memory error at byte {:#x} of the NVDIMM", p.at),

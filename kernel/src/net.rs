@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use spin::Mutex;
 use umbra_fs::dax::Machine;
 use umbra_server::platform::{Turn, take_turn};
-use umbra_server::{Peer, Platform, Progress, Room, Service, Stream};
+use umbra_server::{Peer, Progress, Room, Service, Shared, Stream};
 
 /// One part in this many of RAM, at most, is for the smallest windows of all connections: with less
 /// RAM there are fewer.
@@ -36,13 +36,16 @@ struct Net {
 static NET: Mutex<Option<Net>> = Mutex::new(None);
 
 /// The servers; without a volume there are none.
-struct Servers<'a>(Option<&'a mut KernelPlatform>);
+struct Servers<'a> {
+    platform: Option<&'a mut KernelPlatform>,
+    shared: &'a mut Shared,
+}
 
 impl Handler for Servers<'_> {
     type Server = Box<dyn Service<KernelPlatform>>;
 
     fn accept(&mut self, port: Port, peer: Address, vacancy: Vacancy) -> Option<Self::Server> {
-        self.0.as_ref()?;
+        self.platform.as_ref()?;
         let room = match vacancy {
             Vacancy::Full(connections) => Room::Full(connections),
             _ if !heap::admits(CONNECTION_MEMORY) => Room::NoMemory,
@@ -53,9 +56,10 @@ impl Handler for Servers<'_> {
     }
 
     fn poll(&mut self, server: &mut Self::Server, stream: &mut dyn Stream) -> Progress {
-        match &mut self.0 {
+        match &mut self.platform {
             Some(platform) => {
-                take_turn(*platform, Turn::Other, |platform| server.poll(stream, platform))
+                let shared = &mut *self.shared;
+                take_turn(*platform, Turn::Other, |platform| server.poll(stream, platform, shared))
             }
             None => Progress::Wait,
         }
@@ -77,21 +81,23 @@ pub fn init() {
     }
 }
 
-/// Does what can be done now, with the machine that servers run on if a volume is served; returns
-/// whether there is more to do at once. Otherwise an interrupt will come when there is.
-pub fn poll(mut platform: Option<&mut KernelPlatform>) -> bool {
+/// Does what can be done now, with the machine that servers run on if a volume is served, and what
+/// the servers share; returns whether there is more to do at once. Otherwise an interrupt will come
+/// when there is.
+pub fn poll(mut platform: Option<&mut KernelPlatform>, shared: &mut Shared) -> bool {
     let mut net = NET.lock();
     let Some(Net { device, endpoint }) = net.as_mut() else { return false };
     if device.was_reset() {
         log::warn!("vsock: the transport was reset; all connections are lost");
         endpoint.transport_reset(device.cid());
     }
-    let mut next = endpoint.poll(device, &mut Servers(platform.as_deref_mut()), now());
+    let mut servers = Servers { platform: platform.as_deref_mut(), shared };
+    let mut next = endpoint.poll(device, &mut servers, now());
     if let Some(platform) = platform {
         if device.is_unsettled() {
             platform.volume(|volume| device.settle(volume));
         }
-        if platform.exports().take_news() {
+        if shared.take_news() {
             endpoint.wake_all();
             next = Next::Now;
         }

@@ -12,14 +12,12 @@ use core::ops::Range;
 use umbra_fs::Time;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_server::Platform;
-use umbra_server::nbd::Exports;
 use umbra_server::platform::{Counters, Memory, Mounted, Nvdimm as Region, Persisted, Sample};
 
 /// The machine with its counters: one, for all servers.
 pub struct KernelPlatform {
     processor: Processor,
     counters: Counters,
-    exports: Exports,
     regions: Vec<Region>,
     /// Of these: those that hold no volume.
     devices: Vec<Option<Nvdimm>>,
@@ -46,7 +44,6 @@ impl KernelPlatform {
         KernelPlatform {
             processor,
             counters: Counters::default(),
-            exports: Exports::default(),
             regions,
             devices: nvdimm::regions(),
             ready,
@@ -120,9 +117,6 @@ impl Platform for KernelPlatform {
     }
     fn is_closing(&self) -> bool {
         self.power_off
-    }
-    fn exports(&mut self) -> &mut Exports {
-        &mut self.exports
     }
     fn floor(&mut self) -> Vec<Sample> {
         measure::run()

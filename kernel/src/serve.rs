@@ -6,8 +6,8 @@ use crate::console::Console;
 use crate::dax::Processor;
 use crate::platform::KernelPlatform;
 use crate::{media, net, println};
-use umbra_server::Progress;
 use umbra_server::platform::{Turn, take_turn};
+use umbra_server::{Progress, Shared};
 
 /// How long a power-off waits for what is queued on connections.
 const FAREWELL_NS: u64 = 200_000_000;
@@ -66,20 +66,21 @@ pub fn serve(config: Config) -> ! {
     println!("ready {} ms", ready.0 / 1_000_000);
     let mut console = Console::new(config);
     let mut platform = None;
+    let mut shared = Shared::default();
     let mut off_at = None;
     let mut pause = Pause::default();
     loop {
         apic::begin_round();
         let mut worked = machine_checks();
         worked |= match &mut platform {
-            Some(platform) => take_turn(platform, Turn::Console, |_| console.poll()),
-            None => console.poll(),
+            Some(platform) => take_turn(platform, Turn::Console, |_| console.poll(&shared)),
+            None => console.poll(&shared),
         };
         // A volume can come into service later: by the console's `format`.
         if platform.is_none() {
             platform = Processor::new().map(|processor| KernelPlatform::new(processor, ready));
         }
-        worked |= net::poll(platform.as_mut());
+        worked |= net::poll(platform.as_mut(), &mut shared);
         if let Some(platform) = &mut platform {
             if !worked {
                 worked = umbra_server::background(platform) == Progress::Again;

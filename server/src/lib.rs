@@ -4,7 +4,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `stream.rs` | the byte stream, and what a server is |
+//! | `stream.rs` | the byte stream |
+//! | `service.rs` | what a server is, and what the servers share |
+//! | `shown.rs` | paths and names in messages |
 //! | `turns.rs` | how long one of them holds up all others |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `rpc/` | the native protocol |
@@ -20,13 +22,16 @@ pub mod nbd;
 pub mod platform;
 pub mod raw;
 pub mod rpc;
+mod service;
+mod shown;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod turns;
 
 pub use platform::{Platform, background};
-pub use stream::{Peer, Progress, Service, Stream};
+pub use service::{Service, Shared};
+pub use stream::{Peer, Progress, Stream};
 
 use alloc::boxed::Box;
 

@@ -4,7 +4,6 @@
 //! counters that outlive a connection. The kernel implements it with the real thing,
 //! tests with numbers of their choice.
 
-use crate::nbd::Exports;
 pub use crate::turns::{Turn, Turns, take_turn};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -53,9 +52,6 @@ pub trait Platform: Machine {
 
     /// Whether that was asked for.
     fn is_closing(&self) -> bool;
-
-    /// The exports that clients use. They start as `Exports::default()`.
-    fn exports(&mut self) -> &mut Exports;
 
     /// What the least costs that the machine's operations are made of: page faults, copies,
     /// write-back. Nothing where that cannot be told.

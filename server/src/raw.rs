@@ -4,7 +4,8 @@
 //! file, so what they move in a second is what the transport can do; every other server is compared
 //! with them. They are always on: they show nothing of the volume and change nothing.
 
-use crate::stream::{Progress, Service, Stream};
+use crate::service::{Service, Shared};
+use crate::stream::{Progress, Stream};
 use umbra_fs::dax::Machine;
 
 /// Port of [`Echo`].
@@ -19,7 +20,7 @@ pub const SOURCE_PORT: u32 = 19;
 pub struct Echo;
 
 impl<M: Machine> Service<M> for Echo {
-    fn poll(&mut self, stream: &mut dyn Stream, _machine: &mut M) -> Progress {
+    fn poll(&mut self, stream: &mut dyn Stream, _: &mut M, _: &mut Shared) -> Progress {
         // Received bytes cannot be borrowed while the buffer is: they go through a copy.
         let mut copy = [0; 1024];
         loop {
@@ -51,7 +52,7 @@ pub struct Discard {
 }
 
 impl<M: Machine> Service<M> for Discard {
-    fn poll(&mut self, stream: &mut dyn Stream, _machine: &mut M) -> Progress {
+    fn poll(&mut self, stream: &mut dyn Stream, _: &mut M, _: &mut Shared) -> Progress {
         let n = stream.available();
         stream.consume(n);
         self.total += n as u64;
@@ -80,7 +81,7 @@ pub struct Source {
 const PIECES_A_TURN: usize = 16;
 
 impl<M: Machine> Service<M> for Source {
-    fn poll(&mut self, stream: &mut dyn Stream, _machine: &mut M) -> Progress {
+    fn poll(&mut self, stream: &mut dyn Stream, _: &mut M, _: &mut Shared) -> Progress {
         self.have += crate::stream::take(stream, &mut self.request[self.have..]);
         if self.have < self.request.len() {
             if stream.finished() {

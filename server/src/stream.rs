@@ -1,6 +1,6 @@
 //! What a server sees of a connection: a byte stream that never blocks.
 //!
-//! A server is one state machine per connection, a [`Service`]. Whoever owns the connections (in
+//! A server is one state machine per connection, a [`Service`](crate::Service). Whoever owns the connections (in
 //! the guest the network loop, in tests a pair of buffers) makes one when a client connects, by
 //! [`crate::accept`], and polls it whenever its stream has something new: bytes arrived, room to
 //! send came free, the peer finished or vanished. A service works for a bounded time per poll and
@@ -10,7 +10,6 @@
 //! consumed; what is to be sent is written where it will be sent from.
 
 use umbra_fs::Block;
-use umbra_fs::dax::Machine;
 
 /// One end of a reliable byte stream, never blocking.
 pub trait Stream {
@@ -93,18 +92,6 @@ pub enum Progress {
     Wait,
     /// There is more to do now: poll again, after others had their turn.
     Again,
-}
-
-/// The state machine of one connection, over a machine `M` that has the volume.
-///
-/// Polled when its stream has something new, and once right after it was made. It is
-/// dropped after the stream [is closed](Stream::is_closed): then it is polled a last time,
-/// and on as long as it answers [`Progress::Again`], so that it can give back what
-/// it holds of the machine (windows, for example).
-pub trait Service<M: Machine>: Send {
-    /// Does what can be done now. Must return soon: long work is done in steps, with
-    /// [`Progress::Again`] between them.
-    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress;
 }
 
 /// Appends as much of `bytes` as there is room for; returns how many were taken.

@@ -8,7 +8,7 @@ use common::nbd::{Connection as Nbd, machine_with, pattern};
 use common::{Connection, hello, parse, request};
 use umbra_proto::nbd::{Command, ContextRequest, OptionCode, ReplyCode, Style};
 use umbra_proto::rpc::{self, ErrorCode};
-use umbra_server::testing::{SoftPlatform, Wire};
+use umbra_server::testing::{SoftPlatform, Wire, poll};
 use umbra_server::{Peer, Progress, Room, Stream, accept};
 
 const PEER: Peer = Peer { cid: 2, port: 7 };
@@ -101,7 +101,7 @@ fn who_finds_no_room_is_told_why() {
         // Its first bytes may come one by one, and more may follow.
         for byte in [hello(), request(1, &rpc::Space {}, &[])].concat() {
             wire.to_server.push(&[byte]);
-            assert_eq!(service.poll(&mut wire, &mut m), Progress::Wait);
+            assert_eq!(poll(&mut *service, &mut wire, &mut m), Progress::Wait);
         }
         let mut received = Vec::new();
         wire.to_client.pull(usize::MAX, &mut received);

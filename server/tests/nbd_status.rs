@@ -4,8 +4,8 @@ mod common;
 
 use common::nbd::{Connection, NOW, ino, machine_with, pattern};
 use umbra_proto::nbd::{Command, Status, Style, allocation, command_flags as flag};
+use umbra_server::Progress;
 use umbra_server::testing::SoftPlatform;
-use umbra_server::{Progress, Service};
 
 const BLOCK: usize = 4096;
 const GIB: u64 = 1 << 30;
@@ -190,7 +190,7 @@ fn others_have_their_turn_while_a_status_looks_through_many_nodes() {
     let (_, bytes) = c.client.request(Command::BLOCK_STATUS, 0, 0, 2 * GIB, &[]);
     c.wire.to_server.push(&bytes);
     let mut turns = 1;
-    while c.nbd.poll(&mut c.wire, &mut m) == Progress::Again {
+    while c.poll(&mut m) == Progress::Again {
         turns += 1;
     }
     assert!(turns >= 16, "{turns}: at most 64 leaves are looked at in one");

@@ -10,7 +10,7 @@ use umbra_proto::rpc::{
 };
 use umbra_server::nbd::Nbd;
 use umbra_server::testing::SoftPlatform;
-use umbra_server::{Peer, Progress, Service, Stream};
+use umbra_server::{Peer, Progress, Stream};
 
 fn rpc(m: &mut SoftPlatform) -> Rpc {
     let mut c = Rpc::new(64 << 10, 64 << 10);
@@ -173,23 +173,23 @@ fn force_removes_an_export_from_clients_that_hang() {
     for at in 0..100 {
         let (_, bytes) = deaf.client.request(Command::READ, 0, at, 8000, &[]);
         deaf.wire.to_server.push(&bytes);
-        while deaf.nbd.poll(&mut deaf.wire, &mut m) == Progress::Again {}
+        while deaf.poll(&mut m) == Progress::Again {}
     }
     let mut choosing = nbd::Connection::with_rings(&mut m, 4096, 40);
     let mut data = Vec::new();
     InfoRequest::encode(b"disk", &[], &mut data);
     choosing.wire.to_server.push(&umbra_server::testing::nbd::option(OptionCode::GO, &data));
-    while choosing.nbd.poll(&mut choosing.wire, &mut m) == Progress::Again {}
+    while choosing.poll(&mut m) == Progress::Again {}
     assert_eq!(list(&mut c, &mut m)[0].clients, 4);
 
     let remove = |force| ExportRemove { name: "disk", force };
     assert_eq!(c.call(&mut m, &remove(false), &[]).error().code, ErrorCode::BUSY);
-    assert!(!m.exports.take_news());
+    assert!(!m.shared.take_news());
     assert_eq!(c.ok(&mut m, &remove(true)).evicted, 4);
-    assert!(m.exports.take_news(), "whoever owns the connections is told to poll them");
+    assert!(m.shared.take_news(), "whoever owns the connections is told to poll them");
     assert_eq!(list(&mut c, &mut m).iter().map(|e| e.clients).collect::<Vec<_>>(), [1]);
     for client in [&mut idle, &mut writing, &mut deaf, &mut choosing] {
-        while client.nbd.poll(&mut client.wire, &mut m) == Progress::Again {}
+        while client.poll(&mut m) == Progress::Again {}
         assert!(client.wire.closing);
     }
     let before = m.machine.volume.pages(None).unwrap();
@@ -197,7 +197,7 @@ fn force_removes_an_export_from_clients_that_hang() {
     for client in [&mut idle, &mut writing, &mut deaf, &mut choosing] {
         // What it still sends changes nothing.
         client.wire.to_server.push(&[0; 100]);
-        assert_eq!(client.nbd.poll(&mut client.wire, &mut m), Progress::Wait);
+        assert_eq!(client.poll(&mut m), Progress::Wait);
     }
     assert_eq!(m.machine.volume.pages(None).unwrap(), before);
     // The first block of the write had come whole, and is there.
@@ -226,7 +226,7 @@ fn force_takes_files_from_clients_that_came_by_a_path() {
     let mut stays = nbd::Connection::open(&mut m, b"golden", Style::Simple);
     assert_eq!(c.ok(&mut m, &ExportRemove { name: "disk", force: true }).evicted, 3);
     for mut client in all {
-        assert_eq!(client.nbd.poll(&mut client.wire, &mut m), Progress::Wait);
+        assert_eq!(client.poll(&mut m), Progress::Wait);
         assert!(client.wire.is_closed());
     }
     assert_eq!(stays.read(&mut m, 0, 100), pattern(1, 100));
@@ -234,7 +234,7 @@ fn force_takes_files_from_clients_that_came_by_a_path() {
     let mut moved = nbd::Connection::open(&mut m, b"/disk", Style::Simple);
     c.ok(&mut m, &rpc::Rename { from: b"/disk", to: b"/new" });
     assert_eq!(c.ok(&mut m, &ExportRemove { name: "/disk", force: true }).evicted, 1);
-    assert_eq!(moved.nbd.poll(&mut moved.wire, &mut m), Progress::Wait);
+    assert_eq!(moved.poll(&mut m), Progress::Wait);
     assert!(moved.wire.is_closed());
     stays.vanish(&mut m);
     assert_eq!(m.exports_in_use(), 0);

@@ -330,8 +330,7 @@ fn nbd_clients_are_answered_between_steps() {
         let (_, bytes) = c.client.request(command, flags, offset, length, &payload);
         assert_eq!(c.wire.to_server.push(&bytes), bytes.len());
         let mut pings = 0;
-        use umbra_server::Service;
-        while c.nbd.poll(&mut c.wire, &mut m) == Progress::Again {
+        while c.poll(&mut m) == Progress::Again {
             b.ok(&mut m, &rpc::Ping {});
             pings += 1;
         }
@@ -347,8 +346,7 @@ fn nbd_clients_are_answered_between_steps() {
     }
     c.wire.reset = true;
     let mut polls = 0;
-    use umbra_server::Service;
-    while c.nbd.poll(&mut c.wire, &mut m) == Progress::Again {
+    while c.poll(&mut m) == Progress::Again {
         b.ok(&mut m, &rpc::Ping {});
         polls += 1;
     }

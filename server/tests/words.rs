@@ -8,7 +8,7 @@ use common::nbd::{Connection as Nbd, machine_with, pattern};
 use common::{Connection, Random, parse, request};
 use umbra_proto::nbd::{Command, Style};
 use umbra_proto::rpc;
-use umbra_server::{Progress, Service};
+use umbra_server::Progress;
 
 /// Panics where an aligned word of `now` is neither that of `old` nor that of `new`.
 fn assert_whole(now: &[u8], old: &[u8], new: &[u8], when: &str) {
@@ -188,7 +188,7 @@ fn words_are_whole_between_the_steps_of_zeroing() {
                 c.client.request(Command::WRITE_ZEROES, no_hole, at as u64, len as u64, &[]);
             assert_eq!(c.wire.to_server.push(&bytes), bytes.len());
             loop {
-                let progress = c.nbd.poll(&mut c.wire, &mut m);
+                let progress = c.poll(&mut m);
                 let mut now = vec![0; old.len()];
                 match is_region {
                     true => now

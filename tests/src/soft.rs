@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use umbra_server::testing::{SoftPlatform, Wire};
+use umbra_server::testing::{SoftPlatform, Wire, poll};
 use umbra_server::{Peer, Progress, Room, Service, Stream, accept, background};
 
 /// Size of the ring each way; the guest's windows are of that order.
@@ -90,11 +90,11 @@ impl Connection {
     /// Moves bytes both ways and polls the service; false if nothing happened.
     fn turn(&mut self, machine: &mut SoftPlatform) -> bool {
         let received = self.receive();
-        let again = self.service.poll(&mut self.wire, machine) == Progress::Again;
+        let again = poll(&mut *self.service, &mut self.wire, machine) == Progress::Again;
         let sent = self.send();
         if self.wire.is_closed() {
             // The last poll, after which the service holds nothing.
-            while self.service.poll(&mut self.wire, machine) == Progress::Again {}
+            while poll(&mut *self.service, &mut self.wire, machine) == Progress::Again {}
         }
         received || again || sent
     }

@@ -147,7 +147,14 @@ fn a_file_in_use_stays_and_is_free_once_its_clients_are_gone() {
     let (vm, golden) = with_disk(1 << 20);
     let mut disk = Disk::open(vm.state(), "disk", Style::Structured);
     let why = vm.fails(&["rm", "/disk"]);
-    assert!(why.contains("in use by 1 NBD client of the export 'disk'"), "{why}");
+    let words = "in use by 1 NBD client of the export 'disk'";
+    assert!(why.contains(words), "{why}");
+    // The console is refused the same, in the same words.
+    for line in ["rm /disk", "truncate /disk 512K", "mv /golden /./disk"] {
+        let words_of_line = ["console"].into_iter().chain(line.split(' '));
+        let why = vm.fails(&words_of_line.collect::<Vec<_>>());
+        assert!(why.contains(words), "{line}: {why}");
+    }
     assert!(disk.read(0, golden.len()) == golden);
     // It vanishes without a word.
     drop(disk);

@@ -43,8 +43,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Begins to close a window; what was stored through it is durable at the end. Until then it
-    /// must not be used.
+    /// must not be used. Its pin ends at once.
     pub fn begin_close(&mut self, window: Window) -> Result<Begun> {
+        self.unpin(window)?;
         self.begin(Work::Close(window))
     }
 

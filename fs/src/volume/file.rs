@@ -85,7 +85,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(len as usize)
     }
 
-    /// Begins to set the size of a file; durable at the end.
+    /// Begins to set the size of a file, in bytes; durable at the end. A pinned file is not made
+    /// shorter: see [`Volume::pin`].
     pub fn begin_truncate(&mut self, ino: Ino, size: u64, now: Time) -> Result<Begun> {
         let file = Held::new(ino);
         // Only what is cut off is to be hidden.
@@ -113,6 +114,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let stage = self.stage();
             self.set_size(stage, ino, size, Purpose::Grow)?;
         } else if size < old {
+            self.may_shorten(ino)?;
             if !self.settle(&mut work.settle)? {
                 return Ok(None);
             }
@@ -135,6 +137,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Invalid("content of more than 2 MiB is not replaced at once"));
         }
         let less = (bytes.len() as u64) < self.file_size(ino)?;
+        if less {
+            self.may_shorten(ino)?;
+        }
         let purpose = if less { Purpose::Release } else { Purpose::Grow };
         self.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
         let mut stage = self.stage();

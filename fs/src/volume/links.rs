@@ -177,7 +177,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (Some(_), Existing::Keep) => Err(Error::Exists),
             (Some(old), _) if old.ino == ino => Ok(None),
             (Some(old), _) if old.kind == Kind::Directory => Err(Error::IsDirectory),
-            (replaced, _) => Ok(Some(Linked { kind, names, replaced })),
+            (replaced, _) => {
+                replaced.map_or(Ok(()), |old| self.may_lose_name(old.ino))?;
+                Ok(Some(Linked { kind, names, replaced }))
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `paths.rs` | paths |
+//! | `pins.rs` | files that are in use, and what is refused for them |
 //! | `names.rs` | create, remove, rename |
 //! | `links.rs` | hard links and symbolic links |
 //! | `operation.rs` | operations that take steps |
@@ -37,6 +38,7 @@ mod mount;
 mod names;
 mod operation;
 mod paths;
+mod pins;
 mod punch;
 mod range;
 mod rebuild;

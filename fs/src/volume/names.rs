@@ -118,7 +118,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Removes the name of a file; its blocks are reclaimed in the background once no
-    /// window shows it.
+    /// window shows it. Not the last name of a pinned file: see [`Volume::pin`].
     pub fn unlink(&mut self, dir: Ino, name: &[u8], now: Time) -> Result<()> {
         self.remove(dir, name, false, now)
     }
@@ -136,7 +136,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (true, false) => return Err(Error::IsDirectory),
             (false, true) => return Err(Error::NotDirectory),
             (true, true) if !self.is_empty_dir(found.ino)? => return Err(Error::NotEmpty),
-            _ => {}
+            _ => self.may_lose_name(found.ino)?,
         }
         self.blocks.ensure(NAME_BLOCKS, Purpose::Release)?;
         let path = self.slot_path(dir, &found)?;
@@ -189,7 +189,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Err(Error::Invalid("the directories are nested too deeply"))
     }
 
-    /// Renames atomically; replaces a file by a file, an empty directory by a directory.
+    /// Renames atomically; replaces a file by a file, an empty directory by a directory. The last
+    /// name of a pinned file is not replaced: see [`Volume::pin`].
     pub fn rename(
         &mut self,
         dir: Ino,
@@ -204,6 +205,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let moved = self.find(from, name)?.ok_or(Error::NotFound)?;
         let replaced = self.find(to, to_name)?;
         let is_dir = moved.kind == Kind::Directory;
+        if let Some(old) = replaced
+            && old.ino != moved.ino
+        {
+            self.may_lose_name(old.ino)?;
+        }
         match replaced {
             // Two names of one file: nothing happens, as POSIX has it.
             Some(old) if old.ino == moved.ino => return Ok(()),

@@ -71,10 +71,19 @@ impl SlotState {
     }
 }
 
+/// What a window shows, and whether it pins that.
+#[derive(Clone, Copy, Debug)]
+struct OpenWindow {
+    ino: Ino,
+    pinned: bool,
+}
+
 /// A file that windows are open on.
 #[derive(Debug)]
 struct OpenFile {
     windows: u32,
+    /// How many of the windows pin the file.
+    pins: u32,
     first_slot: u32,
     names: Names,
 }
@@ -95,7 +104,7 @@ pub(crate) struct Windows<M> {
     pub mmu: M,
     pub slots: Vec<SlotState>,
     pub shadows: Shadows,
-    windows: Vec<Option<Ino>>,
+    windows: Vec<Option<OpenWindow>>,
     open: u64,
     files: BTreeMap<Ino, OpenFile>,
     /// First slot of each bucket of the hash of (file, leaf): all slots of a position are in one.
@@ -164,13 +173,29 @@ impl<M: Mmu> Windows<M> {
 
     /// The file that a window shows.
     pub fn file_of(&self, window: Window) -> Result<Ino> {
-        let ino = self.windows.get(window.0 as usize).copied().flatten();
-        ino.ok_or(Error::Invalid("there is no such window"))
+        let open = self.windows.get(window.0 as usize).copied().flatten();
+        open.map(|open| open.ino).ok_or(Error::Invalid("there is no such window"))
     }
 
     /// Whether any window is open on the file.
     pub fn is_open(&self, ino: Ino) -> bool {
         self.files.contains_key(&ino)
+    }
+
+    /// Has a window pin its file, or not.
+    pub fn set_pinned(&mut self, window: Window, pinned: bool) -> Result<()> {
+        let ino = self.file_of(window)?;
+        let Some(open) = &mut self.windows[window.0 as usize] else { return Ok(()) };
+        let before = core::mem::replace(&mut open.pinned, pinned);
+        if let Some(file) = self.files.get_mut(&ino) {
+            file.pins = file.pins + u32::from(pinned) - u32::from(before);
+        }
+        Ok(())
+    }
+
+    /// Whether any window pins the file.
+    pub fn is_pinned(&self, ino: Ino) -> bool {
+        self.files.get(&ino).is_some_and(|file| file.pins > 0)
     }
 
     fn set_names(&mut self, ino: Ino, names: Names) {
@@ -242,9 +267,9 @@ impl<M: Mmu> Windows<M> {
                 len
             }
         };
-        self.windows[index] = Some(ino);
+        self.windows[index] = Some(OpenWindow { ino, pinned: false });
         self.open += 1;
-        let unknown = OpenFile { windows: 0, first_slot: NONE, names: Names::Some };
+        let unknown = OpenFile { windows: 0, pins: 0, first_slot: NONE, names: Names::Some };
         self.files.entry(ino).or_insert(unknown).windows += 1;
         Ok(Window(index as u32))
     }
@@ -261,6 +286,7 @@ impl<M: Mmu> Windows<M> {
             }
             at = next;
         }
+        self.set_pinned(window, false)?;
         self.windows[window.0 as usize] = None;
         self.open -= 1;
         let Some(file) = self.files.get_mut(&ino) else { return Ok(false) };

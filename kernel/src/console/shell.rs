@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use umbra_fs::dax::AccessError;
 use umbra_fs::{Error, Ino, Window};
+use umbra_server::Shared;
 
 /// Why a command failed.
 pub(super) enum Failure {
@@ -122,8 +123,8 @@ impl Console {
 
     /// Takes what was typed, up to one line, and runs that, or goes on with the last one; whether
     /// there was anything.
-    pub fn poll(&mut self) -> bool {
-        if self.go_on() {
+    pub fn poll(&mut self, shared: &Shared) -> bool {
+        if self.go_on(shared) {
             return true;
         }
         let lost = serial::take_lost();
@@ -145,7 +146,7 @@ impl Console {
             match edit {
                 Edit::Complete => {
                     if let Some(done) = self.run() {
-                        self.over(done);
+                        self.over(done, shared);
                     }
                 }
                 Edit::TooLong => println!("error: the line has more than {MAX_LINE} bytes"),
@@ -161,11 +162,11 @@ impl Console {
     }
 
     /// Takes a step of the command that is under way; false if none is.
-    fn go_on(&mut self) -> bool {
+    fn go_on(&mut self, shared: &Shared) -> bool {
         let Some(mut running) = self.session.running.take() else { return false };
         match running.step(&mut self.session) {
             Some(done) => {
-                self.over(done);
+                self.over(done, shared);
                 self.prompt();
             }
             None => self.session.running = Some(running),
@@ -174,10 +175,13 @@ impl Console {
     }
 
     /// Says that a command is over, unless it goes on.
-    fn over(&self, done: Done) {
+    fn over(&self, done: Done, shared: &Shared) {
         match done {
             Ok(()) if self.session.running.is_some() => {}
             Ok(()) => println!("ok"),
+            Err(Failure::Fs(why @ Error::InUse(file))) => {
+                println!("error: {why}{}", shared.users(file))
+            }
             Err(why) => println!("error: {why}"),
         }
     }

@@ -8,17 +8,15 @@
 use super::exports::{Found, Source, find_path};
 use super::target::Target;
 use crate::platform::Platform;
-use crate::rpc::Shown;
+use crate::shown::Shown;
 use crate::stream::Peer;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use umbra_fs::{Begun, Error, Ino, Operation, Time};
-use umbra_proto::rpc;
 
-/// The exports that clients use, of all connections.
+/// The clients of all exports, and what they use.
 #[derive(Default)]
-pub struct Exports {
+pub struct Clients {
     used: Vec<Used>,
     /// The client that comes next.
     next: u64,
@@ -55,8 +53,8 @@ struct Client {
     size: u64,
 }
 
-impl Exports {
-    /// How many there are.
+impl Clients {
+    /// How many exports are in use.
     pub fn in_use(&self) -> usize {
         self.used.len()
     }
@@ -81,6 +79,190 @@ impl Exports {
     pub fn take_news(&mut self) -> bool {
         core::mem::take(&mut self.news)
     }
+
+    /// Uses an export for another connection: opens its window, unless it is open already. A file
+    /// is pinned as long as it has clients.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`umbra_fs::Volume::open_window`].
+    pub fn open<M: Platform>(
+        &mut self,
+        machine: &mut M,
+        found: &Found,
+        peer: Option<Peer>,
+    ) -> Result<(Target, ClientId), Error> {
+        let since = machine.now();
+        let known = self.used.iter().position(|used| !used.evicted && used.is(found));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let (target, path) = match &found.source {
+                    Source::File { ino, path, .. } => {
+                        let window = machine.volume(|v| {
+                            let window = v.open_window(*ino)?;
+                            v.pin(window).map(|()| window)
+                        })?;
+                        (Target::File { ino: *ino, window }, path.clone())
+                    }
+                    Source::Region(index) => (Target::Region(*index), Vec::new()),
+                };
+                let (name, by_path) = (found.name.clone(), found.by_path());
+                let clients = Vec::new();
+                self.used.push(Used { name, by_path, path, target, clients, evicted: false });
+                self.used.len() - 1
+            }
+        };
+        let id = ClientId(self.next);
+        self.next += 1;
+        let used = &mut self.used[at];
+        used.clients.push(Client { id, since, peer, read_only: found.read_only, size: found.size });
+        Ok((used.target, id))
+    }
+
+    /// A connection no longer uses an export. For the last one, returns what goes on closing its
+    /// window: what was stored through that is durable then.
+    pub fn close<M: Platform>(&mut self, machine: &mut M, client: ClientId) -> Option<Operation> {
+        let find = |used: &Used| used.clients.iter().position(|c| c.id == client);
+        let mut all = self.used.iter().enumerate();
+        let (at, within) = all.find_map(|(at, used)| Some((at, find(used)?)))?;
+        self.used[at].clients.swap_remove(within);
+        if !self.used[at].clients.is_empty() {
+            return None;
+        }
+        match self.used.swap_remove(at).target {
+            // Nobody is left to be told of an error.
+            Target::File { window, .. } => match machine.volume(|v| v.begin_close(window)) {
+                Ok(Begun::GoesOn(operation)) => Some(operation),
+                Ok(Begun::Over(_)) | Err(_) => None,
+            },
+            Target::Region(_) => None,
+        }
+    }
+
+    /// Takes the export away from all clients that came by a name, whatever they hold, or by a path
+    /// that leads to the same file as the name. Their connections end at their next turn, and no
+    /// longer pin the file. Returns how many there were.
+    pub fn evict<M: Platform>(&mut self, machine: &mut M, name: &[u8]) -> u32 {
+        let file = find_path(machine, name).ok();
+        let meant = |used: &&mut Used| {
+            let by_path = used.by_path && file.is_some() && used.ino() == file;
+            !used.evicted && (used.name == name || by_path)
+        };
+        let mut evicted = 0;
+        for used in self.used.iter_mut().filter(meant) {
+            used.evicted = true;
+            evicted += used.clients.len() as u32;
+            if let Target::File { window, .. } = used.target {
+                // The window is open as long as it is used, so this cannot fail.
+                let _ = machine.volume(|v| v.unpin(window));
+            }
+        }
+        if evicted > 0 {
+            self.evictions += 1;
+            self.news = true;
+        }
+        evicted
+    }
+
+    /// Who uses a file.
+    pub fn users(&self, file: Ino) -> Users<'_> {
+        Users { clients: self, file }
+    }
+
+    /// How many clients use an export that was found: they came by its name, and hold what it leads
+    /// to now.
+    pub fn count(&self, found: &Found) -> u32 {
+        self.used().filter(|used| used.is(found)).map(|used| used.clients.len() as u32).sum()
+    }
+
+    /// Files in use that are none of these exports.
+    pub fn others<'a>(&'a self, added: &'a [Found]) -> impl Iterator<Item = Other<'a>> {
+        self.used().filter_map(|used| {
+            let ino = used.ino().filter(|_| !added.iter().any(|found| used.is(found)))?;
+            Some(Other {
+                name: &used.name,
+                by_path: used.by_path,
+                path: &used.path,
+                ino,
+                clients: used.clients.len() as u32,
+            })
+        })
+    }
+
+    /// All clients, export by export.
+    pub fn all(&self) -> impl Iterator<Item = Connected<'_>> {
+        self.used().flat_map(|used| used.clients.iter().map(|client| client.of(used)))
+    }
+}
+
+impl Client {
+    fn of<'a>(&self, used: &'a Used) -> Connected<'a> {
+        Connected {
+            name: &used.name,
+            by_path: used.by_path,
+            ino: used.ino(),
+            since: self.since,
+            peer: self.peer,
+            read_only: self.read_only,
+            size: self.size,
+        }
+    }
+}
+
+/// Who uses a file, as a message says it behind "it is in use"; nothing if nobody does.
+#[derive(Clone, Copy)]
+pub struct Users<'a> {
+    clients: &'a Clients,
+    file: Ino,
+}
+
+impl fmt::Display for Users<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = " by";
+        for used in self.clients.used().filter(|used| used.ino() == Some(self.file)) {
+            let count = used.clients.len();
+            let plural = if count == 1 { "" } else { "s" };
+            let name = Shown(&used.name);
+            write!(f, "{before} {count} NBD client{plural} of the export {name}")?;
+            before = " and";
+        }
+        Ok(())
+    }
+}
+
+/// A file in use that is none of the exports that were added.
+#[derive(Clone, Copy)]
+pub struct Other<'a> {
+    /// The name by which its clients came.
+    pub name: &'a [u8],
+    /// The name is a path.
+    pub by_path: bool,
+    /// The path that led to the file.
+    pub path: &'a [u8],
+    /// The file.
+    pub ino: Ino,
+    /// How many clients use it.
+    pub clients: u32,
+}
+
+/// A client of an export.
+#[derive(Clone, Copy)]
+pub struct Connected<'a> {
+    /// The name by which it came.
+    pub name: &'a [u8],
+    /// The name is a path.
+    pub by_path: bool,
+    /// The file that it holds; `None` for a region.
+    pub ino: Option<Ino>,
+    /// When it chose the export.
+    pub since: Time,
+    /// Its end of the connection.
+    pub peer: Option<Peer>,
+    /// It may not write.
+    pub read_only: bool,
+    /// Bytes that it sees.
+    pub size: u64,
 }
 
 impl Used {
@@ -106,162 +288,4 @@ impl Used {
     fn path_or_region(&self) -> bool {
         self.by_path || matches!(self.target, Target::Region(_))
     }
-}
-
-/// Uses an export for another connection: opens its window, unless it is open already.
-pub fn open<M: Platform>(
-    machine: &mut M,
-    found: &Found,
-    peer: Option<Peer>,
-) -> Result<(Target, ClientId), Error> {
-    let since = machine.now();
-    let known = machine.exports().used.iter().position(|used| !used.evicted && used.is(found));
-    let at = match known {
-        Some(at) => at,
-        None => {
-            let (target, path) = match &found.source {
-                Source::File { ino, path, .. } => {
-                    let window = machine.volume(|v| v.open_window(*ino))?;
-                    (Target::File { ino: *ino, window }, path.clone())
-                }
-                Source::Region(index) => (Target::Region(*index), Vec::new()),
-            };
-            let (name, by_path) = (found.name.clone(), found.by_path());
-            let used = &mut machine.exports().used;
-            used.push(Used { name, by_path, path, target, clients: Vec::new(), evicted: false });
-            used.len() - 1
-        }
-    };
-    let exports = machine.exports();
-    let id = ClientId(exports.next);
-    exports.next += 1;
-    let used = &mut exports.used[at];
-    used.clients.push(Client { id, since, peer, read_only: found.read_only, size: found.size });
-    Ok((used.target, id))
-}
-
-/// A connection no longer uses an export. For the last one, returns what goes on closing its
-/// window: what was stored through that is durable then.
-pub fn close<M: Platform>(machine: &mut M, client: ClientId) -> Option<Operation> {
-    let used = &mut machine.exports().used;
-    let find = |used: &Used| used.clients.iter().position(|c| c.id == client);
-    let (at, within) = used.iter().enumerate().find_map(|(at, used)| Some((at, find(used)?)))?;
-    used[at].clients.swap_remove(within);
-    if !used[at].clients.is_empty() {
-        return None;
-    }
-    match used.swap_remove(at).target {
-        // Nobody is left to be told of an error.
-        Target::File { window, .. } => match machine.volume(|v| v.begin_close(window)) {
-            Ok(Begun::GoesOn(operation)) => Some(operation),
-            Ok(Begun::Over(_)) | Err(_) => None,
-        },
-        Target::Region(_) => None,
-    }
-}
-
-/// Takes the export away from all clients that came by a name, whatever they hold, or by a path
-/// that leads to the same file as the name. Their connections end at their next turn. Returns how
-/// many there were.
-pub fn evict<M: Platform>(machine: &mut M, name: &[u8]) -> u32 {
-    let file = find_path(machine, name).ok();
-    let exports = machine.exports();
-    let meant = |used: &&mut Used| {
-        let by_path = used.by_path && file.is_some() && used.ino() == file;
-        !used.evicted && (used.name == name || by_path)
-    };
-    let mut evicted = 0;
-    for used in exports.used.iter_mut().filter(meant) {
-        used.evicted = true;
-        evicted += used.clients.len() as u32;
-    }
-    if evicted > 0 {
-        exports.evictions += 1;
-        exports.news = true;
-    }
-    evicted
-}
-
-/// Who uses a file: a text, if anybody does.
-pub fn users<M: Platform>(machine: &mut M, file: Ino) -> Option<String> {
-    let mut text: Option<String> = None;
-    for used in machine.exports().used().filter(|used| used.ino() == Some(file)) {
-        let count = used.clients.len();
-        let plural = if count == 1 { "" } else { "s" };
-        let who = format!("{count} NBD client{plural} of the export {}", Shown(&used.name));
-        match &mut text {
-            None => text = Some(format!("it is in use by {who}")),
-            Some(text) => {
-                text.push_str(" and ");
-                text.push_str(&who);
-            }
-        }
-    }
-    text
-}
-
-/// How many clients use an export that was found: they came by its name, and hold what it leads to
-/// now.
-pub fn count<M: Platform>(machine: &mut M, found: &Found) -> u32 {
-    machine
-        .exports()
-        .used()
-        .filter(|used| used.is(found))
-        .map(|used| used.clients.len() as u32)
-        .sum()
-}
-
-/// A file in use that is none of the exports that were added.
-pub struct Other {
-    /// The name by which its clients came.
-    pub name: Vec<u8>,
-    /// The name is a path.
-    pub by_path: bool,
-    /// The path that led to the file.
-    pub path: Vec<u8>,
-    /// The file.
-    pub ino: Ino,
-    /// How many clients use it.
-    pub clients: u32,
-}
-
-/// Files in use that are none of these exports.
-pub fn others<M: Platform>(machine: &mut M, added: &[Found]) -> Vec<Other> {
-    let others = machine.exports().used().filter_map(|used| {
-        let ino = used.ino().filter(|_| !added.iter().any(|found| used.is(found)))?;
-        Some(Other {
-            name: used.name.clone(),
-            by_path: used.by_path,
-            path: used.path.clone(),
-            ino,
-            clients: used.clients.len() as u32,
-        })
-    });
-    others.collect()
-}
-
-/// Everything that `export-clients` lists.
-pub fn list<M: Platform>(machine: &mut M) -> Vec<rpc::ExportClient> {
-    let each = |used: &Used, client: &Client| rpc::ExportClient {
-        name: listed_name(&used.name),
-        by_path: used.by_path,
-        ino: used.ino().map(|ino| ino.0),
-        since: client.since.0,
-        cid: client.peer.map(|peer| peer.cid),
-        port: client.peer.map(|peer| peer.port),
-        read_only: client.read_only,
-        size: client.size,
-    };
-    machine
-        .exports()
-        .used()
-        .flat_map(|used| used.clients.iter().map(move |client| each(used, client)))
-        .collect()
-}
-
-/// A name as lists have it: text, which may be longer than the name where that is none.
-pub fn listed_name(name: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(name).into_owned();
-    text.truncate(text.floor_char_boundary(rpc::MAX_PATH));
-    text
 }

@@ -1,10 +1,11 @@
 //! A connection from its greeting to its end.
 
-use super::clients::{self, ClientId};
+use super::clients::{ClientId, Clients};
 use super::handshake::{Handshake, Turn};
 use super::transmission::{Step, Transmission};
 use crate::platform::{self, Platform};
-use crate::stream::{Peer, Progress, Service, Stream};
+use crate::service::{Service, Shared};
+use crate::stream::{Peer, Progress, Stream};
 use alloc::boxed::Box;
 use umbra_fs::Operation;
 
@@ -45,13 +46,18 @@ impl Nbd {
         Nbd { peer: Some(peer), ..Nbd::default() }
     }
 
-    fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
+    fn turn<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Step {
         match &mut self.phase {
             Phase::Start => {
                 self.phase = Phase::Handshake(Box::new(Handshake::new(self.peer)));
                 Step::Went(0)
             }
-            Phase::Handshake(handshake) => match handshake.turn(stream, machine) {
+            Phase::Handshake(handshake) => match handshake.turn(stream, machine, clients) {
                 Turn::Wait => Step::Wait,
                 Turn::Went(cost) => Step::Went(cost),
                 Turn::Close => Step::Broken,
@@ -89,23 +95,27 @@ impl Nbd {
     }
 
     /// Whether the export was taken away from this client.
-    fn is_evicted<M: Platform>(&mut self, machine: &mut M) -> bool {
-        let exports = machine.exports();
-        if core::mem::replace(&mut self.evictions, exports.evictions()) == exports.evictions() {
+    fn is_evicted(&mut self, clients: &Clients) -> bool {
+        if core::mem::replace(&mut self.evictions, clients.evictions()) == clients.evictions() {
             return false;
         }
-        self.client().is_some_and(|client| !exports.has(client))
+        self.client().is_some_and(|client| !clients.has(client))
     }
 
     /// Does what can be done now.
-    fn turns<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress {
+    fn turns<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Progress {
         let mut spent = 0;
         while spent < TURN {
-            match self.turn(stream, machine) {
+            match self.turn(stream, machine, clients) {
                 Step::Wait => return Progress::Wait,
                 Step::Went(cost) => spent += cost,
                 Step::Broken => {
-                    self.give_back(machine);
+                    self.give_back(machine, clients);
                     stream.close();
                     return self.close_some(machine);
                 }
@@ -115,33 +125,34 @@ impl Nbd {
     }
 
     /// Gives back what the connection holds of the machine.
-    fn give_back<M: Platform>(&mut self, machine: &mut M) {
+    fn give_back<M: Platform>(&mut self, machine: &mut M, clients: &mut Clients) {
         let client = self.client();
         self.phase = Phase::Ended;
         if let Some(client) = client {
-            self.closing = clients::close(machine, client);
+            self.closing = clients.close(machine, client);
         }
     }
 }
 
 impl<M: Platform> Service<M> for Nbd {
-    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress {
+    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress {
+        let clients = &mut shared.clients;
         if stream.is_closed() {
-            self.give_back(machine);
+            self.give_back(machine, clients);
             return self.close_some(machine);
         }
         if self.closing.is_some() {
             return self.close_some(machine);
         }
-        if self.is_evicted(machine) {
-            self.give_back(machine);
+        if self.is_evicted(clients) {
+            self.give_back(machine, clients);
             stream.close();
             return self.close_some(machine);
         }
         if let Some(last) = self.last {
             machine.counters().turns.is_for(last);
         }
-        let progress = self.turns(stream, machine);
+        let progress = self.turns(stream, machine, clients);
         self.last = Some(machine.counters().turns.current());
         progress
     }

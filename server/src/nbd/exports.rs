@@ -4,15 +4,14 @@
 //! added; `nvdimm:N`, the region N of the machine's list, if it holds no volume; the path of a
 //! file. The empty name is the only export that was added, if there is just one.
 
-use super::clients;
 use super::table::{self, Added};
 use crate::platform::Platform;
+use crate::shown::Shown;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use umbra_fs::{Error, Ino, Kind};
-use umbra_proto::rpc;
 
 /// What is before the number in the name of a region.
 const REGION: &[u8] = b"nvdimm:";
@@ -60,10 +59,6 @@ impl fmt::Display for NoExport {
         let (NoExport::Unknown(why) | NoExport::Unusable(why)) = self;
         f.write_str(why)
     }
-}
-
-fn shown(name: &[u8]) -> crate::rpc::Shown<'_> {
-    crate::rpc::Shown(name)
 }
 
 /// Finds the export of a name.
@@ -115,18 +110,18 @@ fn path_of<M: Platform>(
     let found = find_path(machine, &path).and_then(|ino| machine.volume(|v| v.attributes(ino)));
     let found = match found {
         Ok(found) if found.kind == Kind::File => found,
-        Ok(_) => return Err(NoExport::Unusable(format!("{} is not a file", shown(&path)))),
+        Ok(_) => return Err(NoExport::Unusable(format!("{} is not a file", Shown(&path)))),
         Err(
             e @ (Error::NotFound | Error::NotDirectory | Error::NameTooLong | Error::InvalidName),
         ) => {
-            return Err(NoExport::Unknown(format!("cannot serve {}: {e}", shown(&path))));
+            return Err(NoExport::Unknown(format!("cannot serve {}: {e}", Shown(&path))));
         }
-        Err(e) => return Err(NoExport::Unusable(format!("cannot serve {}: {e}", shown(&path)))),
+        Err(e) => return Err(NoExport::Unusable(format!("cannot serve {}: {e}", Shown(&path)))),
     };
     match fixed {
         Some(size) if size > found.size => Err(NoExport::Unusable(format!(
             "{} has only {} of the {size} bytes of the export",
-            shown(&path),
+            Shown(&path),
             found.size
         ))),
         _ => Ok(Found {
@@ -144,7 +139,7 @@ fn region_of<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExpor
     let Some(index) = number else {
         return Err(NoExport::Unknown(format!(
             "{} is no NVDIMM region: it has no number",
-            shown(name)
+            Shown(name)
         )));
     };
     let regions = machine.nvdimms();
@@ -153,7 +148,7 @@ fn region_of<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExpor
             let count = regions.len();
             return Err(NoExport::Unknown(format!(
                 "there is no {}: regions here: {count}",
-                shown(name)
+                Shown(name)
             )));
         }
         Some(region) if region.served => "the volume is on it".into(),
@@ -167,7 +162,7 @@ fn region_of<M: Platform>(machine: &mut M, name: &[u8]) -> Result<Found, NoExpor
             let name = format!("nvdimm:{index}").into_bytes();
             Ok(Found { name, size, read_only: false, source: Source::Region(index) })
         }
-        None => Err(NoExport::Unusable(format!("cannot serve {}: {why}", shown(name)))),
+        None => Err(NoExport::Unusable(format!("cannot serve {}: {why}", Shown(name)))),
     }
 }
 
@@ -176,9 +171,9 @@ impl Found {
     pub fn description(&self) -> String {
         match &self.source {
             Source::File { path, .. } if self.read_only => {
-                format!("file {}, read-only", shown(path))
+                format!("file {}, read-only", Shown(path))
             }
-            Source::File { path, .. } => format!("file {}", shown(path)),
+            Source::File { path, .. } => format!("file {}", Shown(path)),
             Source::Region(_) => String::from("a whole NVDIMM region"),
         }
     }
@@ -207,65 +202,9 @@ pub fn offers<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<Found>> {
     Ok(offers)
 }
 
-fn regions<M: Platform>(machine: &mut M) -> Vec<Found> {
+/// The NVDIMM regions that can be served.
+pub fn regions<M: Platform>(machine: &mut M) -> Vec<Found> {
     let count = machine.nvdimms().len();
     let names = (0..count).map(|index| format!("nvdimm:{index}"));
     names.filter_map(|name| region_of(machine, name.as_bytes()).ok()).collect()
-}
-
-/// Everything that `export-list` lists: exports that were added, other files that clients use,
-/// regions.
-pub fn list<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<rpc::Export>> {
-    let (mut all, mut known) = (Vec::new(), Vec::new());
-    for added in table::read(machine)? {
-        let found = file_of(machine, &added);
-        all.push(rpc::Export {
-            path: Some(added.path),
-            read_only: added.read_only,
-            fixed_size: added.size.is_some(),
-            ..listed(machine, added.name, &found)
-        });
-        known.extend(found);
-    }
-    for other in clients::others(machine, &known) {
-        let leads_here = find_path(machine, &other.path) == Ok(other.ino);
-        let size = machine.volume(|v| v.attributes(other.ino)).map(|found| found.size);
-        all.push(rpc::Export {
-            name: clients::listed_name(&other.name),
-            path: Some(other.path),
-            read_only: false,
-            size: size.ok(),
-            fixed_size: false,
-            clients: other.clients,
-            by_path: other.by_path,
-            problem: size.err().map(|why| format!("{why}")),
-            moved: !(other.by_path && leads_here),
-            ino: Some(other.ino.0),
-        });
-    }
-    for found in regions(machine) {
-        let name = clients::listed_name(&found.name);
-        all.push(listed(machine, name, &Ok(found)));
-    }
-    Ok(all)
-}
-
-fn listed<M: Platform>(
-    machine: &mut M,
-    name: String,
-    found: &Result<Found, NoExport>,
-) -> rpc::Export {
-    let there = found.as_ref().ok();
-    rpc::Export {
-        name,
-        path: None,
-        read_only: false,
-        size: there.map(|found| found.size),
-        fixed_size: false,
-        clients: there.map_or(0, |found| clients::count(machine, found)),
-        by_path: false,
-        problem: found.as_ref().err().map(|why| format!("{why}")),
-        moved: false,
-        ino: there.and_then(|found| found.ino()).map(|ino| ino.0),
-    }
 }

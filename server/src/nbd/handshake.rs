@@ -3,7 +3,7 @@
 //! An option is taken in whole, answered, and only when its answer is sent is the next one looked
 //! at.
 
-use super::clients::{self, ClientId};
+use super::clients::{ClientId, Clients};
 use super::exports::{self, Found, NoExport};
 use super::status::{Context, Contexts};
 use super::target::Target;
@@ -105,7 +105,12 @@ impl Handshake {
     }
 
     /// Does one step.
-    pub fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Turn {
+    pub fn turn<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Turn {
         if self.sent < self.out.len() {
             self.sent += send(stream, &self.out[self.sent..]);
             if self.sent < self.out.len() {
@@ -130,7 +135,7 @@ impl Handshake {
                     return self.wait(stream);
                 };
                 self.state = State::Header;
-                self.option(header.option, &data, machine);
+                self.option(header.option, &data, machine, clients);
                 Turn::Went(OPTION_COST)
             }
             State::Skip { option, left, why } => {
@@ -194,7 +199,13 @@ impl Handshake {
         OptionReply::append(&mut self.out, option, code, data);
     }
 
-    fn option<M: Platform>(&mut self, option: OptionCode, data: &[u8], machine: &mut M) {
+    fn option<M: Platform>(
+        &mut self,
+        option: OptionCode,
+        data: &[u8],
+        machine: &mut M,
+        clients: &mut Clients,
+    ) {
         if option == OptionCode::ABORT {
             self.reply(option, ReplyCode::ACK, &[]);
             self.state = State::Closing;
@@ -202,7 +213,7 @@ impl Handshake {
         }
         let has_memory = machine.has_memory(OPTION_MEMORY.max(TRANSMISSION_MEMORY));
         if option == OptionCode::EXPORT_NAME && has_memory {
-            return self.export_name(data, machine);
+            return self.export_name(data, machine, clients);
         }
         if !has_memory {
             // The old way to choose has no way to refuse.
@@ -234,7 +245,7 @@ impl Handshake {
                 ReplyCode::ERR_PLATFORM,
                 format!("no TLS on vsock port {NBD_PORT}: it ends in front of this server"),
             )),
-            OptionCode::INFO | OptionCode::GO => self.info(option, data, machine),
+            OptionCode::INFO | OptionCode::GO => self.info(option, data, machine, clients),
             OptionCode::STRUCTURED_REPLY if self.extended => {
                 Err((ReplyCode::ERR_EXT_HEADER_REQD, "extended headers are in use".into()))
             }
@@ -315,13 +326,14 @@ impl Handshake {
         option: OptionCode,
         data: &[u8],
         machine: &mut M,
+        clients: &mut Clients,
     ) -> Result<(), Refused> {
         let request = InfoRequest::decode(data).map_err(malformed)?;
         let found = exports::find(machine, request.name).map_err(unknown)?;
         let contexts = self.contexts_for(request.name);
         let used = match option {
             OptionCode::GO => {
-                let used = clients::open(machine, &found, self.peer);
+                let used = clients.open(machine, &found, self.peer);
                 Some(used.map_err(|e| (ReplyCode::ERR_UNKNOWN, format!("{e}")))?)
             }
             _ => None,
@@ -356,7 +368,7 @@ impl Handshake {
     }
 
     /// The old way to choose: whatever is wrong ends the connection.
-    fn export_name<M: Platform>(&mut self, name: &[u8], machine: &mut M) {
+    fn export_name<M: Platform>(&mut self, name: &[u8], machine: &mut M, clients: &mut Clients) {
         self.state = State::Closing;
         if self.extended || machine.is_closing() || umbra_proto::nbd::checked_string(name).is_err()
         {
@@ -364,7 +376,7 @@ impl Handshake {
         }
         let contexts = self.contexts_for(name);
         let Ok(found) = exports::find(machine, name) else { return };
-        let Ok(used) = clients::open(machine, &found, self.peer) else { return };
+        let Ok(used) = clients.open(machine, &found, self.peer) else { return };
         self.out.extend_from_slice(&export_name_reply(found.size, self.flags(&found, contexts)));
         if !self.no_zeroes {
             self.out.extend_from_slice(&[0; EXPORT_NAME_ZEROES]);

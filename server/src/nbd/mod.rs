@@ -59,7 +59,7 @@ mod target;
 mod transmission;
 mod write;
 
-pub use clients::Exports;
+pub use clients::Users;
 pub use connection::Nbd;
 
 /// The vsock port of this protocol.

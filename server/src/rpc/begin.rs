@@ -7,6 +7,7 @@ use super::names::Emptying;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Transfer};
 use super::{MAX_HANDLES, bench, content, exports, names, naming};
+use crate::nbd::clients::Clients;
 use crate::platform::Platform;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -51,6 +52,7 @@ pub(super) fn begin<M: Platform>(
     session: &mut Session,
     body: &[u8],
     machine: &mut M,
+    clients: &mut Clients,
 ) -> Result<Option<Work>, Failure> {
     let s = session;
     let method = Method(s.request.header.method);
@@ -198,22 +200,21 @@ pub(super) fn begin<M: Platform>(
         }
         Method::PAGES => return content::pages(s, machine, rpc::decode(body)?),
         Method::EXPORT_ADD => {
-            exports::add(machine, rpc::decode(body)?)?;
+            exports::add(machine, clients, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
         Method::EXPORT_REMOVE => {
-            let removed = exports::remove(machine, rpc::decode(body)?)?;
+            let removed = exports::remove(machine, clients, rpc::decode(body)?)?;
             s.reply(0, &removed);
         }
         Method::EXPORT_LIST => {
             let rpc::ExportList {} = rpc::decode(body)?;
-            let all =
-                crate::nbd::exports::list(machine).during(format_args!("list the exports"))?;
+            let all = exports::list(machine, clients).during(format_args!("list the exports"))?;
             return Ok(Some(Work::Listing(Listing::exports(all))));
         }
         Method::EXPORT_CLIENTS => {
             let rpc::ExportClients {} = rpc::decode(body)?;
-            let all = crate::nbd::clients::list(machine);
+            let all = exports::list_clients(clients);
             return Ok(Some(Work::Listing(Listing::export_clients(all))));
         }
         Method(other) => {

@@ -11,8 +11,10 @@ use super::operating::{Operating, STEP_COST};
 use super::output::Output;
 use super::sharing::Sharing;
 use super::transfer::Transfer;
+use crate::nbd::clients::Clients;
 use crate::platform::{Platform, Turn as Whole};
-use crate::stream::{Progress, Service, Stream, take};
+use crate::service::{Service, Shared};
+use crate::stream::{Progress, Stream, take};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use minicbor::Encode;
@@ -166,13 +168,18 @@ enum Turn {
 }
 
 impl Rpc {
-    fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Turn {
+    fn turn<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Turn {
         if !matches!(self.state, State::Ended) && !self.session.out.flush(stream) {
             return Turn::Wait;
         }
         match &mut self.state {
             State::Header => self.read_header(stream, machine),
-            State::Body => self.read_body(stream, machine),
+            State::Body => self.read_body(stream, machine, clients),
             State::Work(work) => {
                 let step = match work {
                     Work::Transfer(t) => t.step(&mut self.session, stream, machine),
@@ -189,7 +196,7 @@ impl Rpc {
                     Ok(Step::Went(cost)) => Turn::Went(cost),
                     Ok(Step::Park) => Turn::Went(TURN),
                     Ok(Step::Done) => self.go(State::Skip, 0),
-                    Err(failure) => self.fail(failure, State::Skip, machine),
+                    Err(failure) => self.fail_in(failure, State::Skip, machine, clients),
                 }
             }
             State::Skip => {
@@ -234,6 +241,18 @@ impl Rpc {
         self.go(next, 0)
     }
 
+    /// As [`fail`](Self::fail), where the file may be in use.
+    fn fail_in<M: Platform>(
+        &mut self,
+        mut failure: Failure,
+        next: State,
+        machine: &mut M,
+        clients: &Clients,
+    ) -> Turn {
+        failure.name_users(clients);
+        self.fail(failure, next, machine)
+    }
+
     fn read_header<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Turn {
         self.have += take(stream, &mut self.header[self.have..]);
         if self.have < HEADER_LEN {
@@ -264,7 +283,12 @@ impl Rpc {
         self.go(State::Body, 0)
     }
 
-    fn read_body<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Turn {
+    fn read_body<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Turn {
         let len = self.session.request.header.body() as usize;
         while self.body.len() < len {
             let piece = stream.received();
@@ -275,7 +299,7 @@ impl Rpc {
             self.body.extend_from_slice(&piece[..n]);
             stream.consume(n);
         }
-        let result = begin(&mut self.session, &self.body, machine);
+        let result = begin(&mut self.session, &self.body, machine, clients);
         if self.body.capacity() > KEPT_BODY {
             self.body = Vec::with_capacity(KEPT_BODY);
         }
@@ -286,7 +310,7 @@ impl Rpc {
                 // Two who do not agree on what they speak have nothing more to say.
                 let hello = self.session.request.header.method == Method::HELLO.0;
                 let next = if hello { State::Ending } else { State::Skip };
-                self.fail(failure, next, machine);
+                self.fail_in(failure, next, machine, clients);
                 Turn::Went(REQUEST_COST)
             }
         }
@@ -313,7 +337,7 @@ impl Rpc {
 }
 
 impl<M: Platform> Service<M> for Rpc {
-    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress {
+    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress {
         if stream.is_closed() {
             return if self.give_back(machine) { Progress::Again } else { Progress::Wait };
         }
@@ -331,7 +355,7 @@ impl<M: Platform> Service<M> for Rpc {
             machine.counters().turns.is_for(Whole::Rpc(method));
         }
         while spent < TURN {
-            match self.turn(stream, machine) {
+            match self.turn(stream, machine, &mut shared.clients) {
                 Turn::Wait => return Progress::Wait,
                 Turn::Went(cost) => spent += cost,
             }

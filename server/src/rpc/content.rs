@@ -1,12 +1,12 @@
 //! Methods about content, as far as they are done at once.
 
 use super::connection::{Session, Step, Work};
-use super::exports::check_file_unused;
-use super::failure::{During, Failure, Shown};
+use super::failure::{During, Failure};
 use super::handles::{Access, OpenFile};
 use super::names::{Named, checked_mode, checked_path, optional_target};
 use super::operating::{Reply, STEP_COST};
 use crate::platform::Platform;
+use crate::shown::Shown;
 use alloc::boxed::Box;
 use umbra_fs::{Error, Kind, PageCount, PagesReport};
 use umbra_proto::rpc::{self, ErrorCode};
@@ -28,11 +28,6 @@ pub fn open<M: Platform>(
         return open_frozen(s, machine, r);
     }
     let handle = s.handles.reserve()?;
-    if has(rpc::open::TRUNCATE)
-        && let Ok(ino) = machine.volume(|v| v.resolve(r.path))
-    {
-        check_file_unused(machine, ino, format_args!("truncate {}", Shown(r.path)))?;
-    }
     let now = machine.now();
     let (file, size, cut) = machine
         .volume(|v| {

@@ -1,14 +1,24 @@
 //! Methods about exports.
 
-use super::failure::{During, Failure, Shown};
+use super::failure::{During, Failure};
 use super::names::checked_path;
-use crate::nbd::{clients, exports, table};
+use crate::nbd::clients::{Clients, Connected};
+use crate::nbd::exports::{self, Found, NoExport, file_of, find_path};
+use crate::nbd::table;
 use crate::platform::Platform;
-use umbra_fs::{Error, Ino, Kind};
+use crate::shown::Shown;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use umbra_fs::{Error, Kind};
 use umbra_proto::rpc::{self, ErrorCode, MAX_EXPORT_NAME};
 
 /// Adds an export.
-pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failure> {
+pub fn add<M: Platform>(
+    machine: &mut M,
+    clients: &Clients,
+    r: rpc::ExportAdd,
+) -> Result<(), Failure> {
     checked_path(r.path)?;
     let what = format_args!("export {} as {}", Shown(r.path), Shown(r.name.as_bytes()));
     if r.name.is_empty() || r.name.len() > MAX_EXPORT_NAME || r.name.contains(char::is_control) {
@@ -28,7 +38,7 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
         ));
     }
     if let Some(at) = known {
-        check_unused(machine, &all[at], what)?;
+        check_unused(machine, clients, &all[at], what)?;
     }
     let now = machine.now();
     machine
@@ -65,6 +75,7 @@ pub fn add<M: Platform>(machine: &mut M, r: rpc::ExportAdd) -> Result<(), Failur
 /// Removes an export; with force, also from whoever came by this name.
 pub fn remove<M: Platform>(
     machine: &mut M,
+    clients: &mut Clients,
     r: rpc::ExportRemove,
 ) -> Result<rpc::ExportRemoved, Failure> {
     let what = format_args!("remove the export {}", Shown(r.name.as_bytes()));
@@ -72,13 +83,13 @@ pub fn remove<M: Platform>(
     let at = all.iter().position(|e| e.name == r.name);
     if let Some(at) = at {
         if !r.force {
-            check_unused(machine, &all[at], what)?;
+            check_unused(machine, clients, &all[at], what)?;
         }
         all.remove(at);
         // First the name goes: a client that is evicted must not come back by it.
         table::write(machine, &all).during(what)?;
     }
-    let evicted = if r.force { clients::evict(machine, r.name.as_bytes()) } else { 0 };
+    let evicted = if r.force { clients.evict(machine, r.name.as_bytes()) } else { 0 };
     if at.is_none() && evicted == 0 {
         return Err(Failure::new(
             ErrorCode::NOT_FOUND,
@@ -91,36 +102,88 @@ pub fn remove<M: Platform>(
 /// Refuses to take an export away from clients that use what it leads to.
 fn check_unused<M: Platform>(
     machine: &mut M,
+    clients: &Clients,
     added: &table::Added,
     what: core::fmt::Arguments<'_>,
 ) -> Result<(), Failure> {
-    let used = exports::file_of(machine, added).map_or(0, |found| clients::count(machine, &found));
+    let used = file_of(machine, added).map_or(0, |found| clients.count(&found));
     match used {
         0 => Ok(()),
         n => Err(Failure::new(ErrorCode::BUSY, format_args!("cannot {what}: clients use it: {n}"))),
     }
 }
 
-/// Refuses to take away the last name of a file that clients of NBD use.
-pub fn check_name_unused<M: Platform>(
-    machine: &mut M,
-    ino: Ino,
-    what: core::fmt::Arguments<'_>,
-) -> Result<(), Failure> {
-    match machine.volume(|v| v.attributes(ino)) {
-        Ok(found) if found.nlink > 1 => Ok(()),
-        _ => check_file_unused(machine, ino, what),
+/// Everything that `export-list` lists: exports that were added, other files that clients use,
+/// regions.
+pub fn list<M: Platform>(machine: &mut M, clients: &Clients) -> umbra_fs::Result<Vec<rpc::Export>> {
+    let (mut all, mut known) = (Vec::new(), Vec::new());
+    for added in table::read(machine)? {
+        let found = file_of(machine, &added);
+        all.push(rpc::Export {
+            path: Some(added.path),
+            read_only: added.read_only,
+            fixed_size: added.size.is_some(),
+            ..listed(clients, added.name, &found)
+        });
+        known.extend(found);
+    }
+    for other in clients.others(&known) {
+        let leads_here = find_path(machine, other.path) == Ok(other.ino);
+        let size = machine.volume(|v| v.attributes(other.ino)).map(|found| found.size);
+        all.push(rpc::Export {
+            name: listed_name(other.name),
+            path: Some(other.path.to_vec()),
+            read_only: false,
+            size: size.ok(),
+            fixed_size: false,
+            clients: other.clients,
+            by_path: other.by_path,
+            problem: size.err().map(|why| format!("{why}")),
+            moved: !(other.by_path && leads_here),
+            ino: Some(other.ino.0),
+        });
+    }
+    for found in exports::regions(machine) {
+        let name = listed_name(&found.name);
+        all.push(listed(clients, name, &Ok(found)));
+    }
+    Ok(all)
+}
+
+fn listed(clients: &Clients, name: String, found: &Result<Found, NoExport>) -> rpc::Export {
+    let there = found.as_ref().ok();
+    rpc::Export {
+        name,
+        path: None,
+        read_only: false,
+        size: there.map(|found| found.size),
+        fixed_size: false,
+        clients: there.map_or(0, |found| clients.count(found)),
+        by_path: false,
+        problem: found.as_ref().err().map(|why| format!("{why}")),
+        moved: false,
+        ino: there.and_then(|found| found.ino()).map(|ino| ino.0),
     }
 }
 
-/// Refuses what would take a part of a file away from clients of NBD.
-pub fn check_file_unused<M: Platform>(
-    machine: &mut M,
-    ino: Ino,
-    what: core::fmt::Arguments<'_>,
-) -> Result<(), Failure> {
-    match clients::users(machine, ino) {
-        None => Ok(()),
-        Some(who) => Err(Failure::new(ErrorCode::BUSY, format_args!("cannot {what}: {who}"))),
-    }
+/// Everything that `export-clients` lists.
+pub fn list_clients(clients: &Clients) -> Vec<rpc::ExportClient> {
+    let each = |client: Connected<'_>| rpc::ExportClient {
+        name: listed_name(client.name),
+        by_path: client.by_path,
+        ino: client.ino.map(|ino| ino.0),
+        since: client.since.0,
+        cid: client.peer.map(|peer| peer.cid),
+        port: client.peer.map(|peer| peer.port),
+        read_only: client.read_only,
+        size: client.size,
+    };
+    clients.all().map(each).collect()
+}
+
+/// A name as lists have it: text, which may be longer than the name where that is none.
+fn listed_name(name: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(name).into_owned();
+    text.truncate(text.floor_char_boundary(rpc::MAX_PATH));
+    text
 }

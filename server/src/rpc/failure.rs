@@ -1,7 +1,9 @@
 //! A request that failed, and the text that says so.
 
+use crate::nbd::clients::Clients;
 use alloc::string::String;
 use core::fmt::{self, Write};
+use umbra_fs::{Error, Ino};
 use umbra_proto::rpc::{BodyError, ErrorCode, ErrorRef, HeaderError};
 
 /// Why a request failed.
@@ -11,6 +13,8 @@ pub struct Failure {
     message: String,
     /// Bytes that were moved before.
     pub done: Option<u64>,
+    /// The file that is in use, if that is why.
+    in_use: Option<Ino>,
 }
 
 /// Longest text of an error in bytes.
@@ -19,10 +23,22 @@ const MAX_MESSAGE: usize = 1024;
 impl Failure {
     /// A failure of this kind.
     pub fn new(code: ErrorCode, message: fmt::Arguments<'_>) -> Self {
-        let mut text = Cut(String::new());
+        let mut failure = Failure { code, message: String::new(), done: None, in_use: None };
+        failure.say_more(message);
+        failure
+    }
+
+    /// Adds to the text what there is room for.
+    fn say_more(&mut self, more: fmt::Arguments<'_>) {
         // An error means that it was cut.
-        let _ = text.write_fmt(message);
-        Failure { code, message: text.0, done: None }
+        let _ = Cut(&mut self.message).write_fmt(more);
+    }
+
+    /// Says who uses the file, if the request failed because it is in use.
+    pub fn name_users(&mut self, clients: &Clients) {
+        if let Some(file) = self.in_use {
+            self.say_more(format_args!("{}", clients.users(file)));
+        }
     }
 
     /// There is no memory to do `what`.
@@ -36,8 +52,10 @@ impl Failure {
     }
 
     /// A failure of the filesystem while doing `what` ("open '/a'").
-    pub fn during(error: umbra_fs::Error, what: fmt::Arguments<'_>) -> Self {
-        Failure::new(code_of(error), format_args!("cannot {what}: {error}"))
+    pub fn during(error: Error, what: fmt::Arguments<'_>) -> Self {
+        let in_use = if let Error::InUse(file) = error { Some(file) } else { None };
+        let failure = Failure::new(code_of(error), format_args!("cannot {what}: {error}"));
+        Failure { in_use, ..failure }
     }
 
     /// The same, saying how many bytes were moved before.
@@ -64,8 +82,7 @@ impl From<BodyError> for Failure {
 }
 
 /// The number that stands for an error of the filesystem.
-fn code_of(error: umbra_fs::Error) -> ErrorCode {
-    use umbra_fs::Error;
+fn code_of(error: Error) -> ErrorCode {
     match error {
         Error::NotFound => ErrorCode::NOT_FOUND,
         Error::Exists => ErrorCode::EXISTS,
@@ -77,7 +94,7 @@ fn code_of(error: umbra_fs::Error) -> ErrorCode {
         Error::NoSpace => ErrorCode::NO_SPACE,
         Error::TooLarge => ErrorCode::TOO_LARGE,
         Error::Invalid(_) => ErrorCode::INVALID,
-        Error::Busy => ErrorCode::BUSY,
+        Error::Busy | Error::InUse(_) => ErrorCode::BUSY,
         Error::ReadOnly => ErrorCode::READ_ONLY,
         Error::NoMemory => ErrorCode::NO_MEMORY,
         Error::Poisoned(_) => ErrorCode::POISONED,
@@ -97,36 +114,10 @@ impl<T> During<T> for umbra_fs::Result<T> {
     }
 }
 
-/// A path in a message: quoted, on one line, cut where it is long.
-pub struct Shown<'p>(pub &'p [u8]);
-
-/// Bytes of a path that a message shows.
-const MAX_SHOWN: usize = 256;
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cut = &self.0[..self.0.len().min(MAX_SHOWN)];
-        f.write_char('\'')?;
-        for chunk in cut.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                match c {
-                    '\'' | '\\' => write!(f, "\\{c}")?,
-                    c if c.is_control() => write!(f, "{}", c.escape_default())?,
-                    c => f.write_char(c)?,
-                }
-            }
-            for b in chunk.invalid() {
-                write!(f, "\\x{b:02x}")?;
-            }
-        }
-        f.write_str(if cut.len() < self.0.len() { "'..." } else { "'" })
-    }
-}
-
 /// A string that takes no more than [`MAX_MESSAGE`] bytes.
-struct Cut(String);
+struct Cut<'s>(&'s mut String);
 
-impl Write for Cut {
+impl Write for Cut<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         let room = MAX_MESSAGE - self.0.len();
         self.0.push_str(&s[..s.floor_char_boundary(room)]);
@@ -137,23 +128,15 @@ impl Write for Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shown::Shown;
     use alloc::format;
-    use alloc::string::ToString;
-
-    #[test]
-    fn paths_are_shown_on_one_line() {
-        assert_eq!(Shown(b"/a b").to_string(), "'/a b'");
-        assert_eq!(Shown("/ü\n'\\".as_bytes()).to_string(), "'/ü\\n\\'\\\\'");
-        assert_eq!(Shown(b"/\xff\xfe.").to_string(), "'/\\xff\\xfe.'");
-        assert_eq!(Shown(&[b'a'; 5000]).to_string().len(), 256 + 5);
-    }
 
     #[test]
     fn messages_are_cut() {
         let long = "ü".repeat(4000);
         let f = Failure::new(ErrorCode::INVALID, format_args!("x{long}{long}"));
         assert_eq!(f.message, format!("x{}", "ü".repeat((MAX_MESSAGE - 1) / 2)));
-        let f = Failure::during(umbra_fs::Error::NoSpace, format_args!("write {}", Shown(b"/a")));
+        let f = Failure::during(Error::NoSpace, format_args!("write {}", Shown(b"/a")));
         assert_eq!(f.message, "cannot write '/a': no space left");
         assert_eq!(f.code, ErrorCode::NO_SPACE);
     }

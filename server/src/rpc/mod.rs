@@ -54,7 +54,6 @@ mod transfer;
 mod turned_away;
 
 pub use connection::Rpc;
-pub(crate) use failure::Shown;
 pub use handles::MAX_HANDLES;
 pub use turned_away::TurnedAway;
 

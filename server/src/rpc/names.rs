@@ -1,11 +1,11 @@
 //! Methods about names, attributes and space.
 
 use super::connection::{Session, Step, Work};
-use super::exports::{check_file_unused, check_name_unused};
-use super::failure::{During, Failure, Shown};
+use super::failure::{During, Failure};
 use super::listing::Listing;
 use super::operating::{Reply, STEP_COST};
 use crate::platform::Platform;
+use crate::shown::Shown;
 use alloc::vec::Vec;
 use umbra_fs::dax::Mmu;
 use umbra_fs::{
@@ -251,13 +251,13 @@ fn make_directories<P: Pmem, M: Mmu>(
 /// Removes the name of a file.
 pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failure> {
     checked_path(r.path)?;
-    let what = format_args!("remove {}", Shown(r.path));
-    let (dir, name) = machine.volume(|v| v.resolve_parent(r.path)).during(what)?;
-    if let Ok(ino) = machine.volume(|v| v.lookup(dir, name)) {
-        check_name_unused(machine, ino, what)?;
-    }
     let now = machine.now();
-    machine.volume(|v| v.unlink(dir, name, now)).during(what)
+    machine
+        .volume(|v| {
+            let (dir, name) = v.resolve_parent(r.path)?;
+            v.unlink(dir, name, now)
+        })
+        .during(format_args!("remove {}", Shown(r.path)))
 }
 
 /// A directory that is removed, or replaced, if it is empty: that is found out in steps where it
@@ -344,18 +344,13 @@ fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -> Re
 fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
-    let what = format_args!("rename {} to {}", Shown(r.from), Shown(r.to));
-    let [(dir, name), (to_dir, to_name)] =
-        machine.volume(|v| v.resolve_rename(r.from, r.to)).during(what)?;
-    // What is replaced is removed; two names of one file are not.
-    let ends = machine.volume(|v| (v.lookup(dir, name), v.lookup(to_dir, to_name)));
-    if let (Ok(from), Ok(to)) = ends
-        && from != to
-    {
-        check_name_unused(machine, to, what)?;
-    }
     let now = machine.now();
-    machine.volume(|v| v.rename(dir, name, to_dir, to_name, now)).during(what)
+    machine
+        .volume(|v| {
+            let [(dir, name), (to_dir, to_name)] = v.resolve_rename(r.from, r.to)?;
+            v.rename(dir, name, to_dir, to_name, now)
+        })
+        .during(format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))
 }
 
 /// Creates a symbolic link.
@@ -396,10 +391,6 @@ pub fn truncate<M: Platform>(
     }
     check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "truncate")?;
-    if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| r.size < found.size) {
-        let what = format_args!("truncate {} to {} bytes", Named(r.path, ino), r.size);
-        check_file_unused(machine, ino, what)?;
-    }
     let now = machine.now();
     let begun = machine.volume(|v| v.begin_truncate(ino, r.size, now));
     let what = Named(r.path, ino);

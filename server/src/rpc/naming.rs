@@ -1,13 +1,12 @@
 //! Names for files that are there: further ones, and the first one of a file without a name.
 
 use super::connection::{Session, Step, Work};
-use super::exports::check_name_unused;
-use super::failure::{During, Failure, Shown};
+use super::failure::{During, Failure};
 use super::names::{check_changes, checked_path, target};
 use super::operating::STEP_COST;
 use crate::platform::Platform;
+use crate::shown::Shown;
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::vec::Vec;
 use umbra_fs::{Begun, Existing, Ino, Operation};
 use umbra_proto::rpc;
@@ -70,22 +69,18 @@ fn name<M: Platform>(s: &Session, machine: &mut M, r: &rpc::Link) -> Result<rpc:
     checked_path(r.to)?;
     check_changes(s, r.handle)?;
     let ino = target(s, machine, r.path, r.handle, "link")?;
-    let what = match r.path {
-        Some(path) => format!("link {} as {}", Shown(path), Shown(r.to)),
-        None => format!("name an open file {}", Shown(r.to)),
-    };
-    let what = format_args!("{what}");
     let existing = if r.replace { Existing::Replace } else { Existing::Keep };
-    let (dir, name) = machine.volume(|v| v.resolve_parent(r.to)).during(what)?;
-    machine.volume(|v| v.may_link(ino, dir, name, existing)).during(what)?;
-    if let Ok(replaced) = machine.volume(|v| v.lookup(dir, name))
-        && replaced != ino
-    {
-        check_name_unused(machine, replaced, what)?;
-    }
-    if !r.check {
-        let now = machine.now();
-        machine.volume(|v| v.link_as(ino, dir, name, existing, now)).during(what)?;
+    let now = machine.now();
+    let named = machine.volume(|v| {
+        let (dir, name) = v.resolve_parent(r.to)?;
+        match r.check {
+            true => v.may_link(ino, dir, name, existing),
+            false => v.link_as(ino, dir, name, existing, now),
+        }
+    });
+    match r.path {
+        Some(path) => named.during(format_args!("link {} as {}", Shown(path), Shown(r.to)))?,
+        None => named.during(format_args!("name an open file {}", Shown(r.to)))?,
     }
     Ok(rpc::Created { ino: ino.0 })
 }

@@ -1,9 +1,10 @@
 //! Dedupe, a few blocks at a time.
 
 use super::connection::{Session, Step};
-use super::failure::{During, Failure, Shown};
+use super::failure::{During, Failure};
 use super::names::checked_path;
 use crate::platform::Platform;
+use crate::shown::Shown;
 use alloc::vec::Vec;
 use umbra_fs::{Dedupe, Error};
 use umbra_proto::rpc;

@@ -6,7 +6,8 @@
 use super::failure::Failure;
 use crate::Room;
 use crate::platform::Platform;
-use crate::stream::{Progress, Service, Stream, send, take};
+use crate::service::{Service, Shared};
+use crate::stream::{Progress, Stream, send, take};
 use umbra_proto::rpc::{self, ERROR, ErrorCode, HEADER_LEN, Header};
 
 /// Room for the answer.
@@ -48,7 +49,7 @@ impl TurnedAway {
 }
 
 impl<M: Platform> Service<M> for TurnedAway {
-    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Progress {
+    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, _: &mut Shared) -> Progress {
         if stream.is_closed() {
             return Progress::Wait;
         }

@@ -4,10 +4,11 @@
 //! negotiated before, and in which pieces bytes move. Whatever comes: no panic, no endless turn, no
 //! memory beyond what a connection has, and the volume passes its check.
 
-use super::{SoftPlatform, Wire, nbd};
-use crate::nbd::{Exports, NBD_PORT};
+use super::{SoftPlatform, Wire, nbd, poll};
+use crate::nbd::NBD_PORT;
 use crate::platform::Counters;
-use crate::stream::{Peer, Progress, Service, Stream};
+use crate::service::{Service, Shared};
+use crate::stream::{Peer, Progress, Stream};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use umbra_fs::Time;
@@ -48,7 +49,7 @@ impl Template {
         let volume = mount(self.0.clone(), 2).expect("a volume can be mounted");
         let mut machine = SoftPlatform::new(8, 2);
         machine.machine = SoftMachine { volume };
-        (machine.counters, machine.exports) = (Counters::default(), Exports::default());
+        (machine.counters, machine.shared) = (Counters::default(), Shared::default());
         machine.add_region(1);
         machine
     }
@@ -68,7 +69,7 @@ impl Template {
         bytes.extend_from_slice(sent);
         run(&mut service, &mut wire, &mut machine, &bytes, usize::from(how >> 4) * 97 + 1);
         wire.reset = true;
-        while service.poll(&mut wire, &mut machine) == Progress::Again {}
+        while poll(&mut *service, &mut wire, &mut machine) == Progress::Again {}
         machine.check();
         assert_eq!(
             machine.machine.volume.pages(None).expect("pages").windows,
@@ -113,7 +114,7 @@ fn run(
         let n = wire.to_server.push(&bytes[..bytes.len().min(piece)]);
         bytes = &bytes[n..];
         wire.finished = bytes.is_empty();
-        let progress = service.poll(wire, machine);
+        let progress = poll(&mut **service, wire, machine);
         received.clear();
         wire.to_client.pull(usize::MAX, &mut received);
         idle = if n == 0 && received.is_empty() { idle + 1 } else { 0 };

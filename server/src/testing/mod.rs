@@ -5,5 +5,5 @@ pub mod nbd;
 mod platform;
 mod wire;
 
-pub use platform::SoftPlatform;
+pub use platform::{Keeper, SoftPlatform, poll};
 pub use wire::{Ring, Wire};

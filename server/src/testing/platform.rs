@@ -1,7 +1,9 @@
 //! A machine with a volume in plain memory and a software MMU.
 
-use crate::nbd::{Exports, table};
+use crate::nbd::table;
 use crate::platform::{Counters, Memory, Mounted, Nvdimm, Persisted, Platform};
+use crate::service::{Service, Shared};
+use crate::stream::{Progress, Stream};
 use alloc::string::String;
 use alloc::vec::Vec;
 use umbra_fs::dax::{AccessError, Machine, Page};
@@ -14,8 +16,8 @@ pub struct SoftPlatform {
     pub machine: SoftMachine<MemPmem>,
     /// Counters of the servers.
     pub counters: Counters,
-    /// The exports in use.
-    pub exports: Exports,
+    /// What the services of its connections share.
+    pub shared: Shared,
     /// NVDIMM regions; those with memory can be served.
     pub regions: Vec<Nvdimm>,
     /// Their memory.
@@ -33,7 +35,7 @@ impl SoftPlatform {
         SoftPlatform {
             machine: SoftMachine { volume: new_volume(mib << 20, slots) },
             counters: Counters::default(),
-            exports: Exports::default(),
+            shared: Shared::default(),
             regions: Vec::new(),
             devices: Vec::new(),
             powered_off: false,
@@ -69,13 +71,37 @@ impl SoftPlatform {
 
     /// Exports that clients use now.
     pub fn exports_in_use(&self) -> usize {
-        self.exports.in_use()
+        self.shared.exports_in_use()
     }
 
     /// Every test ends with this.
     pub fn check(&mut self) {
         let report = self.machine.volume.check().expect("the check can be done");
         assert_eq!(report.issues, Vec::<String>::new());
+    }
+}
+
+/// A machine of tests, which keeps what the services of its connections share.
+pub trait Keeper: Platform {
+    /// What they share.
+    fn shared(&mut self) -> &mut Shared;
+}
+
+/// Polls a service with what it shares with others.
+pub fn poll<M: Keeper>(
+    service: &mut (impl Service<M> + ?Sized),
+    stream: &mut dyn Stream,
+    machine: &mut M,
+) -> Progress {
+    let mut shared = core::mem::take(machine.shared());
+    let progress = service.poll(stream, machine, &mut shared);
+    *machine.shared() = shared;
+    progress
+}
+
+impl Keeper for SoftPlatform {
+    fn shared(&mut self) -> &mut Shared {
+        &mut self.shared
     }
 }
 
@@ -130,9 +156,6 @@ impl Platform for SoftPlatform {
     }
     fn is_closing(&self) -> bool {
         self.powered_off
-    }
-    fn exports(&mut self) -> &mut Exports {
-        &mut self.exports
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

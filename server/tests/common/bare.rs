@@ -3,15 +3,16 @@
 use umbra_fs::dax::{AccessError, Frame, Machine, Mmu, Page, Rights, Slot};
 use umbra_fs::pmem::{Pmem, Poisoned};
 use umbra_fs::{Time, Volume};
-use umbra_server::nbd::Exports;
+use umbra_server::Shared;
 use umbra_server::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
+use umbra_server::testing::Keeper;
 
 /// Facts and counters; no volume.
 #[derive(Default)]
 pub struct Bare {
     pub counters: Counters,
     pub nvdimms: Vec<Nvdimm>,
-    pub exports: Exports,
+    pub shared: Shared,
     pub powered_off: bool,
 }
 
@@ -66,6 +67,12 @@ impl Mmu for NoMmu {
     }
     fn invalidate_slot(&mut self, _: Slot) {
         unreachable!()
+    }
+}
+
+impl Keeper for Bare {
+    fn shared(&mut self) -> &mut Shared {
+        &mut self.shared
     }
 }
 
@@ -125,9 +132,6 @@ impl Platform for Bare {
     }
     fn is_closing(&self) -> bool {
         self.powered_off
-    }
-    fn exports(&mut self) -> &mut Exports {
-        &mut self.exports
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

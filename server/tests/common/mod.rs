@@ -6,10 +6,9 @@ pub mod files;
 pub mod nbd;
 
 use umbra_proto::rpc::{self, HEADER_LEN, Header};
-use umbra_server::platform::Platform;
 use umbra_server::rpc::Rpc;
-use umbra_server::testing::Wire;
-use umbra_server::{Progress, Service, Stream};
+use umbra_server::testing::{Keeper, Wire, poll};
+use umbra_server::{Progress, Stream};
 
 /// A response, put together from its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,12 +108,12 @@ impl Connection {
         }
     }
 
-    pub fn poll<M: Platform>(&mut self, machine: &mut M) -> Progress {
-        self.rpc.poll(&mut self.wire, machine)
+    pub fn poll<M: Keeper>(&mut self, machine: &mut M) -> Progress {
+        poll(&mut self.rpc, &mut self.wire, machine)
     }
 
     /// Sends bytes and reads answers, both as fast as the rings allow, until nothing moves.
-    pub fn run<M: Platform>(&mut self, machine: &mut M, mut bytes: &[u8]) {
+    pub fn run<M: Keeper>(&mut self, machine: &mut M, mut bytes: &[u8]) {
         loop {
             let n = self.wire.to_server.push(bytes);
             bytes = &bytes[n..];
@@ -129,13 +128,13 @@ impl Connection {
     }
 
     /// Says hello.
-    pub fn greet<M: Platform>(&mut self, machine: &mut M) -> rpc::HelloResponse {
+    pub fn greet<M: Keeper>(&mut self, machine: &mut M) -> rpc::HelloResponse {
         self.run(machine, &hello());
         parse(&mut self.received).pop().unwrap().body()
     }
 
     /// One request with its response.
-    pub fn call<M: Platform, R: rpc::Request>(
+    pub fn call<M: Keeper, R: rpc::Request>(
         &mut self,
         machine: &mut M,
         body: &R,
@@ -152,12 +151,12 @@ impl Connection {
     }
 
     /// One request that succeeds.
-    pub fn ok<M: Platform, R: rpc::Request>(&mut self, machine: &mut M, body: &R) -> R::Response {
+    pub fn ok<M: Keeper, R: rpc::Request>(&mut self, machine: &mut M, body: &R) -> R::Response {
         self.call(machine, body, &[]).body()
     }
 
     /// Lets the client vanish.
-    pub fn vanish<M: Platform>(&mut self, machine: &mut M) {
+    pub fn vanish<M: Keeper>(&mut self, machine: &mut M) {
         self.wire.reset = true;
         while self.poll(machine) == Progress::Again {}
     }

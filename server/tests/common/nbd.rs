@@ -9,8 +9,8 @@ use umbra_server::nbd::Nbd;
 use umbra_server::testing::nbd::{
     Client, Reply, export_info, hello, option, take_greeting, take_replies,
 };
-use umbra_server::testing::{SoftPlatform, Wire};
-use umbra_server::{Progress, Service, Stream};
+use umbra_server::testing::{SoftPlatform, Wire, poll};
+use umbra_server::{Progress, Stream};
 
 pub const NOW: Time = Time(7_000);
 
@@ -103,12 +103,17 @@ impl Connection {
         self.client = Client::new(style);
     }
 
+    /// Gives the service one turn.
+    pub fn poll(&mut self, machine: &mut SoftPlatform) -> Progress {
+        poll(&mut self.nbd, &mut self.wire, machine)
+    }
+
     /// Moves bytes both ways until nothing moves.
     pub fn run(&mut self, machine: &mut SoftPlatform, mut bytes: &[u8]) {
         loop {
             let n = self.wire.to_server.push(bytes);
             bytes = &bytes[n..];
-            let progress = self.nbd.poll(&mut self.wire, machine);
+            let progress = self.poll(machine);
             let before = self.received.len();
             self.wire.to_client.pull(usize::MAX, &mut self.received);
             let idle = n == 0 && progress == Progress::Wait && before == self.received.len();
@@ -199,6 +204,6 @@ impl Connection {
     /// The connection is gone.
     pub fn vanish(mut self, machine: &mut SoftPlatform) {
         self.wire.reset = true;
-        while self.nbd.poll(&mut self.wire, machine) == Progress::Again {}
+        while self.poll(machine) == Progress::Again {}
     }
 }

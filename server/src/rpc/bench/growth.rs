@@ -2,7 +2,8 @@
 
 use super::{Bench, PREFIX, path, paths};
 use crate::platform::Platform;
-use crate::rpc::failure::{During, Failure, Shown};
+use crate::rpc::failure::{During, Failure};
+use crate::shown::Shown;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -15,9 +15,10 @@
 mod growth;
 mod operations;
 
-use super::failure::{During, Failure, Shown};
+use super::failure::{During, Failure};
 use super::names;
 use crate::platform::{Persisted, Platform, reclaim_step};
+use crate::shown::Shown;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
