@@ -7,7 +7,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 
 usage() {
     cat <<'END'
-Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; shows the guest's console
+Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; shows the console
        ./run-qemu.sh test          set up what is missing, then run all tests
        ./run-qemu.sh setup         only set up what is missing
        ./run-qemu.sh --help
@@ -15,11 +15,11 @@ Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; s
 OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
 Ctrl-C shuts the guest down cleanly.
 
-Set-up installs Debian packages (as root or with sudo). Where a qemu-utils that is installed is too new for
-apt's QEMU, QEMU comes from Debian's backports, as that qemu-utils did; only if it cannot be had there,
-qemu-utils is replaced by apt's. The tests run under a second QEMU too, which is put into target/other-qemu.
-Nothing else changes, apt's configuration neither. Where set-up may not install, it says what is missing and
-exits with status 1.
+Set-up installs Debian packages (as root or with sudo). Where a qemu-utils that is installed is too
+new for apt's QEMU, QEMU comes from Debian's backports, as that qemu-utils did; only if it cannot be
+had there, qemu-utils is replaced by apt's. The tests run under a second QEMU too, which is put into
+target/other-qemu. Nothing else changes, apt's configuration neither. Where set-up may not install,
+it says what is missing and exits with status 1.
 END
 }
 
@@ -36,7 +36,8 @@ source .ci/qemu.sh
 # The minor version of a rustc 1.x that runs; 0 if there is none.
 rust_minor() {
     local version
-    version=$("$1" --version 2>/dev/null) && [[ $version =~ ^rustc\ 1\.([0-9]+)\. ]] && echo "${BASH_REMATCH[1]}" || echo 0
+    version=$("$1" --version 2>/dev/null) && [[ $version =~ ^rustc\ 1\.([0-9]+)\. ]] &&
+        echo "${BASH_REMATCH[1]}" || echo 0
 }
 
 # Whether a compiler and its cargo can build for the host.
@@ -92,13 +93,15 @@ aligned=()
 refuse() {
     local command=(apt-get install --no-install-recommends)
     ((${#aligned[@]} == 0)) || command+=(--allow-downgrades)
-    say "run-qemu.sh: $1."
+    say "run-qemu.sh: $*."
     say "Missing here, by the names of Debian's packages: ${packages[*]}"
     say "On Debian 12, as root:  ${command[*]} ${packages[*]}${aligned[*]:+ ${aligned[*]}}"
     ((${#aligned[@]} == 0)) ||
-        say "To keep the qemu-utils that is installed, take qemu-system-x86 from where that came from (backports) first."
+        say "To keep the qemu-utils that is installed, take qemu-system-x86 from where that came" \
+            "from (backports) first."
     if [[ " ${packages[*]} " == *" rustc-web "* ]]; then
-        say "Elsewhere, instead of the Rust packages: rustup with Rust 1.$oldest_rust or later, and rustup target add $target"
+        say "Elsewhere, instead of the Rust packages: rustup with Rust 1.$oldest_rust or later," \
+            "and rustup target add $target"
     fi
     exit 1
 }
@@ -107,7 +110,10 @@ refuse() {
 # whose source is gone, say) excludes it: `aligned` is then the qemu-utils that does not.
 align_qemu() {
     aligned=()
-    if apt-get -s install --no-remove --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then return; fi
+    if apt-get -s install --no-remove --no-install-recommends "${packages[@]}" \
+        >/dev/null 2>&1; then
+        return
+    fi
     [[ " ${packages[*]} " == *" qemu-system-x86 "* ]] || return 0
     local emulator utils
     emulator=$(LC_ALL=C apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: //p')
@@ -123,8 +129,10 @@ install_newer_qemu() { # the command apt-get
     local folder status=0
     folder=$(mktemp -d)
     if know_backports "$folder"; then
-        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU; taking QEMU from $backports"
-        "$@" "${from_backports[@]}" install --no-remove --no-install-recommends qemu-system-x86 </dev/null >&2 || status=$?
+        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU;" \
+            "taking QEMU from $backports"
+        "$@" "${from_backports[@]}" install --no-remove --no-install-recommends qemu-system-x86 \
+            </dev/null >&2 || status=$?
     else
         say "run-qemu.sh: $why_not"
         status=1
@@ -136,19 +144,22 @@ install_newer_qemu() { # the command apt-get
 
 install_packages() {
     local as_root=()
-    [[ -e /etc/debian_version ]] && have apt-get || refuse "this is not Debian, so nothing can be installed from here"
+    [[ -e /etc/debian_version ]] && have apt-get ||
+        refuse "this is not Debian, so nothing can be installed from here"
     align_qemu
     if ((EUID != 0)); then
         have sudo || refuse "packages are missing, and this is neither root nor is there sudo"
         as_root=(sudo)
         # Without a terminal nobody could type a password.
         [[ -t 0 ]] || as_root=(sudo -n)
-        "${as_root[@]}" true || refuse "packages are missing, and sudo does not let this user install them"
+        "${as_root[@]}" true ||
+            refuse "packages are missing, and sudo does not let this user install them"
     fi
     say "run-qemu.sh: installing ${packages[*]}"
     local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
     # One source that cannot be reached need not be the one that has these packages.
-    "${apt[@]}" update </dev/null >&2 || say "run-qemu.sh: apt-get update failed; going on with the lists that are there"
+    "${apt[@]}" update </dev/null >&2 ||
+        say "run-qemu.sh: apt-get update failed; going on with the lists that are there"
     align_qemu
     local options=(--no-install-recommends)
     if ((${#aligned[@]})) && install_newer_qemu "${apt[@]}"; then
@@ -156,12 +167,13 @@ install_packages() {
         hash -r
         find_missing_packages "$wanted"
     elif ((${#aligned[@]})); then
-        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU, and there is no newer one;" \
-            "qemu-utils is replaced: ${aligned[*]}"
+        say "run-qemu.sh: the qemu-utils that is installed excludes apt's QEMU, and there is no" \
+            "newer one; qemu-utils is replaced: ${aligned[*]}"
         options+=(--allow-downgrades)
     fi
     # --no-remove: whatever else of the machine is in the way stays, and is named.
-    "${apt[@]}" install --no-remove "${options[@]}" "${packages[@]}" "${aligned[@]}" </dev/null >&2 ||
+    "${apt[@]}" install --no-remove "${options[@]}" "${packages[@]}" "${aligned[@]}" \
+        </dev/null >&2 ||
         refuse "apt-get could not install everything (its reason is above)"
     hash -r
 }
@@ -181,7 +193,9 @@ set_up() {
     if ((${#packages[@]})); then
         install_packages
         find_missing_packages "$1"
-        ((${#packages[@]} == 0)) || refuse "what apt-get installed is not enough (for Rust, are bookworm-security's packages in apt's sources?)"
+        ((${#packages[@]} == 0)) ||
+            refuse "what apt-get installed is not enough (for Rust, are bookworm-security's" \
+                "packages in apt's sources?)"
     fi
     choose_cargo
     [[ $1 != test ]] || set_up_other_qemu

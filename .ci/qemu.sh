@@ -21,7 +21,8 @@ qemu_version() {
 # Has apt take QEMU from a release, and all else from where it would otherwise. (With
 # --target-release it would take everything from there that is not installed yet.)
 prefer_qemu_of() { # a release, the folder of `know_backports`
-    printf 'Package: qemu-* seabios ipxe-qemu\nPin: release n=%s\nPin-Priority: 990\n' "$1" >"$2/preferences"
+    printf 'Package: qemu-* seabios ipxe-qemu\nPin: release n=%s\nPin-Priority: 990\n' "$1" \
+        >"$2/preferences"
 }
 
 # Writes a list of sources into a folder and fetches their indices: Debian's release and its
@@ -38,11 +39,14 @@ know_backports() { # a folder, by its absolute path
     why_not="this release of Debian has no name"
     [[ $codename ]] || return 1
     backports=$codename-backports
-    mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-        awk -v release="$codename" '$2 == release && $1 ~ /\/debian\/?$/ && !uri { uri = $1 } END { print uri }')
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' \
+        2>/dev/null | awk -v release="$codename" '
+            $2 == release && $1 ~ /\/debian\/?$/ && !uri { uri = $1 }
+            END { print uri }')
     [[ ! -e $keys ]] || signed="[signed-by=$keys] "
     mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
-    printf "deb $signed${mirror:-http://deb.debian.org/debian} %s main\n" "$codename" "$backports" >"$folder/sources.list"
+    printf "deb $signed${mirror:-http://deb.debian.org/debian} %s main\n" "$codename" "$backports" \
+        >"$folder/sources.list"
     from_backports=(
         -o Dir::Etc::sourcelist="$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null
         -o Dir::Etc::preferences="$folder/preferences" -o Dir::Etc::preferencesparts=/dev/null
@@ -51,7 +55,8 @@ know_backports() { # a folder, by its absolute path
     )
     prefer_qemu_of "$backports" "$folder"
     why_not="the lists of $backports cannot be fetched"
-    apt-get "${from_backports[@]}" -o Debug::NoLocking=true -q update </dev/null >"$folder/log" 2>&1 || {
+    apt-get "${from_backports[@]}" -o Debug::NoLocking=true -q update \
+        </dev/null >"$folder/log" 2>&1 || {
         why_not+=" ($(grep -m 1 '^[EW]: ' "$folder/log" || tail -n 1 "$folder/log"))"
         return 1
     }
@@ -64,7 +69,8 @@ download_other_qemu() { # a folder, the version that is installed
     why_not="Debian and $backports have no other version than $installed"
     # The newest comes first: "qemu-system-x86 | 1:10.0.2+ds-2 | http://deb.debian.org/debian
     # bookworm-backports/main ..."
-    found=$(apt-cache "${from_backports[@]}" madison qemu-system-x86 | awk -F ' *[|] *' -v installed="$installed" '
+    found=$(apt-cache "${from_backports[@]}" madison qemu-system-x86 |
+        awk -F ' *[|] *' -v installed="$installed" '
         function series(version) {
             sub(/^[0-9]+:/, "", version)
             return match(version, /^[0-9]+\.[0-9]+/) ? substr(version, 1, RLENGTH) : version
@@ -79,11 +85,12 @@ download_other_qemu() { # a folder, the version that is installed
     prefer_qemu_of "$release" "$folder"
     # Without the packages of the QEMU that is installed, nothing can exclude this one. What else it
     # needs comes with it.
-    awk 'BEGIN { RS = ""; ORS = "\n\n" } !/^Package: (qemu-|seabios\n|ipxe-qemu\n)/' /var/lib/dpkg/status >"$folder/status"
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } !/^Package: (qemu-|seabios\n|ipxe-qemu\n)/' \
+        /var/lib/dpkg/status >"$folder/status"
     why_not="QEMU $version cannot be fetched"
-    apt-get "${from_backports[@]}" -o Debug::NoLocking=true -o Dir::State::status="$folder/status" -q -y \
-        --no-install-recommends --download-only install \
-        "qemu-system-x86=$version" "qemu-utils=$version" </dev/null >"$folder/log" 2>&1 || {
+    apt-get "${from_backports[@]}" -o Debug::NoLocking=true \
+        -o Dir::State::status="$folder/status" -q -y --no-install-recommends --download-only \
+        install "qemu-system-x86=$version" "qemu-utils=$version" </dev/null >"$folder/log" 2>&1 || {
         why_not+=" ($(grep -m 1 '^E: ' "$folder/log" || tail -n 1 "$folder/log"))"
         return 1
     }
@@ -98,7 +105,8 @@ download_other_qemu() { # a folder, the version that is installed
 # This QEMU, with the libraries that came with it. It finds its firmware by its own place.
 here=$(dirname "$(readlink -f "$0")")/..
 libraries=$here/usr/lib/x86_64-linux-gnu:$here/lib/x86_64-linux-gnu
-LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/usr/bin/$(basename "$0")" "$@"
+export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+exec "$here/usr/bin/$(basename "$0")" "$@"
 END_OF_PROGRAM
         chmod 755 "$folder/qemu/bin/$program"
         why_not="$program of QEMU $version does not run here"
@@ -113,7 +121,8 @@ set_up_other_qemu() {
     local installed other folder
     installed=$(qemu_version qemu-system-x86_64)
     other=$(qemu_version "$other_qemu/bin/qemu-system-x86_64")
-    if [[ $other && ${other%.*} != "${installed%.*}" && $(find "$other_qemu" -prune -mtime "-$other_qemu_days") ]]; then
+    if [[ $other && ${other%.*} != "${installed%.*}" &&
+        $(find "$other_qemu" -prune -mtime "-$other_qemu_days") ]]; then
         return
     fi
     say "run-qemu.sh: fetching another QEMU than $installed, for the tests, into $other_qemu"

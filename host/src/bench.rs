@@ -99,7 +99,8 @@ pub fn to_json(unit: Unit, floor: &[Figure], results: &[Figure]) -> Value {
     };
     let floor: serde_json::Map<String, Value> =
         floor.iter().map(|f| (f.name.clone(), f.per_op.into())).collect();
-    json!({ "unit": unit.key(), "results": results.iter().map(result).collect::<Vec<_>>(), "floor": floor })
+    let results: Vec<Value> = results.iter().map(result).collect();
+    json!({ "unit": unit.key(), "results": results, "floor": floor })
 }
 
 /// A report for people.
@@ -108,7 +109,8 @@ pub fn to_text(unit: Unit, floor: &[Figure], results: &[Figure]) -> String {
     let mut row = |cells: [&str; 7]| {
         let [name, per_op, least, most, flushes, fences, allocations] = cells;
         text += &format!(
-            "{name:<28} {per_op:>12} {least:>12} {most:>12} {flushes:>9} {fences:>7} {allocations:>7}\n"
+            "{name:<28} {per_op:>12} {least:>12} {most:>12} {flushes:>9} {fences:>7} \
+             {allocations:>7}\n"
         );
     };
     row(["", "per operation", "least", "most", "lines", "fences", "allocs"]);

@@ -33,7 +33,8 @@ Sizes and offsets: bytes, 0x hexadecimal, or K, M, G, T (powers of 1024)."
 )]
 pub struct Cli {
     /// State directory [default: $XDG_STATE_HOME/umbra, else ~/.local/state/umbra]
-    #[arg(long, global = true, env = "UMBRA_STATE", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "UMBRA_STATE", value_name = "DIR",
+        value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
 
     /// Report as one JSON object, with the number of its format in `version`; failures too, on
@@ -338,10 +339,12 @@ pub struct Dedupe {
     #[arg(value_name = "DST")]
     pub to: OsString,
     /// Where the range starts in SRC
-    #[arg(long, value_name = "N", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
+    #[arg(long, value_name = "N", value_parser = parse_bytes, default_value = "0",
+        hide_default_value = true)]
     pub src_offset: u64,
     /// Where the range starts in DST
-    #[arg(long, value_name = "N", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
+    #[arg(long, value_name = "N", value_parser = parse_bytes, default_value = "0",
+        hide_default_value = true)]
     pub dst_offset: u64,
     /// How many bytes
     #[arg(long, value_name = "N", value_parser = parse_bytes)]
@@ -407,7 +410,8 @@ pub struct Poke {
     #[command(flatten)]
     pub what: PokeWhat,
     /// How many bytes to fill
-    #[arg(long, value_name = "N", value_parser = parse_bytes, requires = "fill", conflicts_with_all = ["hex", "text"])]
+    #[arg(long, value_name = "N", value_parser = parse_bytes, requires = "fill",
+        conflicts_with_all = ["hex", "text"])]
     pub length: Option<u64>,
     /// Return before the bytes are durable
     #[arg(long)]
@@ -508,7 +512,9 @@ pub struct ExportAdd {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  umbra relay 10809 /tmp/nbd.sock        until Ctrl-C (`umbra up` has one already: nbd.sock in the state directory)")]
+  umbra relay 10809 /tmp/nbd.sock        until Ctrl-C
+
+`umbra up` has made one already: nbd.sock in the state directory.")]
 pub struct Relay {
     /// Port of the guest
     pub port: u32,

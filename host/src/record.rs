@@ -6,11 +6,11 @@
 //! - `kind`: what happened, a name of small letters and dashes,
 //! - and the fields of its kind.
 //!
-//! | kind    | when                         | fields                                             |
-//! |---------|------------------------------|----------------------------------------------------|
-//! | `start` | QEMU is about to be started  | `supervisor_pid`, `boot_id` (of the host)          |
-//! | `ready` | the guest serves             | `boot_ms`                                          |
-//! | `end`   | the instance is over         | `cause` (see [`Cause`]), `clean`, `message`, `uptime_s` |
+//! | kind    | when                        | fields                                                  |
+//! |---------|-----------------------------|---------------------------------------------------------|
+//! | `start` | QEMU is about to be started | `supervisor_pid`, `boot_id` (of the host)               |
+//! | `ready` | the guest serves            | `boot_ms`                                               |
+//! | `end`   | the instance is over        | `cause` (see [`Cause`]), `clean`, `message`, `uptime_s` |
 //!
 //! Readers skip kinds and fields that they do not know, and lines that they cannot read (a host
 //! that lost power may leave half of one). A file of 256 KiB is put aside as `events.jsonl.1`.
@@ -185,7 +185,8 @@ fn missing_end(state: &StateDir) -> Option<End> {
         }
         _ => (
             Cause::SupervisorKilled,
-            "the supervisor was killed, or crashed (supervisor.log would say so), and QEMU went with it",
+            "the supervisor was killed, or crashed (supervisor.log would say so), and QEMU went \
+             with it",
         ),
     };
     let message = Some(message.into());

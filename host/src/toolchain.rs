@@ -52,8 +52,8 @@ impl fmt::Display for NoToolchain {
         }
         write!(
             f,
-            ". Either give the active one the target (rustup target add {TARGET}) or install Debian's \
-             (apt-get install rustc-web cargo-web rust-web-src lld-19)"
+            ". Either give the active one the target (rustup target add {TARGET}) or install \
+             Debian's (apt-get install rustc-web cargo-web rust-web-src lld-19)"
         )
     }
 }

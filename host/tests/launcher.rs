@@ -19,7 +19,8 @@ fn umbra() -> OsString {
 
 /// A guest that boots, serves, and powers off when its console says so.
 const GOOD_GUEST: &str = "echo booting; echo ready\nwhile read line; do\n\
-    if [ \"$line\" = poweroff ]; then echo bye; exit 0; fi\necho \"you said $line\"; echo ok\ndone\nsleep 100";
+    if [ \"$line\" = poweroff ]; then echo bye; exit 0; fi\n\
+    echo \"you said $line\"; echo ok\ndone\nsleep 100";
 /// Makes this test program stand in for a QEMU that says this to the vsock device.
 const SAYS: &str = "UMBRA_TEST_SAYS";
 

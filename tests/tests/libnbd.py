@@ -1,6 +1,7 @@
 """Every flag and error that libnbd can see, against a server whose NBD socket is the argument.
 
 It serves `disk` (1 MiB, writable), `fixed` (the same, read-only), and has a directory `folder`."""
+
 import errno
 import socket
 import sys
@@ -39,8 +40,15 @@ for structured in (True, False):
     assert disk.get_size() == SIZE and disk.get_protocol() == "newstyle-fixed"
     assert disk.get_structured_replies_negotiated() == structured
     assert not disk.is_read_only() and not disk.is_rotational()
-    for can in (disk.can_flush, disk.can_fua, disk.can_trim, disk.can_zero, disk.can_fast_zero, disk.can_multi_conn,
-                disk.can_cache):
+    for can in (
+        disk.can_flush,
+        disk.can_fua,
+        disk.can_trim,
+        disk.can_zero,
+        disk.can_fast_zero,
+        disk.can_multi_conn,
+        disk.can_cache,
+    ):
         assert can(), can
     assert disk.can_df() == structured
     assert disk.get_block_size(nbd.SIZE_MINIMUM) == 1
@@ -52,11 +60,17 @@ for structured in (True, False):
     assert disk.pread(10002, 4) == b"\0" + b"a" * 10000 + b"\0"
     if structured:
         pieces = []
-        disk.pread_structured(20000, 0, lambda data, offset, status, error: pieces.append((offset, len(data))))
+        disk.pread_structured(
+            20000, 0, lambda data, offset, status, error: pieces.append((offset, len(data)))
+        )
         assert sum(size for _, size in pieces) >= 10000, pieces
         whole = []
-        disk.pread_structured(20000, 0, lambda data, offset, status, error: whole.append((offset, len(data))),
-                              nbd.CMD_FLAG_DF)
+        disk.pread_structured(
+            20000,
+            0,
+            lambda data, offset, status, error: whole.append((offset, len(data))),
+            nbd.CMD_FLAG_DF,
+        )
         assert whole == [(0, 20000)], whole
     disk.zero(4096, 4096, nbd.CMD_FLAG_NO_HOLE)
     disk.zero(4096, 0, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_FUA)
@@ -71,12 +85,17 @@ for structured in (True, False):
 
         def status(context, offset, entries, error):
             seen.setdefault(context, []).extend(entries)
+
         disk.block_status(SIZE, 0, status)
         assert set(seen) == {"base:allocation", "x-umbra:sharing"}, seen
         assert sum(seen["base:allocation"][::2]) == SIZE, seen
         one = {}
-        disk.block_status(SIZE, 0, lambda name, offset, entries, error: one.update({name: entries}),
-                          nbd.CMD_FLAG_REQ_ONE)
+        disk.block_status(
+            SIZE,
+            0,
+            lambda name, offset, entries, error: one.update({name: entries}),
+            nbd.CMD_FLAG_REQ_ONE,
+        )
         assert all(len(entries) == 2 for entries in one.values()), one
 
     # Errors, and the connection goes on.
@@ -90,8 +109,10 @@ for structured in (True, False):
 
     # Many at once, answered in whatever order, each right.
     buffers = [bytes([i]) * 512 for i in range(200)]
-    cookies = [disk.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), 65536 + i * 512)
-               for i, data in enumerate(buffers)]
+    cookies = [
+        disk.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), 65536 + i * 512)
+        for i, data in enumerate(buffers)
+    ]
     while cookies:
         disk.poll(-1)
         cookies = [cookie for cookie in cookies if not disk.aio_command_completed(cookie)]

@@ -169,7 +169,8 @@ fn no_client_runs_the_server_out_of_memory() {
         let handles = first.status().unwrap().handles;
         let refused = greedy.refused;
         eprintln!(
-            "{round}: {clients} clients, {handles} handles, {streams} others, {disks} disks, {refused} refused"
+            "{round}: {clients} clients, {handles} handles, {streams} others, {disks} disks, \
+             {refused} refused"
         );
         assert!(clients > 8 && handles > 500, "{clients} clients, {handles} handles");
         // Who has a connection is served, by what takes no memory; so is who administrates, unless

@@ -333,7 +333,8 @@ fn a_storage_daemon_in_front_passes_everything_on(qemu: &Qemu) {
     let node = |export: &str| {
         let socket = umbra.display();
         format!(
-            "driver=nbd,node-name={export},discard=unmap,server.type=unix,server.path={socket},export={export}"
+            "driver=nbd,node-name={export},discard=unmap,server.type=unix,server.path={socket},\
+             export={export}"
         )
     };
     let front_end = format!("addr.type=unix,addr.path={}", front.display());

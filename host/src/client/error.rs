@@ -103,13 +103,15 @@ impl fmt::Display for Error {
             Error::Refused { port } => {
                 write!(
                     f,
-                    "the guest does not listen on port {port}, or has no room for another connection to it"
+                    "the guest does not listen on port {port}, or has no room for another \
+                     connection to it"
                 )
             }
             Error::Full { connections } => {
                 write!(
                     f,
-                    "the vsock device of the server has all its {connections} connections in use; one has to end first"
+                    "the vsock device of the server has all its {connections} connections in use; \
+                     one has to end first"
                 )
             }
             Error::Timeout { doing } => write!(f, "the server took too long {doing}"),

@@ -11,8 +11,9 @@ use umbra::units::{show_bytes, show_time};
 use umbra_proto::nbd;
 
 /// Where clients would not find the socket.
-const NO_SOCKET: &str = "the path of the state directory is too long for a socket: use a shorter --state; \
-    until then `umbra relay 10809 SOCKET` makes a socket elsewhere, which serves every file by its path";
+const NO_SOCKET: &str = "the path of the state directory is too long for a socket: \
+    use a shorter --state; until then `umbra relay 10809 SOCKET` makes a socket elsewhere, \
+    which serves every file by its path";
 
 /// `umbra export`
 pub fn export(context: &Context, options: Export) -> Outcome {
@@ -99,6 +100,8 @@ struct Row<'a> {
 impl Row<'_> {
     fn fields(&self) -> Value {
         let Row { export, server, .. } = self;
+        let connections: Vec<_> =
+            self.clients.iter().map(|client| self.connection(client)).collect();
         let mut fields = json!({
             "name": export.name,
             "uri": server.uri(&export.name),
@@ -111,7 +114,7 @@ impl Row<'_> {
             "by_path": export.by_path,
             "moved": export.moved,
             "problem": export.problem,
-            "connections": self.clients.iter().map(|client| self.connection(client)).collect::<Vec<_>>(),
+            "connections": connections,
         });
         names::insert(&mut fields, "path", export.path.as_deref());
         fields

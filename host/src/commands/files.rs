@@ -110,16 +110,18 @@ pub fn stat(context: &Context, options: OnePath) -> Outcome {
     let target = if a.kind == kind::SYMLINK { Some(client.read_link(&path)?) } else { None };
     let mut fields = json!({
         "ino": a.ino, "kind": kind_name(a.kind), "size": a.size, "blocks": a.blocks, "mode": a.mode,
-        "mtime": a.mtime, "ctime": a.ctime, "btime": a.btime, "nlink": a.nlink, "uid": a.uid, "gid": a.gid,
+        "mtime": a.mtime, "ctime": a.ctime, "btime": a.btime,
+        "nlink": a.nlink, "uid": a.uid, "gid": a.gid,
     });
     names::insert(&mut fields, "path", Some(&path));
     names::insert(&mut fields, "target", target.as_deref());
     context.format.report(fields, || {
         format!(
-            "path:   {}\nkind:   {}\n{}ino:    {}\nnames:  {}\nsize:   {} ({})\nblocks: {}\nmode:   {} ({:04o})\nmtime:  {} UTC\nctime:  {} UTC\n",
+            "path:   {}\nkind:   {}\n{}ino:    {}\nnames:  {}\nsize:   {} ({})\nblocks: {}\n\
+             mode:   {} ({:04o})\nmtime:  {} UTC\nctime:  {} UTC\n",
             shown(&path),
             kind_name(a.kind),
-            target.as_deref().map_or(String::new(), |target| format!("target: {}\n", shown(target))),
+            target.as_deref().map_or(String::new(), |it| format!("target: {}\n", shown(it))),
             a.ino,
             a.nlink,
             a.size,
@@ -215,8 +217,9 @@ pub fn df(context: &Context) -> Outcome {
     let used = space.blocks_total.saturating_sub(space.blocks_free);
     let size = u64::from(space.block_size);
     let fields = json!({
-        "block_size": space.block_size, "blocks_total": space.blocks_total, "blocks_free": space.blocks_free,
-        "blocks_shared": space.blocks_shared, "blocks_used": used, "inodes": space.inodes,
+        "block_size": space.block_size, "blocks_total": space.blocks_total,
+        "blocks_free": space.blocks_free, "blocks_shared": space.blocks_shared,
+        "blocks_used": used, "inodes": space.inodes,
     });
     context.format.report(fields, || {
         format!(
@@ -238,10 +241,11 @@ pub fn clone(context: &Context, options: Clone) -> Outcome {
     let range = options
         .length
         .map(|length| (options.src_offset.unwrap_or(0), options.dst_offset.unwrap_or(0), length));
-    if range.is_some()
-        && matches!(client.stat(&to, Blocks::Skip), Err(Error::Server(e)) if e.code == ErrorCode::NOT_FOUND)
-    {
-        client.open_or_create(&to)?;
+    if range.is_some() {
+        match client.stat(&to, Blocks::Skip) {
+            Err(error) if error.is(ErrorCode::NOT_FOUND) => drop(client.open_or_create(&to)?),
+            _ => {}
+        }
     }
     let start = Instant::now();
     let cloned = match range {
@@ -263,7 +267,8 @@ pub fn dedupe(context: &Context, options: Dedupe) -> Outcome {
     let done = context.connect()?.dedupe((&from, src), (&to, dst), options.length)?;
     let server_us = done.elapsed_ns as f64 / 1e3;
     let fields = json!({
-        "equal": done.differs_at.is_none(), "shared": done.shared, "differs_at": done.differs_at, "server_us": server_us,
+        "equal": done.differs_at.is_none(), "shared": done.shared,
+        "differs_at": done.differs_at, "server_us": server_us,
     });
     context.format.report(fields, || match done.differs_at {
         None => format!("equal: {} bytes are shared now that were not\n", done.shared),

@@ -61,7 +61,8 @@ pub fn get(context: &Context, options: Get) -> Outcome {
     let elapsed = meter.finish();
     if done.moment == Moment::Several {
         say(&format!(
-            "there was no room to keep {} as it was: what was written meanwhile may be in the copy in part",
+            "there was no room to keep {} as it was: what was written meanwhile may be in the \
+             copy in part",
             shown(&path)
         ));
     }
@@ -77,8 +78,8 @@ fn report(context: &Context, done: Transferred, elapsed: Duration) -> Outcome {
     let seconds = elapsed.as_secs_f64();
     let rate = done.data as f64 / seconds.max(1e-9);
     let fields = json!({
-        "size": done.size, "data": done.data, "elapsed_s": seconds, "bytes_per_second": rate.round() as u64,
-        "one_moment": done.moment == Moment::One,
+        "size": done.size, "data": done.data, "elapsed_s": seconds,
+        "bytes_per_second": rate.round() as u64, "one_moment": done.moment == Moment::One,
     });
     context.format.report(fields, || {
         format!(

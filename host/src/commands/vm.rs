@@ -223,7 +223,8 @@ fn running_text(context: &Context, status: &Status) -> String {
         Some(why) => format!("stopped: the guest does not run; QEMU's monitor says: {why}\n"),
     };
     format!(
-        "running: {}\n{paused}state:   {}\nQEMU:    process {}\nmemory:  {}\nNVDIMM:  {}\nuptime:  {:.0} s\n",
+        "running: {}\n{paused}state:   {}\nQEMU:    process {}\nmemory:  {}\nNVDIMM:  {}\n\
+         uptime:  {:.0} s\n",
         status.summary(),
         context.state.path().display(),
         status.qemu_pid,

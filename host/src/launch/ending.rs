@@ -67,7 +67,8 @@ pub(super) fn of_qemu(
             format!("the host has no room left for {}: QEMU {ended}", state.nvdimm().display())
         }
         Cause::QemuEnded => format!(
-            "QEMU {ended}, and the guest had not powered off: its monitor was told to quit, or the guest reset"
+            "QEMU {ended}, and the guest had not powered off: its monitor was told to quit, or the \
+             guest reset"
         ),
         Cause::QemuKilled => {
             format!("QEMU {ended}: somebody killed it, or the host's kernel did for want of memory")

@@ -5,7 +5,7 @@
 //!                              │  holds `lock`, listens on control.sock, writes the logs;
 //!                              │  is the vsock device where /dev/vhost-vsock does not open
 //!                              └── qemu-system-x86_64
-//!  umbra down|status|console ──control.sock──▶ supervisor ──stdin/stdout──▶ the guest's serial line
+//!  umbra down|status|console ─control.sock─▶ supervisor ──stdin/stdout──▶ the guest's serial line
 //! ```
 //!
 //! One supervisor owns one state directory. Neither process outlives the other, whichever is killed

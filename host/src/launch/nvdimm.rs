@@ -80,7 +80,8 @@ pub(super) fn prepare_extra(
 ) -> Result<Vec<Extra>, LaunchError> {
     if volume == 0 && !wanted.is_empty() {
         return Err(LaunchError::Unusable(
-            "--extra-nvdimm needs the NVDIMM of the volume beside it: with --nvdimm-size 0 there is none"
+            "--extra-nvdimm needs the NVDIMM of the volume beside it: with --nvdimm-size 0 there \
+             is none"
                 .into(),
         ));
     }
@@ -143,8 +144,8 @@ pub(super) fn prepare(state: &StateDir, wanted: Option<u64>) -> Result<Own, Laun
 fn checked(path: &Path, size: u64, wanted: Option<u64>, option: &str) -> Result<u64, LaunchError> {
     if let Some(wanted) = wanted.filter(|&wanted| wanted != size) {
         return Err(LaunchError::Unusable(format!(
-            "{} has {} ({size} bytes), but {option} asks for {} ({wanted} bytes); an image keeps its size: \
-             leave it out, or use another file or --state",
+            "{} has {} ({size} bytes), but {option} asks for {} ({wanted} bytes); an image keeps \
+             its size: leave it out, or use another file or --state",
             path.display(),
             show_bytes(size),
             show_bytes(wanted),
@@ -163,7 +164,8 @@ fn checked(path: &Path, size: u64, wanted: Option<u64>, option: &str) -> Result<
 fn make(path: &Path, making: &Path, size: u64, option: &str) -> Result<u64, LaunchError> {
     if size == 0 || !size.is_multiple_of(GRANULE) {
         return Err(LaunchError::Unusable(format!(
-            "{option}: {size} bytes are not possible: the size of an NVDIMM is a multiple of {GRANULE}"
+            "{option}: {size} bytes are not possible: the size of an NVDIMM is a multiple of \
+             {GRANULE}"
         )));
     }
     let failed = |error| {

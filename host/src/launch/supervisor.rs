@@ -154,7 +154,8 @@ fn supervise_in(
         match supervisor.run(reporter) {
             Err(LaunchError::NotUnderKvm(why)) if options.accel == Choice::Auto => {
                 reporter.note(&format!(
-                    "the guest did not get ready under KVM: {why}; starting it again under emulation"
+                    "the guest did not get ready under KVM: {why}; starting it again under \
+                     emulation"
                 ));
                 chosen = Chosen::instead_of_kvm(&why);
                 state.clear(lock)?;

@@ -176,8 +176,8 @@ impl Connection {
         if self.phase == (Phase::Requested { answer: true }) {
             let answer = format!("OK {}\n", self.number);
             // Nothing was sent before it: there is room, or there is no client.
-            if !matches!((&self.stream).write(answer.as_bytes()), Ok(count) if count == answer.len())
-            {
+            let written = (&self.stream).write(answer.as_bytes());
+            if written.ok() != Some(answer.len()) {
                 self.client_gone = true;
             }
         }

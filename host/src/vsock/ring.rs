@@ -23,7 +23,9 @@ impl Broken {
     /// The host has nothing to put behind memory of the guest: that of its RAM, or, since it may be
     /// told to receive there, of an NVDIMM.
     pub(super) fn unbacked() -> Broken {
-        Broken("the host has no room left for the guest's memory; is the disk with the image of its NVDIMM full?".into())
+        let why = "the host has no room left for the guest's memory; is the disk with the image of \
+                   its NVDIMM full?";
+        Broken(why.into())
     }
 }
 

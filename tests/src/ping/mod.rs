@@ -139,7 +139,8 @@ impl Outcome {
             let Row { operation, subject, longest, what, .. } = row;
             (*longest > LIMIT).then(|| {
                 format!(
-                    "{operation} of {subject}: a turn of {longest} instructions, for {what}; at most {LIMIT}"
+                    "{operation} of {subject}: a turn of {longest} instructions, for {what}; at \
+                     most {LIMIT}"
                 )
             })
         });

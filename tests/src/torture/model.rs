@@ -209,8 +209,9 @@ impl Pending {
         let (old, new) = (&self.before.files[&id].content, &self.after.files[&id].content);
         // A write that extends goes in piece by piece.
         let cut = seen.len().is_multiple_of(LEAF) && (old.len()..new.len()).contains(&seen.len());
+        let old_or_new = |(i, byte)| old.get(i) == Some(byte) || new.get(i) == Some(byte);
         (seen.len() == old.len() || seen.len() == new.len() || cut)
-            && (seen.iter().enumerate()).all(|(i, byte)| old.get(i) == Some(byte) || new.get(i) == Some(byte))
+            && seen.iter().enumerate().all(old_or_new)
             // What is behind the old end came with the size: it is new.
             && (old.len()..seen.len()).all(|i| new[i] == seen[i])
     }

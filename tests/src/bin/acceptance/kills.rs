@@ -11,7 +11,8 @@ pub fn run() {
     eprintln!("killing QEMU {KILLS} times under writers of NBD (seed {seed}) ...");
     let outcome = kills::run(KILLS, seed, &mut |round| eprint!("\r{round} "));
     println!(
-        "nbd-kills: {} kills, {} writes and {} flushes acknowledged: all that was flushed was there, the original unchanged",
+        "nbd-kills: {} kills, {} writes and {} flushes acknowledged: all that was flushed was \
+         there, the original unchanged",
         outcome.kills, outcome.writes, outcome.flushes
     );
 }

@@ -129,7 +129,10 @@ impl Curve {
 pub fn json(curves: &[Curve]) -> Value {
     let met = |s: &Series| s.verdict().map(|(_, met)| met);
     let series = |s: &Series| json!({ "name": s.name, "points": s.points, "aim_met": met(s) });
-    let curve = |c: &Curve| json!({ "name": c.name, "x": c.x.label, "series": c.series.iter().map(series).collect::<Vec<_>>() });
+    let curve = |c: &Curve| {
+        let all: Vec<Value> = c.series.iter().map(series).collect();
+        json!({ "name": c.name, "x": c.x.label, "series": all })
+    };
     json!({ "version": 1, "curves": curves.iter().map(curve).collect::<Vec<_>>() })
 }
 

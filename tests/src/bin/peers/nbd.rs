@@ -271,7 +271,8 @@ impl Measured {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{:<23} {:>10.0} {:>10.0} {:>7.2} {:>6} {raw_peer:>12.0} {raw_ours:>12.0} {far:>10}{mark}",
+                "{:<23} {:>10.0} {:>10.0} {:>7.2} {:>6} {raw_peer:>12.0} {raw_ours:>12.0} \
+                 {far:>10}{mark}",
                 row.name,
                 row.peer,
                 row.ours,
@@ -289,8 +290,9 @@ impl Measured {
     pub fn json(&self) -> String {
         let row = |row: &Row| -> Value {
             json!({
-                "name": row.name, "peer": row.peer, "ours": row.ours, "ratio": row.ratio(), "aim": row.aim,
-                "raw_peer": row.ceilings.map(|c| c.0), "raw_ours": row.ceilings.map(|c| c.1), "met": row.is_met(),
+                "name": row.name, "peer": row.peer, "ours": row.ours, "ratio": row.ratio(),
+                "aim": row.aim, "met": row.is_met(),
+                "raw_peer": row.ceilings.map(|c| c.0), "raw_ours": row.ceilings.map(|c| c.1),
             })
         };
         let rows: Vec<Value> = self.rows().iter().map(row).collect();

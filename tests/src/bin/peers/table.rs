@@ -106,8 +106,9 @@ pub fn json(rows: &[Row], ours: &Ours) -> String {
     };
     let floor: serde_json::Map<String, Value> =
         ours.floor.iter().map(|f| (f.name.clone(), f.per_op.into())).collect();
+    let results: Vec<Value> = rows.iter().map(row).collect();
     let all = json!({
-        "version": 1, "peer": "xfs", "results": rows.iter().map(row).collect::<Vec<_>>(), "floor": floor,
+        "version": 1, "peer": "xfs", "results": results, "floor": floor,
         "faults_to_floor": faults_to_floor(ours),
     });
     format!("{all}\n")
