@@ -1,20 +1,21 @@
 //! Everything about Umbra that runs on the host: building the guest, running it, talking to it.
 //!
-//! | module        | what                                                      |
-//! |---------------|-----------------------------------------------------------|
-//! | [`access`]    | who may use sockets and files                              |
-//! | [`mod@bench`] | benchmarks: rounds in the server, medians here             |
-//! | [`build`]     | the loader and the kernel, from this source tree          |
-//! | [`client`]    | the client library, usable on its own                     |
-//! | [`launch`]    | the virtual machine: start, supervise, shut down          |
-//! | [`log`]       | logs that do not grow for ever                            |
-//! | [`plot`]      | figures as SVG                                            |
-//! | [`record`]    | what happened to a server, over all runs                  |
-//! | `socket`      | sockets between clients and the guest                     |
-//! | [`state`]     | the state directory                                       |
-//! | [`toolchain`] | a toolchain for the bare machine                          |
-//! | [`units`]     | sizes as people write and read them                       |
-//! | [`vsock`]     | the vsock device of hosts whose kernel has none           |
+//! | module           | what                                                    |
+//! |------------------|---------------------------------------------------------|
+//! | [`access`]       | who may use sockets and files                           |
+//! | [`mod@bench`]    | benchmarks: rounds in the server, medians here          |
+//! | [`build`]        | the loader and the kernel, from this source tree        |
+//! | [`client`]       | the client library, usable on its own                   |
+//! | [`launch`]       | the virtual machine: start, supervise, shut down        |
+//! | [`log`]          | logs that do not grow for ever                          |
+//! | [`plot`]         | figures as SVG                                          |
+//! | [`record`]       | what happened to a server, over all runs                |
+//! | `socket`         | sockets between clients and the guest                   |
+//! | [`state`]        | the state directory                                     |
+//! | [`this_process`] | its umask, and what it does before a signal ends it     |
+//! | [`toolchain`]    | a toolchain for the bare machine                        |
+//! | [`units`]        | sizes as people write and read them                     |
+//! | [`vsock`]        | the vsock device of hosts whose kernel has none         |
 //!
 //! The program `umbra` is a thin layer of commands over these.
 
@@ -28,6 +29,7 @@ pub mod plot;
 pub mod record;
 mod socket;
 pub mod state;
+pub mod this_process;
 pub mod toolchain;
 pub mod units;
 pub mod vsock;

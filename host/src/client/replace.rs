@@ -9,19 +9,16 @@
 //! to.
 
 use super::{Error, Result};
+use crate::this_process::{CleanUp, umask};
 use rustix::fs::{
     Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, access, fchmod, fchown, linkat, open, statfs,
 };
 use rustix::io::Errno;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
-use signal_hook::low_level::emulate_default_handler;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use tempfile::NamedTempFile;
 
 /// Symbolic links that are followed, one after the other.
@@ -45,7 +42,7 @@ enum Way {
     Nameless(File),
     Named {
         file: NamedTempFile,
-        _removed_by_signals: Removed,
+        _removed_by_signals: CleanUp,
     },
 }
 
@@ -85,7 +82,8 @@ impl Replacement {
                 let file = tempfile::Builder::new().prefix(".umbra-get-").tempfile_in(directory)?;
                 let mode = READ_WRITE_ALL.difference(umask()?);
                 fchmod(file.as_file(), mode)?;
-                let _removed_by_signals = Removed::by_signals(file.path())?;
+                let path = file.path().to_path_buf();
+                let _removed_by_signals = CleanUp::on_signals(move || drop(fs::remove_file(path)))?;
                 Way::Named { file, _removed_by_signals }
             }
         };
@@ -208,58 +206,6 @@ fn name_beside(file: &File, directory: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The bits that new files do not get.
-fn umask() -> io::Result<Mode> {
-    let bits = field_of_status("Umask:")?.and_then(|bits| u32::from_str_radix(&bits, 8).ok());
-    Ok(Mode::from_raw_mode(bits.unwrap_or(0o022)))
-}
-
-/// A line of what the system says about this process. To ask for the umask in another way would
-/// change it.
-fn field_of_status(field: &str) -> io::Result<Option<String>> {
-    let status = match fs::read_to_string("/proc/self/status") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        status => status?,
-    };
-    Ok(status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))
-        .map(|value| value.trim().to_string()))
-}
-
-/// Removes a file when a signal ends this program.
-struct Removed(Option<Handle>);
-
-impl Removed {
-    fn by_signals(path: &Path) -> io::Result<Removed> {
-        // Whoever ignores a signal is not ended by it.
-        let ignored =
-            field_of_status("SigIgn:")?.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
-        let ignored = |signal: &i32| ignored.unwrap_or(0) >> (signal - 1) & 1 != 0;
-        let ends: Vec<i32> =
-            [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !ignored(signal)).collect();
-        let mut signals = Signals::new(ends)?;
-        let handle = signals.handle();
-        let path = path.to_path_buf();
-        thread::Builder::new().name("signals".into()).spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                // Then it ends, whatever becomes of these.
-                let _ = fs::remove_file(&path);
-                let _ = emulate_default_handler(signal);
-            }
-        })?;
-        Ok(Removed(Some(handle)))
-    }
-}
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
-            handle.close();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +213,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::process::Command;
+    use std::thread;
     use std::time::{Duration, Instant};
 
     fn none(_: &Path) -> io::Result<Option<File>> {

@@ -12,6 +12,7 @@ use umbra::client::Client;
 use umbra::launch::{DEFAULT_MEMORY, Options, accel, control, detach};
 use umbra::plot;
 use umbra::state::StateDir;
+use umbra::this_process::CleanUp;
 
 /// Size of the NVDIMM of a machine that is only measured.
 const NVDIMM_SIZE: u64 = 512 << 20;
@@ -53,10 +54,18 @@ fn on_a_machine_of_its_own(options: &Bench) -> Outcome<(Vec<Figure>, Vec<Figure>
     let shm = Path::new("/dev/shm");
     let base = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
     let folder = tempfile::Builder::new()
-        .prefix("umbra-bench-")
+        .prefix(&format!("umbra-bench-{}-", std::process::id()))
         .tempdir_in(&base)
         .map_err(Failure::while_doing(format!("make a folder in {}", base.display())))?;
     let state = StateDir::new(folder.path());
+    let of_signals = folder.path().to_path_buf();
+    let _clean_up = CleanUp::on_signals(move || {
+        // The machine serves nobody else. Where it cannot be stopped, its supervisor's log and
+        // the folder go all the same: this process ends.
+        let _ = control::stop(&StateDir::new(&of_signals));
+        let _ = std::fs::remove_dir_all(of_signals);
+    })
+    .map_err(Failure::while_doing("handle signals"))?;
     detach::start(&Options {
         state: folder.path().to_path_buf(),
         nvdimm_size: Some(NVDIMM_SIZE),
