@@ -42,8 +42,16 @@ mod types;
 mod volume;
 mod windows;
 
+pub use blocks::{LENT_RUN, Lending};
 pub use error::{Error, Result};
 pub use pmem::Pmem;
 pub use types::*;
-pub use volume::*;
+pub use volume::check::Check;
+pub use volume::check::report::CheckReport;
+pub use volume::dedupe::{Dedupe, Deduped};
+pub use volume::links::{Existing, check_target};
+pub use volume::mount::{FormatOptions, MountError, holds_volume};
+pub use volume::paths::{Component, components};
+pub use volume::work::{Begun, Operation, Outcome};
+pub use volume::{FaultCounts, IDENTITY_LEN, PageCount, PagesReport, Volume};
 pub use windows::Window;

@@ -22,8 +22,7 @@ mod lending;
 mod recount;
 
 pub(crate) use content::Content;
-use lending::LENT;
-use lending::Lent;
+use lending::{LENT, Lent};
 pub use lending::{LENT_RUN, Lending};
 use recount::Recount;
 pub(crate) use recount::{Judged, Visit};
@@ -31,7 +30,6 @@ pub(crate) use recount::{Judged, Visit};
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
 use crate::pmem::{Pmem, Poisoned};
-use crate::tree::stage::{Durable, Published, Retire};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -102,6 +100,22 @@ impl Fresh {
     pub fn len(&self) -> u64 {
         self.count * BLOCK_SIZE
     }
+}
+
+/// What a change dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retire {
+    /// One reference to the block went.
+    Drop(Block, Content),
+    /// The block was copied, and its copy took over its references and its place.
+    Moved(Block),
+}
+
+/// A change that is durable: what it dropped may be reused. The only one is a publication whose
+/// fence has passed.
+pub(crate) trait DurableChange {
+    /// What the change dropped.
+    fn into_retired(self) -> Vec<Retire>;
 }
 
 /// What counting a reference to a block has found.
@@ -376,7 +390,7 @@ impl<P: Pmem> Blocks<P> {
 
     /// Applies what a durable change has dropped.
     #[inline(always)]
-    pub fn release(&mut self, done: Published<Durable>) -> Result<Vec<Retire>> {
+    pub fn release(&mut self, done: impl DurableChange) -> Result<Vec<Retire>> {
         let mut retired = done.into_retired();
         let mut result = Ok(());
         while let Some(item) = retired.pop() {

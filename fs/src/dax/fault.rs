@@ -12,16 +12,15 @@
 //!
 //! If a step fails, nothing has changed: the old translation stays, and the access fails.
 
-use crate::blocks::{Content, Purpose};
+use crate::blocks::{Content, Purpose, Retire};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, slot_of, word_index};
-use crate::format::word::{Pointer, Root};
+use crate::format::word::Pointer;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaves::Leaf;
-use crate::tree::stage::{Durable, Published, Retire, Stage, Written};
-use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, Kind};
-use crate::volume::{Begun, Outcome, Volume, Work};
+use crate::tree::stage::{Durable, Published, Stage, Written};
+use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
+use crate::volume::Volume;
 use crate::windows::Window;
 use crate::windows::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 
@@ -32,46 +31,11 @@ const FIRST_AROUND: u32 = 16;
 const NEXT_AROUND: u32 = 512;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// Opens a shared window on a file. The file's content lives until it is closed,
-    /// even if the last name goes.
-    pub fn open_window(&mut self, ino: Ino) -> Result<Window> {
-        match self.attributes(ino)?.kind {
-            Kind::Directory => Err(Error::IsDirectory),
-            Kind::Symlink => Err(Error::Invalid("is a symbolic link")),
-            Kind::File => self.dax.open(ino),
-        }
-    }
-
-    /// Begins to close a window; what was stored through it is durable at the end. Until then it
-    /// must not be used. Its pin ends at once.
-    pub fn begin_close(&mut self, window: Window) -> Result<Begun> {
-        self.unpin(window)?;
-        self.begin(Work::Close(window))
-    }
-
-    /// Closes a window; what was stored through it is durable at return.
-    pub fn close_window(&mut self, window: Window) -> Result<()> {
-        let begun = self.begin_close(window)?;
-        self.finish(begun).map(drop)
-    }
-
-    /// Takes a step of closing a window.
-    pub(crate) fn close_step(&mut self, window: Window) -> Result<Option<Outcome>> {
-        let ino = self.dax.file_of(window)?;
-        if !self.dax.detach_some(&mut self.blocks, window, self.work_a_step)? {
-            return Ok(None);
-        }
-        if self.dax.close(&mut self.blocks, window)? {
-            self.drop_inode(ino)?;
-        }
-        Ok(Some(Outcome::Done))
-    }
-
     /// Gives the window a slot for the 2 MiB leaf `leaf` of its file (it may have one
     /// already), taking one from another window if none is free. The slot stays attached
     /// at least until the next call of `attach` or `close_window`.
     pub fn attach(&mut self, window: Window, leaf: u32) -> Result<Slot> {
-        self.dax.attach(&mut self.blocks, window, leaf)
+        self.dax.attach(&mut self.tree.blocks, window, leaf)
     }
 
     /// Resolves a page fault: after `Ok` the access can be tried again.
@@ -99,7 +63,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Busy);
         }
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
-        let leaf = self.leaf_above(ino, block)?;
+        let leaf = self.tree.leaf_above(ino, block)?;
         let end = self.size_in(leaf.inodes, ino)?.div_ceil(BLOCK_SIZE);
         if block.0 >= end {
             return Err(Error::Invalid("beyond the end of the file"));
@@ -139,32 +103,32 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if self.dax.mmu.get(page).is_some() {
                 continue;
             }
-            let frame = match self.entry_below(leaf, ino, FileBlock(first + at as u64)) {
+            let frame = match self.tree.entry_below(leaf, ino, FileBlock(first + at as u64)) {
                 Ok(Some(pointer)) if !pointer.unwritten => Frame::Block(pointer.block),
                 Ok(_) => Frame::Zero,
                 Err(error) if at == index => return Err(error),
                 Err(_) => continue,
             };
-            self.dax.show(&mut self.blocks, page, frame)?;
+            self.dax.show(&mut self.tree.blocks, page, frame)?;
         }
         Ok(())
     }
 
     /// Makes a page writable, by a grant if the block is this position's own, else by a copy.
     fn store_fault(&mut self, page: Page, block: FileBlock, leaf: Leaf, ino: Ino) -> Result<()> {
-        let entry = self.entry_below(leaf, ino, block)?;
+        let entry = self.tree.entry_below(leaf, ino, block)?;
         if let Some(Pointer { block: own, unwritten: false }) = entry
             && leaf.exclusive
-            && self.blocks.count(own)? == 1
+            && self.tree.blocks.count(own)? == 1
         {
             self.faults.write += 1;
-            self.changes += 1;
+            self.tree.changes += 1;
             return self.grant(page, own);
         }
-        self.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
-        if self.blocks.epoch != leaf.epoch {
+        self.tree.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
+        if self.tree.blocks.epoch != leaf.epoch {
             // What was reclaimed may have made the position this file's own.
-            let leaf = self.leaf_above(ino, block)?;
+            let leaf = self.tree.leaf_above(ino, block)?;
             return self.store_fault(page, block, leaf, ino);
         }
         let (new, done) = match leaf.own() {
@@ -174,13 +138,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.faults.cow += 1;
         self.retarget_others(page, ino, new)?;
         self.grant(page, new)?;
-        self.release(done)
+        self.tree.release(done)
     }
 
     /// Lets the page show a block of its own; a shadow that was there is tossed.
     fn grant(&mut self, page: Page, own: Block) -> Result<()> {
         let tossed =
-            self.dax.translate(&mut self.blocks, page, Frame::Block(own), Rights::Write)?;
+            self.dax.translate(&mut self.tree.blocks, page, Frame::Block(own), Rights::Write)?;
         self.faults.tossed += tossed as u64;
         Ok(())
     }
@@ -188,22 +152,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// A stage with a new block that has what the position shows.
     #[inline(always)]
     fn stage_copy(&mut self, entry: Option<Pointer>) -> Result<(Stage<Written>, Block)> {
-        let mut stage = self.stage();
-        let new = match stage.allocate(&mut self.blocks, Purpose::Grow) {
+        let mut stage = self.tree.stage();
+        let new = match stage.allocate(&mut self.tree.blocks, Purpose::Grow) {
             Ok(new) => new,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
         match entry {
             Some(old) if !old.unwritten => {
-                if let Err(poisoned) = stage.copy_block(&mut self.blocks.pmem, old.block, &new) {
-                    self.abandon_stage(stage);
+                if let Err(poisoned) = stage.copy_block(&mut self.tree.blocks.pmem, old.block, &new)
+                {
+                    self.tree.abandon_stage(stage);
                     return Err(poisoned.into());
                 }
             }
-            _ => stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE),
+            _ => stage.zero(&mut self.tree.blocks.pmem, &new, 0, BLOCK_SIZE),
         }
         Ok((stage, new.block()))
     }
@@ -218,13 +183,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         entry: Option<Pointer>,
     ) -> Result<(Block, Published<Durable>)> {
         let (stage, new) = self.stage_copy(entry)?;
-        let mut retired = core::mem::take(&mut self.retired);
+        let mut retired = core::mem::take(&mut self.tree.retired);
         if let Some(old) = entry {
             retired.push(Retire::Drop(old.block, Content::Data));
         }
         let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
         let word = [(index, Pointer::to(new).encode(1, index))];
-        Ok((new, self.publish_in_place(stage, node, epoch, &word, retired)?))
+        Ok((new, self.tree.publish_in_place(stage, node, epoch, &word, retired)?))
     }
 
     /// Copy on write where nodes above have to be copied, or made, first.
@@ -234,10 +199,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         block: FileBlock,
         entry: Option<Pointer>,
     ) -> Result<(Block, Published<Durable>)> {
-        let (path, _) = self.leaf_path(ino, block)?;
+        let (path, _) = self.tree.leaf_path(ino, block)?;
         let (stage, new) = self.stage_copy(entry)?;
-        let word = self.data_word(&path, ino, block, Some(Pointer::to(new)));
-        let done = self.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?;
+        let word = self.tree.data_word(&path, ino, block, Some(Pointer::to(new)));
+        let done = self.tree.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?;
         Ok((new, done))
     }
 
@@ -250,29 +215,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             at = Some(slot);
             let other = slot.page(page.index());
             if slot != page.slot() && self.dax.mmu.get(other).is_some() {
-                self.dax.translate(&mut self.blocks, other, Frame::Block(new), Rights::Read)?;
+                self.dax.translate(
+                    &mut self.tree.blocks,
+                    other,
+                    Frame::Block(new),
+                    Rights::Read,
+                )?;
                 self.dax.mmu.invalidate(other);
             }
         }
         Ok(())
-    }
-
-    /// The word that makes a file block refer to `pointer`: in the leaf node at the end
-    /// of `path`, or in the inode.
-    pub(crate) fn data_word(
-        &self,
-        path: &crate::tree::path::Path,
-        ino: Ino,
-        block: FileBlock,
-        pointer: Option<Pointer>,
-    ) -> (u16, u64) {
-        let leaf = path.last().is_some_and(|step| step.content == Content::Node(1));
-        if leaf {
-            let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
-            (index, pointer.map_or(0, |p| p.encode(1, index)))
-        } else {
-            let slot = slot_of(ino);
-            (word_index(slot, inode::ROOT), Root { height: 0, top: pointer }.encode(slot))
-        }
     }
 }

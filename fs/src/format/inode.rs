@@ -14,8 +14,8 @@
 //! | 12 | generation: grows each time the inode is used anew |
 //! | 13 to 15 | zero |
 
-use super::word::Root;
-use super::word::{BadWord, Salt, open, seal};
+pub(crate) use super::word::ROOT;
+use super::word::{BadWord, Root, Salt, open, seal};
 use crate::types::{Ino, Kind, Time};
 
 /// Words of an inode.
@@ -23,7 +23,6 @@ pub(crate) const INODE_WORDS: u16 = 16;
 /// Inodes in a block.
 pub(crate) const INODES_PER_BLOCK: u16 = 32;
 
-pub(crate) const ROOT: u16 = 0;
 pub(crate) const SIZE: u16 = 1;
 pub(crate) const MODE: u16 = 2;
 pub(crate) const NLINK: u16 = 3;

@@ -18,6 +18,9 @@ const UNWRITTEN: u64 = 1 << 41;
 const LIVE: u64 = 1 << 42;
 const HEIGHT_SHIFT: u32 = 44;
 
+/// The word of an inode that is the root of its tree.
+pub(crate) const ROOT: u16 = 0;
+
 /// Where a word stands: a kind (4 bits) and an index (12 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Salt(u16);
@@ -153,7 +156,7 @@ impl Root {
     pub fn encode(self, slot: u16) -> u64 {
         debug_assert!(self.height <= 3 && (self.top.is_some() || self.height == 0));
         let value = LIVE | (self.height as u64) << HEIGHT_SHIFT | self.top.map_or(0, Pointer::bits);
-        seal(value, Salt::inode(super::inode::ROOT, slot))
+        seal(value, Salt::inode(ROOT, slot))
     }
 
     /// Reads a root word: `Ok(None)` is a free inode.
@@ -162,7 +165,7 @@ impl Root {
         if word == 0 {
             return Ok(None);
         }
-        let value = open(word, Salt::inode(super::inode::ROOT, slot)).ok_or(BadWord)?;
+        let value = open(word, Salt::inode(ROOT, slot)).ok_or(BadWord)?;
         let root =
             Root { height: (value >> HEIGHT_SHIFT & 3) as u8, top: Pointer::from_bits(value) };
         let plain = root.top.is_some() || (value & BLOCK == 0 && root.height == 0);

@@ -4,8 +4,7 @@
 //! panic, hang or take memory without bound; errors are fine.
 
 use super::{FORMAT, MemPmem, SoftMachine, SoftMmu, damage, mount};
-use crate::dax;
-use crate::{Existing, Ino, Time, Volume};
+use crate::{Existing, Ino, Time, Volume, dax};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 

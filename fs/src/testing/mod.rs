@@ -21,9 +21,10 @@ pub use machine::{SoftMachine, SoftMmu};
 pub use memory::MemPmem;
 pub use undecided::{Choice, Model, Undecided};
 
+use crate::pmem::Pmem;
 use crate::types::{Block, Time};
-use crate::volume::{FormatOptions, Volume};
-use crate::{MountError, Pmem};
+use crate::volume::Volume;
+use crate::volume::mount::{FormatOptions, MountError};
 use alloc::vec::Vec;
 
 /// Format options that are the same in every test.
@@ -45,10 +46,10 @@ pub fn mount<P: Pmem>(pmem: P, slots: u32) -> Result<Volume<P, SoftMmu>, MountEr
 /// Blocks that are free, once everything that waits is reclaimed.
 pub fn free_blocks<P: Pmem>(volume: &mut Volume<P, SoftMmu>) -> crate::Result<Vec<Block>> {
     while volume.reclaim_step()? {}
-    let geometry = volume.blocks.geometry;
+    let geometry = volume.tree.blocks.geometry;
     let mut free = Vec::new();
     for block in (geometry.first..geometry.total).map(Block) {
-        if volume.blocks.count(block)? == 0 {
+        if volume.tree.blocks.count(block)? == 0 {
             free.push(block);
         }
     }
@@ -63,5 +64,5 @@ pub fn derived_area(len: u64) -> core::ops::Range<u64> {
 
 /// Whether the superblocks say that the derived state is valid.
 pub fn claims_clean(pmem: &impl Pmem) -> bool {
-    crate::volume::claims_clean(pmem)
+    crate::volume::mount::claims_clean(pmem)
 }

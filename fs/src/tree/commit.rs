@@ -14,15 +14,14 @@
 //! A change of one word, or of words that may appear one by one, in an exclusive block
 //! needs no copy. The order is write, fence, publish, fence in any case.
 
-use crate::blocks::{Content, Fresh, Purpose};
+use super::Tree;
+use crate::blocks::{Content, Fresh, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
 use crate::pmem::Pmem;
 use crate::tree::path::Path;
-use crate::tree::stage::{Durable, Exclusive, Place, Published, Retire, Stage, Written};
+use crate::tree::stage::{Durable, Exclusive, Place, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block};
-use crate::volume::Volume;
-use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
@@ -83,7 +82,7 @@ fn common_steps(a: &Path, b: &Path) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x.block().is_some() && x.block() == y.block()).count()
 }
 
-impl<P: Pmem, M: Mmu> Volume<P, M> {
+impl<P: Pmem> Tree<P> {
     /// An empty stage.
     pub(crate) fn stage(&mut self) -> Stage<Written> {
         self.changes += 1;
@@ -97,7 +96,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Commits edits, with what was staged for them. On failure nothing has changed. The
-    /// caller updates what shows the changed positions, then calls [`Volume::release`].
+    /// caller updates what shows the changed positions, then calls [`Tree::release`].
     pub(crate) fn commit(
         &mut self,
         mut stage: Stage<Written>,
@@ -157,6 +156,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let done = self.commit(stage, edits, purpose)?;
         self.release(done)
+    }
+
+    /// Commits edits while another stage is being filled.
+    pub(crate) fn commit_beside(
+        &mut self,
+        _other: &Stage<Written>,
+        edits: &[Edit<'_>],
+        purpose: Purpose,
+    ) -> Result<()> {
+        let stage = Stage::new(Vec::new());
+        self.commit_and_release(stage, edits, purpose)
+    }
+
+    /// Makes durable what was overwritten in place, if there is any such thing.
+    pub(crate) fn fence_overwrites(&mut self) {
+        if core::mem::take(&mut self.unfenced) {
+            self.blocks.pmem.fence();
+        }
     }
 
     /// Depth at which the edits can be published.

@@ -5,16 +5,15 @@
 //! blocks changes: when the count of a node or an inode block rises above one, or one moves, or an
 //! inode goes.
 
-use crate::blocks::Content;
+use super::Tree;
+use crate::blocks::{Content, Retire};
 use crate::error::{Error, Result};
 use crate::format::inode::MAX_INO;
 use crate::format::word::Pointer;
 use crate::pmem::Pmem;
 use crate::tree::path::{height_for, index_at, leaf_number};
-use crate::tree::stage::{Durable, Place, Published, Retire, Stage, Written};
+use crate::tree::stage::{Durable, Place, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
-use crate::volume::Volume;
-use crate::windows::mmu::Mmu;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -88,7 +87,7 @@ impl Leaves {
     }
 }
 
-impl<P: Pmem, M: Mmu> Volume<P, M> {
+impl<P: Pmem> Tree<P> {
     /// What is known about the leaf above a block of a live inode.
     #[inline(always)]
     pub(crate) fn leaf_above(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {

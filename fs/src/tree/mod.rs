@@ -13,3 +13,41 @@ pub(crate) mod leaves;
 pub(crate) mod path;
 pub(crate) mod scan;
 pub(crate) mod stage;
+
+use self::leaves::Leaves;
+use crate::blocks::{Blocks, Retire};
+use crate::types::Block;
+use alloc::vec::Vec;
+
+/// The tree of a volume in persistent memory `P`, with what is remembered of it between changes.
+pub(crate) struct Tree<P> {
+    pub blocks: Blocks<P>,
+    /// The block with the inodes of the live volume's inode file and its like.
+    pub system: Block,
+    pub leaves: Leaves,
+    /// Something was overwritten in place, and no fence has followed.
+    pub unfenced: bool,
+    /// Grows with whatever may change the content of a file: what is staged, and what is made
+    /// writable.
+    pub changes: u64,
+    /// Lists whose memory is used again by each commit.
+    pub fresh: Vec<Block>,
+    pub retired: Vec<Retire>,
+    pub words: Vec<(u16, u64)>,
+}
+
+impl<P> Tree<P> {
+    /// The tree whose system inodes are in the block `system`.
+    pub fn new(blocks: Blocks<P>, system: Block) -> Self {
+        Tree {
+            blocks,
+            system,
+            leaves: Leaves::default(),
+            unfenced: false,
+            changes: 0,
+            fresh: Vec::with_capacity(1024),
+            retired: Vec::with_capacity(1024),
+            words: Vec::with_capacity(512),
+        }
+    }
+}

@@ -4,13 +4,13 @@
 //! block -> nodes of a file -> data. A [`Path`] lists the blocks on the way, those that do
 //! not exist yet included, and which word of each leads on.
 
+use super::Tree;
 use crate::blocks::Content;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, INODES_PER_BLOCK, slot_of, system, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
-use crate::volume::Volume;
 use arrayvec::ArrayVec;
 
 /// Longest path: system inode block, 3 nodes, inode block, 3 nodes, data.
@@ -93,7 +93,7 @@ pub(crate) fn height_for(block: FileBlock) -> u8 {
     }
 }
 
-impl<P: Pmem, M> Volume<P, M> {
+impl<P: Pmem> Tree<P> {
     /// Follows word `index` of a block; bounds and checks are verified.
     #[inline(always)]
     pub(crate) fn follow(
@@ -189,7 +189,7 @@ impl<P: Pmem, M> Volume<P, M> {
         Ok(path)
     }
 
-    /// Fills an empty path as [`Volume::inode_block_path`] has it. Each way through a result would
+    /// Fills an empty path as [`Tree::inode_block_path`] has it. Each way through a result would
     /// copy it.
     fn walk_to_inodes(&self, path: &mut Path, ino: Ino) -> Result<()> {
         path.push(Step::new(
@@ -205,7 +205,7 @@ impl<P: Pmem, M> Volume<P, M> {
         Ok(())
     }
 
-    /// Fills an empty path as [`Volume::inode_path`] has it.
+    /// Fills an empty path as [`Tree::inode_path`] has it.
     fn walk_to_inode(&self, path: &mut Path, ino: Ino) -> Result<Root> {
         if ino.0 == 0 || ino.0 >= inode::MAX_INO {
             return Err(Error::NotFound);
@@ -261,6 +261,11 @@ impl<P: Pmem, M> Volume<P, M> {
         self.node_path(dir, bucket, 0)
     }
 
+    /// The block that holds a live inode.
+    pub(crate) fn inode_block(&self, ino: Ino) -> Result<Block> {
+        self.inode(ino).map(|(block, _)| block)
+    }
+
     /// How many blocks from the top of the path are exclusive: each exists, and has one
     /// reference.
     pub(crate) fn exclusive_steps(&self, path: &Path) -> Result<usize> {
@@ -303,6 +308,46 @@ impl<P: Pmem, M> Volume<P, M> {
             }
         }
         Ok(Some(block))
+    }
+
+    /// The subtree of `level` that starts at a block of a tree.
+    pub(crate) fn subtree(
+        &self,
+        root: Root,
+        first: FileBlock,
+        level: u8,
+    ) -> Result<Option<Pointer>> {
+        let Some(top) = root.top else { return Ok(None) };
+        if first.0 >= root.capacity() {
+            return Ok(None);
+        }
+        let mut pointer = top;
+        for at in (level + 1..=root.height).rev() {
+            match self.follow(pointer.block, Content::Node(at), index_at(first, at))? {
+                Some((next, _)) => pointer = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(pointer))
+    }
+
+    /// The word that makes a file block refer to `pointer`: in the leaf node at the end
+    /// of `path`, or in the inode.
+    pub(crate) fn data_word(
+        &self,
+        path: &Path,
+        ino: Ino,
+        block: FileBlock,
+        pointer: Option<Pointer>,
+    ) -> (u16, u64) {
+        let leaf = path.last().is_some_and(|step| step.content == Content::Node(1));
+        if leaf {
+            let index = (block.0 % 512) as u16;
+            (index, pointer.map_or(0, |p| p.encode(1, index)))
+        } else {
+            let slot = slot_of(ino);
+            (word_index(slot, inode::ROOT), Root { height: 0, top: pointer }.encode(slot))
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 //! A block is found to be exclusive or [`Shared`], and a shared one has no way to store.
 //! A step left out does not compile.
 
-use crate::blocks::{Blocks, Content, Fresh, Purpose};
+use crate::blocks::{Blocks, DurableChange, Fresh, Purpose, Retire};
 use crate::error::Result;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
@@ -226,15 +226,6 @@ impl<S> Stage<S> {
     }
 }
 
-/// What a change dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retire {
-    /// One reference to the block went.
-    Drop(Block, Content),
-    /// The block was copied, and its copy took over its references and its place.
-    Moved(Block),
-}
-
 /// What a block at the end of a path is.
 pub(crate) enum Place<'v, P> {
     /// Only this path leads to it.
@@ -362,10 +353,9 @@ impl Published<Flushed> {
     }
 }
 
-impl Published<Durable> {
-    /// What was dropped, for [`Blocks::release`].
+impl DurableChange for Published<Durable> {
     #[inline]
-    pub fn into_retired(self) -> Vec<Retire> {
+    fn into_retired(self) -> Vec<Retire> {
         self.retired
     }
 }

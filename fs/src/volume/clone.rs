@@ -7,9 +7,9 @@
 //! ```
 
 use super::Volume;
-use super::names::NAME_BLOCKS;
-use super::operation::{Begun, Held, Outcome, Work};
+use super::budget::NAME_BLOCKS;
 use super::settle::Settle;
+use super::work::{Begun, Cloning, Freezing, Held, Outcome, Work};
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO, slot_of, word_index};
@@ -18,28 +18,9 @@ use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::Window;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
 
 /// Free blocks that freezing a file needs: one for so many that it may have.
 const HEADROOM: u64 = 16;
-
-/// A clone that is being made.
-#[derive(Debug)]
-pub(crate) struct Cloning {
-    pub src: Held,
-    pub dir: Held,
-    name: Vec<u8>,
-    now: Time,
-    pub settle: Settle,
-}
-
-/// A file that is being frozen.
-#[derive(Debug)]
-pub(crate) struct Freezing {
-    pub src: Held,
-    now: Time,
-    pub settle: Settle,
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to create `name` as a clone of a file: [`Outcome::Made`]. Atomic, durable at the end.
@@ -104,7 +85,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn freeze_step(&mut self, work: &mut Freezing) -> Result<Option<Outcome>> {
         self.verify(work.src)?;
         let src = work.src.ino;
-        let size = self.size_in(self.inode_block(src)?, src)?;
+        let size = self.size_in(self.tree.inode_block(src)?, src)?;
         let Space { total, free, .. } = self.space();
         let most = (size / BLOCK_SIZE).min(total - free);
         if !self.reclaim_for(NAME_BLOCKS + most / HEADROOM, Purpose::Grow)? {
@@ -126,19 +107,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn reclaim_for(&mut self, blocks: u64, purpose: Purpose) -> Result<bool> {
         // A block that is reclaimed refers to as many others.
         for _ in 0..(self.work_a_step / 128).max(1) {
-            match self.blocks.has_room(blocks, purpose) {
+            match self.tree.blocks.has_room(blocks, purpose) {
                 true => return Ok(true),
-                false if self.blocks.reclaim_step()? => {}
+                false if self.tree.blocks.reclaim_step()? => {}
                 false => return Err(Error::NoSpace),
             }
         }
-        Ok(self.blocks.has_room(blocks, purpose))
+        Ok(self.tree.blocks.has_room(blocks, purpose))
     }
 
     /// What a clone of a file is to be, which is settled. Its content has the reference of that
     /// already.
     pub(super) fn share_content(&mut self, src: Ino, now: Time) -> Result<NewInode> {
-        let block = self.inode_block(src)?;
+        let block = self.tree.inode_block(src)?;
         let (kind, mode) = self.kind_in(block, src)?;
         if kind != Kind::File {
             return Err(if kind == Kind::Directory {
@@ -147,15 +128,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Error::Invalid("is a symbolic link")
             });
         }
-        let owner = self.blocks.word(block, word_index(slot_of(src), inode::OWNER))?;
+        let owner = self.tree.blocks.word(block, word_index(slot_of(src), inode::OWNER))?;
         let size = self.size_in(block, src)?;
         let family = self.family_of(block, src)?;
         // What the clone shows must not go back in time, and nothing may stay writable: what was
         // stored was flushed, and the fence of the new inode is its fence too.
-        let (_, root) = self.inode_path(src)?;
+        let (_, root) = self.tree.inode_path(src)?;
         // The reference is counted first: from now on no position of the source is exclusive.
         if let Some(top) = root.top {
-            self.blocks.add_reference(top.block, Content::file_top(root.height))?;
+            self.tree.blocks.add_reference(top.block, Content::file_top(root.height))?;
         }
         Ok(NewInode {
             kind: Kind::File,
@@ -175,7 +156,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Takes the reference of a clone back that was not made.
     pub(super) fn unshare_content(&mut self, root: Root) {
         if let Some(top) = root.top {
-            self.blocks.discard(top.block, Content::file_top(root.height));
+            self.tree.blocks.discard(top.block, Content::file_top(root.height));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How many blocks a file has, counted in steps: its nodes are walked from the first to the last.
 
 use super::Volume;
-use super::operation::{Begun, Held, Outcome, Work};
+use super::work::{Begun, Counting, Held, Outcome, Work};
 use crate::error::{Error, Result};
 use crate::pmem::Pmem;
 use crate::tree::scan::Found;
@@ -10,15 +10,6 @@ use crate::windows::mmu::Mmu;
 
 /// A leaf is looked at in one go; that costs as much as so many entries elsewhere.
 const LEAF_COST: u64 = 64;
-
-/// Blocks that are being counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Counting {
-    pub file: Held,
-    /// File blocks before this one are counted.
-    at: u64,
-    sum: u64,
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to count the blocks that the content of a file refers to (shared ones counted in
@@ -38,7 +29,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     pub(super) fn count_step(&mut self, work: &mut Counting) -> Result<Option<Outcome>> {
         self.verify(work.file)?;
-        let (_, root) = self.inode_path(work.file.ino)?;
+        let (_, root) = self.tree.inode_path(work.file.ino)?;
         if root.height == 0 {
             return Ok(Some(Outcome::Blocks(
                 work.sum + u64::from(root.top.is_some() && work.at == 0),
@@ -46,14 +37,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let mut allowance = 4 * self.work_a_step.max(1);
         loop {
-            match self.seek(root, work.at, 1, &mut allowance)? {
+            match self.tree.seek(root, work.at, 1, &mut allowance)? {
                 Found::Nothing => return Ok(Some(Outcome::Blocks(work.sum))),
                 Found::Later(at) => {
                     work.at = at;
                     return Ok(None);
                 }
                 Found::At(first, leaf) => {
-                    work.sum += self.blocks.count_data(leaf.block)?;
+                    work.sum += self.tree.blocks.count_data(leaf.block)?;
                     work.at = first + 512;
                     allowance = allowance.saturating_sub(LEAF_COST);
                 }

@@ -53,7 +53,8 @@ pub struct Dedupe {
     settle: [Settle; 2],
     /// Both were settled for the first pass.
     begun: bool,
-    /// [`Volume::changes`] up to which nothing has changed what was compared.
+    /// Nothing has changed what was compared while [`Tree::changes`](crate::tree::Tree::changes) is
+    /// this.
     unchanged: Option<u64>,
     shared: u64,
 }
@@ -132,7 +133,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Ok(None);
             }
             work.begun = true;
-            work.unchanged = Some(self.changes);
+            work.unchanged = Some(self.tree.changes);
         }
         if work.sharing { self.share_piece(work) } else { self.compare_some(work) }
     }
@@ -182,7 +183,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         self.abandon_dedupe(work);
         work.settle = [work.source.ino, work.target.ino].map(Settle::stores);
-        self.fence_overwrites();
+        self.tree.fence_overwrites();
         Ok(true)
     }
 
@@ -191,8 +192,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let from = work.source.offset / BLOCK_SIZE + done;
         let to = work.target.offset / BLOCK_SIZE + done;
         let blocks = most.min(LEAF - from % LEAF).min(LEAF - to % LEAF);
-        let roots = [self.inode_path(work.source.ino)?.1, self.inode_path(work.target.ino)?.1];
-        let leaves = [self.leaf(roots[0], FileBlock(from))?, self.leaf(roots[1], FileBlock(to))?];
+        let roots =
+            [self.tree.inode_path(work.source.ino)?.1, self.tree.inode_path(work.target.ino)?.1];
+        let leaves =
+            [self.tree.leaf(roots[0], FileBlock(from))?, self.tree.leaf(roots[1], FileBlock(to))?];
         Ok(Run { from, to, blocks, leaves, roots })
     }
 
@@ -201,7 +204,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut pair = [None; 2];
         for (side, block) in [run.from + at, run.to + at].map(FileBlock).into_iter().enumerate() {
             pair[side] = match run.leaves[side] {
-                Some(leaf) => self.entry_in(leaf, block)?,
+                Some(leaf) => self.tree.entry_in(leaf, block)?,
                 None => run.roots[side].top.filter(|_| run.roots[side].height == 0 && block.0 == 0),
             };
         }
@@ -212,8 +215,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// known to be whole.
     fn differs(&self, run: &Run, at: u64) -> Result<bool> {
         if let [Some(a), Some(b)] = run.leaves {
-            let source = self.blocks.word(a, index_at(FileBlock(run.from + at), 1))?;
-            let target = self.blocks.word(b, index_at(FileBlock(run.to + at), 1))?;
+            let source = self.tree.blocks.word(a, index_at(FileBlock(run.from + at), 1))?;
+            let target = self.tree.blocks.word(b, index_at(FileBlock(run.to + at), 1))?;
             return Ok(word::value(source) != word::value(target));
         }
         let [a, b] = self.pair(run, at)?;
@@ -257,8 +260,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let found = match (place(pair[0]), place(pair[1])) {
                 (None, None) => None,
                 (Some(a), Some(b)) if a == b => None,
-                (Some(a), Some(b)) => self.blocks.pmem.first_difference(a, b, piece)?,
-                (Some(a), None) | (None, Some(a)) => self.blocks.pmem.first_nonzero(a, piece)?,
+                (Some(a), Some(b)) => self.tree.blocks.pmem.first_difference(a, b, piece)?,
+                (Some(a), None) | (None, Some(a)) => {
+                    self.tree.blocks.pmem.first_nonzero(a, piece)?
+                }
             };
             if let Some(byte) = found {
                 return Ok(Some(begin * BLOCK_SIZE + byte));
@@ -310,7 +315,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if !self.settle_both(work)? {
             return Ok(None);
         }
-        let compare = work.unchanged != Some(self.changes);
+        let compare = work.unchanged != Some(self.tree.changes);
         if compare {
             work.unchanged = None;
         }
@@ -335,8 +340,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         if differing > 0 {
-            self.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
-            let (_, source) = self.inode_path(work.source.ino)?;
+            self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+            let (_, source) = self.tree.inode_path(work.source.ino)?;
             let from = work.source.offset / BLOCK_SIZE + work.done;
             self.publish_splice(
                 work.target.ino,
@@ -344,7 +349,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 None,
             )?;
             self.reclaim_some()?;
-            work.unchanged = work.unchanged.map(|_| self.changes);
+            work.unchanged = work.unchanged.map(|_| self.tree.changes);
             work.shared += differing;
         }
         work.done += piece;

@@ -70,7 +70,7 @@ const BUCKET_COST: u64 = 16;
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Opens an inode as a directory.
     pub(super) fn dir(&self, ino: Ino) -> Result<Dir> {
-        let (block, root) = self.inode(ino)?;
+        let (block, root) = self.tree.inode(ino)?;
         if self.kind_in(block, ino)?.0 != Kind::Directory {
             return Err(Error::NotDirectory);
         }
@@ -86,11 +86,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The bucket that owns a hash: its range and, unless the directory has none, its block.
     pub(super) fn bucket_of(&self, dir: Dir, hash: NameHash) -> Result<(Range, Option<Block>)> {
         let mut range = Range { number: 0, depth: 0 };
-        let Some(first) = self.entry(dir.root, FileBlock(0))? else { return Ok((range, None)) };
+        let Some(first) = self.tree.entry(dir.root, FileBlock(0))? else {
+            return Ok((range, None));
+        };
         let mut block = first.block;
         while range.depth < MAX_DEPTH {
             let split = range.number + (1 << range.depth);
-            let Some(other) = self.entry(dir.root, FileBlock(split))? else { break };
+            let Some(other) = self.tree.entry(dir.root, FileBlock(split))? else { break };
             if hash.bits() >> range.depth & 1 != 0 {
                 range.number = split;
                 block = other.block;
@@ -128,13 +130,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 continue;
             };
             let at = word_at(block, 0) + word.payload() as u64;
-            let raw = self.blocks.pmem.load(at)?;
+            let raw = self.tree.blocks.pmem.load(at)?;
             let len = Header::peek(raw).map_err(|_| damaged(block))?.len as usize;
             if word.payload() as usize + 8 + len > BUCKET_SIZE {
                 return Err(damaged(block));
             }
             let mut buffer = [0; MAX_NAME + 1];
-            self.blocks.pmem.read(at + 8, &mut buffer[..len])?;
+            self.tree.blocks.pmem.read(at + 8, &mut buffer[..len])?;
             let header = Header::decode(raw, &buffer[..len]).map_err(|_| damaged(block))?;
             if &buffer[..len] == name {
                 return Ok(Some(Found { ino: header.ino, kind: header.kind, range, slot }));
@@ -144,7 +146,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn read_slots(&self, block: Block, into: &mut Slots) -> Result<()> {
-        Ok(self.blocks.pmem.read(word_at(block, 0), into.as_flattened_mut())?)
+        Ok(self.tree.blocks.pmem.read(word_at(block, 0), into.as_flattened_mut())?)
     }
 
     /// A new bucket with what a bucket of `range` has of `wanted`.
@@ -155,7 +157,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn read_bucket(&self, block: Block, into: &mut Bucket) -> Result<()> {
-        Ok(self.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
+        Ok(self.tree.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
     }
 
     /// Makes sure that a name of this length and hash can be inserted with one word: the place for
@@ -174,26 +176,30 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         loop {
             let spot = known.take().map_or_else(|| self.spot(self.dir(ino)?, name), Ok)?;
             let Spot { hash, range, block } = spot;
-            let path = self.bucket_path(ino, FileBlock(range.number))?;
+            let path = self.tree.bucket_path(ino, FileBlock(range.number))?;
             let Some(block) = block else {
-                self.commit_beside(other, &[Edit::content(&path, &Bucket::new().bytes)], purpose)?;
+                self.tree.commit_beside(
+                    other,
+                    &[Edit::content(&path, &Bucket::new().bytes)],
+                    purpose,
+                )?;
                 continue;
             };
             self.read_slots(block, &mut slots)?;
-            let header = |at| Ok(self.blocks.word(block, at / 8)?);
+            let header = |at| Ok(self.tree.blocks.word(block, at / 8)?);
             match find_place(&slots, header, || damaged(block), range, name.len())? {
                 Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Place::Compact => {
                     let new = self.rebuilt(block, range, range)?;
-                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
+                    self.tree.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
                 }
                 Place::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
                 Place::Full => {
                     let number = range.number + (1 << range.depth);
                     let new =
                         self.rebuilt(block, range, Range { number, depth: range.depth + 1 })?;
-                    let path = self.bucket_path(ino, FileBlock(number))?;
-                    self.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
+                    let path = self.tree.bucket_path(ino, FileBlock(number))?;
+                    self.tree.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
                 }
             }
         }
@@ -213,7 +219,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let words = [room.word()];
         let edit =
             Edit { payload: Some((room.offset(), &bytes)), ..Edit::words(&room.path, &words) };
-        self.commit_and_release(stage, &[edit], Purpose::Grow)
+        self.tree.commit_and_release(stage, &[edit], Purpose::Grow)
     }
 
     /// Whether a directory has no entries.
@@ -266,18 +272,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut waiting = arrayvec::ArrayVec::<Range, { MAX_DEPTH as usize + 1 }>::new();
         waiting.push(Range { number: 0, depth: 0 });
         while let Some(mut range) = waiting.pop() {
-            let Some(pointer) = self.entry(dir.root, FileBlock(range.number))? else {
+            let Some(pointer) = self.tree.entry(dir.root, FileBlock(range.number))? else {
                 return Ok(());
             };
             while range.depth < MAX_DEPTH {
                 let split = range.number + (1 << range.depth);
-                if self.entry(dir.root, FileBlock(split))?.is_none() {
+                if self.tree.entry(dir.root, FileBlock(split))?.is_none() {
                     break;
                 }
                 range.depth += 1;
                 waiting.push(Range { number: split, depth: range.depth });
             }
-            self.blocks.pmem.read(word_at(pointer.block, 0), &mut bucket.bytes)?;
+            self.tree.blocks.pmem.read(word_at(pointer.block, 0), &mut bucket.bytes)?;
             for entry in bucket.entries(range) {
                 let entry = entry.map_err(|_| damaged(pointer.block))?;
                 each(entry.ino, entry.kind);
@@ -361,7 +367,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Whether the last step of a path is this bucket; used when entries are removed.
     pub(super) fn slot_path(&self, dir: Ino, found: &Found) -> Result<Path> {
-        self.bucket_path(dir, FileBlock(found.range.number))
+        self.tree.bucket_path(dir, FileBlock(found.range.number))
     }
 }
 

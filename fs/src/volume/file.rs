@@ -5,8 +5,9 @@
 //! is remembered.
 
 use super::Volume;
-use super::operation::{Begun, Held, Outcome, Work};
+use super::budget::NODE_BLOCKS;
 use super::settle::Settle;
+use super::work::{Begun, Held, Outcome, Syncing, Truncation, Work};
 use super::write::Source;
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
@@ -19,30 +20,10 @@ use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 
-/// Blocks that a change may need beside those of the data: copies of nodes, a new spine.
-pub(super) const NODE_BLOCKS: u64 = 12;
-
-/// A file that is being made durable.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Syncing {
-    ino: Ino,
-    /// The next page of the pass over all slots.
-    at: Option<u32>,
-}
-
-/// A file whose size is being set.
-#[derive(Debug)]
-pub(crate) struct Truncation {
-    pub file: Held,
-    size: u64,
-    now: Time,
-    pub settle: Settle,
-}
-
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Size of a file, or of a symbolic link, whose target can be read as content.
     fn readable_size(&self, ino: Ino) -> Result<u64> {
-        let block = self.inode_block(ino)?;
+        let block = self.tree.inode_block(ino)?;
         match self.kind_in(block, ino)?.0 {
             Kind::Directory => Err(Error::IsDirectory),
             Kind::File | Kind::Symlink => self.size_in(block, ino),
@@ -51,7 +32,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Size of a file that is to be changed.
     pub(super) fn file_size(&self, ino: Ino) -> Result<u64> {
-        self.file_size_in(self.inode_block(ino)?, ino)
+        self.file_size_in(self.tree.inode_block(ino)?, ino)
     }
 
     /// Size of a file that is to be changed, whose inode's block is known.
@@ -66,7 +47,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Reads from media, not through a window. Returns fewer bytes only at end of file.
     pub fn read(&self, ino: Ino, offset: u64, into: &mut [u8]) -> Result<usize> {
         let size = self.readable_size(ino)?;
-        let (_, root) = self.inode_path(ino)?;
+        let (_, root) = self.tree.inode_path(ino)?;
         let len = (into.len() as u64).min(size.saturating_sub(offset));
         let mut done = 0;
         while done < len {
@@ -74,9 +55,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let (block, within) = (FileBlock(at / BLOCK_SIZE), at % BLOCK_SIZE);
             let piece = (BLOCK_SIZE - within).min(len - done);
             let target = &mut into[done as usize..(done + piece) as usize];
-            match self.entry(root, block)? {
+            match self.tree.entry(root, block)? {
                 Some(pointer) if !pointer.unwritten => {
-                    self.blocks.pmem.read(word_at(pointer.block, 0) + within, target)?;
+                    self.tree.blocks.pmem.read(word_at(pointer.block, 0) + within, target)?;
                 }
                 _ => target.fill(0),
             }
@@ -110,18 +91,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if size > old {
             self.prepare_extension(ino, old, size)?;
             // The zeros behind the old end are durable before the size is.
-            self.fence_overwrites();
-            let stage = self.stage();
+            self.tree.fence_overwrites();
+            let stage = self.tree.stage();
             self.set_size(stage, ino, size, Purpose::Grow)?;
         } else if size < old {
             self.may_shorten(ino)?;
             if !self.settle(&mut work.settle)? {
                 return Ok(None);
             }
-            let stage = self.stage();
+            let stage = self.tree.stage();
             self.set_size(stage, ino, size, Purpose::Release)?;
             self.forget_trimmed(ino);
-            self.dax.unmap(&mut self.blocks, ino, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
+            self.dax.unmap(&mut self.tree.blocks, ino, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
             self.trim(ino, size)?;
         }
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
@@ -141,22 +122,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.may_shorten(ino)?;
         }
         let purpose = if less { Purpose::Release } else { Purpose::Grow };
-        self.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
-        let mut stage = self.stage();
+        self.tree.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
+        let mut stage = self.tree.stage();
         let (staged, path) = match self.stage_tree(&mut stage, bytes, purpose) {
-            Ok(root) => (root, self.inode_path(ino)?.0),
+            Ok(root) => (root, self.tree.inode_path(ino)?.0),
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
         let slot = slot_of(ino);
         let size = seal_number(bytes.len() as u64, inode::SIZE, slot);
         let words = [Self::root_word(ino, staged), (word_index(slot, inode::SIZE), size)];
-        let done = self.commit(stage, &[Edit::words(&path, &words)], purpose)?;
+        let done = self.tree.commit(stage, &[Edit::words(&path, &words)], purpose)?;
         self.forget_trimmed(ino);
-        self.dax.unmap(&mut self.blocks, ino, 0, u64::MAX)?;
-        self.release(done)?;
+        self.dax.unmap(&mut self.tree.blocks, ino, 0, u64::MAX)?;
+        self.tree.release(done)?;
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)
     }
 
@@ -173,11 +154,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 pieces.next().map(|piece| self.stage_content(stage, piece, purpose)).transpose()?;
             return Ok(Root { height: 0, top: top.map(Pointer::to) });
         }
-        let leaf = stage.allocate(&mut self.blocks, purpose)?;
-        stage.zero(&mut self.blocks.pmem, &leaf, 0, BLOCK_SIZE);
+        let leaf = stage.allocate(&mut self.tree.blocks, purpose)?;
+        stage.zero(&mut self.tree.blocks.pmem, &leaf, 0, BLOCK_SIZE);
         for (piece, index) in pieces.zip(0..) {
             let pointer = Pointer::to(self.stage_content(stage, piece, purpose)?);
-            stage.store_entry(&mut self.blocks.pmem, &leaf, index, pointer.encode(1, index));
+            stage.store_entry(&mut self.tree.blocks.pmem, &leaf, index, pointer.encode(1, index));
         }
         Ok(Root { height: 1, top: Some(Pointer::to(leaf.block())) })
     }
@@ -195,13 +176,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(())
     }
 
-    /// Makes durable what was overwritten in place, if there is any such thing.
-    pub(super) fn fence_overwrites(&mut self) {
-        if core::mem::take(&mut self.unfenced) {
-            self.blocks.pmem.fence();
-        }
-    }
-
     /// Forgets that nothing is beyond the end of the file.
     pub(super) fn forget_trimmed(&mut self, ino: Ino) {
         let known = &mut self.trimmed[(ino.0 % 64) as usize];
@@ -213,12 +187,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Drops all entries beyond a size. One commit for each level of the tree at most.
     fn trim(&mut self, ino: Ino, size: u64) -> Result<()> {
         let keep = size.div_ceil(BLOCK_SIZE);
-        let (path, root) = self.inode_path(ino)?;
+        let (path, root) = self.tree.inode_path(ino)?;
         if keep == 0 && root.top.is_some() {
-            self.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
-            let stage = self.stage();
+            self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
+            let stage = self.tree.stage();
             let word = [Self::root_word(ino, Root::EMPTY)];
-            self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+            self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
         }
         if keep > 0 && keep - 1 < root.capacity() && root.top.is_some() {
             for level in (1..=root.height).rev() {
@@ -231,31 +205,31 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Clears the entries behind the one that leads to `last`, in the node of `level` above it.
     fn trim_node(&mut self, ino: Ino, last: FileBlock, level: u8) -> Result<()> {
-        let path = self.node_path(ino, last, level)?;
+        let path = self.tree.node_path(ino, last, level)?;
         let Some(node) = path.last().and_then(|step| step.block()) else { return Ok(()) };
-        let mut words = core::mem::take(&mut self.words);
+        let mut words = core::mem::take(&mut self.tree.words);
         words.clear();
         let mut result = Ok(());
         for index in index_at(last, level) + 1..512 {
-            match self.blocks.word(node, index) {
+            match self.tree.blocks.word(node, index) {
                 Ok(0) => {}
                 Ok(_) => words.push((index, 0)),
                 Err(poisoned) => result = Err(poisoned.into()),
             }
         }
         if result.is_ok() && !words.is_empty() {
-            result = self.blocks.ensure(NODE_BLOCKS, Purpose::Release).and_then(|()| {
-                let stage = self.stage();
-                self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
+            result = self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release).and_then(|()| {
+                let stage = self.tree.stage();
+                self.tree.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
             });
         }
-        self.words = words;
+        self.tree.words = words;
         result
     }
 
     /// Begins to make all stores to a file durable, those through windows included.
     pub fn begin_sync(&mut self, ino: Ino) -> Result<Begun> {
-        self.leaf_above(ino, FileBlock(0))?;
+        self.tree.leaf_above(ino, FileBlock(0))?;
         self.begin(Work::Sync(Syncing { ino, at: None }))
     }
 
@@ -270,18 +244,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn sync_step(&mut self, work: &mut Syncing) -> Result<Option<Outcome>> {
         let mut allowance = self.work_a_step;
         let synced = match &mut work.at {
-            None => self.dax.sync_some(&mut self.blocks, work.ino, &mut allowance)?,
+            None => self.dax.sync_some(&mut self.tree.blocks, work.ino, &mut allowance)?,
             Some(at) => {
-                self.dax.pass(&mut self.blocks, work.ino, true, 0..0, at, &mut allowance)?
+                self.dax.pass(&mut self.tree.blocks, work.ino, true, 0..0, at, &mut allowance)?
             }
         };
         if !synced.all {
             work.at.get_or_insert(0);
-            self.unfenced = true;
+            self.tree.unfenced = true;
             return Ok(None);
         }
-        self.blocks.pmem.fence();
-        self.unfenced = false;
+        self.tree.blocks.pmem.fence();
+        self.tree.unfenced = false;
         Ok(Some(Outcome::Done))
     }
 
@@ -294,7 +268,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if from.0 >= end {
             return Ok(None);
         }
-        let (path, root) = self.leaf_path(ino, from)?;
+        let (path, root) = self.tree.leaf_path(ino, from)?;
         let hole = |blocks: u64| {
             let blocks = blocks.min(end - from.0);
             Ok(Some(Extent { start: from, blocks, at: None, shared: false, unwritten: false }))
@@ -312,23 +286,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             {
                 let mut index = above.index + 1;
                 // What cannot be read is for the call that begins there.
-                while index < 512 && self.follow(node, above.content, index) == Ok(None) {
+                while index < 512 && self.tree.follow(node, above.content, index) == Ok(None) {
                     blocks += span;
                     index += 1;
                 }
             }
             return hole(blocks);
         }
-        let exclusive = self.exclusive_steps(&path)? == path.len();
+        let exclusive = self.tree.exclusive_steps(&path)? == path.len();
         // Nothing is missing: without a leaf the inode refers to the only block.
         let leaf = path.last().filter(|_| root.height > 0).and_then(|step| step.block());
         let look = |block: u64| -> Result<(Option<Pointer>, bool)> {
             let pointer = match leaf {
-                Some(leaf) => self.entry_in(leaf, FileBlock(block))?,
+                Some(leaf) => self.tree.entry_in(leaf, FileBlock(block))?,
                 None => root.top.filter(|_| block == 0),
             };
             let shared = match pointer {
-                Some(p) => !exclusive || self.blocks.count(p.block)? != 1,
+                Some(p) => !exclusive || self.tree.blocks.count(p.block)? != 1,
                 None => false,
             };
             Ok((pointer, shared))

@@ -2,7 +2,6 @@
 
 use super::Volume;
 use crate::blocks::Purpose;
-use crate::blocks::checkpoint::Counts;
 use crate::error::{Error, Result};
 use crate::format::inode::{
     self, INODE_WORDS, INODES_PER_BLOCK, MAX_INO, NewInode, ROOT_INO, from_mode_bits, mode_bits,
@@ -20,47 +19,13 @@ use crate::windows::mmu::Mmu;
 /// Inodes that are looked at for a free one before room is made for more.
 const MOST_TRIES: u64 = 1024;
 
-/// Which inode numbers are in use, as far as it is remembered.
-#[derive(Debug)]
-pub(super) struct InodeTable {
-    /// Live inodes.
-    pub used: u64,
-    /// Inodes that the inode file has room for.
-    pub room: u64,
-    /// Where the search for a free one goes on.
-    pub cursor: u64,
-}
-
-impl Default for InodeTable {
-    fn default() -> Self {
-        InodeTable { used: 0, room: 0, cursor: ROOT_INO.0 }
-    }
-}
-
-impl InodeTable {
-    /// What a checkpoint keeps of it.
-    pub fn counts(&self) -> Counts {
-        Counts { inodes_used: self.used, inodes_room: self.room }
-    }
-
-    /// Takes over what a checkpoint kept.
-    pub fn restore(&mut self, used: u64, room: u64) {
-        *self = InodeTable { used, room, ..InodeTable::default() };
-    }
-}
-
 fn damaged(block: Block, what: &'static str) -> Error {
     Error::Damaged { block, what }
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// The block that holds a live inode.
-    pub(crate) fn inode_block(&self, ino: Ino) -> Result<Block> {
-        self.inode(ino).map(|(block, _)| block)
-    }
-
     fn raw(&self, block: Block, ino: Ino, word: u16) -> Result<u64> {
-        Ok(self.blocks.word(block, word_index(slot_of(ino), word))?)
+        Ok(self.tree.blocks.word(block, word_index(slot_of(ino), word))?)
     }
 
     fn number(&self, block: Block, ino: Ino, word: u16, what: &'static str) -> Result<u64> {
@@ -95,7 +60,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The directory that holds a directory.
     pub(super) fn parent_of(&self, ino: Ino) -> Result<Ino> {
-        let block = self.inode_block(ino)?;
+        let block = self.tree.inode_block(ino)?;
         Ok(Ino(self.number(block, ino, inode::PARENT, "a parent fails its check")?))
     }
 
@@ -106,7 +71,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The attributes of an inode.
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
-        let block = self.inode_block(ino)?;
+        let block = self.tree.inode_block(ino)?;
         let (kind, mode) = self.kind_in(block, ino)?;
         let owner = self.raw(block, ino, inode::OWNER)?;
         let time = |word| self.raw(block, ino, word).map(|raw| Time(raw as i64));
@@ -127,7 +92,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Sets attributes; durable at return.
     pub fn set_attributes(&mut self, ino: Ino, set: SetAttributes, now: Time) -> Result<()> {
-        let (path, _) = self.inode_path(ino)?;
+        let (path, _) = self.tree.inode_path(ino)?;
         let old = self.attributes(ino)?;
         let slot = slot_of(ino);
         let mode =
@@ -140,20 +105,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (word_index(slot, inode::MTIME), set.mtime.unwrap_or(old.mtime).0 as u64),
             (word_index(slot, inode::CTIME), now.0 as u64),
         ];
-        let stage = self.stage();
-        self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
+        let stage = self.tree.stage();
+        self.tree.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
     }
 
     /// Sets times of an inode after a change: durable with the next fence.
     pub(super) fn touch(&mut self, ino: Ino, words: &[u16], now: Time) -> Result<()> {
-        let (path, _) = self.inode_path(ino)?;
+        let (path, _) = self.tree.inode_path(ino)?;
         let slot = slot_of(ino);
         let Some(block) = path.last().and_then(|step| step.block()) else { return Ok(()) };
-        if self.exclusive_steps(&path)? < path.len() {
+        if self.tree.exclusive_steps(&path)? < path.len() {
             let words: arrayvec::ArrayVec<_, 4> =
                 words.iter().map(|&word| (word_index(slot, word), now.0 as u64)).collect();
-            let stage = self.stage();
-            return self.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release);
+            let stage = self.tree.stage();
+            return self.tree.commit_and_release(
+                stage,
+                &[Edit::each(&path, &words)],
+                Purpose::Release,
+            );
         }
         self.store_times(block, ino, words, now);
         Ok(())
@@ -178,8 +147,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn store_times(&mut self, block: Block, ino: Ino, words: &[u16], now: Time) {
         for &word in words {
             let at = word_at(block, word_index(slot_of(ino), word));
-            self.blocks.pmem.store(at, now.0 as u64);
-            self.blocks.pmem.flush(at, 8);
+            self.tree.blocks.pmem.store(at, now.0 as u64);
+            self.tree.blocks.pmem.flush(at, 8);
         }
     }
 
@@ -193,23 +162,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let slot = slot_of(ino);
         let word = [(word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))];
-        let found =
-            self.leaf_above(ino, FileBlock(0)).and_then(|known| match known.inodes_exclusive {
+        let found = self.tree.leaf_above(ino, FileBlock(0)).and_then(|known| {
+            match known.inodes_exclusive {
                 true => Ok((known, None)),
-                false => Ok((known, Some(self.inode_path(ino)?.0))),
-            });
+                false => Ok((known, Some(self.tree.inode_path(ino)?.0))),
+            }
+        });
         match found {
             Ok((_, Some(path))) => {
-                self.commit_and_release(stage, &[Edit::words(&path, &word)], purpose)
+                self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], purpose)
             }
             Ok((known, None)) => {
-                let retired = core::mem::take(&mut self.retired);
+                let retired = core::mem::take(&mut self.tree.retired);
                 let done =
-                    self.publish_in_place(stage, known.inodes, known.epoch, &word, retired)?;
-                self.release(done)
+                    self.tree.publish_in_place(stage, known.inodes, known.epoch, &word, retired)?;
+                self.tree.release(done)
             }
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 Err(error)
             }
         }
@@ -226,7 +196,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 let next = self.inodes.cursor + 1;
                 self.inodes.cursor = if next < room { next } else { ROOT_INO.0 };
                 let ino = Ino(self.inodes.cursor);
-                let path = self.inode_block_path(ino)?;
+                let path = self.tree.inode_block_path(ino)?;
                 let Some(block) = path.last().and_then(|step| step.block()) else {
                     behind = ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1;
                     break;
@@ -239,7 +209,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if behind >= MAX_INO {
             return Err(Error::NoSpace);
         }
-        Ok((Ino(behind), self.inode_block_path(Ino(behind))?))
+        Ok((Ino(behind), self.tree.inode_block_path(Ino(behind))?))
     }
 
     /// Writes a new inode, live but without a name, into the stage. Where its block has to
@@ -255,15 +225,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(block) => {
                 let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
                 let words = NewInode { generation, ..new }.words(slot_of(ino));
-                match self.place(&path)? {
+                match self.tree.place(&path)? {
                     Place::Exclusive(mut place) => {
                         words
                             .iter()
                             .for_each(|&(index, value)| place.prepare_entry(stage, index, value));
                     }
-                    Place::Shared(_) => {
-                        self.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?
-                    }
+                    Place::Shared(_) => self.tree.commit_beside(
+                        stage,
+                        &[Edit::words(&path, &words)],
+                        Purpose::Grow,
+                    )?,
                 }
             }
             None => {
@@ -272,7 +244,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     bytes[index as usize * 8..index as usize * 8 + 8]
                         .copy_from_slice(&value.to_le_bytes());
                 }
-                self.commit_beside(stage, &[Edit::content(&path, &bytes)], Purpose::Grow)?;
+                self.tree.commit_beside(stage, &[Edit::content(&path, &bytes)], Purpose::Grow)?;
             }
         }
         // A rebuild counts no room behind the last live inode, even if a block is there.
@@ -284,26 +256,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(ino)
     }
 
-    /// Commits edits while another stage is being filled.
-    pub(super) fn commit_beside(
-        &mut self,
-        _other: &Stage<Written>,
-        edits: &[Edit<'_>],
-        purpose: Purpose,
-    ) -> Result<()> {
-        let stage = Stage::new(alloc::vec::Vec::new());
-        self.commit_and_release(stage, edits, purpose)
-    }
-
     /// Undoes [`Volume::new_inode`], whose stage was given up.
     pub(super) fn forget_inode(&mut self, ino: Ino) {
-        let Ok(path) = self.inode_block_path(ino) else { return };
+        let Ok(path) = self.tree.inode_block_path(ino) else { return };
         let Some(block) = path.last().and_then(|step| step.block()) else { return };
         // Recovery would drop it too: it has no name.
         let at = word_at(block, word_index(slot_of(ino), inode::ROOT));
-        self.blocks.pmem.store(at, 0);
-        self.blocks.pmem.flush(at, 8);
-        self.blocks.pmem.fence();
+        self.tree.blocks.pmem.store(at, 0);
+        self.tree.blocks.pmem.flush(at, 8);
+        self.tree.blocks.pmem.fence();
         self.inodes.used -= 1;
         self.inode_counted(ino, false);
     }
@@ -311,12 +272,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Frees an inode that has no name and no window: its blocks go with the durable
     /// clearing of its root.
     pub(crate) fn drop_inode(&mut self, ino: Ino) -> Result<()> {
-        let (path, _) = self.inode_path(ino)?;
+        let (path, _) = self.tree.inode_path(ino)?;
         let word = [(word_index(slot_of(ino), inode::ROOT), 0)];
-        let stage = self.stage();
-        let done = self.commit(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
+        let stage = self.tree.stage();
+        let done = self.tree.commit(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
         self.inode_dropped(ino);
-        self.release(done)
+        self.tree.release(done)
     }
 
     /// Notes that an inode is free again.
@@ -326,7 +287,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.forget_trimmed(ino);
         self.forget_emptied(ino);
         // What is remembered of it is void.
-        self.blocks.epoch += 1;
+        self.tree.blocks.epoch += 1;
     }
 
     /// Tells a check that is under way.
@@ -351,7 +312,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             at = found;
             let ino = Ino(at * INODES_PER_BLOCK as u64);
             for slot in 0..INODES_PER_BLOCK {
-                let word = self.blocks.word(block, slot * INODE_WORDS + inode::ROOT)?;
+                let word = self.tree.blocks.word(block, slot * INODE_WORDS + inode::ROOT)?;
                 let root = Root::decode(word, slot)
                     .map_err(|_| damaged(block, "a root fails its check"))?;
                 if let Some(root) = root {
@@ -365,10 +326,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The first block of inodes from a place in the inode file on: its place, and the block.
     pub(super) fn inode_block_behind(&self, mut at: u64) -> Result<Option<(u64, Block)>> {
-        let live = self.live_root()?;
+        let live = self.tree.live_root()?;
         let end = if live.top.is_none() { 0 } else { live.capacity() };
         while at < end {
-            let path: Path = self.inode_block_path(Ino(at * INODES_PER_BLOCK as u64))?;
+            let path: Path = self.tree.inode_block_path(Ino(at * INODES_PER_BLOCK as u64))?;
             if let Some(block) = path.last().and_then(|step| step.block()) {
                 return Ok(Some((at, block)));
             }

@@ -10,8 +10,9 @@
 //! an unmount, and with a crash, because recovery frees what has no name.
 
 use super::Volume;
+use super::budget::{NAME_BLOCKS, REPLACE_BLOCKS};
 use super::dir::{Found, check_name};
-use super::names::{NAME_BLOCKS, Naming, REPLACE_BLOCKS};
+use super::names::Naming;
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
@@ -62,7 +63,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         now: Time,
     ) -> Result<(Ino, Window)> {
         self.dir(dir)?;
-        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
         let owner = uid as u64 | (gid as u64) << 32;
         let opened = self.open_nameless(|ino| {
             let new = NewInode::of(Kind::File, mode, ino, dir, now);
@@ -78,17 +79,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         &mut self,
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<(Ino, Window)> {
-        let mut stage = self.stage();
+        let mut stage = self.tree.stage();
         let ino = match self.new_inode(&mut stage, new) {
             Ok(ino) => ino,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
         // What it shows is durable already, in the file that it shows it of.
-        let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        self.fresh = stage.finish(&mut self.blocks);
+        let stage = stage.flush(&mut self.tree.blocks.pmem).fence(&mut self.tree.blocks.pmem);
+        self.tree.fresh = stage.finish(&mut self.tree.blocks);
         match self.dax.open(ino) {
             Ok(window) => {
                 self.dax.set_orphan(ino);
@@ -125,16 +126,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(_) => (REPLACE_BLOCKS, Purpose::Release),
             None => (NAME_BLOCKS, Purpose::Grow),
         };
-        self.blocks.ensure(needed, purpose)?;
+        self.tree.blocks.ensure(needed, purpose)?;
         if self.dax.is_unnamed(ino) {
             // The first fence of the change makes them durable.
             let mut allowance = u64::MAX;
-            self.unfenced |= self.dax.sync_some(&mut self.blocks, ino, &mut allowance)?.any;
+            self.tree.unfenced |=
+                self.dax.sync_some(&mut self.tree.blocks, ino, &mut allowance)?.any;
         }
         match replaced {
             None => self.commit_link(ino, kind, names, dir, name)?,
             Some(_) => {
-                let stage = self.stage();
+                let stage = self.tree.stage();
                 let plan = self.plan_link(&stage, (ino, kind, names), (dir, name), purpose);
                 self.commit_naming(stage, plan, name, purpose)?;
             }
@@ -162,7 +164,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         existing: Existing,
     ) -> Result<Option<Linked>> {
         check_name(name)?;
-        let block = self.inode_block(ino)?;
+        let block = self.tree.inode_block(ino)?;
         let kind = self.kind_in(block, ino)?.0;
         if kind == Kind::Directory {
             return Err(Error::IsDirectory);
@@ -193,14 +195,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         dir: Ino,
         name: &[u8],
     ) -> Result<()> {
-        let mut stage = self.stage();
+        let mut stage = self.tree.stage();
         let raised = self.stage_names(&mut stage, ino, names);
         // Where the inode had to be copied for that, the path to the bucket may have moved.
         let result =
             match raised.and_then(|()| self.make_room(&stage, dir, name, None, Purpose::Grow)) {
                 Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
                 Err(error) => {
-                    self.abandon_stage(stage);
+                    self.tree.abandon_stage(stage);
                     Err(error)
                 }
             };
@@ -222,22 +224,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<Naming> {
         let room = self.make_room(stage, dir, name, None, purpose)?;
         let mut plan = self.plan_naming(room, dir, name, (ino, kind))?;
-        plan.inodes.push((self.inode_path(ino)?.0, [Self::names_word(ino, names)]));
+        plan.inodes.push((self.tree.inode_path(ino)?.0, [Self::names_word(ino, names)]));
         Ok(plan)
     }
 
     /// Stages a count of names, where the inode can be changed in place; else commits it.
     fn stage_names(&mut self, stage: &mut Stage<Written>, ino: Ino, names: u32) -> Result<()> {
         self.name_changes(ino);
-        let (path, _) = self.inode_path(ino)?;
+        let (path, _) = self.tree.inode_path(ino)?;
         let word = Self::names_word(ino, names);
-        match self.place(&path)? {
+        match self.tree.place(&path)? {
             Place::Exclusive(mut place) => {
                 place.prepare_entry(stage, word.0, word.1);
                 Ok(())
             }
             Place::Shared(_) => {
-                self.commit_beside(stage, &[Edit::words(&path, &[word])], Purpose::Grow)
+                self.tree.commit_beside(stage, &[Edit::words(&path, &[word])], Purpose::Grow)
             }
         }
     }
@@ -245,10 +247,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Commits a count of names.
     pub(super) fn set_names(&mut self, ino: Ino, names: u32) -> Result<()> {
         self.name_changes(ino);
-        let (path, _) = self.inode_path(ino)?;
-        let stage = self.stage();
+        let (path, _) = self.tree.inode_path(ino)?;
+        let stage = self.tree.stage();
         let word = [Self::names_word(ino, names)];
-        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)
+        self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)
     }
 
     /// The word that holds a count of names.
@@ -266,7 +268,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The target of a symbolic link.
     pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>> {
-        let block = self.inode_block(ino)?;
+        let block = self.tree.inode_block(ino)?;
         if self.kind_in(block, ino)?.0 != Kind::Symlink {
             return Err(Error::Invalid("is not a symbolic link"));
         }
@@ -289,10 +291,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         content: &[u8],
         purpose: Purpose,
     ) -> Result<Block> {
-        let fresh = stage.allocate(&mut self.blocks, purpose)?;
+        let fresh = stage.allocate(&mut self.tree.blocks, purpose)?;
         let len = content.len() as u64;
-        stage.write(&mut self.blocks.pmem, &fresh, 0, content);
-        stage.zero(&mut self.blocks.pmem, &fresh, len, BLOCK_SIZE - len);
+        stage.write(&mut self.tree.blocks.pmem, &fresh, 0, content);
+        stage.zero(&mut self.tree.blocks.pmem, &fresh, len, BLOCK_SIZE - len);
         Ok(fresh.block())
     }
 }

@@ -24,80 +24,62 @@
 //!
 //! Names are byte strings; paths are resolved by the caller, with [`Volume::resolve`] and its kin.
 //! Operations are atomic and durable at return unless they say otherwise. Those whose work grows
-//! with a size can be taken step by step, as an [`Operation`].
+//! with a size can be taken step by step, as an [`Operation`](work::Operation).
 
-mod check;
+mod budget;
+mod census;
+pub(crate) mod check;
 mod clone;
 mod count;
-mod dedupe;
+pub(crate) mod dedupe;
 mod dir;
 mod file;
+mod inode_table;
 mod inodes;
-mod links;
-mod mount;
+pub(crate) mod links;
+pub(crate) mod mount;
 mod names;
 mod operation;
-mod paths;
+pub(crate) mod paths;
 mod pins;
 mod punch;
 mod range;
 mod rebuild;
 mod settle;
 mod splice;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
+mod window;
+pub(crate) mod work;
 mod write;
 
-use check::Naming;
-pub use check::{Check, CheckReport};
-pub use dedupe::{Dedupe, Deduped};
-pub use links::{Existing, check_target};
-#[cfg(feature = "testing")]
-pub(crate) use mount::claims_clean;
-pub use mount::{FormatOptions, MountError, holds_volume};
-pub(crate) use operation::Work;
-pub use operation::{Begun, Operation, Outcome};
-pub use paths::{Component, components};
-
-use crate::blocks::Blocks;
-pub use crate::blocks::{LENT_RUN, Lending};
+use self::check::naming::Naming;
+use self::inode_table::InodeTable;
 use crate::error::Result;
 use crate::format::superblock::Superblock;
 use crate::pmem::Pmem;
-use crate::tree::stage::Retire;
+use crate::tree::Tree;
 use crate::types::*;
 use crate::windows::Windows;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use inodes::InodeTable;
 
 /// A mounted volume over persistent memory `P`, shown through the page tables `M`.
 pub struct Volume<P, M> {
-    pub(crate) blocks: Blocks<P>,
+    pub(crate) tree: Tree<P>,
     pub(crate) dax: Windows<M>,
     pub(crate) faults: FaultCounts,
-    /// The block with the inodes of the live volume's inode file and its like.
-    pub(crate) system: Block,
     superblock: Superblock,
     /// The derived state was counted anew by this mount.
     rebuilt: bool,
     inodes: InodeTable,
     /// Files that are known to have nothing beyond their end, by number modulo the size.
     trimmed: [Ino; 64],
-    /// Something was overwritten in place, and no fence has followed.
-    pub(crate) unfenced: bool,
-    /// Grows with whatever may change the content of a file: what is staged, and what is made
-    /// writable.
-    pub(crate) changes: u64,
-    /// Lists whose memory is used again by each commit.
-    pub(crate) fresh: Vec<Block>,
-    pub(crate) retired: Vec<Retire>,
-    words: Vec<(u16, u64)>,
     /// Work that a step of an operation does.
     pub(crate) work_a_step: u64,
     /// Directories that have no name in front of a position, as a cookie.
     emptied: ArrayVec<(Ino, u64), 8>,
-    pub(crate) leaves: crate::tree::leaves::Leaves,
     /// A check is under way.
     checking: bool,
     /// It is at names.
@@ -157,13 +139,13 @@ pub struct PageCount {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The persistent memory (for its counters).
     pub fn pmem(&self) -> &P {
-        &self.blocks.pmem
+        &self.tree.blocks.pmem
     }
 
     /// The persistent memory, for the stores of a software processor.
     #[cfg(feature = "testing")]
     pub fn pmem_mut(&mut self) -> &mut P {
-        &mut self.blocks.pmem
+        &mut self.tree.blocks.pmem
     }
 
     /// The page tables.
@@ -178,19 +160,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Space of the volume.
     pub fn space(&self) -> Space {
-        let geometry = self.blocks.geometry;
+        let geometry = self.tree.blocks.geometry;
         Space {
             total: geometry.total - geometry.first,
-            free: self.blocks.free_or_lent(),
-            available: self.blocks.available().saturating_sub(file::NODE_BLOCKS),
-            shared: self.blocks.shared(),
+            free: self.tree.blocks.free_or_lent(),
+            available: self.tree.blocks.available().saturating_sub(budget::NODE_BLOCKS),
+            shared: self.tree.blocks.shared(),
             inodes: self.inodes.used,
         }
     }
 
     /// Where the next `blocks` blocks are looked for.
     pub fn next_blocks(&self, blocks: u64) -> [Range<u64>; 2] {
-        self.blocks.next_blocks(blocks)
+        self.tree.blocks.next_blocks(blocks)
     }
 
     /// Identifies the volume.
@@ -201,18 +183,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The first bytes of the region: those of no other volume, and of no other mount of this one.
     pub fn identity(&self) -> Result<[u8; IDENTITY_LEN]> {
         let mut bytes = [0; IDENTITY_LEN];
-        self.blocks.pmem.read(0, &mut bytes)?;
+        self.tree.blocks.pmem.read(0, &mut bytes)?;
         Ok(bytes)
     }
 
     /// Does one bounded step of background reclaiming; false if there is nothing to do.
     pub fn reclaim_step(&mut self) -> Result<bool> {
-        self.blocks.reclaim_step()
+        self.tree.blocks.reclaim_step()
     }
 
     /// Whether there is background reclaiming to do.
     pub fn has_pending_reclaim(&self) -> bool {
-        self.blocks.has_pending()
+        self.tree.blocks.has_pending()
     }
 
     /// The state of windows, of one file or of all.

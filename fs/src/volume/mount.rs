@@ -1,6 +1,6 @@
 //! Format, mount, unmount.
 
-use super::inodes::InodeTable;
+use super::inode_table::InodeTable;
 use super::{FaultCounts, Volume};
 use crate::blocks::Blocks;
 use crate::error::Error;
@@ -10,11 +10,11 @@ use crate::format::superblock::{
 };
 use crate::format::word::{Pointer, Root};
 use crate::pmem::{Pmem, Poisoned};
+use crate::tree::Tree;
 use crate::tree::path::word_at;
 use crate::types::{BLOCK_SIZE, Block, Ino, Kind, Time};
 use crate::windows::Windows;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
 use core::fmt;
 
 /// What `format` needs to know.
@@ -256,43 +256,36 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Err(error) => return Err((error, pmem, mmu)),
         };
         let mut volume = Volume {
-            blocks: Blocks::new(pmem, superblock.geometry),
+            tree: Tree::new(Blocks::new(pmem, superblock.geometry), superblock.system),
             dax: Windows::new(mmu),
             faults: FaultCounts::default(),
-            system: superblock.system,
             superblock,
             rebuilt: false,
             inodes: InodeTable::default(),
             trimmed: [Ino(0); 64],
-            unfenced: false,
-            changes: 0,
-            fresh: Vec::with_capacity(1024),
-            retired: Vec::with_capacity(1024),
-            words: Vec::with_capacity(512),
-            work_a_step: super::operation::WORK_A_STEP,
+            work_a_step: super::budget::WORK_A_STEP,
             emptied: Default::default(),
-            leaves: Default::default(),
             checking: false,
             naming: None,
             check_work_a_step: None,
         };
         match volume.start(first, now) {
             Ok(()) => Ok(volume),
-            Err(error) => Err((error, volume.blocks.pmem, volume.dax.mmu)),
+            Err(error) => Err((error, volume.tree.blocks.pmem, volume.dax.mmu)),
         }
     }
 
     fn start(&mut self, first: u64, _now: Time) -> Result<(), MountError> {
         // Anything doubtful about the checkpoint, a memory error in it too, means a rebuild.
         let counts = match self.superblock.clean {
-            true => self.blocks.read_checkpoint(self.superblock.mounts).ok().flatten(),
+            true => self.tree.blocks.read_checkpoint(self.superblock.mounts).ok().flatten(),
             false => None,
         };
         // Both copies say "not clean" before anything else is written.
         self.superblock.mounts += 1;
         self.superblock.clean = false;
-        write_superblocks(&mut self.blocks.pmem, &self.superblock, first);
-        self.system = self.find_system()?;
+        write_superblocks(&mut self.tree.blocks.pmem, &self.superblock, first);
+        self.tree.system = self.find_system()?;
         match counts {
             Some(counts) => self.inodes.restore(counts.inodes_used, counts.inodes_room),
             None => self.rebuild()?,
@@ -307,8 +300,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let top = self.superblock.system;
         let missing =
             Error::Damaged { block: top, what: "the system inode file has no first block" };
-        let (leaf, _) = self.follow(top, Content::InodeNode(2), 0)?.ok_or(missing)?;
-        let (system, _) = self.follow(leaf.block, Content::InodeNode(1), 0)?.ok_or(missing)?;
+        let (leaf, _) = self.tree.follow(top, Content::InodeNode(2), 0)?.ok_or(missing)?;
+        let (system, _) = self.tree.follow(leaf.block, Content::InodeNode(1), 0)?.ok_or(missing)?;
         Ok(system.block)
     }
 
@@ -330,16 +323,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Ends all windows, makes everything durable and marks the volume clean. Files that
     /// are open without a name go; the parts are handed back.
     pub fn unmount(mut self) -> Result<(P, M), Error> {
-        self.dax.detach_all(&mut self.blocks)?;
+        self.dax.detach_all(&mut self.tree.blocks)?;
         for ino in self.dax.orphans() {
             self.drop_inode(ino)?;
         }
-        while self.blocks.reclaim_step()? {}
-        self.blocks.take_back_all();
-        self.blocks.write_checkpoint(self.superblock.mounts, self.inodes.counts());
-        self.blocks.pmem.fence();
+        while self.tree.blocks.reclaim_step()? {}
+        self.tree.blocks.take_back_all();
+        self.tree.blocks.write_checkpoint(self.superblock.mounts, self.inodes.counts());
+        self.tree.blocks.pmem.fence();
         self.superblock.clean = true;
-        write_superblocks(&mut self.blocks.pmem, &self.superblock, 0);
-        Ok((self.blocks.pmem, self.dax.mmu))
+        write_superblocks(&mut self.tree.blocks.pmem, &self.superblock, 0);
+        Ok((self.tree.blocks.pmem, self.dax.mmu))
     }
 }

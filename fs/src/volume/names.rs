@@ -1,6 +1,7 @@
 //! Names: create, remove, rename.
 
 use super::Volume;
+use super::budget::{NAME_BLOCKS, REPLACE_BLOCKS};
 use super::dir::{Room, check_name};
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
@@ -15,12 +16,6 @@ use crate::types::*;
 use crate::windows::mmu::Mmu;
 use arrayvec::ArrayVec;
 
-/// Blocks that a change of names may need: buckets, nodes and inode blocks of four paths, and the
-/// target of a symbolic link.
-pub(super) const NAME_BLOCKS: u64 = 25;
-/// Blocks that a change of names may need which replaces something: those of a change of names, and
-/// of a bucket that has to be rewritten before. The reserve has so many.
-pub(super) const REPLACE_BLOCKS: u64 = NAME_BLOCKS + 7;
 /// Deepest directory that is looked at when a directory is moved.
 const MAX_DEPTH: usize = 1 << 16;
 
@@ -57,29 +52,29 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if self.find_at(spot, name)?.is_some() {
             return Err(Error::Exists);
         }
-        self.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
-        let mut stage = self.stage();
+        self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        let mut stage = self.tree.stage();
         let mut room = match self.make_room(&stage, dir, name, Some(spot), Purpose::Grow) {
             Ok(room) => room,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
-        let epoch = self.blocks.epoch;
+        let epoch = self.tree.blocks.epoch;
         let (ino, kind) = match self.stage_inode(&mut stage, content, new) {
             Ok(staged) => staged,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
         // Making the inode may have moved blocks of the path: then find it again.
-        if self.blocks.epoch != epoch {
+        if self.tree.blocks.epoch != epoch {
             room = match self.make_room(&stage, dir, name, None, Purpose::Grow) {
                 Ok(room) => room,
                 Err(error) => {
-                    self.abandon_stage(stage);
+                    self.tree.abandon_stage(stage);
                     self.forget_inode(ino);
                     return Err(error);
                 }
@@ -138,10 +133,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (true, true) if !self.is_empty_dir(found.ino)? => return Err(Error::NotEmpty),
             _ => self.may_lose_name(found.ino)?,
         }
-        self.blocks.ensure(NAME_BLOCKS, Purpose::Release)?;
+        self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Release)?;
         let path = self.slot_path(dir, &found)?;
-        let stage = self.stage();
-        self.commit_and_release(
+        let stage = self.tree.stage();
+        self.tree.commit_and_release(
             stage,
             &[Edit::words(&path, &[(found.slot, 0)])],
             Purpose::Release,
@@ -153,7 +148,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// What lost a name has changed, if it is still there.
     pub(super) fn touch_named(&mut self, ino: Ino, now: Time) -> Result<()> {
-        match self.inode_path(ino) {
+        match self.tree.inode_path(ino) {
             Err(Error::NotFound) => Ok(()),
             _ => self.touch(ino, &[inode::CTIME], now),
         }
@@ -161,7 +156,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// One name of the inode is durably gone.
     fn drop_name(&mut self, ino: Ino) -> Result<()> {
-        let block = self.inode_block(ino)?;
+        let block = self.tree.inode_block(ino)?;
         let names = self.nlink_in(block, ino)?;
         if names <= 1 && !self.dax.is_open(ino) {
             return self.drop_inode(ino);
@@ -226,8 +221,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(_) => (REPLACE_BLOCKS, Purpose::Release),
             None => (2 * NAME_BLOCKS, Purpose::Grow),
         };
-        self.blocks.ensure(needed, purpose)?;
-        let stage = self.stage();
+        self.tree.blocks.ensure(needed, purpose)?;
+        let stage = self.tree.stage();
         let plan = self.plan_rename(&stage, (dir, name), (to_dir, to_name), is_dir, purpose);
         self.commit_naming(stage, plan, to_name, purpose)?;
         if let Some(old) = replaced {
@@ -251,7 +246,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let plan = match plan {
             Ok(plan) => plan,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
@@ -264,7 +259,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for (path, words) in plan.source.iter().chain(&plan.inodes) {
             edits.push(Edit::words(path, words));
         }
-        let done = self.commit(stage, &edits, purpose)?;
+        let done = self.tree.commit(stage, &edits, purpose)?;
         if let Some(naming) = &mut self.naming {
             naming.named(plan.named.0, plan.named.1);
         }
@@ -273,7 +268,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Replaced::Orphan(ino) => self.dax.set_orphan(ino),
             Replaced::Nothing => {}
         }
-        self.release(done)
+        self.tree.release(done)
     }
 
     fn plan_rename(
@@ -290,7 +285,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut plan = self.plan_naming(room, to_dir, to_name, (moved.ino, moved.kind))?;
         plan.source = Some((self.slot_path(dir, &moved)?, [(moved.slot, 0)]));
         if is_dir && dir != to_dir {
-            let (path, _) = self.inode_path(moved.ino)?;
+            let (path, _) = self.tree.inode_path(moved.ino)?;
             let slot = slot_of(moved.ino);
             let word =
                 (word_index(slot, inode::PARENT), seal_number(to_dir.0, inode::PARENT, slot));
@@ -322,7 +317,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         plan.target_words.extend(replaced.map(|old| (old.slot, 0)));
         if let Some(old) = replaced {
             self.name_changes(old.ino);
-            let block = self.inode_block(old.ino)?;
+            let block = self.tree.inode_block(old.ino)?;
             let left = self.nlink_in(block, old.ino)?.saturating_sub(1);
             let word = if left > 0 {
                 Self::names_word(old.ino, left)
@@ -333,7 +328,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 plan.replaced = Replaced::Gone(old.ino);
                 (word_index(slot_of(old.ino), inode::ROOT), 0)
             };
-            plan.inodes.push((self.inode_path(old.ino)?.0, [word]));
+            plan.inodes.push((self.tree.inode_path(old.ino)?.0, [word]));
         }
         Ok(plan)
     }
@@ -382,36 +377,5 @@ impl NewInode {
             generation: 1,
             root: Root::EMPTY,
         }
-    }
-}
-
-#[cfg(all(test, feature = "testing"))]
-mod tests {
-    use crate::format::superblock::{GROUP, RECORD_SIZE};
-    use crate::testing::new_volume;
-    use crate::{Error, FileBlock, Time};
-
-    /// What is durable has happened, whatever becomes of the blocks that it dropped.
-    #[test]
-    fn an_inode_that_a_rename_replaced_is_gone_though_its_block_cannot_be_freed() {
-        let mut volume = new_volume(8 << 20, 2);
-        let root = volume.root();
-        let [a, b, c] =
-            [b"a", b"b", b"c"].map(|name| volume.create(root, name, 0o600, Time(1)).unwrap());
-        // On all sides of it is data of another file: nothing else has its record in the same line.
-        volume.write(c, 0, &[1; 8 * 4096], Time(1)).unwrap();
-        volume.write(b, 0, &[1; 4096], Time(1)).unwrap();
-        volume.write(c, 8 * 4096, &[1; 8 * 4096], Time(1)).unwrap();
-        let block = volume.extent(b, FileBlock(0)).unwrap().unwrap().at.unwrap();
-        let inodes = volume.space().inodes;
-        let (records, _) = volume.blocks.group_records(block.0 / GROUP);
-        let line = (records + block.0 % GROUP * RECORD_SIZE) / 64 * 64;
-        volume.pmem_mut().poisoned.push(line);
-        let failed = volume.rename(root, b"a", root, b"b", Time(2));
-        assert!(matches!(failed, Err(Error::Poisoned(_))), "{failed:?}");
-        volume.pmem_mut().poisoned.clear();
-        assert_eq!(volume.lookup(root, b"b"), Ok(a));
-        assert_eq!(volume.lookup(root, b"a"), Err(Error::NotFound));
-        assert_eq!(volume.space().inodes, inodes - 1);
     }
 }

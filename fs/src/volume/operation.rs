@@ -16,75 +16,14 @@
 //! unmounted; after a crash nothing of it is left.
 
 use super::Volume;
-use super::clone::{Cloning, Freezing};
-use super::count::Counting;
-use super::file::{Syncing, Truncation};
-use super::range::RangeClone;
 use super::settle::Settle;
+use super::work::{Begun, Held, Operation, Outcome, Work};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
 use crate::pmem::Pmem;
 use crate::types::*;
-use crate::windows::Window;
 use crate::windows::mmu::Mmu;
 use alloc::boxed::Box;
-
-/// Work that a step does: about so many blocks are looked at, made durable, or given a reference.
-pub(super) const WORK_A_STEP: u64 = 1024;
-
-/// An operation under way.
-#[must_use = "an operation is finished step by step, or abandoned"]
-#[derive(Debug)]
-pub struct Operation(Box<Work>);
-
-/// What has to be done.
-#[derive(Debug)]
-pub(crate) enum Work {
-    Sync(Syncing),
-    Close(Window),
-    Count(Counting),
-    Clone(Cloning),
-    Freeze(Freezing),
-    Range(Box<RangeClone>),
-    Truncate(Truncation),
-}
-
-/// An operation whose first step was taken.
-#[must_use = "an operation is finished step by step, or abandoned"]
-#[derive(Debug)]
-pub enum Begun {
-    /// That was all.
-    Over(Outcome),
-    /// There is more to do.
-    GoesOn(Operation),
-}
-
-/// What an operation came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done.
-    Done,
-    /// The file that was made.
-    Made(Ino),
-    /// A file without a name, and the window that keeps it.
-    Frozen(Ino, Window),
-    /// So many blocks.
-    Blocks(u64),
-}
-
-/// A file that an operation is about, whatever becomes of it between two steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub ino: Ino,
-    /// Tells whether the number was given to another file since; not known in the first step.
-    generation: Option<u64>,
-}
-
-impl Held {
-    pub fn new(ino: Ino) -> Self {
-        Held { ino, generation: None }
-    }
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Takes the first step.
@@ -207,8 +146,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Grows each time the inode is used anew.
     pub(super) fn generation(&self, ino: Ino) -> Result<u64> {
-        let block = self.inode_block(ino)?;
-        Ok(self.blocks.word(block, word_index(slot_of(ino), inode::GENERATION))?)
+        let block = self.tree.inode_block(ino)?;
+        Ok(self.tree.blocks.word(block, word_index(slot_of(ino), inode::GENERATION))?)
     }
 
     /// Has steps do less: so that small files need many.

@@ -52,7 +52,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if !self.dax.is_pinned(ino) {
             return Ok(());
         }
-        match self.nlink_in(self.inode_block(ino)?, ino)? {
+        match self.nlink_in(self.tree.inode_block(ino)?, ino)? {
             0 | 1 => Err(Error::InUse(ino)),
             _ => Ok(()),
         }

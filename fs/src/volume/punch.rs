@@ -13,7 +13,7 @@
 //! step is durable at return, but for parts of blocks that are overwritten in place.
 
 use super::Volume;
-use super::file::NODE_BLOCKS;
+use super::budget::NODE_BLOCKS;
 use super::write::Source;
 use crate::blocks::Purpose;
 use crate::error::Result;
@@ -72,7 +72,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Clears entries from block `first` on, in one node; returns the block behind them, which is
     /// at most `stop`.
     fn punch_blocks(&mut self, ino: Ino, first: u64, stop: u64) -> Result<u64> {
-        let (path, root) = self.inode_path(ino)?;
+        let (path, root) = self.tree.inode_path(ino)?;
         if root.top.is_none() || first >= root.capacity() {
             return Ok(stop);
         }
@@ -86,7 +86,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         loop {
             // An entry of this level maps so many blocks.
             let span = 512u64.pow(u32::from(level) - 1);
-            let path = self.node_path(ino, FileBlock(first), level)?;
+            let path = self.tree.node_path(ino, FileBlock(first), level)?;
             let Some(node) = path.last().and_then(|step| step.block()) else {
                 // All that the node would map is a hole.
                 return Ok(stop.min((first / (512 * span) + 1) * 512 * span));
@@ -99,11 +99,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let index = index_at(FileBlock(first), level);
             let most = if mapped && level > 1 { 1 } else { 512 - u64::from(index) };
             let count = whole.min(most) as u16;
-            let mut words = core::mem::take(&mut self.words);
+            let mut words = core::mem::take(&mut self.tree.words);
             words.clear();
             let mut read = Ok(());
             for index in index..index + count {
-                match self.blocks.word(node, index) {
+                match self.tree.blocks.word(node, index) {
                     Ok(0) => {}
                     Ok(_) => words.push((index, 0)),
                     Err(poisoned) => read = Err(poisoned.into()),
@@ -115,7 +115,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Ok(()) => self.clear(ino, &path, &words, first..next),
                 Err(error) => Err(error),
             };
-            self.words = words;
+            self.tree.words = words;
             return result.map(|()| next);
         }
     }
@@ -128,11 +128,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words: &[(u16, u64)],
         range: core::ops::Range<u64>,
     ) -> Result<()> {
-        self.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
-        let stage = self.stage();
-        let done = self.commit(stage, &[Edit::each(path, words)], Purpose::Release)?;
-        self.dax.unmap(&mut self.blocks, ino, range.start, range.end)?;
-        self.release(done)
+        self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
+        let stage = self.tree.stage();
+        let done = self.tree.commit(stage, &[Edit::each(path, words)], Purpose::Release)?;
+        self.dax.unmap(&mut self.tree.blocks, ino, range.start, range.end)?;
+        self.tree.release(done)
     }
 }
 

@@ -15,10 +15,10 @@
 //! recovery frees it.
 
 use super::Volume;
-use super::file::NODE_BLOCKS;
-use super::operation::{Begun, Held, Outcome, Work};
+use super::budget::NODE_BLOCKS;
 use super::settle::Settle;
 use super::splice::Splice;
+use super::work::{Begun, Held, Nameless, Outcome, RangeClone, RangeProgress, Work};
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO};
@@ -28,7 +28,6 @@ use crate::tree::commit::Edit;
 use crate::tree::path::{height_for, index_at};
 use crate::tree::scan::Found;
 use crate::types::*;
-use crate::windows::Window;
 use crate::windows::mmu::Mmu;
 use alloc::boxed::Box;
 
@@ -39,33 +38,6 @@ const NODE_COST: u64 = 32;
 const COMMIT_COST: u64 = 64;
 /// Levels of nodes that a tree may have.
 const MOST_LEVELS: u8 = 3;
-
-/// A range that is being cloned.
-#[derive(Debug)]
-pub(crate) struct RangeClone {
-    pub src: Held,
-    pub dst: Held,
-    from: u64,
-    to: u64,
-    len: u64,
-    now: Time,
-    settle: [Settle; 2],
-    way: Way,
-}
-
-/// How far it is.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    /// Nothing was done yet.
-    Begun,
-    /// The range is being prepared.
-    Preparing { frozen: Nameless, prepared: Nameless, done: u64 },
-    /// It is prepared.
-    Prepared(Nameless),
-}
-
-/// A file without a name, and the window that keeps it.
-type Nameless = (Ino, Window);
 
 impl RangeClone {
     fn blocks(&self) -> u64 {
@@ -112,7 +84,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let end = to.saturating_add(len).div_ceil(BLOCK_SIZE);
         let settle = [Settle::stores(src), Settle::stores(dst).hides(to / BLOCK_SIZE..end)];
         let (src, dst) = (Held::new(src), Held::new(dst));
-        let mut work = RangeClone { src, dst, from, to, len, now, settle, way: Way::Begun };
+        let mut work =
+            RangeClone { src, dst, from, to, len, now, settle, way: RangeProgress::Begun };
         match self.range_step(&mut work) {
             Ok(None) => self.go_on(Work::Range(Box::new(work))),
             result => {
@@ -142,13 +115,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Ok(Some(Outcome::Done));
         }
         match work.way {
-            Way::Begun => {
+            RangeProgress::Begun => {
                 // Both in one step: none becomes writable while the other one is looked at.
                 let [source, target] = &mut work.settle;
                 if !self.settle(source)? || !self.settle(target)? {
                     return Ok(None);
                 }
-                let (_, source) = self.inode_path(work.src.ino)?;
+                let (_, source) = self.tree.inode_path(work.src.ino)?;
                 let splice = work.splice(source, work.from);
                 if self.is_small(&splice)? {
                     return self.publish_range(work, work.src.ino, work.from, dst_size);
@@ -160,19 +133,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.begin_preparing(work)?;
                 Ok(None)
             }
-            Way::Preparing { frozen, prepared, mut done } => {
-                let (_, source) = self.inode_path(frozen.0)?;
+            RangeProgress::Preparing { frozen, prepared, mut done } => {
+                let (_, source) = self.tree.inode_path(frozen.0)?;
                 let all = self.prepare(&work.splice(source, work.from), prepared.0, &mut done)?;
                 work.way = if all {
                     // It is shared by what is prepared.
                     let _ = self.close_window(frozen.1);
-                    Way::Prepared(prepared)
+                    RangeProgress::Prepared(prepared)
                 } else {
-                    Way::Preparing { frozen, prepared, done }
+                    RangeProgress::Preparing { frozen, prepared, done }
                 };
                 Ok(None)
             }
-            Way::Prepared((ino, _)) => {
+            RangeProgress::Prepared((ino, _)) => {
                 if !self.settle(&mut work.settle[1])? {
                     return Ok(None);
                 }
@@ -184,7 +157,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Verifies the arguments, which the files of this moment have to fit; the size of the target.
     fn verify_clone(&self, work: &RangeClone) -> Result<u64> {
         // Once it is frozen, the source does not matter.
-        let begun = matches!(work.way, Way::Begun);
+        let begun = matches!(work.way, RangeProgress::Begun);
         let mut sizes = [0; 2];
         for (size, held) in sizes.iter_mut().zip([work.src, work.dst]) {
             if !begun && held == work.src && held != work.dst {
@@ -231,7 +204,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut allowance = 4 * self.work_a_step;
         let mut last = u64::MAX;
         while left > 0 && at < end {
-            match self.seek(splice.source, at, level, &mut allowance)? {
+            match self.tree.seek(splice.source, at, level, &mut allowance)? {
                 Found::Nothing => return Ok(true),
                 Found::Later(_) => return Ok(false),
                 Found::At(first, _) => {
@@ -257,7 +230,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         match self.open_empty_tree(work) {
             Ok(prepared) => {
-                work.way = Way::Preparing { frozen, prepared, done: 0 };
+                work.way = RangeProgress::Preparing { frozen, prepared, done: 0 };
                 Ok(())
             }
             Err(error) => {
@@ -272,7 +245,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn open_empty_tree(&mut self, work: &RangeClone) -> Result<Nameless> {
         let size = work.to + work.len;
         let height = height_for(FileBlock((size - 1) / BLOCK_SIZE));
-        self.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+        self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
         let new = NewInode::of(Kind::File, 0, work.dst.ino, ROOT_INO, work.now);
         let (ino, window) = self.open_nameless(|_| NewInode { nlink: 0, size, ..new })?;
         // Recovery follows what an inode refers to before it finds that nobody names it: the node
@@ -288,19 +261,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Gives an empty file a tree of this height.
     fn commit_empty_top(&mut self, ino: Ino, height: u8) -> Result<()> {
-        let (path, _) = self.inode_path(ino)?;
-        let mut stage = self.stage();
-        let top = match stage.allocate(&mut self.blocks, Purpose::Grow) {
+        let (path, _) = self.tree.inode_path(ino)?;
+        let mut stage = self.tree.stage();
+        let top = match stage.allocate(&mut self.tree.blocks, Purpose::Grow) {
             Ok(top) => top,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
-        stage.zero(&mut self.blocks.pmem, &top, 0, BLOCK_SIZE);
+        stage.zero(&mut self.tree.blocks.pmem, &top, 0, BLOCK_SIZE);
         let root = Root { height, top: Some(Pointer::to(top.block())) };
         let word = [Self::root_word(ino, root)];
-        self.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Grow)
+        self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Grow)
     }
 
     /// Prepares more of a splice in a file; true if that is all. `done` blocks from its front are
@@ -312,7 +285,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut allowance = (4 * self.work_a_step).max(u64::from(MOST_LEVELS));
         while *done < splice.blocks && left > 0 {
             let at = splice.from + *done;
-            let (next, over) = match self.seek(splice.source, at, 0, &mut allowance)? {
+            let (next, over) = match self.tree.seek(splice.source, at, 0, &mut allowance)? {
                 Found::At(next, _) => (next, false),
                 Found::Later(next) => (next, true),
                 Found::Nothing => (u64::MAX, false),
@@ -350,11 +323,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let larger = span(level + 1).saturating_sub(to % span(level + 1)) / span(level);
         let count = larger.min(left / span(level)).min(most.max(1));
         let index = index_at(FileBlock(to), level + 1);
-        let mut words = core::mem::take(&mut self.words);
+        let mut words = core::mem::take(&mut self.tree.words);
         words.clear();
         let mut read = Ok(());
         for i in 0..count {
-            match self.subtree(splice.source, FileBlock(at + i * span(level)), level) {
+            match self.tree.subtree(splice.source, FileBlock(at + i * span(level)), level) {
                 Ok(Some(pointer)) => {
                     let index = index + i as u16;
                     words.push((index, pointer.encode(level + 1, index)));
@@ -364,7 +337,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         let result = read.and_then(|()| self.graft(into, FileBlock(to), level, &words));
-        self.words = words;
+        self.tree.words = words;
         result.map(|()| (count * span(level), count))
     }
 
@@ -374,14 +347,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if words.is_empty() {
             return Ok(());
         }
-        self.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
-        let path = self.node_path(into, at, level + 1)?;
+        self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+        let path = self.tree.node_path(into, at, level + 1)?;
         let content = Content::Node(level + 1);
         let target = |&(index, word): &(u16, u64)| content.reference(index, word).ok().flatten();
         let mut counted = 0;
         let mut result = Ok(());
         for (pointer, content) in words.iter().filter_map(target) {
-            match self.blocks.add_reference(pointer.block, content) {
+            match self.tree.blocks.add_reference(pointer.block, content) {
                 Ok(()) => counted += 1,
                 Err(poisoned) => {
                     result = Err(poisoned.into());
@@ -390,12 +363,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         let result = result.and_then(|()| {
-            let stage = self.stage();
-            self.commit_and_release(stage, &[Edit::each(&path, words)], Purpose::Grow)
+            let stage = self.tree.stage();
+            self.tree.commit_and_release(stage, &[Edit::each(&path, words)], Purpose::Grow)
         });
         if result.is_err() {
             for (pointer, content) in words.iter().filter_map(target).take(counted) {
-                self.blocks.discard(pointer.block, content);
+                self.tree.blocks.discard(pointer.block, content);
             }
         }
         result
@@ -413,11 +386,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if end > dst_size {
             self.prepare_extension(dst, dst_size, work.to)?;
         }
-        let (_, root) = self.inode_path(source)?;
+        let (_, root) = self.tree.inode_path(source)?;
         match self.publish_splice(dst, &work.splice(root, from), (end > dst_size).then_some(end)) {
             Ok(()) => {}
             // What waits to be reclaimed may do; nothing has changed.
-            Err(Error::NoSpace) if self.blocks.has_pending() => {
+            Err(Error::NoSpace) if self.tree.blocks.has_pending() => {
                 self.reclaim_some()?;
                 return Ok(None);
             }
@@ -433,10 +406,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for settle in &mut work.settle {
             self.unpark(settle);
         }
-        let files = match core::mem::replace(&mut work.way, Way::Begun) {
-            Way::Begun => [None, None],
-            Way::Preparing { frozen, prepared, .. } => [Some(frozen), Some(prepared)],
-            Way::Prepared(prepared) => [Some(prepared), None],
+        let files = match core::mem::replace(&mut work.way, RangeProgress::Begun) {
+            RangeProgress::Begun => [None, None],
+            RangeProgress::Preparing { frozen, prepared, .. } => [Some(frozen), Some(prepared)],
+            RangeProgress::Prepared(prepared) => [Some(prepared), None],
         };
         for (_, window) in files.into_iter().flatten() {
             // What cannot be given back now is found by recovery.

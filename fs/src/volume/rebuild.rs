@@ -5,6 +5,7 @@
 //! each inode: what has no name goes, and counts of names are set right.
 
 use super::Volume;
+use super::census::{Names, WAITING};
 use crate::blocks::{Content, Reference};
 use crate::error::{Error, Result};
 use crate::format::inode::{
@@ -15,72 +16,7 @@ use crate::pmem::Pmem;
 use crate::tree::path::word_at;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-
-/// How often each inode is named: a bit, and a number where there are more names.
-pub(super) struct Names {
-    named: Vec<u64>,
-    more: BTreeMap<Ino, u32>,
-    /// Inodes with a name; those that cannot exist included.
-    distinct: u64,
-    /// A bit for each directory whose entries were counted.
-    walked: Vec<u64>,
-}
-
-/// Directories that wait to be walked, at most; others are found by another pass.
-pub(super) const WAITING: usize = 4096;
-
-pub(super) fn bits(room: u64) -> Result<Vec<u64>> {
-    let mut bits = Vec::new();
-    bits.try_reserve_exact(room.div_ceil(64) as usize).map_err(|_| Error::NoMemory)?;
-    bits.resize(room.div_ceil(64) as usize, 0);
-    Ok(bits)
-}
-
-pub(super) fn is_set(bits: &[u64], ino: Ino) -> bool {
-    bits.get((ino.0 / 64) as usize).is_some_and(|word| word >> (ino.0 % 64) & 1 != 0)
-}
-
-impl Names {
-    pub fn new(room: u64) -> Result<Self> {
-        Ok(Names { named: bits(room)?, more: BTreeMap::new(), distinct: 0, walked: bits(room)? })
-    }
-
-    /// Counts a name of an inode.
-    pub fn add(&mut self, ino: Ino) {
-        let Some(word) = self.named.get_mut((ino.0 / 64) as usize) else {
-            self.distinct += 1;
-            return;
-        };
-        let bit = 1 << (ino.0 % 64);
-        if *word & bit != 0 {
-            *self.more.entry(ino).or_insert(1) += 1;
-        } else {
-            self.distinct += 1;
-        }
-        *word |= bit;
-    }
-
-    /// Notes that a directory is being walked; false if it was before.
-    pub fn walk(&mut self, dir: Ino) -> bool {
-        let before = is_set(&self.walked, dir);
-        if let Some(word) = self.walked.get_mut((dir.0 / 64) as usize) {
-            *word |= 1 << (dir.0 % 64);
-        }
-        !before
-    }
-
-    /// Whether the entries of a directory were counted, or are being counted.
-    pub fn was_walked(&self, dir: Ino) -> bool {
-        is_set(&self.walked, dir)
-    }
-
-    /// Names of an inode.
-    pub fn of(&self, ino: Ino) -> u32 {
-        self.more.get(&ino).copied().unwrap_or(is_set(&self.named, ino) as u32)
-    }
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Builds all derived state from the trees.
@@ -100,7 +36,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         place: Option<u64>,
         depth: u32,
     ) -> Result<()> {
-        match self.blocks.count_reference(block, content)? {
+        match self.tree.blocks.count_reference(block, content)? {
             Reference::First if content != Content::Data => {}
             Reference::First | Reference::Further => return Ok(()),
             Reference::Mixed => {
@@ -113,19 +49,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let step = if content == Content::Inodes { INODE_WORDS } else { 1 };
         for index in (0..512).step_by(step as usize) {
-            let word = self.blocks.word(block, index)?;
+            let word = self.tree.blocks.word(block, index)?;
             if word == 0 {
                 continue;
             }
             let (found, below) = match (content, place) {
-                _ if block == self.system => {
+                _ if block == self.tree.system => {
                     let live = (index == system::LIVE * INODE_WORDS).then_some(0);
                     (self.system_reference(index, word)?, live)
                 }
                 (Content::InodeNode(level), Some(first)) => {
                     let at = first + index as u64 * 512u64.pow(level as u32 - 1);
                     (
-                        self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c)),
+                        self.tree
+                            .reference(block, content, index, word)?
+                            .map(|(p, c)| (p.block, c)),
                         Some(at),
                     )
                 }
@@ -133,7 +71,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     if let Some(at) = place {
                         self.inodes.room = self.inodes.room.max((at + 1) * INODES_PER_BLOCK as u64);
                     }
-                    (self.reference(block, content, index, word)?.map(|(p, c)| (p.block, c)), None)
+                    (
+                        self.tree
+                            .reference(block, content, index, word)?
+                            .map(|(p, c)| (p.block, c)),
+                        None,
+                    )
                 }
             };
             if let Some((child, content)) = found {
@@ -150,11 +93,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         word: u64,
     ) -> Result<Option<(Block, Content)>> {
         let slot = index / INODE_WORDS;
-        let what =
-            Error::Damaged { block: self.system, what: "a root of the system fails its check" };
+        let what = Error::Damaged {
+            block: self.tree.system,
+            what: "a root of the system fails its check",
+        };
         let Some(root) = Root::decode(word, slot).map_err(|_| what)? else { return Ok(None) };
         let Some(top) = root.top else { return Ok(None) };
-        if !self.blocks.geometry.holds(top.block) {
+        if !self.tree.blocks.geometry.holds(top.block) {
             return Err(what);
         }
         let content = match slot {
@@ -198,8 +143,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Ok(names);
             }
             self.each_inode(&mut |volume, ino, block, _| {
-                let known =
-                    names.of(ino) == 0 || is_set(&names.walked, ino) || waiting.len() == WAITING;
+                let known = names.of(ino) == 0 || names.was_walked(ino) || waiting.len() == WAITING;
                 if !known && volume.kind_in(block, ino)?.0 == Kind::Directory {
                     waiting.push(ino);
                 }
@@ -210,7 +154,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn dangling(&self) -> Error {
         Error::Damaged {
-            block: self.system,
+            block: self.tree.system,
             what: "a name leads to no inode, or to one of another kind",
         }
     }
@@ -229,14 +173,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     return Ok(());
                 }
                 let directory = volume.kind_in(block, ino)?.0 == Kind::Directory;
-                if directory != is_set(&names.walked, ino) {
+                if directory != names.was_walked(ino) {
                     return Err(volume.dangling());
                 }
                 if volume.nlink_in(block, ino).ok() != Some(is) {
                     let slot = slot_of(ino);
                     let at = word_at(block, word_index(slot, inode::NLINK));
-                    volume.blocks.pmem.store(at, seal_number(is as u64, inode::NLINK, slot));
-                    volume.blocks.pmem.flush(at, 8);
+                    volume.tree.blocks.pmem.store(at, seal_number(is as u64, inode::NLINK, slot));
+                    volume.tree.blocks.pmem.flush(at, 8);
                 }
                 Ok(())
             })?;

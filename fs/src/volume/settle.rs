@@ -64,8 +64,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn is_settled(&mut self, settle: &Settle) -> Result<bool> {
         let mut allowance = self.work_a_step;
         if settle.stores {
-            let synced = self.dax.sync_some(&mut self.blocks, settle.ino, &mut allowance)?;
-            self.unfenced |= synced.any;
+            let synced = self.dax.sync_some(&mut self.tree.blocks, settle.ino, &mut allowance)?;
+            self.tree.unfenced |= synced.any;
             if !synced.all {
                 return Ok(false);
             }
@@ -80,14 +80,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut allowance = self.work_a_step;
         let hidden = settle.hidden.clone();
         let synced = self.dax.pass(
-            &mut self.blocks,
+            &mut self.tree.blocks,
             settle.ino,
             settle.stores,
             hidden,
             at,
             &mut allowance,
         )?;
-        self.unfenced |= synced.any;
+        self.tree.unfenced |= synced.any;
         if !synced.all {
             return Ok(false);
         }

@@ -13,7 +13,7 @@ use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
-use crate::tree::path::{height_for, index_at};
+use crate::tree::path::height_for;
 use crate::tree::scan::Found;
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
@@ -57,7 +57,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// What a splice replaced goes soon: until then the target's blocks count as shared.
     pub(super) fn reclaim_some(&mut self) -> Result<()> {
         for _ in 0..16 {
-            if !self.blocks.reclaim_step()? {
+            if !self.tree.blocks.reclaim_step()? {
                 break;
             }
         }
@@ -72,15 +72,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         splice: &Splice,
         raise: Option<u64>,
     ) -> Result<()> {
-        let (path, old) = self.inode_path(dst)?;
+        let (path, old) = self.tree.inode_path(dst)?;
         let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
         let tree = old.top.map(|top| (top, old.height));
         let mut splicing = Splicing { splice, next: self.next_block(splice.source, splice.from)? };
-        let mut stage = self.stage();
+        let mut stage = self.tree.stage();
         let top = match self.splice_node(&mut stage, &mut splicing, height, tree, 0) {
             Ok(top) => top,
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 return Err(error);
             }
         };
@@ -94,23 +94,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // What was overwritten in place, or stored through windows, is durable with the fence of
         // the stage; a subtree that is shared as it is needs none of its own.
         if !stage.is_used() {
-            self.fence_overwrites();
+            self.tree.fence_overwrites();
         }
-        match self.commit(stage, &[Edit::words(&path, &words)], Purpose::Grow) {
+        match self.tree.commit(stage, &[Edit::words(&path, &words)], Purpose::Grow) {
             Ok(done) => {
                 // The same tree again: the target's own reference stays, the new one is not needed.
                 if let Some(top) = top
                     && old.top.is_some_and(|old| old.block == top.block)
                 {
-                    self.blocks.discard(top.block, Content::file_top(height));
+                    self.tree.blocks.discard(top.block, Content::file_top(height));
                 }
-                self.dax.unmap(&mut self.blocks, dst, splice.to, splice.to + splice.blocks)?;
-                self.blocks.epoch += 1;
-                self.release(done)
+                self.dax.unmap(&mut self.tree.blocks, dst, splice.to, splice.to + splice.blocks)?;
+                self.tree.blocks.epoch += 1;
+                self.tree.release(done)
             }
             Err(error) => {
                 if let Some(top) = top {
-                    self.blocks.discard(top.block, Content::file_top(height));
+                    self.tree.blocks.discard(top.block, Content::file_top(height));
                 }
                 Err(error)
             }
@@ -138,9 +138,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             // A subtree of the source that lies just so is taken as it is. Whether anything exists
             // in it is not asked: that would be a search through it.
             if from.is_multiple_of(512u64.pow(level as u32)) && level <= splice.source.height {
-                let shared = self.subtree(splice.source, FileBlock(from), level)?;
+                let shared = self.tree.subtree(splice.source, FileBlock(from), level)?;
                 if let Some(pointer) = shared {
-                    self.blocks.add_reference(pointer.block, Content::file_top(level))?;
+                    self.tree.blocks.add_reference(pointer.block, Content::file_top(level))?;
                 }
                 return Ok(shared);
             }
@@ -154,7 +154,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Ok(()) => Ok(node.map(|node| Pointer::to(node.block()))),
             Err(error) => {
                 if let Some(node) = node {
-                    self.blocks.discard(node.block(), Content::Node(level));
+                    self.tree.blocks.discard(node.block(), Content::Node(level));
                 }
                 Err(error)
             }
@@ -177,6 +177,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 // The old tree was lower: it is all below the first entry.
                 Some((_, height)) if height < level => old.filter(|_| index == 0),
                 Some((pointer, _)) => self
+                    .tree
                     .follow(pointer.block, Content::Node(level), index)?
                     .map(|(p, _)| (p, level - 1)),
                 None => None,
@@ -185,19 +186,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.splice_node(stage, splicing, level - 1, child, first + index as u64 * span)?;
             let Some(pointer) = new else { continue };
             if node.is_none() {
-                match self.blocks.allocate(Purpose::Grow) {
+                match self.tree.blocks.allocate(Purpose::Grow) {
                     Ok(fresh) => {
-                        stage.zero(&mut self.blocks.pmem, &fresh, 0, BLOCK_SIZE);
+                        stage.zero(&mut self.tree.blocks.pmem, &fresh, 0, BLOCK_SIZE);
                         *node = Some(fresh);
                     }
                     Err(error) => {
-                        self.blocks.discard(pointer.block, Content::file_top(level - 1));
+                        self.tree.blocks.discard(pointer.block, Content::file_top(level - 1));
                         return Err(error);
                     }
                 }
             }
             if let Some(node) = node {
-                stage.store_entry(&mut self.blocks.pmem, node, index, pointer.encode(level, index));
+                stage.store_entry(
+                    &mut self.tree.blocks.pmem,
+                    node,
+                    index,
+                    pointer.encode(level, index),
+                );
             }
         }
         Ok(())
@@ -217,7 +223,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The first block of a tree that exists at or behind `from`.
     fn next_block(&self, root: Root, from: u64) -> Result<u64> {
         let mut allowance = u64::MAX;
-        match self.seek(root, from, 0, &mut allowance)? {
+        match self.tree.seek(root, from, 0, &mut allowance)? {
             Found::At(block, _) => Ok(block),
             Found::Nothing | Found::Later(_) => Ok(u64::MAX),
         }
@@ -232,39 +238,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         old: Option<(Pointer, u8)>,
     ) -> Result<Option<Pointer>> {
         let Some((mut pointer, height)) = old else { return Ok(None) };
-        self.blocks.add_reference(pointer.block, Content::file_top(height))?;
+        self.tree.blocks.add_reference(pointer.block, Content::file_top(height))?;
         for above in height + 1..=level {
-            let node = match self.blocks.allocate(Purpose::Grow) {
+            let node = match self.tree.blocks.allocate(Purpose::Grow) {
                 Ok(node) => node,
                 Err(error) => {
-                    self.blocks.discard(pointer.block, Content::file_top(above - 1));
+                    self.tree.blocks.discard(pointer.block, Content::file_top(above - 1));
                     return Err(error);
                 }
             };
-            stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
-            stage.store_entry(&mut self.blocks.pmem, &node, 0, pointer.encode(above, 0));
+            stage.zero(&mut self.tree.blocks.pmem, &node, 0, BLOCK_SIZE);
+            stage.store_entry(&mut self.tree.blocks.pmem, &node, 0, pointer.encode(above, 0));
             pointer = Pointer::to(node.block());
-        }
-        Ok(Some(pointer))
-    }
-
-    /// The subtree of `level` that starts at a block of a tree.
-    pub(super) fn subtree(
-        &self,
-        root: Root,
-        first: FileBlock,
-        level: u8,
-    ) -> Result<Option<Pointer>> {
-        let Some(top) = root.top else { return Ok(None) };
-        if first.0 >= root.capacity() {
-            return Ok(None);
-        }
-        let mut pointer = top;
-        for at in (level + 1..=root.height).rev() {
-            match self.follow(pointer.block, Content::Node(at), index_at(first, at))? {
-                Some((next, _)) => pointer = next,
-                None => return Ok(None),
-            }
         }
         Ok(Some(pointer))
     }

@@ -11,15 +11,15 @@
 //! ```
 
 use super::Volume;
-use super::file::NODE_BLOCKS;
-use crate::blocks::{Content, Fresh, Lending, Purpose};
+use super::budget::NODE_BLOCKS;
+use crate::blocks::{Content, Fresh, Lending, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::path::{Path, index_at};
-use crate::tree::stage::{Exclusive, Place, Retire, Stage, Written};
+use crate::tree::stage::{Exclusive, Place, Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::{Mmu, PAGES_PER_SLOT};
 use alloc::vec::Vec;
@@ -253,23 +253,23 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Lends [`LENT_RUN`](super::LENT_RUN) free blocks that follow each other to a device that
+    /// Lends [`LENT_RUN`](crate::blocks::LENT_RUN) free blocks that follow each other to a device that
     /// receives into them: [`Volume::write_received`] takes them over. They count as free, but
     /// nothing else gets them until they are [taken back](Volume::take_back). `None`: receive
     /// elsewhere.
     pub fn lend(&mut self) -> Option<Block> {
-        self.blocks.lend()
+        self.tree.blocks.lend()
     }
 
     /// What is lent, and what became of it.
     pub fn lending(&self) -> Lending {
-        self.blocks.lending()
+        self.tree.blocks.lending()
     }
 
     /// Takes back a run that was lent, which the device has no more: what no file has taken over is
     /// free again.
     pub fn take_back(&mut self, run: Block) {
-        self.blocks.take_back(run);
+        self.tree.blocks.take_back(run);
     }
 
     #[inline(always)]
@@ -283,7 +283,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let len = source.len();
         let end =
             offset.checked_add(len).filter(|&end| end <= MAX_FILE_SIZE).ok_or(Error::TooLarge)?;
-        let known = self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
+        let known = self.tree.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?;
         let mut size = self.file_size_in(known.inodes, ino)?;
         if len == 0 {
             return Ok(0);
@@ -311,9 +311,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             done += piece;
         }
         // A leaf that was copied moved no inode.
-        let known = match known.epoch == self.blocks.epoch {
+        let known = match known.epoch == self.tree.blocks.epoch {
             true => known,
-            false => self.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?,
+            false => self.tree.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?,
         };
         self.touch_in(known, ino, &[inode::MTIME, inode::CTIME], now)?;
         Ok(done as usize)
@@ -331,39 +331,39 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (first, last) = (offset / BLOCK_SIZE, (offset + len - 1) / BLOCK_SIZE);
         // Without space, a block that is the file's own can still be overwritten.
         let new = if matches!(source, Source::Received(..)) { 0 } else { last - first + 1 };
-        let full = match self.blocks.ensure(new + NODE_BLOCKS, Purpose::Grow) {
+        let full = match self.tree.blocks.ensure(new + NODE_BLOCKS, Purpose::Grow) {
             Err(Error::NoSpace) if first == last => true,
             result => result.map(|()| false)?,
         };
-        let leaf = self.leaf_above(ino, FileBlock(last))?;
+        let leaf = self.tree.leaf_above(ino, FileBlock(last))?;
         let found;
         let way = match leaf.own() {
             Some(node) => Way::Own(node, leaf.epoch),
             None => {
-                found = self.leaf_path(ino, FileBlock(last))?;
+                found = self.tree.leaf_path(ino, FileBlock(last))?;
                 let (path, root) = &found;
                 let existing = path.iter().take_while(|step| step.block().is_some()).count();
-                let exclusive =
-                    (self.exclusive_steps(path)? == existing).then_some(self.blocks.epoch);
+                let exclusive = (self.tree.exclusive_steps(path)? == existing)
+                    .then_some(self.tree.blocks.epoch);
                 Way::Path { path, root: *root, exclusive }
             }
         };
-        let mut stage = self.stage();
-        let mut words = core::mem::take(&mut self.words);
+        let mut stage = self.tree.stage();
+        let mut words = core::mem::take(&mut self.tree.words);
         words.clear();
-        let mut retired = core::mem::take(&mut self.retired);
+        let mut retired = core::mem::take(&mut self.tree.retired);
         let writing = Writing { ino, offset, source, way };
         let staged = self.stage_piece(&writing, &mut stage, &mut words, &mut retired, full);
         let result = match staged {
             Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
             Err(error) => {
-                self.abandon_stage(stage);
+                self.tree.abandon_stage(stage);
                 retired.clear();
-                self.retired = retired;
+                self.tree.retired = retired;
                 Err(error)
             }
         };
-        self.words = words;
+        self.tree.words = words;
         if raise.is_some() && result.is_err() {
             self.forget_trimmed(ino);
         }
@@ -374,7 +374,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     #[inline]
     fn entry_of(&self, writing: &Writing<'_>, block: FileBlock) -> Result<Option<Pointer>> {
         match &writing.way {
-            Way::Own(node, _) => self.entry_in(*node, block),
+            Way::Own(node, _) => self.tree.entry_in(*node, block),
             Way::Path { path, root, .. } => self.entry_on(path, *root, block),
         }
     }
@@ -384,6 +384,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let Some(last) = path.last() else { return Ok(None) };
         match (last.content, last.block()) {
             (Content::Node(_), Some(leaf)) => Ok(self
+                .tree
                 .follow(leaf, Content::Node(1), index_at(block, 1))?
                 .map(|(pointer, _)| pointer)),
             // The tree grows: its only block so far is the first one.
@@ -416,7 +417,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some(pointer) => {
                     if let Some(epoch) = writing.way.exclusive()
                         && let Place::Exclusive(own) =
-                            Place::below(&mut self.blocks, epoch, pointer.block)?
+                            Place::below(&mut self.tree.blocks, epoch, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
                         writing.source.overwrite(stage, own, piece);
@@ -442,12 +443,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let first = writing.base() + u64::from(index);
             let new = match writing.received_in(first) {
                 Some(block) => {
-                    let run = self.blocks.received(block, follow as u64)?;
-                    stage.receive(&mut self.blocks.pmem, &run);
+                    let run = self.tree.blocks.received(block, follow as u64)?;
+                    stage.receive(&mut self.tree.blocks.pmem, &run);
                     run
                 }
                 None => {
-                    let run = stage.allocate_run(&mut self.blocks, follow as u64, Purpose::Grow)?;
+                    let run =
+                        stage.allocate_run(&mut self.tree.blocks, follow as u64, Purpose::Grow)?;
                     self.fill_run(writing, stage, &run, first)?;
                     run
                 }
@@ -458,7 +460,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     Way::Own(..) => (word.0, pointer.encode(1, word.0)),
                     Way::Path { path, .. } => {
                         let at = FileBlock(writing.base() + u64::from(word.0));
-                        self.data_word(path, writing.ino, at, Some(pointer))
+                        self.tree.data_word(path, writing.ino, at, Some(pointer))
                     }
                 };
                 done += 1;
@@ -485,11 +487,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for needed in [(begins_within, 0), (ends_within && !(begins_within && last == 0), last)] {
             let (true, at) = needed else { continue };
             match self.entry_of(writing, FileBlock(first + at))?.filter(|old| !old.unwritten) {
-                Some(old) => stage.copy_block(&mut self.blocks.pmem, old.block, &new.part(at))?,
-                None => stage.zero(&mut self.blocks.pmem, new, at * BLOCK_SIZE, BLOCK_SIZE),
+                Some(old) => {
+                    stage.copy_block(&mut self.tree.blocks.pmem, old.block, &new.part(at))?
+                }
+                None => stage.zero(&mut self.tree.blocks.pmem, new, at * BLOCK_SIZE, BLOCK_SIZE),
             }
         }
-        writing.source.fill(stage, &mut self.blocks.pmem, new, piece);
+        writing.source.fill(stage, &mut self.tree.blocks.pmem, new, piece);
         Ok(())
     }
 
@@ -503,31 +507,31 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let ino = writing.ino;
         if words.is_empty() {
-            self.retired = retired;
+            self.tree.retired = retired;
         } else {
             let done = match &writing.way {
                 Way::Own(node, epoch) => {
-                    self.publish_in_place(stage, *node, *epoch, words, retired)?
+                    self.tree.publish_in_place(stage, *node, *epoch, words, retired)?
                 }
                 Way::Path { path, .. } => {
-                    self.retired = retired;
-                    self.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
+                    self.tree.retired = retired;
+                    self.tree.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
                 }
             };
             // Only what was replaced: pages of blocks that stay may hold stores that are not
             // flushed yet.
             let replaced = writing.replaced(words);
-            self.dax.unmap(&mut self.blocks, ino, replaced.start, replaced.end)?;
-            self.release(done)?;
-            stage = self.stage();
+            self.dax.unmap(&mut self.tree.blocks, ino, replaced.start, replaced.end)?;
+            self.tree.release(done)?;
+            stage = self.tree.stage();
         }
         match raise {
             Some(size) => self.set_size(stage, ino, size, Purpose::Grow),
             None => {
                 // Overwritten in place: durable with the next fence.
-                self.unfenced |= stage.is_used();
-                let flushed = stage.flush(&mut self.blocks.pmem);
-                self.fresh = flushed.unfenced();
+                self.tree.unfenced |= stage.is_used();
+                let flushed = stage.flush(&mut self.tree.blocks.pmem);
+                self.tree.fresh = flushed.unfenced();
                 Ok(())
             }
         }

@@ -574,26 +574,3 @@ impl<M: Mmu> Windows<M> {
         Ok(())
     }
 }
-
-#[cfg(all(test, feature = "testing"))]
-mod tests {
-    use crate::testing::new_volume;
-    use crate::{Time, dax::Access};
-
-    /// The count is of what happens to translations, not of what the fault handler means to do.
-    #[test]
-    fn a_shadow_that_goes_by_the_store_of_another_file_is_counted() {
-        let mut volume = new_volume(8 << 20, 2);
-        let ino = volume.create(volume.root(), b"a", 0o600, Time(1)).unwrap();
-        volume.write(ino, 0, &[1; 4096], Time(1)).unwrap();
-        let window = volume.open_window(ino).unwrap();
-        let page = volume.attach(window, 0).unwrap().page(0);
-        for (storing, count) in [(None, 0), (Some(ino), 0), (Some(volume.root()), 1)] {
-            volume.fault(page, Access::Load).unwrap();
-            volume.dax.storing = storing;
-            volume.dax.unmap(&mut volume.blocks, ino, 0, 1).unwrap();
-            volume.dax.storing = None;
-            assert_eq!(volume.pages(None).unwrap().faults.foreign_unmapped, count);
-        }
-    }
-}

@@ -16,10 +16,12 @@
 //! entry for each inode with several names. What is known of blocks is in their records.
 
 mod names;
+pub(super) mod naming;
+pub(crate) mod report;
 mod windows;
 
-pub(super) use names::Naming;
-
+use self::naming::{Missed, Naming};
+use self::report::CheckReport;
 use self::windows::WindowCheck;
 use super::Volume;
 use crate::blocks::{Content, Judged, Visit};
@@ -30,33 +32,6 @@ use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
-
-/// What `check` found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// One line per finding (at most 100 are kept).
-    pub issues: Vec<String>,
-    /// All findings, those beyond the first 100 included.
-    pub issues_total: u64,
-    /// Blocks that were looked at.
-    pub blocks: u64,
-    /// Inodes that were looked at.
-    pub inodes: u64,
-    /// Blocks and inodes that were not judged, since they changed meanwhile.
-    pub changed: u64,
-}
-
-impl CheckReport {
-    /// Adds a finding.
-    pub(crate) fn add(&mut self, issue: String) {
-        self.issues_total += 1;
-        if self.issues.len() < 100 {
-            self.issues.push(issue);
-        }
-    }
-}
 
 /// A check under way: one at a time.
 #[must_use = "a check is finished step by step, or abandoned"]
@@ -103,10 +78,6 @@ const WORK_A_STEP: u64 = 1 << 15;
 const REFERENCE: u64 = 4;
 /// Units of a block that is reclaimed.
 const RECLAIMED: u64 = 1024;
-/// Units of a bucket whose names are verified, for each name, and of an inode.
-const BUCKET: u64 = 512;
-const NAME: u64 = 512;
-const INODE: u64 = 64;
 /// Units of a slot.
 const SLOT: u64 = 1 << 15;
 /// Units of a page whose translation is only looked at.
@@ -116,11 +87,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to verify the volume and the invariants of windows. `None`: another check is under
     /// way.
     pub fn begin_check(&mut self) -> Option<Check> {
-        if self.blocks.recount.is_some() || self.naming.is_some() || self.checking {
+        if self.tree.blocks.recount.is_some() || self.naming.is_some() || self.checking {
             return None;
         }
         self.checking = true;
-        self.blocks.begin_recount();
+        self.tree.blocks.begin_recount();
         let report = CheckReport::default();
         let windows = WindowCheck::default();
         Some(Check { phase: Phase::Clear(0), report, windows, patience: u64::MAX, outrun: false })
@@ -167,39 +138,39 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn end_check(&mut self) {
         self.checking = false;
-        self.blocks.end_recount();
+        self.tree.blocks.end_recount();
         self.naming = None;
     }
 
     /// Does some work of the current phase, and turns to the next one where that is done; true if
     /// it was the last.
     fn check_some(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
-        let groups = self.blocks.geometry.groups();
+        let groups = self.tree.blocks.geometry.groups();
         let before = *left;
         let phase = check.phase;
         let next = match phase {
             Phase::Clear(group) if group < groups => {
-                let records = self.blocks.clear_marks(group)?;
+                let records = self.tree.blocks.clear_marks(group)?;
                 *left = left.saturating_sub(records + 1);
                 Phase::Clear(group + 1)
             }
             Phase::Clear(_) => {
-                self.blocks.begin_walk();
+                self.tree.blocks.begin_walk();
                 // Each block once, and as much again for what others add.
                 check.patience =
-                    self.blocks.geometry.total.saturating_mul(2 * 512 * (1 + REFERENCE));
+                    self.tree.blocks.geometry.total.saturating_mul(2 * 512 * (1 + REFERENCE));
                 self.visit(self.system_top(), Content::InodeNode(2), &mut check.report);
                 Phase::Walk
             }
             Phase::Walk if self.walk_on(check, left)? => Phase::Shaded,
             Phase::Shaded if self.walk_shaded(check, left)? => {
-                self.blocks.end_walk();
-                check.patience = self.blocks.geometry.total.saturating_mul(2 * RECLAIMED);
+                self.tree.blocks.end_walk();
+                check.patience = self.tree.blocks.geometry.total.saturating_mul(2 * RECLAIMED);
                 Phase::Reclaim
             }
-            Phase::Reclaim if !self.blocks.has_pending() => Phase::Judge(0),
+            Phase::Reclaim if !self.tree.blocks.has_pending() => Phase::Judge(0),
             Phase::Reclaim => {
-                self.blocks.reclaim_step()?;
+                self.tree.blocks.reclaim_step()?;
                 *left = left.saturating_sub(RECLAIMED);
                 Phase::Reclaim
             }
@@ -210,15 +181,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             Phase::Judge(_) => {
                 self.judge_sums(&mut check.report);
-                self.blocks.end_recount();
+                self.tree.blocks.end_recount();
                 self.naming = Some(Naming::new(self.inodes.room)?);
                 Phase::Names
             }
             Phase::Names if self.walk_names(&mut check.report, left)? => Phase::Missed(0),
             Phase::Missed(at) => match self.find_missed(at, left)? {
-                names::Missed::Some => Phase::Names,
-                names::Missed::More(at) => Phase::Missed(at),
-                names::Missed::None => Phase::Inodes(0),
+                Missed::Some => Phase::Names,
+                Missed::More(at) => Phase::Missed(at),
+                Missed::None => Phase::Inodes(0),
             },
             Phase::Inodes(at) => match self.judge_inodes(at, &mut check.report, left)? {
                 Some(at) => Phase::Inodes(at),
@@ -256,7 +227,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if check.patience == 0
             && matches!(check.phase, Phase::Walk | Phase::Shaded | Phase::Reclaim)
         {
-            self.blocks.end_walk();
+            self.tree.blocks.end_walk();
             check.outrun = true;
             check.patience = u64::MAX;
             check.phase = Phase::Judge(0);
@@ -265,7 +236,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Counts a reference.
     fn visit(&mut self, block: Block, content: Content, report: &mut CheckReport) {
-        match self.blocks.visit(block, content) {
+        match self.tree.blocks.visit(block, content) {
             Ok(Visit::Counted) => {}
             Ok(Visit::Pending) => {
                 report.add(format!(
@@ -283,7 +254,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Looks at more of the nodes on the stack; true if it is empty.
     fn walk_on(&mut self, check: &mut Check, left: &mut u64) -> Result<bool> {
         while *left > 0 {
-            let Some(frame) = self.blocks.recount.as_mut().and_then(|r| r.stack.last_mut()) else {
+            let Some(frame) = self.tree.blocks.recount.as_mut().and_then(|r| r.stack.last_mut())
+            else {
                 return Ok(true);
             };
             let (Some(block), index, content) = (frame.block, frame.next, frame.content) else {
@@ -309,7 +281,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn pop_frame(&mut self) {
-        if let Some(recount) = &mut self.blocks.recount {
+        if let Some(recount) = &mut self.tree.blocks.recount {
             recount.stack.pop();
         }
     }
@@ -321,11 +293,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         content: Content,
         index: u16,
     ) -> Result<Option<(Block, Content)>> {
-        let word = self.blocks.word(block, index)?;
+        let word = self.tree.blocks.word(block, index)?;
         match word {
             0 => Ok(None),
-            word if block == self.system => self.system_reference(index, word),
+            word if block == self.tree.system => self.system_reference(index, word),
             word => Ok(self
+                .tree
                 .reference(block, content, index, word)?
                 .map(|(p, content)| (p.block, content))),
         }
@@ -338,15 +311,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if !self.walk_on(check, left)? {
                 return Ok(false);
             }
-            let first = self.blocks.geometry.first;
-            let Some(recount) = &mut self.blocks.recount else { return Ok(true) };
+            let first = self.tree.blocks.geometry.first;
+            let Some(recount) = &mut self.tree.blocks.recount else { return Ok(true) };
             if recount.shaded == 0 {
                 return Ok(true);
             }
-            if recount.lowest >= self.blocks.geometry.total {
+            if recount.lowest >= self.tree.blocks.geometry.total {
                 recount.lowest = first;
             }
-            let records = self.blocks.find_shaded(*left)?;
+            let records = self.tree.blocks.find_shaded(*left)?;
             *left = left.saturating_sub(records);
         }
         Ok(false)
@@ -354,7 +327,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn judge_group(&mut self, check: &mut Check, group: u64) -> Result<()> {
         let (report, outrun) = (&mut check.report, check.outrun);
-        let judged = self.blocks.judge_group(group, &mut |block, judged| {
+        let judged = self.tree.blocks.judge_group(group, &mut |block, judged| {
             let Judged { count, counted, changed, shown } = judged;
             let (block, unjudged) = (block.0, changed || outrun);
             report.changed += u64::from(unjudged);
@@ -379,13 +352,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Sums over all records, at one moment.
     fn judge_sums(&mut self, report: &mut CheckReport) {
-        let Some(recount) = &self.blocks.recount else { return };
+        let Some(recount) = &self.tree.blocks.recount else { return };
         let (shared, lent) = (recount.shared, recount.lent);
-        let free = self.blocks.free_in.iter().map(|&free| u64::from(free)).sum::<u64>();
+        let free = self.tree.blocks.free_in.iter().map(|&free| u64::from(free)).sum::<u64>();
         let sums = [
-            (free + lent, self.blocks.free_or_lent(), "free"),
-            (lent, self.blocks.lending().lent, "lent"),
-            (shared, self.blocks.shared(), "shared"),
+            (free + lent, self.tree.blocks.free_or_lent(), "free"),
+            (lent, self.tree.blocks.lending().lent, "lent"),
+            (shared, self.tree.blocks.shared(), "shared"),
         ];
         for (is, said, what) in sums.into_iter().filter(|(is, said, _)| is != said) {
             report.add(format!("{is} blocks are {what}, but {said} are recorded"));

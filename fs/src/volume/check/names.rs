@@ -6,116 +6,25 @@
 //! that. A directory that is moved may be moved from where the walk has not been to where it was:
 //! then it is looked for in the end.
 
-use super::super::rebuild::{Names, WAITING, bits, is_set};
-use super::{BUCKET, CheckReport, INODE, NAME, Volume};
+use super::naming::{MOST_ROUNDS, Missed};
+use super::report::CheckReport;
 use crate::error::{Error, Result};
 use crate::format::inode::{INODE_WORDS, INODES_PER_BLOCK, ROOT, ROOT_INO};
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::volume::Volume;
 use crate::windows::mmu::Mmu;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-/// Names being counted while others work.
-pub(crate) struct Naming {
-    names: Names,
-    /// A bit for each inode: its names changed meanwhile. Those beyond are new.
-    touched: Vec<u64>,
-    /// Directories to walk.
-    waiting: Vec<Ino>,
-    /// A directory that is being walked: where to go on.
-    current: Option<(Ino, u64)>,
-    /// A directory may have a name and wait nowhere.
-    missed: bool,
-    /// How often such directories were looked for.
-    rounds: u32,
-    /// Inodes of blocks before this one were judged.
-    judged: u64,
-    /// How many of them are in use now.
-    used: u64,
-}
-
+/// Units of a bucket whose names are verified, for each name, and of an inode.
+const BUCKET: u64 = 512;
+const NAME: u64 = 512;
+const INODE: u64 = 64;
 /// Names that are verified before it is asked whether the step is over.
 const NAMES_AT_ONCE: usize = 16;
-
-/// Where directories are moved all the time, no names are judged.
-const MOST_ROUNDS: u32 = 64;
-
-/// Whether directories were missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missed {
-    /// Some, which wait now.
-    Some,
-    /// None so far; go on with this block of inodes.
-    More(u64),
-    /// None.
-    None,
-}
-
-impl Naming {
-    /// For a volume whose inode file has room for this many inodes.
-    pub fn new(room: u64) -> Result<Self> {
-        let mut names = Names::new(room)?;
-        names.add(ROOT_INO);
-        let mut waiting = Vec::new();
-        waiting.try_reserve_exact(WAITING).map_err(|_| Error::NoMemory)?;
-        waiting.push(ROOT_INO);
-        let touched = bits(room)?;
-        Ok(Naming {
-            names,
-            touched,
-            waiting,
-            current: None,
-            missed: false,
-            rounds: 0,
-            judged: 0,
-            used: 0,
-        })
-    }
-
-    fn is_touched(&self, ino: Ino) -> bool {
-        let outrun = self.missed && self.rounds == MOST_ROUNDS;
-        outrun || (ino.0 / 64) as usize >= self.touched.len() || is_set(&self.touched, ino)
-    }
-
-    fn wait_for(&mut self, dir: Ino) {
-        if self.waiting.len() < WAITING {
-            self.waiting.push(dir);
-        } else {
-            self.missed = true;
-        }
-    }
-
-    /// A name of an inode comes or goes.
-    pub fn touch(&mut self, ino: Ino) {
-        if let Some(word) = self.touched.get_mut((ino.0 / 64) as usize) {
-            *word |= 1 << (ino.0 % 64);
-        }
-    }
-
-    /// An inode is made, or goes.
-    pub fn count_inode(&mut self, ino: Ino, made: bool) {
-        self.touch(ino);
-        if made {
-            // Whatever gets a name in a new directory is touched: it need not be walked.
-            self.names.walk(ino);
-        }
-        if ino.0 / u64::from(INODES_PER_BLOCK) < self.judged {
-            self.used = if made { self.used + 1 } else { self.used.saturating_sub(1) };
-        }
-    }
-
-    /// An inode has another name.
-    pub fn named(&mut self, ino: Ino, kind: Kind) {
-        self.touch(ino);
-        if kind == Kind::Directory {
-            self.names.add(ino);
-            self.missed |= !self.names.was_walked(ino);
-        }
-    }
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// A name of an inode comes or goes: a check that is under way does not judge it.
@@ -242,7 +151,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     .as_ref()
                     .is_some_and(|n| n.names.of(ino) > 0 && !n.names.was_walked(ino));
                 if missed
-                    && self.inode(ino).is_ok()
+                    && self.tree.inode(ino).is_ok()
                     && is_dir()
                     && let Some(naming) = &mut self.naming
                 {
@@ -269,7 +178,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 *left = left.saturating_sub(INODE * u64::from(INODES_PER_BLOCK));
                 for slot in 0..INODES_PER_BLOCK {
                     let ino = Ino(first * u64::from(INODES_PER_BLOCK) + u64::from(slot));
-                    if self.blocks.word(block, slot * INODE_WORDS + ROOT)? != 0 {
+                    if self.tree.blocks.word(block, slot * INODE_WORDS + ROOT)? != 0 {
                         used += 1;
                         self.judge_inode(ino, report);
                     }

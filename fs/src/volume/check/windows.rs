@@ -1,9 +1,10 @@
 //! What has to hold between page tables, shadows and trees.
 
+use super::report::CheckReport;
 use crate::error::Result;
 use crate::pmem::Pmem;
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
-use crate::volume::{CheckReport, FaultCounts, PagesReport, Volume};
+use crate::volume::{FaultCounts, PagesReport, Volume};
 use crate::windows::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use alloc::format;
 
@@ -101,7 +102,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some((Frame::Zero, Rights::Read)) => check.sums.zero += 1,
                 Some((Frame::Block(block), Rights::Read)) => {
                     check.sums.shadows += 1;
-                    check.sums.masters += u64::from(self.blocks.shadows(block)? == page.0 + 1);
+                    check.sums.masters += u64::from(self.tree.blocks.shadows(block)? == page.0 + 1);
                 }
             }
         }
@@ -133,8 +134,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         report: &mut CheckReport,
     ) -> Result<()> {
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
-        let (path, root) = self.leaf_path(ino, block)?;
-        let entry = self.entry(root, block)?.filter(|p| !p.unwritten).map(|p| p.block);
+        let (path, root) = self.tree.leaf_path(ino, block)?;
+        let entry = self.tree.entry(root, block)?.filter(|p| !p.unwritten).map(|p| p.block);
         let size = self.attributes(ino)?.size;
         if block.0 >= size.div_ceil(BLOCK_SIZE) {
             report.add(format!(
@@ -165,8 +166,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 match rights {
                     Rights::Write => {
-                        let exclusive = self.exclusive_steps(&path)? == path.len()
-                            && self.blocks.count(shown)? == 1;
+                        let exclusive = self.tree.exclusive_steps(&path)? == path.len()
+                            && self.tree.blocks.count(shown)? == 1;
                         if !exclusive {
                             report.add(format!(
                                 "page {}: block {} is writable, but shared",
@@ -182,7 +183,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn check_shadow(&self, page: Page, block: Block, report: &mut CheckReport) -> Result<()> {
-        if !self.dax.shadows.is_shadow(&self.blocks, page, block)? {
+        if !self.dax.shadows.is_shadow(&self.tree.blocks, page, block)? {
             report.add(format!("page {}: block {} does not know this shadow", page.0, block.0));
         }
         Ok(())
@@ -215,7 +216,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some((Frame::Block(block), Rights::Read)) => {
                     report.shadows += 1;
                     // The first of the block's shadows that is this file's stands for the master.
-                    let shadows = self.dax.shadows.of(&self.blocks, block)?;
+                    let shadows = self.dax.shadows.of(&self.tree.blocks, block)?;
                     let mut shadows = shadows.inspect(|_| allowance = allowance.saturating_sub(1));
                     let first =
                         shadows.find(|page| self.dax.slots[page.slot().0 as usize].ino == ino);

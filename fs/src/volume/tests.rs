@@ -1,0 +1,87 @@
+//! Tests of what has no way in from outside.
+
+use crate::dax::Access;
+use crate::error::Error;
+use crate::format::superblock::{GROUP, RECORD_SIZE};
+use crate::testing::new_volume;
+use crate::tree::scan::Found;
+use crate::types::{FileBlock, Time};
+use alloc::vec::Vec;
+
+#[test]
+fn what_exists_is_found_and_holes_are_passed() {
+    let mut volume = new_volume(8 << 20, 1);
+    let ino = volume.create(volume.root(), b"a", 0o600, Time(1)).unwrap();
+    let blocks = [3, 511, 512, 1_000_000, 100_000_000];
+    for block in blocks {
+        volume.write(ino, block * 4096, &[1; 4096], Time(1)).unwrap();
+    }
+    let (_, root) = volume.tree.inode_path(ino).unwrap();
+    for level in 0..3 {
+        let span = 512u64.pow(level);
+        let mut wanted: Vec<_> = blocks.iter().map(|block| block / span * span).collect();
+        wanted.dedup();
+        for allowance in [1u64, 3, u64::MAX] {
+            let (mut found, mut at) = (Vec::new(), 0);
+            loop {
+                // A descent needs an entry of each level, or it would never get anywhere.
+                match volume.tree.seek(root, at, level as u8, &mut allowance.max(3)).unwrap() {
+                    Found::At(block, _) => {
+                        found.push(block);
+                        at = block + span;
+                    }
+                    Found::Later(block) => {
+                        assert!(block >= at);
+                        at = block;
+                    }
+                    Found::Nothing => break,
+                }
+            }
+            assert_eq!(found, wanted, "level {level}, {allowance} at a time");
+        }
+    }
+    let empty = volume.create(volume.root(), b"b", 0o600, Time(1)).unwrap();
+    let (_, root) = volume.tree.inode_path(empty).unwrap();
+    assert_eq!(volume.tree.seek(root, 0, 0, &mut 10), Ok(Found::Nothing));
+}
+
+/// What is durable has happened, whatever becomes of the blocks that it dropped.
+#[test]
+fn an_inode_that_a_rename_replaced_is_gone_though_its_block_cannot_be_freed() {
+    let mut volume = new_volume(8 << 20, 2);
+    let root = volume.root();
+    let [a, b, c] =
+        [b"a", b"b", b"c"].map(|name| volume.create(root, name, 0o600, Time(1)).unwrap());
+    // On all sides of it is data of another file: nothing else has its record in the same line.
+    volume.write(c, 0, &[1; 8 * 4096], Time(1)).unwrap();
+    volume.write(b, 0, &[1; 4096], Time(1)).unwrap();
+    volume.write(c, 8 * 4096, &[1; 8 * 4096], Time(1)).unwrap();
+    let block = volume.extent(b, FileBlock(0)).unwrap().unwrap().at.unwrap();
+    let inodes = volume.space().inodes;
+    let (records, _) = volume.tree.blocks.group_records(block.0 / GROUP);
+    let line = (records + block.0 % GROUP * RECORD_SIZE) / 64 * 64;
+    volume.pmem_mut().poisoned.push(line);
+    let failed = volume.rename(root, b"a", root, b"b", Time(2));
+    assert!(matches!(failed, Err(Error::Poisoned(_))), "{failed:?}");
+    volume.pmem_mut().poisoned.clear();
+    assert_eq!(volume.lookup(root, b"b"), Ok(a));
+    assert_eq!(volume.lookup(root, b"a"), Err(Error::NotFound));
+    assert_eq!(volume.space().inodes, inodes - 1);
+}
+
+/// The count is of what happens to translations, not of what the fault handler means to do.
+#[test]
+fn a_shadow_that_goes_by_the_store_of_another_file_is_counted() {
+    let mut volume = new_volume(8 << 20, 2);
+    let ino = volume.create(volume.root(), b"a", 0o600, Time(1)).unwrap();
+    volume.write(ino, 0, &[1; 4096], Time(1)).unwrap();
+    let window = volume.open_window(ino).unwrap();
+    let page = volume.attach(window, 0).unwrap().page(0);
+    for (storing, count) in [(None, 0), (Some(ino), 0), (Some(volume.root()), 1)] {
+        volume.fault(page, Access::Load).unwrap();
+        volume.dax.storing = storing;
+        volume.dax.unmap(&mut volume.tree.blocks, ino, 0, 1).unwrap();
+        volume.dax.storing = None;
+        assert_eq!(volume.pages(None).unwrap().faults.foreign_unmapped, count);
+    }
+}
