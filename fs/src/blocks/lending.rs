@@ -9,50 +9,19 @@
 //! what is then copied would go through all that is free, and a host would have to find memory for
 //! it.
 
+use super::lent::{LENT, LENT_RUN, Lending};
 use super::{Blocks, Fresh, Purpose};
 use crate::error::{Error, Result};
 use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
-use arrayvec::ArrayVec;
-
-/// Blocks that are lent at a time: they follow each other.
-pub const LENT_RUN: u64 = 16;
 
 /// Places that are looked at for a run.
 const TRIES: u32 = 4;
 
-/// Blocks that are lent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lending {
-    /// Now, and not taken over.
-    pub lent: u64,
-    /// Taken over by files since mount.
-    pub taken_over: u64,
-}
-
-/// Runs that may be lent at once.
-const MOST_RUNS: usize = 64;
-
 /// Of what is free, at most one part in this many is lent: a device cannot be asked to give it
 /// back.
 const SHARE: u64 = 8;
-
-/// The record of a block that is lent: nothing refers to it, and it is not free.
-pub(super) const LENT: u64 = 1 | (u32::MAX as u64 - 1) << 32;
-
-/// What is known of blocks that are lent.
-#[derive(Debug, Default)]
-pub(super) struct Lent {
-    /// The first block of each run.
-    runs: ArrayVec<Block, MOST_RUNS>,
-    /// How many blocks of all runs no file has taken over.
-    pub blocks: u64,
-    /// Runs that came back whole: the next to be lent, if they are still free.
-    returned: ArrayVec<Block, MOST_RUNS>,
-    /// Blocks that files have taken over since mount.
-    taken_over: u64,
-}
 
 impl<P: Pmem> Blocks<P> {
     /// Lends [`LENT_RUN`] blocks; `None` if free blocks are few, or scattered where they are looked

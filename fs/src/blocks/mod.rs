@@ -19,13 +19,15 @@ pub(crate) mod checkpoint;
 mod children;
 mod content;
 mod lending;
+mod lent;
 mod recount;
+mod walk;
 
 pub(crate) use content::Content;
-use lending::{LENT, Lent};
-pub use lending::{LENT_RUN, Lending};
-use recount::Recount;
+use lent::Lent;
+pub use lent::{LENT_RUN, Lending};
 pub(crate) use recount::{Judged, Visit};
+use walk::Recount;
 
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};

@@ -18,11 +18,12 @@
 //! Records are in the scratch area, so no memory grows with the volume, and a crash forgets all
 //! this. A record whose block waits to be reclaimed has a link in its second word, and no marks.
 
-use super::{Blocks, Content, LENT, PENDING};
+use super::lent::LENT;
+use super::walk::{Frame, Recount};
+use super::{Blocks, Content, PENDING};
 use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
-use arrayvec::ArrayVec;
 use core::ops::Range;
 
 /// The count of the block changed since the walk began.
@@ -35,41 +36,6 @@ const SHADED: u64 = 1 << 62;
 const COUNTED: u64 = u32::MAX as u64;
 /// Where the code of a content starts.
 const CONTENT: u32 = 40;
-
-/// Nodes on the way down: of system inodes, of inodes, and of a file, with blocks of inodes between
-/// them. Deeper is a loop.
-const DEEPEST: usize = 12;
-
-/// A node that is being looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Frame {
-    /// Its block; `None`: nothing refers to it any more.
-    pub block: Option<Block>,
-    pub content: Content,
-    /// The next word to look at.
-    pub next: u16,
-}
-
-/// A walk under way.
-#[derive(Debug, Default)]
-pub(crate) struct Recount {
-    /// From the top down.
-    pub stack: ArrayVec<Frame, DEEPEST>,
-    /// The walk has begun, and is not over.
-    walking: bool,
-    /// Nodes that are shaded.
-    pub shaded: u64,
-    /// None of them is before this block.
-    pub lowest: u64,
-    /// Nodes that were looked at.
-    pub visited: u64,
-    /// Records before this block were judged. Of those, as they are now:
-    pub judged: u64,
-    /// blocks with several references,
-    pub shared: u64,
-    /// and blocks that are lent.
-    pub lent: u64,
-}
 
 /// What a reference led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

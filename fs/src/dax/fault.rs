@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::word::Pointer;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
-use crate::tree::leaves::Leaf;
+use crate::tree::leaf_cache::Leaf;
 use crate::tree::stage::{Durable, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
 use crate::volume::Volume;

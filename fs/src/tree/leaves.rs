@@ -8,84 +8,13 @@
 use super::Tree;
 use crate::blocks::{Content, Retire};
 use crate::error::{Error, Result};
-use crate::format::inode::MAX_INO;
 use crate::format::word::Pointer;
 use crate::pmem::Pmem;
-use crate::tree::path::{height_for, index_at, leaf_number};
+use crate::tree::leaf_cache::{Leaf, key};
+use crate::tree::shape::{height_for, index_at};
 use crate::tree::stage::{Durable, Place, Published, Stage, Written};
-use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
-use alloc::vec;
+use crate::types::{Block, FileBlock, Ino};
 use alloc::vec::Vec;
-
-/// Leaves that are remembered: of 512 MiB. A power of two.
-const KNOWN: usize = 256;
-
-/// What is known about the leaf above some blocks of a file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaf {
-    /// Which leaf of which inode.
-    key: u64,
-    /// The epoch in which this was found out; in another one it is void.
-    pub epoch: u64,
-    /// The leaf node. `None`: it is missing, or the inode itself refers to the only block.
-    pub node: Option<Block>,
-    /// The way to the leaf, or to the inode if that refers to no leaf, is exclusive.
-    pub exclusive: bool,
-    /// The block that holds the inode, and whether the way to that is exclusive.
-    pub inodes: Block,
-    pub inodes_exclusive: bool,
-}
-
-impl Leaf {
-    /// The leaf node, if its words can be stored in place.
-    #[inline]
-    pub fn own(&self) -> Option<Block> {
-        self.node.filter(|_| self.exclusive)
-    }
-}
-
-/// An inode (32 bits) and the number of one of its leaves (18 bits).
-#[inline(always)]
-fn key(ino: Ino, block: FileBlock) -> u64 {
-    ino.0 << 18 | leaf_number(block)
-}
-
-const _: () = assert!(MAX_INO <= 1 << 46 && MAX_FILE_SIZE / BLOCK_SIZE / 512 <= 1 << 18);
-
-/// The leaves that were used last, each at the place that its hash gives.
-#[derive(Debug)]
-pub(crate) struct Leaves(Vec<Leaf>);
-
-impl Default for Leaves {
-    fn default() -> Self {
-        let nothing = Leaf {
-            key: 0,
-            epoch: u64::MAX,
-            node: None,
-            exclusive: false,
-            inodes: Block(0),
-            inodes_exclusive: false,
-        };
-        Leaves(vec![nothing; KNOWN])
-    }
-}
-
-impl Leaves {
-    #[inline(always)]
-    fn at(&mut self, key: u64) -> &mut Leaf {
-        // The upper bits: numbers that follow each other fall apart.
-        &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN.ilog2())) as usize]
-    }
-
-    /// Forgets all that has this leaf node (or none), which has moved or has one reference less.
-    pub fn forget(&mut self, node: Option<Block>) {
-        for leaf in &mut self.0 {
-            if leaf.node == node {
-                leaf.epoch = u64::MAX;
-            }
-        }
-    }
-}
 
 impl<P: Pmem> Tree<P> {
     /// What is known about the leaf above a block of a live inode.

@@ -3,18 +3,22 @@
 //! | file | what |
 //! |---|---|
 //! | `path.rs` | the way from the top of the volume to a block |
-//! | `leaves.rs` | what is remembered of leaf nodes |
+//! | `shape.rs` | which entry of which node leads to a block of a file |
+//! | `leaves.rs` | the leaf node above a block, looked up or remembered |
+//! | `leaf_cache.rs` | the leaves that were used last |
 //! | `scan.rs` | looking for what exists in a tree |
 //! | `stage.rs` | the order of a commit, as types |
 //! | `commit.rs` | one change of any number of words, published by one store |
 
 pub(crate) mod commit;
+pub(crate) mod leaf_cache;
 pub(crate) mod leaves;
 pub(crate) mod path;
 pub(crate) mod scan;
+pub(crate) mod shape;
 pub(crate) mod stage;
 
-use self::leaves::Leaves;
+use self::leaf_cache::Leaves;
 use crate::blocks::{Blocks, Retire};
 use crate::types::Block;
 use alloc::vec::Vec;

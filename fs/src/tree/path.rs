@@ -5,12 +5,13 @@
 //! not exist yet included, and which word of each leads on.
 
 use super::Tree;
+use super::shape::{height_for, index_at};
 use crate::blocks::Content;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, INODES_PER_BLOCK, slot_of, system, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
-use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
+use crate::types::{Block, FileBlock, Ino};
 use arrayvec::ArrayVec;
 
 /// Longest path: system inode block, 3 nodes, inode block, 3 nodes, data.
@@ -67,29 +68,6 @@ impl Step {
                 Root { height: self.height, top: Some(pointer) }.encode(slot)
             }
         }
-    }
-}
-
-/// Index in a node of `level` of the entry that leads to a file block.
-#[inline]
-pub(crate) fn index_at(block: FileBlock, level: u8) -> u16 {
-    (block.0 >> (9 * (level as u32 - 1)) & 511) as u16
-}
-
-/// Number of the leaf that maps a file block.
-#[inline]
-pub(crate) fn leaf_number(block: FileBlock) -> u64 {
-    block.0 / 512
-}
-
-/// Smallest height of a tree that maps a file block.
-#[inline]
-pub(crate) fn height_for(block: FileBlock) -> u8 {
-    match block.0 {
-        0 => 0,
-        1..512 => 1,
-        512..0x4_0000 => 2,
-        _ => 3,
     }
 }
 
@@ -349,10 +327,4 @@ impl<P: Pmem> Tree<P> {
             (word_index(slot, inode::ROOT), Root { height: 0, top: pointer }.encode(slot))
         }
     }
-}
-
-/// Byte offset in the region of word `index` of a block.
-#[inline]
-pub(crate) fn word_at(block: Block, index: u16) -> u64 {
-    block.0 * BLOCK_SIZE + index as u64 * 8
 }

@@ -6,7 +6,7 @@ use crate::blocks::Content;
 use crate::error::Result;
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
-use crate::tree::path::index_at;
+use crate::tree::shape::index_at;
 use crate::types::FileBlock;
 
 /// How a search ended.

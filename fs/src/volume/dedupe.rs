@@ -16,7 +16,7 @@ use crate::blocks::Purpose;
 use crate::error::{Error, Result};
 use crate::format::word::{self, Pointer, Root};
 use crate::pmem::Pmem;
-use crate::tree::path::{index_at, word_at};
+use crate::tree::shape::{index_at, word_at};
 use crate::types::*;
 use crate::volume::settle::Settle;
 use crate::volume::splice::Splice;

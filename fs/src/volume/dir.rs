@@ -15,7 +15,8 @@ use crate::format::bucket::{
 use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
-use crate::tree::path::{Path, word_at};
+use crate::tree::path::Path;
+use crate::tree::shape::word_at;
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;

@@ -15,7 +15,7 @@ use crate::format::inode::{self, seal_number, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
-use crate::tree::path::{height_for, index_at, word_at};
+use crate::tree::shape::{height_for, index_at, word_at};
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;

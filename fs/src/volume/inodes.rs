@@ -10,8 +10,9 @@ use crate::format::inode::{
 use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
-use crate::tree::leaves::Leaf;
-use crate::tree::path::{Path, word_at};
+use crate::tree::leaf_cache::Leaf;
+use crate::tree::path::Path;
+use crate::tree::shape::word_at;
 use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;

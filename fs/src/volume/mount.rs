@@ -11,7 +11,7 @@ use crate::format::superblock::{
 use crate::format::word::{Pointer, Root};
 use crate::pmem::{Pmem, Poisoned};
 use crate::tree::Tree;
-use crate::tree::path::word_at;
+use crate::tree::shape::word_at;
 use crate::types::{BLOCK_SIZE, Block, Ino, Kind, Time};
 use crate::windows::Windows;
 use crate::windows::mmu::Mmu;

@@ -21,7 +21,8 @@ use crate::format::inode;
 use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
-use crate::tree::path::{Path, index_at};
+use crate::tree::path::Path;
+use crate::tree::shape::index_at;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 

@@ -13,7 +13,7 @@ use crate::format::inode::{
 };
 use crate::format::word::Root;
 use crate::pmem::Pmem;
-use crate::tree::path::word_at;
+use crate::tree::shape::word_at;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
