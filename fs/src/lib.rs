@@ -26,9 +26,10 @@ mod format;
 #[allow(dead_code, unused_imports)]
 mod order_case {
     use crate::blocks::{Blocks, Content, Fresh};
+    use crate::format::word::Pointer;
     use crate::pmem::Pmem;
     use crate::tree::stage::{
-        Durable, Exclusive, Flushed, Place, Published, Shared, Stage, Written,
+        Durable, Exclusive, Flushed, Place, Published, Shared, Stage, Unwritten, Written,
     };
     use crate::types::Block;
     use alloc::vec::Vec;

@@ -95,6 +95,12 @@ fn most_fences(op: &Op, setup: &Setup) -> Option<u64> {
         // Files of less than one leaf.
         Op::Dedupe(..) => 2,
         Op::Store(..) if setup.name == "equal" => 2,
+        // A block that is filled where it is costs what a new one does; marks need no content.
+        Op::Write("u" | "w" | "x", ..) => 2,
+        Op::Write("v", at, len) if at + len <= 3000 => 2,
+        Op::Store("u", ..) => 4,
+        Op::Store("v" | "w", ..) => 2,
+        Op::Provide("u", 0, _) | Op::Provide("y", 0, _) => 1,
         // One page each, but for these, which touch two shared ones.
         Op::Store("b" | "d/c", ..) => 4,
         Op::Store("d/x" | "t" | "p", ..) => 2,
@@ -172,6 +178,11 @@ fn one_operation_on_equal_files() {
 }
 
 #[test]
+fn one_operation_on_unwritten_blocks() {
+    one(setups::unwritten());
+}
+
+#[test]
 fn one_operation_on_full_buckets() {
     one(setups::full());
 }
@@ -198,6 +209,12 @@ fn two_operations_on_tall_trees() {
 fn two_operations_on_equal_files() {
     let chosen = slice();
     two(setups::equal(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
+}
+
+#[test]
+fn two_operations_on_unwritten_blocks() {
+    let chosen = slice();
+    two(setups::unwritten(), |n| all() || n % SLICES == chosen, if all() { 4 } else { 1 });
 }
 
 #[test]

@@ -11,7 +11,9 @@ use std::rc::Rc;
 use umbra_fs::testing::{Call, Event, Site, Skip};
 
 fn explorers() -> Vec<Explorer> {
-    [setups::files(), setups::links(), setups::tall(), setups::full(), setups::equal()]
+    let mut setups = vec![setups::files(), setups::links(), setups::tall(), setups::full()];
+    setups.extend([setups::equal(), setups::unwritten()]);
+    setups
         .into_iter()
         .map(|setup| {
             let mut explorer = Explorer::new(Rc::new(setup));

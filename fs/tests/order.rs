@@ -44,5 +44,5 @@ fn a_wrong_order_does_not_compile() {
         }
         cases += 1;
     }
-    assert_eq!(cases, 10);
+    assert_eq!(cases, 12);
 }

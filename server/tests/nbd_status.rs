@@ -198,3 +198,63 @@ fn others_have_their_turn_while_a_status_looks_through_many_nodes() {
     assert!(reply.status[&1][0].length >= GIB, "{:?}", reply.status);
     c.vanish(&mut m);
 }
+
+/// Zeros with NO_HOLE take their space at once: what is written there later, whole blocks and parts
+/// of them, works on a full volume. The status says what reads as zeros, before and after.
+#[test]
+fn zeroes_that_take_space_can_be_written_on_a_full_volume() {
+    let zero = allocation::ZERO;
+    let (from, len) = (4096 + 1000, (3 << 20) + 500);
+    for style in [Style::Structured, Style::Extended] {
+        let mut m = SoftPlatform::new(16, 4);
+        let root = m.machine.volume.root();
+        let file = m.machine.volume.create(root, b"disk", 0o644, NOW).unwrap();
+        m.machine.volume.write(file, 0, &[7; 2 * BLOCK], NOW).unwrap();
+        m.machine.volume.truncate(file, 8 << 20, NOW).unwrap();
+        let mut c = Connection::open(&mut m, b"disk", style);
+        let provide = flag::NO_HOLE | flag::FAST_ZERO;
+        let reply = c.call(&mut m, Command::WRITE_ZEROES, provide, from, len, &[]);
+        assert_eq!(reply.error, None, "{style:?}");
+        let filler = m.machine.volume.create(root, b"filler", 0o644, NOW).unwrap();
+        let mut at = 0;
+        while let Ok(n) = m.machine.volume.write(filler, at, &[1; BLOCK], NOW) {
+            at += n as u64;
+        }
+        assert_eq!(c.write(&mut m, 0, 7 << 20, &[1; BLOCK]).errno(), 28, "it is full");
+        // The block that the range begins within has content; the last one is provided whole.
+        let end = (from + len).next_multiple_of(BLOCK as u64);
+        let status = |c: &mut Connection, m: &mut SoftPlatform| {
+            c.call(m, Command::BLOCK_STATUS, 0, 0, 8 << 20, &[]).status
+        };
+        let run = |length: u64, flags| Status { length, flags };
+        let hole = run((8 << 20) - end, allocation::HOLE | zero);
+        let before = status(&mut c, &mut m);
+        assert_eq!(before[&1], [run(8192, 0), run(end - 8192, zero), hole], "{style:?}");
+        let free = m.machine.volume.space().free;
+        // A whole block, one that is not, and one across two blocks.
+        let mut expected = vec![0; 8 << 20];
+        expected[..from as usize].fill(7);
+        for (at, len) in [(8192, 4096), (20_480 + 100, 200), (32_768 - 50, 100), (2 << 20, 65_536)]
+        {
+            assert_eq!(c.write(&mut m, 0, at as u64, &vec![9; len]).error, None, "{style:?} {at}");
+            expected[at..at + len].fill(9);
+        }
+        assert_eq!(m.machine.volume.space().free, free);
+        assert!(c.read(&mut m, 0, 8 << 20) == expected, "{style:?}");
+        let after = status(&mut c, &mut m);
+        let expected = [
+            run(3 * 4096, 0),
+            run(2 * 4096, zero),
+            run(4096, 0),
+            run(4096, zero),
+            run(2 * 4096, 0),
+            run((2 << 20) - 9 * 4096, zero),
+            run(65_536, 0),
+            run(end - (2 << 20) - 65_536, zero),
+            hole,
+        ];
+        assert_eq!(after[&1], expected, "{style:?}");
+        c.vanish(&mut m);
+        m.check();
+    }
+}

@@ -18,7 +18,7 @@ use crate::format::word::Pointer;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
-use crate::tree::stage::{Durable, Published, Stage, Written};
+use crate::tree::stage::{Durable, Place, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
 use crate::volume::Volume;
 use crate::windows::Window;
@@ -114,13 +114,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(())
     }
 
-    /// Makes a page writable, by a grant if the block is this position's own, else by a copy.
+    /// Makes a page writable, by a grant if the block is this position's own (filled with zeros
+    /// first, if it is unwritten), else by a copy.
     fn store_fault(&mut self, page: Page, block: FileBlock, leaf: Leaf, ino: Ino) -> Result<()> {
         let entry = self.tree.entry_below(leaf, ino, block)?;
-        if let Some(Pointer { block: own, unwritten: false }) = entry
+        if let Some(Pointer { block: own, unwritten }) = entry
             && leaf.exclusive
             && self.tree.blocks.count(own)? == 1
         {
+            if unwritten {
+                return self.fill_unwritten(page, block, leaf, ino, own);
+            }
             self.faults.write += 1;
             self.tree.changes += 1;
             return self.grant(page, own);
@@ -138,6 +142,54 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.faults.cow += 1;
         self.retarget_others(page, ino, new)?;
         self.grant(page, new)?;
+        self.tree.release(done)
+    }
+
+    /// Makes a page writable whose block is its own and unwritten: the block is filled with zeros
+    /// and loses the mark. That needs no free block.
+    #[cold]
+    #[inline(never)]
+    fn fill_unwritten(
+        &mut self,
+        page: Page,
+        block: FileBlock,
+        leaf: Leaf,
+        ino: Ino,
+        own: Block,
+    ) -> Result<()> {
+        let mut stage = self.tree.stage();
+        let filled = match Place::below(&mut self.tree.blocks, leaf.epoch, own) {
+            Ok(Place::Exclusive(place)) => {
+                Ok(place.into_unwritten().fill(&mut stage, core::iter::empty()))
+            }
+            Ok(Place::Shared(_)) => {
+                Err(Error::Damaged { block: own, what: "a reference count changed under a fault" })
+            }
+            Err(poisoned) => Err(poisoned.into()),
+        };
+        let written = match filled {
+            Ok(written) => written,
+            Err(error) => {
+                self.tree.abandon_stage(stage);
+                return Err(error);
+            }
+        };
+        let done = match leaf.own() {
+            Some(node) => {
+                let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
+                let word = [(index, written.encode(1, index))];
+                let retired = core::mem::take(&mut self.tree.retired);
+                self.tree.publish_in_place(stage, node, leaf.epoch, &word, retired)?
+            }
+            None => {
+                let (path, _) = self.tree.leaf_path(ino, block)?;
+                let word = self.tree.data_word(&path, ino, block, Some(written));
+                self.tree.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?
+            }
+        };
+        self.faults.cow += 1;
+        self.retarget_others(page, ino, own)?;
+        self.grant(page, own)?;
         self.tree.release(done)
     }
 

@@ -96,6 +96,12 @@ impl Pointer {
         Pointer { block, unwritten: false }
     }
 
+    /// A pointer to a block that reads as zeros, whatever is in it.
+    #[inline]
+    pub fn unwritten(block: Block) -> Self {
+        Pointer { block, unwritten: true }
+    }
+
     /// What it would be to the block `blocks` further.
     #[inline]
     pub fn behind(self, blocks: u64) -> Self {

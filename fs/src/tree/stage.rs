@@ -10,11 +10,14 @@
 //! [`Exclusive`] one that is not in use; a pointer to it is published only by
 //! [`Exclusive::publish`], which takes nothing but a durable stage; what the change dropped
 //! is reused only after [`Blocks::release`], which takes nothing but a durable publication.
+//! An [`Unwritten`] block is filled like a fresh one, because it reads as zeros until the word that
+//! leads to it is replaced; the pointer for that word comes from filling all of the block.
 //! A block is found to be exclusive or [`Shared`], and a shared one has no way to store.
 //! A step left out does not compile.
 
 use crate::blocks::{Blocks, DurableChange, Fresh, Purpose, Retire};
 use crate::error::Result;
+use crate::format::word::Pointer;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
@@ -290,6 +293,12 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
         stage.zero_at(&mut self.blocks.pmem, byte_at(self.block, offset), len);
     }
 
+    /// The block as one to fill. The caller has found the word that leads to it marked as
+    /// unwritten.
+    pub fn into_unwritten(self) -> Unwritten<'v, P> {
+        Unwritten(self)
+    }
+
     /// Stores a word, through a stage, that may be there before what is published with it.
     #[inline]
     pub fn prepare_entry(&mut self, stage: &mut Stage<Written>, index: u16, value: u64) {
@@ -319,6 +328,34 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
             last = last.max(index);
         }
         Published { block: self.block, first, last, retired, state: PhantomData }
+    }
+}
+
+/// A block to which exactly one path leads, by a word that is marked as unwritten. Nobody sees what
+/// is in the block, so it can be filled in any order until that word is replaced.
+pub(crate) struct Unwritten<'v, P>(Exclusive<'v, P>);
+
+impl<P: Pmem> Unwritten<'_, P> {
+    /// Fills all of the block through a stage: the parts at their offsets in bytes, which ascend
+    /// and do not overlap, and zeros everywhere else. Returns the pointer to what is written now.
+    pub fn fill<'a>(
+        mut self,
+        stage: &mut Stage<Written>,
+        parts: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Pointer {
+        let mut filled = 0;
+        for (offset, bytes) in parts {
+            debug_assert!(offset >= filled && offset + bytes.len() as u64 <= BLOCK_SIZE);
+            if offset > filled {
+                self.0.zero(stage, filled, offset - filled);
+            }
+            self.0.write(stage, offset, bytes);
+            filled = offset + bytes.len() as u64;
+        }
+        if filled < BLOCK_SIZE {
+            self.0.zero(stage, filled, BLOCK_SIZE - filled);
+        }
+        Pointer::to(self.0.block)
     }
 }
 

@@ -98,7 +98,7 @@ pub struct FaultCounts {
     pub read: u64,
     /// Faults by stores that only had to grant writing.
     pub write: u64,
-    /// Faults by stores that copied (or allocated) a block.
+    /// Faults by stores that filled a block first: a copy, or with zeros.
     pub cow: u64,
     /// Faults that could not be resolved.
     pub failed: u64,

@@ -9,6 +9,9 @@
 //!                     leaf leaf leaf          then entries of c's leaf
 //! ```
 //!
+//! Providing zeros marks whole blocks as unwritten, those that are there and those that it has to
+//! allocate: nothing is filled before somebody writes there.
+//!
 //! Both work in steps: each call does a bounded part from the front of the range, and each
 //! step is durable at return, but for parts of blocks that are overwritten in place.
 
@@ -16,7 +19,7 @@ use super::Volume;
 use super::budget::NODE_BLOCKS;
 use super::write::Source;
 use crate::blocks::Purpose;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::Root;
 use crate::pmem::Pmem;
@@ -26,8 +29,8 @@ use crate::tree::shape::index_at;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 
-/// Most bytes that one step provides with zeros.
-const PROVIDE_STEP: u64 = 128 << 10;
+/// Most bytes that one step provides with zeros: what lies below one leaf.
+const PROVIDE_STEP: u64 = 512 * BLOCK_SIZE;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Makes the front of a range read as zeros, and frees its whole blocks; returns how many
@@ -54,20 +57,56 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(if offset + done == size { len } else { done })
     }
 
-    /// Makes the front of a range hold zeros that take space: what is written there later needs
-    /// none. Returns how many bytes are done, at least one; what lies beyond the size counts as
-    /// done.
+    /// Makes the front of a range read as zeros, in blocks of the file's own: what is written there
+    /// later needs no free block, unless the file is cloned before. Returns how many bytes are done,
+    /// at least one; what lies beyond the size counts as done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`] if a block has to be allocated, and none is left; those of
+    /// [`Volume::write`].
     pub fn provide_zeros(&mut self, ino: Ino, offset: u64, len: u64, now: Time) -> Result<u64> {
         let size = self.file_size(ino)?;
         let end = offset.saturating_add(len).min(size);
         if offset >= end {
             return Ok(len);
         }
-        // A piece lies below one leaf.
-        let piece = (PROVIDE_STEP - offset % PROVIDE_STEP).min(end - offset);
-        self.write_piece(ino, offset, Source::ProvidedZeros(piece), None)?;
+        let done = match part_of_block(offset, end, size) {
+            Some(part) => {
+                self.provide_part(ino, offset, part)?;
+                part
+            }
+            None => self.provide_blocks(ino, offset, end, size)?,
+        };
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
-        Ok(if offset + piece == size { len } else { piece })
+        Ok(if offset + done == size { len } else { done })
+    }
+
+    /// Provides a part of a block with zeros. The whole block is unwritten then, unless it has
+    /// content.
+    fn provide_part(&mut self, ino: Ino, offset: u64, part: u64) -> Result<()> {
+        let (_, root) = self.tree.inode_path(ino)?;
+        let entry = self.tree.entry(root, FileBlock(offset / BLOCK_SIZE))?;
+        if entry.is_some_and(|pointer| !pointer.unwritten) {
+            return self.write_piece(ino, offset, Source::Zeros(part), None);
+        }
+        let start = offset - offset % BLOCK_SIZE;
+        self.write_piece(ino, start, Source::ProvidedZeros(BLOCK_SIZE), None)
+    }
+
+    /// Provides whole blocks from `offset` on with zeros, where the last one of the file counts as
+    /// whole; returns how many bytes are done.
+    fn provide_blocks(&mut self, ino: Ino, offset: u64, end: u64, size: u64) -> Result<u64> {
+        let whole = if end == size { end } else { end - end % BLOCK_SIZE } - offset;
+        let most = whole.min(PROVIDE_STEP - offset % PROVIDE_STEP);
+        // What fits still goes in, block by block.
+        for piece in [most, most.min(BLOCK_SIZE)] {
+            match self.write_piece(ino, offset, Source::ProvidedZeros(piece), None) {
+                Err(Error::NoSpace) if piece > BLOCK_SIZE => {}
+                done => return done.map(|()| piece),
+            }
+        }
+        Err(Error::NoSpace)
     }
 
     /// Clears entries from block `first` on, in one node; returns the block behind them, which is

@@ -9,6 +9,10 @@
 //!   write            |      \________|______/
 //!                in place          new blocks, flush, FENCE, three words, flush, FENCE
 //! ```
+//!
+//! A block of the file's own that is unwritten is filled where it is, as a new one would be, and its
+//! word is published with those of the new blocks: it loses its mark. So what was provided once can
+//! be written when the volume is full.
 
 use super::Volume;
 use super::budget::NODE_BLOCKS;
@@ -39,7 +43,7 @@ pub(super) enum Source<'a> {
     Received(&'a [u8], Block),
     /// Zeros, where there is anything else.
     Zeros(u64),
-    /// Zeros that take space.
+    /// Zeros that take space: whole blocks, which are unwritten then.
     ProvidedZeros(u64),
 }
 
@@ -104,7 +108,29 @@ impl Source<'_> {
             None => own.zero(stage, piece.within, piece.len),
         }
     }
+
+    /// Changes a part of a block of the file's own that is unwritten, or has it be unwritten where
+    /// zeros are provided: the pointer for its word, unless that stays as it is.
+    #[cold]
+    #[inline(never)]
+    fn convert<P: Pmem>(
+        &self,
+        stage: &mut Stage<Written>,
+        own: Exclusive<'_, P>,
+        pointer: Pointer,
+        piece: Piece,
+    ) -> Option<Pointer> {
+        match self.bytes() {
+            Some(bytes) => Some(own.into_unwritten().fill(stage, piece.of(bytes))),
+            // Its content is not looked at any more, so it need not be zeros.
+            None if !pointer.unwritten => Some(Pointer::unwritten(pointer.block)),
+            None => None,
+        }
+    }
 }
+
+/// In the place of a word whose block is still to be allocated. No word in use is zero.
+const TO_COME: u64 = 0;
 
 /// A part of a block, or of a run of blocks, that is written.
 #[derive(Clone, Copy)]
@@ -185,8 +211,8 @@ impl Writing<'_> {
         }
     }
 
-    /// File blocks from the first to the last that has a new block now. What lies between was
-    /// written as a whole.
+    /// File blocks from the first to the last whose word changes. What lies between was written as a
+    /// whole.
     fn replaced(&self, words: &[(u16, u64)]) -> Range<u64> {
         match (&self.way, words) {
             (Way::Path { path, .. }, _)
@@ -397,9 +423,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Overwrites what is the file's own; fills new blocks for all else (unless the volume is
-    /// `full`), whose entries are then in `words`. What they replace in a leaf of the file's own is
-    /// in `retired`.
+    /// Overwrites what is the file's own, and fills what of that is unwritten; fills new blocks for
+    /// all else (unless the volume is `full`). The entries that change are then in `words`, and what
+    /// they replace in a leaf of the file's own in `retired`.
     fn stage_piece(
         &mut self,
         writing: &Writing<'_>,
@@ -410,37 +436,50 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let end = writing.offset + writing.source.len();
         let only_zeros = matches!(writing.source, Source::Zeros(_));
+        let provides = matches!(writing.source, Source::ProvidedZeros(_));
         for block in writing.offset / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
             let old = self.entry_of(writing, FileBlock(block))?;
-            match old.filter(|pointer| !pointer.unwritten) {
+            match old {
                 // It was taken over by an attempt that then failed for something else.
                 Some(pointer) if writing.received_in(block) == Some(pointer.block) => continue,
+                Some(Pointer { unwritten: true, .. }) | None if only_zeros => continue,
                 Some(pointer) => {
                     if let Some(epoch) = writing.way.exclusive()
                         && let Place::Exclusive(own) =
                             Place::below(&mut self.tree.blocks, epoch, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
-                        writing.source.overwrite(stage, own, piece);
+                        if pointer.unwritten || provides {
+                            let kept = writing.source.convert(stage, own, pointer, piece);
+                            words.extend(kept.map(|kept| self.entry_word(writing, block, kept)));
+                        } else {
+                            writing.source.overwrite(stage, own, piece);
+                        }
                         continue;
                     }
                 }
-                None if only_zeros => continue,
                 None => {}
             }
-            words.push((index_at(FileBlock(block), 1), 0));
+            words.push((index_at(FileBlock(block), 1), TO_COME));
             if matches!(writing.way, Way::Own(..)) {
                 retired.extend(old.map(|pointer| Retire::Drop(pointer.block, Content::Data)));
             }
         }
-        if full && !words.is_empty() {
+        if full && words.iter().any(|&(_, word)| word == TO_COME) {
             return Err(Error::NoSpace);
         }
         let mut done = 0;
-        while let Some(&(index, _)) = words.get(done) {
+        while let Some(&(index, word)) = words.get(done) {
+            if word != TO_COME {
+                done += 1;
+                continue;
+            }
             // Entries that follow each other, for as long as free blocks do.
-            let follow =
-                words[done..].iter().zip(index..).take_while(|(word, at)| word.0 == *at).count();
+            let follow = words[done..]
+                .iter()
+                .zip(index..)
+                .take_while(|&(&w, at)| w == (at, TO_COME))
+                .count();
             let first = writing.base() + u64::from(index);
             let new = match writing.received_in(first) {
                 Some(block) => {
@@ -451,23 +490,33 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 None => {
                     let run =
                         stage.allocate_run(&mut self.tree.blocks, follow as u64, Purpose::Grow)?;
-                    self.fill_run(writing, stage, &run, first)?;
+                    if !provides {
+                        self.fill_run(writing, stage, &run, first)?;
+                    }
                     run
                 }
             };
-            for (word, block) in words[done..].iter_mut().zip(new.blocks()) {
-                let pointer = Pointer::to(block);
-                *word = match &writing.way {
-                    Way::Own(..) => (word.0, pointer.encode(1, word.0)),
-                    Way::Path { path, .. } => {
-                        let at = FileBlock(writing.base() + u64::from(word.0));
-                        self.tree.data_word(path, writing.ino, at, Some(pointer))
-                    }
-                };
+            for (at, block) in (first..).zip(new.blocks()) {
+                let pointer = Pointer { block, unwritten: provides };
+                words[done] = self.entry_word(writing, at, pointer);
                 done += 1;
             }
         }
         Ok(())
+    }
+
+    /// The word that makes a file block of the piece refer to `pointer`, and its index.
+    #[inline]
+    fn entry_word(&self, writing: &Writing<'_>, block: u64, pointer: Pointer) -> (u16, u64) {
+        match &writing.way {
+            Way::Own(..) => {
+                let index = index_at(FileBlock(block), 1);
+                (index, pointer.encode(1, index))
+            }
+            Way::Path { path, .. } => {
+                self.tree.data_word(path, writing.ino, FileBlock(block), Some(pointer))
+            }
+        }
     }
 
     /// Fills new blocks, which become those from file block `first` on.

@@ -33,6 +33,8 @@ pub enum Op {
     Append(&'static str, u64),
     /// Offset, length.
     Punch(&'static str, u64, u64),
+    /// Offset, length: zeros that take space.
+    Provide(&'static str, u64, u64),
     Clone(&'static str, &'static str),
     /// Source, its block, target, its block, blocks.
     CloneRange(&'static str, u64, &'static str, u64, u64),
@@ -290,7 +292,7 @@ impl World {
                 during =
                     During::Blocks { file: id, old, new: file.content.clone(), in_place, sizes };
             }
-            Op::Punch(path, offset, len) => {
+            Op::Punch(path, offset, len) | Op::Provide(path, offset, len) => {
                 let old = new.file(path)?.clone();
                 let Some(Node::File(id)) = new.names.get(path).copied() else { return None };
                 let size = old.content.len() as u64;
@@ -299,7 +301,7 @@ impl World {
                     return None;
                 }
                 let ino = self.ino(path).expect("a file is found");
-                // Parts of blocks are overwritten where they are; whole blocks go.
+                // Parts of blocks are overwritten where they are; whole blocks go, or are marked.
                 let whole = |block: u64| {
                     offset <= block * BLOCK_SIZE && ((block + 1) * BLOCK_SIZE).min(size) <= end
                 };
@@ -307,8 +309,12 @@ impl World {
                 in_place.retain(|block| !whole(*block));
                 let mut done = 0;
                 while done < len {
-                    done +=
-                        self.volume().punch(ino, offset + done, len - done, now).expect("punch");
+                    let (volume, at, left) = (self.volume(), offset + done, len - done);
+                    let step = match op {
+                        Op::Punch(..) => volume.punch(ino, at, left, now),
+                        _ => volume.provide_zeros(ino, at, left, now),
+                    };
+                    done += step.expect("zeros");
                 }
                 let file = new.file_mut(path)?;
                 let zeros = vec![0; (end - offset) as usize];

@@ -242,6 +242,82 @@ pub fn equal() -> Setup {
     Setup::new("equal", &build, ops)
 }
 
+/// Files with blocks that are unwritten: beside others, alone, shared; and files to be made so.
+pub fn unwritten() -> Setup {
+    use Op::*;
+    let build = [
+        // Three blocks unwritten, one written, a hole.
+        Create("u"),
+        Truncate("u", 20_480),
+        Write("u", 12_288, 4096),
+        Provide("u", 0, 12_288),
+        // The inode refers to the only block.
+        Create("v"),
+        Truncate("v", 3000),
+        Provide("v", 0, 3000),
+        Create("w"),
+        Truncate("w", 12_288),
+        Provide("w", 0, 12_288),
+        Clone("w", "x"),
+        Create("y"),
+        Write("y", 0, 9000),
+        Clone("y", "z"),
+        Write("y", 0, 9000),
+        Create("e"),
+        Truncate("e", 12_288),
+    ];
+    let ops = vec![
+        Write("u", 100, 200),
+        Write("u", 4000, 8400),
+        Write("u", 8192, 4100),
+        Write("u", 4096, 8192),
+        Write("v", 100, 200),
+        Write("v", 0, 3000),
+        Write("w", 100, 5000),
+        Write("x", 4096, 4096),
+        Append("v", 500),
+        // Its tree grows above the block that is unwritten.
+        Append("v", 5000),
+        Write("v", 2900, 3000),
+        Receive("u", 0, 8192),
+        Store("u", 4090, 20),
+        Store("v", 3, 20),
+        Store("w", 5000, 20),
+        Provide("u", 0, 20_480),
+        Provide("u", 12_000, 3000),
+        Provide("v", 0, 3000),
+        Provide("w", 0, 12_288),
+        Provide("w", 100, 200),
+        Provide("y", 0, 9000),
+        Provide("y", 100, 5000),
+        Provide("z", 100, 5000),
+        Provide("e", 0, 12_288),
+        Provide("e", 5, 5),
+        Punch("u", 0, 8192),
+        Punch("u", 100, 200),
+        Truncate("u", 5000),
+        Truncate("u", 24_581),
+        Truncate("v", 9000),
+        Truncate("w", 100),
+        Clone("u", "n"),
+        Clone("v", "n"),
+        CloneRange("u", 0, "y", 0, 2),
+        CloneRange("y", 0, "u", 0, 2),
+        CloneRange("v", 0, "y", 2, 1),
+        Dedupe("e", "w"),
+        Dedupe("w", "x"),
+        Freeze("u"),
+        Freeze("v"),
+        Thaw,
+        Sync("u"),
+        Unlink("u"),
+        Unlink("x"),
+        Reclaim,
+        Remount,
+    ];
+    Setup::new("unwritten", &build, ops)
+}
+
 /// Files with several names, and symbolic links.
 pub fn links() -> Setup {
     use Op::*;

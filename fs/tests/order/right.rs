@@ -6,3 +6,9 @@ fn case<P: Pmem>(blocks: &mut Blocks<P>, pmem: &mut P, mut stage: Stage<Written>
     let published = place.publish(&[(0, 1)], &stage, Vec::new());
     let _ = blocks.release(published.flush(pmem).fence(pmem));
 }
+
+fn fill<P: Pmem>(place: Unwritten<'_, P>, pmem: &mut P, mut stage: Stage<Written>, leaf: Exclusive<'_, P>) {
+    let word = place.fill(&mut stage, core::iter::once((8, &b"content"[..]))).encode(1, 0);
+    let stage = stage.flush(pmem).fence(pmem);
+    let _ = leaf.publish(&[(0, word)], &stage, Vec::new());
+}

@@ -451,7 +451,7 @@ impl Pair {
     fn own(&mut self, ino: Ino, block: u64, count: u64) -> Vec<bool> {
         let own = |at| {
             let run = self.machine.volume.extent(ino, FileBlock(at)).unwrap();
-            run.is_some_and(|run| run.at.is_some() && !run.shared && !run.unwritten)
+            run.is_some_and(|run| run.at.is_some() && !run.shared)
         };
         (block..block + count).map(own).collect()
     }
@@ -482,7 +482,7 @@ impl Pair {
         while block < stop {
             let run = self.volume().extent(ino, FileBlock(block)).unwrap().unwrap();
             assert_eq!(run.at.is_none(), hole, "block {block}: {run:?}");
-            assert!(hole || !run.shared, "block {block}: {run:?}");
+            assert!(hole || run.unwritten && !run.shared, "block {block}: {run:?}");
             block += run.blocks;
         }
     }

@@ -162,7 +162,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => (0usize..4).prop_map(Op::TakeBack),
         2 => (path.clone(), offset()).prop_map(|(file, size)| Op::Truncate { file, size }),
         3 => (path.clone(), offset(), hole).prop_map(|(file, offset, len)| Op::Punch { file, offset, len }),
-        1 => (path.clone(), offset(), 1u64..40_000)
+        3 => (path.clone(), offset(), prop_oneof![1u64..40_000, 1u64..6_000_000])
             .prop_map(|(file, offset, len)| Op::Provide { file, offset, len }),
         3 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Clone(a, b)),
         2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], blocks)

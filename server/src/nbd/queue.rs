@@ -84,7 +84,7 @@ pub enum Range {
     Trim,
     /// Make it zeros.
     Zero,
-    /// Make it zeros that take space.
+    /// Make it zeros that take space, so that what is written there later needs none.
     ProvideZeros,
     /// Map it.
     Cache,

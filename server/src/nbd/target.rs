@@ -130,7 +130,7 @@ impl Target {
 
     /// Whether zeroing is faster than writing zeros.
     pub fn zeroes_fast(self, what: Range) -> bool {
-        matches!(self, Target::File { .. }) && what == Range::Zero
+        matches!(self, Target::File { .. }) && matches!(what, Range::Zero | Range::ProvideZeros)
     }
 
     /// Does one step of something to a range; returns how many bytes from its front are done, at
