@@ -49,6 +49,7 @@ pub use pmem::Pmem;
 pub use types::*;
 pub use volume::check::Check;
 pub use volume::check::report::CheckReport;
+pub use volume::climb::Climb;
 pub use volume::dedupe::{Dedupe, Deduped};
 pub use volume::links::{Existing, check_target};
 pub use volume::mount::{FormatOptions, MountError, holds_volume};

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use umbra_fs::dax;
 use umbra_fs::pmem::Poisoned;
 use umbra_fs::testing::{FORMAT, MemPmem, SoftMachine, SoftMmu, free_blocks, mount, new_volume};
-use umbra_fs::{Begun, Error, Ino, Operation, Outcome, Pmem, Result, Time, Volume, Window};
+use umbra_fs::{Begun, Climb, Error, Ino, Operation, Outcome, Pmem, Result, Time, Volume, Window};
 
 const NOW: Time = Time(5_000);
 const GIB: u64 = 1 << 30;
@@ -406,4 +406,118 @@ fn a_clone_comes_to_its_end_although_the_file_is_stored_to() {
     assert!(!machine.volume.is_parked(ino));
     assert_eq!(store_all(&mut machine), 0);
     clean(&mut machine.volume);
+}
+
+/// Directories one in another, `depth` of them below the root, and one beside them.
+fn nested(volume: &mut Vol, depth: usize) -> (Vec<Ino>, Ino) {
+    let root = volume.root();
+    let mut way = vec![root];
+    for _ in 0..depth {
+        way.push(volume.mkdir(way[way.len() - 1], b"d", 0o700, NOW).unwrap());
+    }
+    (way, volume.mkdir(root, b"m", 0o700, NOW).unwrap())
+}
+
+/// Takes steps of what a rename of `m` into the deepest directory has to know, which must not end.
+fn climb_some(volume: &mut Vol, deepest: Ino, climb: &mut Climb, steps: usize) {
+    let root = volume.root();
+    for _ in 0..steps {
+        assert_eq!(volume.examine_rename((root, b"m"), (deepest, b"x"), climb), Ok(false));
+    }
+}
+
+#[test]
+fn a_directory_is_moved_to_a_deep_place_in_steps() {
+    let mut volume = counted(64 << 20, 1).volume;
+    let depth = 5000;
+    let (way, m) = nested(&mut volume, depth);
+    let (root, deepest) = (way[0], way[depth]);
+    let mut climb = Climb::default();
+    let mut steps = Vec::new();
+    loop {
+        let before = volume.pmem().work.get();
+        let over = volume.examine_rename((root, b"m"), (deepest, b"x"), &mut climb).unwrap();
+        steps.push(volume.pmem().work.get() - before);
+        if over {
+            break;
+        }
+    }
+    assert!(steps.len() >= depth / 1024, "{} steps", steps.len());
+    let most = *steps.iter().max().unwrap();
+    assert!(most < 20 * 1024, "{most} words and lines in a step");
+    let before = volume.pmem().work.get();
+    volume.rename_examined((root, b"m"), (deepest, b"x"), NOW, &mut climb).unwrap();
+    assert!(volume.pmem().work.get() - before < most, "what is known is not found out again");
+    assert_eq!(volume.lookup(deepest, b"x"), Ok(m));
+    // Its own place: nothing gets below anything.
+    volume.set_work_a_step(1);
+    let mut climb = Climb::default();
+    let aside = volume.examine_rename((deepest, b"x"), (deepest, b"y"), &mut climb);
+    assert_eq!(aside, Ok(true));
+    // From the top to below itself: found out at last, and by the rename alone, too.
+    let found = loop {
+        match volume.examine_rename((root, b"d"), (m, b"x"), &mut climb) {
+            Ok(false) => {}
+            found => break found,
+        }
+    };
+    let into_itself = Err(Error::Invalid("a directory cannot be moved into itself"));
+    assert_eq!(found.map(drop), into_itself);
+    assert_eq!(volume.rename(root, b"d", m, b"x", NOW), into_itself);
+    clean(&mut volume);
+}
+
+/// Between two steps the part of the way that was climbed is moved below the directory that is to
+/// be moved: the two would be a loop.
+#[test]
+fn what_moves_while_a_rename_climbs_is_noticed() {
+    let mut volume = counted(8 << 20, 1).volume;
+    let (way, m) = nested(&mut volume, 40);
+    let (root, deepest) = (way[0], way[40]);
+    volume.set_work_a_step(1);
+    for moved in [40, 39, 30, 11, 1] {
+        let mut climb = Climb::default();
+        climb_some(&mut volume, deepest, &mut climb, 30);
+        volume.rename(way[moved - 1], b"d", m, b"d", NOW).unwrap();
+        let found = loop {
+            match volume.examine_rename((root, b"m"), (deepest, b"x"), &mut climb) {
+                Ok(false) => {}
+                found => break found,
+            }
+        };
+        let into_itself = Error::Invalid("a directory cannot be moved into itself");
+        assert_eq!(found, Err(into_itself), "directory {moved} was moved");
+        let done = volume.rename_examined((root, b"m"), (deepest, b"x"), NOW, &mut climb);
+        assert_eq!(done, Err(into_itself));
+        volume.rename(m, b"d", way[moved - 1], b"d", NOW).unwrap();
+    }
+    // Another directory has the number of the target.
+    let mut climb = Climb::default();
+    climb_some(&mut volume, deepest, &mut climb, 30);
+    volume.rmdir(way[39], b"d", NOW).unwrap();
+    let again = (0..1000).find(|_| {
+        let given = volume.mkdir(m, b"again", 0o700, NOW).unwrap();
+        if given != deepest {
+            volume.rmdir(m, b"again", NOW).unwrap();
+        }
+        given == deepest
+    });
+    assert!(again.is_some(), "the number is given again");
+    let found = loop {
+        match volume.examine_rename((root, b"m"), (deepest, b"x"), &mut climb) {
+            Ok(false) => {}
+            found => break found,
+        }
+    };
+    assert!(matches!(found, Err(Error::Invalid(_))), "{found:?}");
+    // Whoever moves directories all the time does not keep it from its end.
+    let [e, _] = [b"e", b"f"].map(|name| volume.mkdir(root, name, 0o700, NOW).unwrap());
+    let mut climb = Climb::default();
+    let busy = (0..200).find_map(|step| {
+        let (from, to) = if step % 2 == 0 { (root, e) } else { (e, root) };
+        volume.rename(from, b"f", to, b"f", NOW).unwrap();
+        volume.examine_rename((root, b"m"), (way[39], b"x"), &mut climb).err()
+    });
+    assert_eq!(busy, Some(Error::Busy));
+    clean(&mut volume);
 }

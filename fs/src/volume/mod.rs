@@ -12,6 +12,7 @@
 //! | `paths.rs` | paths |
 //! | `pins.rs` | files that are in use, and what is refused for them |
 //! | `names.rs` | create, remove, rename |
+//! | `climb.rs` | what has to be known before a directory is moved |
 //! | `links.rs` | hard links and symbolic links |
 //! | `operation.rs` | operations that take steps |
 //! | `settle.rs` | what they need of windows |
@@ -29,6 +30,7 @@
 mod budget;
 mod census;
 pub(crate) mod check;
+pub(crate) mod climb;
 mod clone;
 mod count;
 pub(crate) mod dedupe;
@@ -80,6 +82,8 @@ pub struct Volume<P, M> {
     pub(crate) work_a_step: u64,
     /// Directories that have no name in front of a position, as a cookie.
     emptied: ArrayVec<(Ino, u64), 8>,
+    /// Grows when a directory gets another parent.
+    moves: u64,
     /// A check is under way.
     checking: bool,
     /// It is at names.

@@ -265,6 +265,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             trimmed: [Ino(0); 64],
             work_a_step: super::budget::WORK_A_STEP,
             emptied: Default::default(),
+            moves: 0,
             checking: false,
             naming: None,
             check_work_a_step: None,

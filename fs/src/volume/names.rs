@@ -2,6 +2,7 @@
 
 use super::Volume;
 use super::budget::{NAME_BLOCKS, REPLACE_BLOCKS};
+use super::climb::Climb;
 use super::dir::{Room, check_name};
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
@@ -15,9 +16,6 @@ use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 use arrayvec::ArrayVec;
-
-/// Deepest directory that is looked at when a directory is moved.
-const MAX_DEPTH: usize = 1 << 16;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Finds a name in a directory (`.` and `..` are not names here).
@@ -169,23 +167,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(())
     }
 
-    /// A directory must not be moved below itself.
-    fn check_not_below(&self, moved: Ino, target: Ino) -> Result<()> {
-        let mut at = target;
-        for _ in 0..MAX_DEPTH {
-            if at == moved {
-                return Err(Error::Invalid("a directory cannot be moved into itself"));
-            }
-            if at == self.root() {
-                return Ok(());
-            }
-            at = self.parent_of(at)?;
-        }
-        Err(Error::Invalid("the directories are nested too deeply"))
-    }
-
-    /// Renames atomically; replaces a file by a file, an empty directory by a directory. The last
-    /// name of a pinned file is not replaced: see [`Volume::pin`].
+    /// Renames atomically; replaces a file by a file, an empty directory by a directory. It takes
+    /// as long as the directories are deep, and as the one that is replaced was large: see
+    /// [`Volume::examine_rename`]. The last name of a pinned file is not replaced: see
+    /// [`Volume::pin`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::IsDirectory`], [`Error::NotEmpty`],
+    /// [`Error::NameTooLong`], [`Error::InvalidName`], [`Error::NoSpace`]; [`Error::Invalid`] if a
+    /// directory would get below itself, or too deep;
+    /// [`Error::InUse`] if a pinned file would lose its last name.
     pub fn rename(
         &mut self,
         dir: Ino,
@@ -193,6 +185,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         to_dir: Ino,
         to_name: &[u8],
         now: Time,
+    ) -> Result<()> {
+        self.rename_examined((dir, name), (to_dir, to_name), now, &mut Climb::default())
+    }
+
+    /// As [`Volume::rename`], of which [`Volume::examine_rename`] has taken the first steps: those
+    /// that are left are taken at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Volume::rename`].
+    pub fn rename_examined(
+        &mut self,
+        (dir, name): (Ino, &[u8]),
+        (to_dir, to_name): (Ino, &[u8]),
+        now: Time,
+        climb: &mut Climb,
     ) -> Result<()> {
         let (from, to) = (self.dir(dir)?, self.dir(to_dir)?);
         check_name(name)?;
@@ -213,9 +221,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(old) if is_dir && !self.is_empty_dir(old.ino)? => return Err(Error::NotEmpty),
             _ => {}
         }
-        if is_dir {
-            self.check_not_below(moved.ino, to_dir)?;
-        }
+        let changes_parent = is_dir && dir != to_dir;
+        while changes_parent && !self.climb(moved.ino, to_dir, climb)? {}
         // What replaces something gives back what that had, in the end.
         let (needed, purpose) = match replaced {
             Some(_) => (REPLACE_BLOCKS, Purpose::Release),
@@ -224,6 +231,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.blocks.ensure(needed, purpose)?;
         let stage = self.tree.stage();
         let plan = self.plan_rename(&stage, (dir, name), (to_dir, to_name), is_dir, purpose);
+        // Also where it fails: what was published before counts.
+        self.moves += u64::from(changes_parent);
         self.commit_naming(stage, plan, to_name, purpose)?;
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
