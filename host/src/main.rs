@@ -2,7 +2,7 @@
 //!
 //! | file            | what                                             |
 //! |-----------------|--------------------------------------------------|
-//! | `cli.rs`        | the command line                                 |
+//! | `cli/`          | the command line                                 |
 //! | `commands/`     | one function for each command                    |
 //! | `names.rs`      | names of files, as people and programs read them |
 //! | `output.rs`     | reports for people and for programs, failures    |

@@ -5,14 +5,15 @@
 //! machine they are copied from there (`image.rs`), and the server only says which; else they come
 //! over the connection, with several requests in flight.
 
-use super::image::Image;
+use super::image::{Image, Run};
 use super::replace::Replacement;
 use super::rpc::{self, ErrorCode, open};
+use super::sink::{CHUNK, Sink, sink_failed, zeros};
 use super::{Client, Error, File, Moment, Progress, Result, Transferred};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -22,28 +23,6 @@ const READ_PIECE: u64 = 4 << 20;
 const READS_IN_FLIGHT: usize = 4;
 /// How much of a file is asked for its runs at once.
 const EXTENTS_SPAN: u64 = 4 << 30;
-/// Bytes that are written to a file at once, at least: large writes get large pages of the host's
-/// cache. They fit the processor's.
-pub(super) const CHUNK: usize = 512 << 10;
-/// Zeros for a stream, which has no holes.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
-/// Where [`get()`] writes.
-pub(super) enum Target<'t> {
-    /// A file: holes are left out.
-    File(&'t fs::File),
-    /// A stream: holes are zeros.
-    Stream(&'t mut dyn Write),
-}
-
-/// A range of a file that is not zeros for sure, and where it begins in the image of the NVDIMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub start: u64,
-    pub end: u64,
-    pub in_image: u64,
-}
-
 /// What is read.
 struct Source {
     file: File,
@@ -63,7 +42,7 @@ pub fn get(
 ) -> Result<Transferred> {
     let source = open_source(client, path)?;
     let result = match local {
-        None => fetch(client, &source, &mut Target::Stream(stream), progress),
+        None => fetch(client, &source, &mut Sink::Stream(stream), progress),
         Some(local) => fetch_to_file(client, &source, local, progress),
     };
     if let Err(Error::Local(..) | Error::Server(_)) = result {
@@ -79,18 +58,18 @@ fn fetch_to_file(
     local: &Path,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    let target = Replacement::open(local)?;
-    let done = fetch(client, source, &mut Target::File(target.file()), progress)?;
-    target.finish().map(|()| done)
+    let sink = Replacement::open(local)?;
+    let done = fetch(client, source, &mut Sink::File(sink.file()), progress)?;
+    sink.finish().map(|()| done)
 }
 
 fn fetch(
     client: &mut Client,
     source: &Source,
-    target: &mut Target<'_>,
+    sink: &mut Sink<'_>,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
-    let done = fetch_all(client, source, target, progress)?;
+    let done = fetch_all(client, source, sink, progress)?;
     // Not before this has been answered is it sure that all blocks stayed where they were.
     client.close(source.file).map(|()| done)
 }
@@ -115,7 +94,7 @@ fn open_source(client: &mut Client, path: &[u8]) -> Result<Source> {
 fn fetch_all(
     client: &mut Client,
     source: &Source,
-    target: &mut Target<'_>,
+    sink: &mut Sink<'_>,
     progress: Progress<'_>,
 ) -> Result<Transferred> {
     let Source { file, image, moment } = source;
@@ -128,27 +107,27 @@ fn fetch_all(
         let runs = data_runs(client, file, span, end)?;
         let joined = joined(&runs);
         data += joined.iter().map(|(start, end)| end - start).sum::<u64>();
-        if let Target::File(file) = target {
+        if let Sink::File(file) = sink {
             for &(start, end) in joined.iter().filter(|(start, end)| end - start >= CHUNK as u64) {
                 provide(file, start, end)?;
             }
         }
         let progress = &mut |at| progress(at, Some(size));
         match image {
-            Some(image) => image.copy(&runs, (span, end), target, progress)?,
-            None => receive_runs(client, file, &joined, (span, end), target, progress)?,
+            Some(image) => image.copy(&runs, (span, end), sink, progress)?,
+            None => receive_runs(client, file, &joined, (span, end), sink, progress)?,
         }
         span = end;
         progress(span);
     }
-    match target {
-        Target::File(file) => {
+    match sink {
+        Sink::File(file) => {
             // A device has no size to be set.
             if file.metadata().is_ok_and(|found| found.is_file()) {
-                file.set_len(size).map_err(target_failed)?;
+                file.set_len(size).map_err(sink_failed)?;
             }
         }
-        Target::Stream(stream) => stream.flush().map_err(target_failed)?,
+        Sink::Stream(stream) => stream.flush().map_err(sink_failed)?,
     }
     Ok(Transferred { size, data, moment: *moment })
 }
@@ -195,7 +174,7 @@ fn joined(runs: &[Run]) -> Vec<(u64, u64)> {
 /// to as it is.
 fn provide(file: &fs::File, start: u64, end: u64) -> Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, start, end - start) {
-        Err(error @ Errno::NOSPC) => Err(target_failed(error.into())),
+        Err(error @ Errno::NOSPC) => Err(sink_failed(error.into())),
         _ => Ok(()),
     }
 }
@@ -205,14 +184,14 @@ fn receive_runs(
     file: &File,
     runs: &[(u64, u64)],
     span: (u64, u64),
-    target: &mut Target<'_>,
+    sink: &mut Sink<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let pieces: Vec<(u64, u64)> = runs.iter().flat_map(|&run| cut(run)).collect();
     let reads = Reads { client, handle: file.handle, pieces: &pieces, asked: 0 };
-    match target {
-        Target::File(file) => to_file(reads, file, progress),
-        Target::Stream(stream) => to_stream(reads, span, *stream, progress),
+    match sink {
+        Sink::File(file) => to_file(reads, file, progress),
+        Sink::Stream(stream) => to_stream(reads, span, *stream, progress),
     }
 }
 
@@ -248,12 +227,12 @@ fn to_stream(
 ) -> Result<()> {
     for &(start, _) in reads.pieces {
         reads.ask()?;
-        zeros(stream, at, start).map_err(target_failed)?;
+        zeros(stream, at, start).map_err(sink_failed)?;
         at = start;
         loop {
             let response = reads.client.receive()?;
             let more = response.more;
-            stream.write_all(response.payload).map_err(target_failed)?;
+            stream.write_all(response.payload).map_err(sink_failed)?;
             at += response.payload.len() as u64;
             progress(at);
             if !more {
@@ -261,7 +240,7 @@ fn to_stream(
             }
         }
     }
-    zeros(stream, at, end).map_err(target_failed)
+    zeros(stream, at, end).map_err(sink_failed)
 }
 
 /// By one thread, which finds in the processor's caches what it has just received: with a second
@@ -278,7 +257,7 @@ fn to_file(mut reads: Reads<'_>, file: &fs::File, progress: &mut dyn FnMut(u64))
                 (count, more) = reads.client.receive_payload(&mut bytes[len..])?;
                 len += count;
             }
-            file.write_all_at(&bytes[..len], at).map_err(target_failed)?;
+            file.write_all_at(&bytes[..len], at).map_err(sink_failed)?;
             at += len as u64;
             progress(at);
         }
@@ -289,18 +268,4 @@ fn to_file(mut reads: Reads<'_>, file: &fs::File, progress: &mut dyn FnMut(u64))
 /// A range in pieces of [`READ_PIECE`].
 fn cut((start, end): (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
     (start..end).step_by(READ_PIECE as usize).map(move |at| (at, end.min(at + READ_PIECE)))
-}
-
-/// Writes zeros in place of the bytes `from` to `to`.
-pub(super) fn zeros(stream: &mut dyn Write, mut from: u64, to: u64) -> io::Result<()> {
-    while from < to {
-        let count = (to - from).min(ZEROS.len() as u64);
-        stream.write_all(&ZEROS[..count as usize])?;
-        from += count;
-    }
-    Ok(())
-}
-
-pub(super) fn target_failed(error: io::Error) -> Error {
-    Error::Local("write the copy".into(), error)
 }

@@ -10,12 +10,20 @@
 //!
 //! Memory errors that the guest knows of are not seen here.
 
-use super::get::{CHUNK, Run, Target, target_failed, zeros};
+use super::sink::{CHUNK, Sink, sink_failed, zeros};
 use super::{Error, Result};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+/// A range of a file that is not zeros for sure, in bytes, and where it begins in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub start: u64,
+    pub end: u64,
+    pub in_image: u64,
+}
 
 /// The image of the server's NVDIMM.
 pub(super) struct Image {
@@ -36,14 +44,14 @@ impl Image {
         &self,
         runs: &[Run],
         (from, to): (u64, u64),
-        target: &mut Target<'_>,
+        sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let mut bytes = vec![0; CHUNK];
         let mut end = from;
         for run in runs {
-            if let Target::Stream(stream) = target {
-                zeros(stream, end, run.start).map_err(target_failed)?;
+            if let Sink::Stream(stream) = sink {
+                zeros(stream, end, run.start).map_err(sink_failed)?;
             }
             end = run.end;
             for at in (run.start..run.end).step_by(CHUNK) {
@@ -51,17 +59,17 @@ impl Image {
                 // What a server says may be beyond everything; that is no place in a file.
                 let from = run.in_image.saturating_add(at - run.start);
                 self.file.read_exact_at(piece, from).map_err(source_failed)?;
-                let written = match target {
-                    Target::File(file) => file.write_all_at(piece, at),
-                    Target::Stream(stream) => stream.write_all(piece),
+                let written = match sink {
+                    Sink::File(file) => file.write_all_at(piece, at),
+                    Sink::Stream(stream) => stream.write_all(piece),
                 };
-                written.map_err(target_failed)?;
+                written.map_err(sink_failed)?;
                 progress(at + piece.len() as u64);
             }
         }
-        match target {
-            Target::File(_) => Ok(()),
-            Target::Stream(stream) => zeros(stream, end, to).map_err(target_failed),
+        match sink {
+            Sink::File(_) => Ok(()),
+            Sink::Stream(stream) => zeros(stream, end, to).map_err(sink_failed),
         }
     }
 }

@@ -24,6 +24,7 @@
 //! | `put.rs`      | whole files into the server, with their holes   |
 //! | `get.rs`      | whole files out of it                           |
 //! | `image.rs`    | blocks read in the image of the NVDIMM          |
+//! | `sink.rs`     | the file or stream that they go to              |
 //! | `replace.rs`  | a local file that takes its place when it is whole |
 //!
 //! The format is `docs/protocols.md`; the code of it is the crate `umbra-proto`.
@@ -37,6 +38,7 @@ mod get;
 mod image;
 mod put;
 mod replace;
+mod sink;
 
 pub use connect::{Stream, connect};
 pub use error::{Error, Result};

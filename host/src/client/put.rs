@@ -5,8 +5,8 @@
 //! copied on the way but by the device: this end sends pages of the host's cache, and the guest
 //! takes the blocks over that they come in.
 
-use super::get::zeros;
 use super::rpc::{self, ErrorCode};
+use super::sink::zeros;
 use super::{Client, Error, File, Moment, Progress, Result, Stream, Transferred};
 use crate::units::show_bytes;
 use rustix::fs::{SeekFrom, seek, sendfile};

@@ -19,22 +19,24 @@
 //! What is left after that, sockets and pid files, is removed by the next start, which knows
 //! from the lock that nobody uses them.
 //!
-//! | file            | what                                                     |
-//! |-----------------|----------------------------------------------------------|
-//! | `accel`         | KVM or emulation                                         |
-//! | `console`       | the serial line, shared by log, terminal and clients     |
-//! | `control`       | requests to the supervisor, and the client side of them  |
-//! | `detach`        | a supervisor in the background                           |
-//! | `ending`        | what the end of an instance means                        |
-//! | `leash`         | children that die with their parent                      |
-//! | `monitor`       | whether QEMU lets the guest run                          |
-//! | `nvdimm`        | the image files                                          |
-//! | `process`       | a child process that is watched                          |
-//! | `qemu`          | QEMU's command line                                      |
-//! | `relay`         | plain sockets before ports, where the host kernel does vsock |
-//! | `signals`       | signals that ask for the end                             |
-//! | `supervisor`    | start, wait, shut down                                   |
-//! | `transport`     | how the host reaches the guest's vsock                   |
+//! | file | what |
+//! |---|---|
+//! | `accel` | KVM or emulation |
+//! | `console` | the serial line, shared by log, terminal and clients |
+//! | `control` | requests to the supervisor, and the client side of them |
+//! | `detach` | a supervisor in the background |
+//! | `ending` | what the end of an instance means |
+//! | `event` | what happens to an instance |
+//! | `instance` | an instance as its control socket knows it |
+//! | `leash` | children that die with their parent |
+//! | `monitor` | whether QEMU lets the guest run |
+//! | `nvdimm` | the image files |
+//! | `process` | a child process that is watched |
+//! | `qemu` | QEMU's command line |
+//! | `relay` | plain sockets before ports, where the host kernel does vsock |
+//! | `signals` | signals that ask for the end |
+//! | `supervisor` | start, wait, shut down |
+//! | `transport` | how the host reaches the guest's vsock |
 //!
 //! Left out: more than one NVDIMM, hot plug, and resizing an image.
 
@@ -43,6 +45,8 @@ pub mod console;
 pub mod control;
 pub mod detach;
 mod ending;
+mod event;
+mod instance;
 pub mod leash;
 mod monitor;
 mod nvdimm;

@@ -18,25 +18,24 @@
 //! first: `timeout` and a terminal that closes send two signals in a row, and mean one.
 
 use super::accel::{self, Choice, Chosen};
-use super::console::{self, Console, Meaning};
-use super::control::{self, ClientProcess, EndGuard, Instance, Stopped};
+use super::console::Console;
+use super::control::{self, Stopped};
 use super::ending::{self, Ending, Useless};
+use super::event::{Asked, Event, Runs, Waiting, read_console};
+use super::instance::SharedState;
 use super::process::Process;
 use super::qemu::{self, Machine};
 use super::signals::{self, INSISTENCE, Insistence};
-use super::transport::{Offer, Ports, Transport};
-use super::{Accel, LaunchError, Options, Status, monitor, nvdimm};
-use crate::access::Access;
+use super::transport::{Offer, Transport};
+use super::{Accel, LaunchError, Options, Status, nvdimm};
 use crate::client::Client;
-use crate::log::Log;
 use crate::record::{self, Cause, End};
 use crate::state::{Lock, StateDir};
 use serde_json::json;
 use std::io::{self, Write};
-use std::path::Path;
-use std::process::{self, ChildStdout, ExitStatus};
+use std::process::{self, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 use umbra_proto::nbd;
@@ -67,45 +66,6 @@ pub trait Reporter {
     fn ready(&mut self, status: &Status) -> io::Result<()>;
     /// A line for people.
     fn note(&mut self, text: &str);
-}
-
-enum Event {
-    Ready(Instant),
-    /// The guest has said something, under KVM.
-    Said,
-    /// The guest mounts its volume, and may be silent meanwhile.
-    Mounts,
-    /// The guest says why it will not serve, and whether it goes on running.
-    Useless(Useless, Runs),
-    ConsoleEnded,
-    QemuEnded(io::Result<ExitStatus>),
-    /// The vsock device has ended: why.
-    DeviceEnded(String),
-    Signal,
-    /// `down`: whoever sent it waits for the outcome.
-    Stop(Waiting),
-    /// The guest was asked to power off, one way or the other.
-    Asked(Asked),
-}
-
-/// Somebody who waits for the end.
-struct Waiting {
-    outcome: Sender<Stopped>,
-    /// Disconnected when the outcome has been passed on.
-    passed_on: Receiver<()>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runs {
-    On,
-    Out,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    OverRpc,
-    OverConsole,
-    Nowhere,
 }
 
 /// Runs an instance until it ends. `Ok` is a clean end: somebody asked for it, or the guest powered
@@ -197,18 +157,6 @@ struct Supervisor<'e> {
     _control: control::Server,
 }
 
-/// What the control socket's threads see.
-struct SharedState {
-    state: StateDir,
-    status: Mutex<Status>,
-    started: Instant,
-    console: Console,
-    ports: Arc<Ports>,
-    /// To whom sockets for clients are open, where nothing else is said.
-    access: Access,
-    sender: Mutex<Sender<Event>>,
-}
-
 impl<'e> Supervisor<'e> {
     fn start(
         state: &StateDir,
@@ -249,7 +197,7 @@ impl<'e> Supervisor<'e> {
         };
         let console = Console::new(input);
         reporter.console(&console);
-        pump(&console, output, console_log, accel, &sender);
+        read_console(&console, output, console_log, accel, &sender);
 
         let status = Status {
             ready: false,
@@ -558,77 +506,4 @@ impl<'e> Supervisor<'e> {
             let _ = writeln!(io::stderr(), "umbra: cannot record the end: {error}");
         }
     }
-}
-
-impl SharedState {
-    fn status(&self) -> MutexGuard<'_, Status> {
-        // Every state of it is complete.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Instance for SharedState {
-    fn status(&self) -> Status {
-        let status = SharedState::status(self).clone();
-        let paused = monitor::paused(&self.state, status.qemu_pid);
-        Status { uptime_s: self.started.elapsed().as_secs_f64(), paused, ..status }
-    }
-
-    fn stop(&self) -> (Stopped, EndGuard) {
-        let (sender, outcome) = channel();
-        let (guard, passed_on) = channel();
-        let event = Event::Stop(Waiting { outcome: sender, passed_on });
-        // If the loop is over, the receiver below says so.
-        let _ = self.sender.lock().unwrap_or_else(PoisonError::into_inner).send(event);
-        let gone = Stopped { clean: false, message: Some("the supervisor ended meanwhile".into()) };
-        (outcome.recv().unwrap_or(gone), guard)
-    }
-
-    fn console(&self) -> Console {
-        self.console.clone()
-    }
-
-    fn relay(
-        &self,
-        port: u32,
-        socket: &Path,
-        access: Option<Access>,
-    ) -> io::Result<Box<dyn control::Held>> {
-        Ok(Box::new(self.ports.offer_at(port, socket, access.unwrap_or(self.access))?))
-    }
-
-    fn clients(&self, port: u32) -> io::Result<Vec<ClientProcess>> {
-        let all = self.ports.clients(port)?.into_iter().filter_map(|client| {
-            let pid = client.process?.as_raw_nonzero().get();
-            // It fails if the process has ended.
-            let command = std::fs::read(format!("/proc/{pid}/comm")).ok();
-            let command =
-                command.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned());
-            Some(ClientProcess { port: client.number, pid, command })
-        });
-        Ok(all.collect())
-    }
-}
-
-/// Reads the console, and turns what it says into events.
-fn pump(console: &Console, output: ChildStdout, log: Log, accel: Accel, sender: &Sender<Event>) {
-    let (sender, end_sender) = (sender.clone(), sender.clone());
-    let on_line = move |line: &str| {
-        let event = match console::meaning(line) {
-            Some(Meaning::Ready) => Event::Ready(Instant::now()),
-            Some(Meaning::NoVolume(why)) => {
-                let why = format!("the guest has nothing to serve: {why}");
-                Event::Useless(Useless { cause: Cause::NoVolume, why }, Runs::On)
-            }
-            Some(Meaning::Failed(cause, why)) => Event::Useless(
-                Useless { cause, why: format!("the guest failed: {why}") },
-                Runs::Out,
-            ),
-            Some(Meaning::Mounts) => Event::Mounts,
-            None if accel == Accel::Kvm => Event::Said,
-            None => return,
-        };
-        drop(sender.send(event));
-    };
-    console.pump(output, log, on_line, move || drop(end_sender.send(Event::ConsoleEnded)))
 }

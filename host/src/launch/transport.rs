@@ -8,7 +8,7 @@ use super::relay::Relay;
 use super::{LaunchError, control};
 use crate::access::Access;
 use crate::state::StateDir;
-use crate::vsock::{self, Device, Target};
+use crate::vsock::{self, Device, PortChoice};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::fs::{File, OpenOptions};
@@ -91,7 +91,7 @@ impl Transport {
                     .map_err(failed)?;
                 let clients = state
                     .listen_for(access, CLIENTS)
-                    .and_then(|clients| device.listen(clients, Target::Asked))
+                    .and_then(|clients| device.listen(clients, PortChoice::Asked))
                     .map_err(failed)?;
                 Way::Device { device, _clients: clients }
             }
@@ -123,7 +123,7 @@ impl Ports {
     pub(super) fn offer(&self, listener: UnixListener, port: u32) -> io::Result<Offer> {
         Ok(match &self.way {
             Way::Device { device, .. } => {
-                Offer::Device { _offer: device.listen(listener, Target::Port(port))? }
+                Offer::Device { _offer: device.listen(listener, PortChoice::Port(port))? }
             }
             Way::Kernel { cid } => Offer::Kernel { _relay: Relay::start(listener, *cid, port)? },
         })

@@ -1,6 +1,6 @@
 //! One connection: the client's socket, and the guest's credit.
 
-use super::device::{Token, rewatch};
+use super::events::{Token, rewatch};
 use super::ring::{Broken, Chain, io_error};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
@@ -23,10 +23,10 @@ pub(crate) const FULL: &str = "FULL";
 /// `CONNECT 4294967295\n` and room.
 const GREETING_MAX: usize = 32;
 
-/// Where a client is to be connected to.
+/// Which port of the guest a client is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A port of the guest.
+pub enum PortChoice {
+    /// This one.
     Port(u32),
     /// The port that the client names: it sends `CONNECT port\n`, and gets `OK number\n` once
     /// it is connected.
@@ -109,10 +109,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection of a client that was just accepted; its socket does not block.
-    pub(super) fn new(stream: UnixStream, number: u32, target: Target) -> Connection {
-        let (phase, port) = match target {
-            Target::Port(port) => (Phase::Requested { answer: false }, port),
-            Target::Asked => (Phase::Greeting(Vec::new()), 0),
+    pub(super) fn new(stream: UnixStream, number: u32, port: PortChoice) -> Connection {
+        let (phase, port) = match port {
+            PortChoice::Port(port) => (Phase::Requested { answer: false }, port),
+            PortChoice::Asked => (Phase::Greeting(Vec::new()), 0),
         };
         let request = phase == Phase::Requested { answer: false };
         Connection {

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions, VolatileSlice,
+};
 
 /// The guest's memory.
-pub(super) type Memory = GuestMemoryMmap;
+pub(super) type GuestMemory = GuestMemoryMmap;
 
 /// Entries of a ring at most.
 pub(super) const SIZE_MAX: u16 = 1024;
@@ -97,7 +99,7 @@ impl Ring {
     /// Starts it, if all of it is in the guest's memory.
     pub(super) fn start(
         &mut self,
-        memory: &Memory,
+        memory: &GuestMemory,
         kick: File,
         by_index: bool,
     ) -> Result<(), Broken> {
@@ -130,7 +132,7 @@ impl Ring {
     /// The next chain that the driver has made available: of what the device may read, or write.
     pub(super) fn pop<'m>(
         &mut self,
-        memory: &'m Memory,
+        memory: &'m GuestMemory,
         access: Permissions,
     ) -> Result<Option<Chain<'m>>, Broken> {
         if self.armed {
@@ -162,7 +164,7 @@ impl Ring {
     /// Gives a chain back, with so many bytes written.
     pub(super) fn give_back(
         &mut self,
-        memory: &Memory,
+        memory: &GuestMemory,
         head: u16,
         written: usize,
     ) -> Result<(), Broken> {
@@ -171,13 +173,13 @@ impl Ring {
     }
 
     /// Asks the driver to kick when it adds something; returns whether it has done so already.
-    pub(super) fn arm(&mut self, memory: &Memory) -> Result<bool, Broken> {
+    pub(super) fn arm(&mut self, memory: &GuestMemory) -> Result<bool, Broken> {
         self.armed = true;
         self.queue.enable_notification(memory).map_err(broken)
     }
 
     /// Lets the driver know of what was used, if it wants to.
-    pub(super) fn signal(&mut self, memory: &Memory) -> Result<(), Broken> {
+    pub(super) fn signal(&mut self, memory: &GuestMemory) -> Result<(), Broken> {
         if !std::mem::take(&mut self.news) || !self.wants_signal(memory)? {
             return Ok(());
         }
@@ -188,7 +190,7 @@ impl Ring {
         Ok(())
     }
 
-    fn wants_signal(&mut self, memory: &Memory) -> Result<bool, Broken> {
+    fn wants_signal(&mut self, memory: &GuestMemory) -> Result<bool, Broken> {
         // It fences, too: what was used is visible before the driver's wish is read.
         let wants = self.queue.needs_notification(memory).map_err(broken)?;
         if self.queue.event_idx_enabled() {

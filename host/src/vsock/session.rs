@@ -4,8 +4,8 @@
 //! are either there as a whole or not at all when they are looked at.
 
 use super::GUEST_CID;
-use super::device::{Token, watch};
-use super::ring::{Broken, Memory, Ring};
+use super::events::{Token, watch};
+use super::ring::{Broken, GuestMemory, Ring};
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use std::fs::File;
@@ -36,7 +36,7 @@ struct Mapping {
 /// What was agreed with QEMU.
 pub(super) struct Session {
     epoll: Arc<OwnedFd>,
-    pub(super) memory: Memory,
+    pub(super) memory: GuestMemory,
     mappings: Vec<Mapping>,
     pub(super) rings: [Ring; 2],
     features: u64,
@@ -48,7 +48,7 @@ impl Session {
     pub(super) fn new(epoll: Arc<OwnedFd>) -> Session {
         Session {
             epoll,
-            memory: Memory::new(),
+            memory: GuestMemory::new(),
             mappings: Vec::new(),
             rings: [Ring::new(), Ring::new()],
             features: 0,
@@ -132,7 +132,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         files: Vec<File>,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<vhost::VhostUserMemoryRegionBase>>> {
-        let mut memory = Memory::new();
+        let mut memory = GuestMemory::new();
         let mut mappings = Vec::new();
         for (region, file) in regions.iter().zip(files) {
             let mapped = GuestRegionMmap::new(

@@ -1,11 +1,12 @@
 //! What is done with packets: connections made, served in turn, ended.
 
 use super::GUEST_CID;
-use super::connection::{CLIENT_EVENTS, Connection, Phase, Taken, Target};
-use super::device::{Client, Token, watch};
-use super::ring::{Broken, Chain, Memory, Ring};
+use super::connection::{CLIENT_EVENTS, Connection, Phase, PortChoice, Taken};
+use super::events::{Token, watch};
+use super::ring::{Broken, Chain, GuestMemory, Ring};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
+use rustix::process::Pid;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -33,6 +34,16 @@ pub(super) enum Left {
     More,
     /// Packets, and no chain for them.
     Packets,
+}
+
+/// A client of the guest, as the device knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The port of this machine by which the guest knows the connection.
+    pub number: u32,
+    /// The process that connected, where the system tells. It may have ended since, or given its
+    /// end to another.
+    pub process: Option<Pid>,
 }
 
 /// All connections.
@@ -81,10 +92,10 @@ impl Switch {
     }
 
     /// Takes on a client.
-    pub(super) fn accept(&mut self, stream: UnixStream, target: Target) -> io::Result<()> {
+    pub(super) fn accept(&mut self, stream: UnixStream, port: PortChoice) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         let number = self.number();
-        let connection = Connection::new(stream, number, target);
+        let connection = Connection::new(stream, number, port);
         // What is there already is reported at once.
         watch(&self.epoll, &connection.stream, Token::Client(number), CLIENT_EVENTS)?;
         self.connections.insert(number, connection);
@@ -153,7 +164,7 @@ impl Switch {
     }
 
     /// Looks at packets of the guest.
-    pub(super) fn drain(&mut self, ring: &mut Ring, memory: &Memory) -> Result<Left, Broken> {
+    pub(super) fn drain(&mut self, ring: &mut Ring, memory: &GuestMemory) -> Result<Left, Broken> {
         for _ in 0..CHAINS_A_ROUND {
             if !self.takes_packets() {
                 return Ok(Left::Packets);
@@ -281,7 +292,7 @@ impl Switch {
     }
 
     /// Fills buffers of the guest.
-    pub(super) fn fill(&mut self, ring: &mut Ring, memory: &Memory) -> Result<Left, Broken> {
+    pub(super) fn fill(&mut self, ring: &mut Ring, memory: &GuestMemory) -> Result<Left, Broken> {
         for _ in 0..CHAINS_A_ROUND {
             if self.resets.is_empty() && self.pending.is_empty() && self.ready.is_empty() {
                 return Ok(Left::Nothing);

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn bytes_go_both_ways_within_the_credit() {
     let mut guest = Guest::new();
-    let (mut client, mut end) = guest.connect(Target::Asked);
+    let (mut client, mut end) = guest.connect(PortChoice::Asked);
     let sent = pattern(300_000);
     let (mut written, mut got) = (0, Vec::new());
     while got.len() < sent.len() {
@@ -31,7 +31,7 @@ fn bytes_go_both_ways_within_the_credit() {
 #[test]
 fn packets_end_at_pages_of_the_stream() {
     let mut guest = Guest::new();
-    let (mut client, mut end) = guest.connect(Target::Port(PORT));
+    let (mut client, mut end) = guest.connect(PortChoice::Port(PORT));
     // Credit is no reason to end one.
     end.alloc = 1 << 20;
     end.took(&mut guest, 0);
@@ -58,7 +58,7 @@ fn packets_end_at_pages_of_the_stream() {
 fn a_guest_that_sends_less_ahead_than_it_may_is_never_stuck() {
     const AHEAD: u32 = 256 << 10;
     let mut guest = Guest::new();
-    let (mut client, end) = guest.connect(Target::Port(PORT));
+    let (mut client, end) = guest.connect(PortChoice::Port(PORT));
     let (mut sent, mut known_taken) = (0u32, 0);
     while sent < 8 * WINDOW {
         while sent - known_taken + PAYLOAD as u32 <= AHEAD {
@@ -84,7 +84,7 @@ fn what_is_sent_before_the_answer_is_kept() {
     for early in [&b""[..], b"early", &[b'\n'; 100]] {
         let mut guest = Guest::new();
         let (mut client, theirs) = UnixStream::pair().unwrap();
-        guest.switch.accept(theirs, Target::Asked).unwrap();
+        guest.switch.accept(theirs, PortChoice::Asked).unwrap();
         // The greeting in pieces, and what follows in the last of them.
         client.write_all(b"CONN").unwrap();
         guest.assert_idle(1);
@@ -98,7 +98,7 @@ fn what_is_sent_before_the_answer_is_kept() {
     let mut guest = Guest::new();
     let (mut client, theirs) = UnixStream::pair().unwrap();
     client.write_all(b"CONNECT 1\n").unwrap();
-    guest.switch.accept(theirs, Target::Port(PORT)).unwrap();
+    guest.switch.accept(theirs, PortChoice::Port(PORT)).unwrap();
     let end = guest.requested().unwrap();
     guest.send(&end.header(Operation::Response, 0), &[]);
     assert_eq!(guest.bytes(), b"CONNECT 1\n");
@@ -109,9 +109,9 @@ fn clients_of_a_port_are_known_by_their_number_and_process() {
     let mut guest = Guest::new();
     let ours = Some(rustix::process::getpid());
     let (mut asks, theirs) = UnixStream::pair().unwrap();
-    guest.switch.accept(theirs, Target::Asked).unwrap();
+    guest.switch.accept(theirs, PortChoice::Asked).unwrap();
     let (plain, theirs) = UnixStream::pair().unwrap();
-    guest.switch.accept(theirs, Target::Port(PORT)).unwrap();
+    guest.switch.accept(theirs, PortChoice::Port(PORT)).unwrap();
     let number = guest.requested().unwrap().number;
     let known = |guest: &Guest| guest.switch.clients(PORT);
     assert_eq!(
@@ -134,7 +134,7 @@ fn clients_that_leave_before_they_are_connected_leave_nothing() {
         ["", "CONN", "CONNECT nine\n", "GET / HTTP/1.1\r\nHost: umbra.example.org\r\n\r\n"]
     {
         let (mut client, theirs) = UnixStream::pair().unwrap();
-        guest.switch.accept(theirs, Target::Asked).unwrap();
+        guest.switch.accept(theirs, PortChoice::Asked).unwrap();
         client.write_all(greeting.as_bytes()).unwrap();
         if greeting.contains('\n') {
             guest.assert_idle(0);
@@ -145,7 +145,7 @@ fn clients_that_leave_before_they_are_connected_leave_nothing() {
     }
     // Between request and answer: the guest is told, and its answer is for nobody.
     let (mut client, theirs) = UnixStream::pair().unwrap();
-    guest.switch.accept(theirs, Target::Asked).unwrap();
+    guest.switch.accept(theirs, PortChoice::Asked).unwrap();
     client.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();
     let end = guest.requested().unwrap();
     drop(client);
@@ -158,10 +158,10 @@ fn clients_that_leave_before_they_are_connected_leave_nothing() {
 #[test]
 fn a_port_that_refuses_is_an_end_of_file() {
     let mut guest = Guest::new();
-    for target in [Target::Asked, Target::Port(PORT)] {
+    for port in [PortChoice::Asked, PortChoice::Port(PORT)] {
         let (mut client, theirs) = UnixStream::pair().unwrap();
         client.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();
-        guest.switch.accept(theirs, target).unwrap();
+        guest.switch.accept(theirs, port).unwrap();
         let end = guest.requested().unwrap();
         guest.send(&end.header(Operation::Reset, 0), &[]);
         guest.assert_idle(0);
@@ -173,8 +173,8 @@ fn a_port_that_refuses_is_an_end_of_file() {
 #[test]
 fn who_does_not_read_holds_up_nobody_else_and_loses_nothing() {
     let mut guest = Guest::new();
-    let (mut slow, slow_end) = guest.connect(Target::Port(PORT));
-    let (mut quick, quick_end) = guest.connect(Target::Port(PORT));
+    let (mut slow, slow_end) = guest.connect(PortChoice::Port(PORT));
+    let (mut quick, quick_end) = guest.connect(PortChoice::Port(PORT));
     // All of the credit, most of which no socket has room for.
     let sent = pattern(WINDOW as usize);
     slow_end.data(&mut guest, &sent);
@@ -201,7 +201,7 @@ fn who_does_not_read_holds_up_nobody_else_and_loses_nothing() {
 #[test]
 fn more_than_the_credit_is_a_reset_and_what_was_within_it_arrives() {
     let mut guest = Guest::new();
-    let (mut client, end) = guest.connect(Target::Port(PORT));
+    let (mut client, end) = guest.connect(PortChoice::Port(PORT));
     // Without a word from the device: what it has passed on counts no more, as soon as it says so.
     let sent = pattern(2 * WINDOW as usize);
     end.data(&mut guest, &sent);
@@ -218,7 +218,7 @@ fn more_than_the_credit_is_a_reset_and_what_was_within_it_arrives() {
 fn each_direction_ends_by_itself() {
     // The client first, with answers that wait for it.
     let mut guest = Guest::new();
-    let (mut client, end) = guest.connect(Target::Port(PORT));
+    let (mut client, end) = guest.connect(PortChoice::Port(PORT));
     let sent = pattern(WINDOW as usize);
     end.data(&mut guest, &sent[..500_000]);
     client.write_all(b"last words").unwrap();
@@ -234,7 +234,7 @@ fn each_direction_ends_by_itself() {
     guest.assert_idle(0);
 
     // The guest first.
-    let (mut client, end) = guest.connect(Target::Port(PORT));
+    let (mut client, end) = guest.connect(PortChoice::Port(PORT));
     end.data(&mut guest, b"last words");
     end.shutdown(&mut guest, SHUTDOWN_SEND);
     guest.run();
@@ -254,7 +254,7 @@ fn each_direction_ends_by_itself() {
 #[test]
 fn what_a_client_wrote_before_it_closed_arrives() {
     let mut guest = Guest::new();
-    let (mut client, mut end) = guest.connect(Target::Port(PORT));
+    let (mut client, mut end) = guest.connect(PortChoice::Port(PORT));
     let sent = pattern(100_000);
     assert_eq!(write_some(&mut client, &sent), sent.len());
     // It has not read what the guest sent, either.
@@ -281,7 +281,7 @@ fn what_a_client_of_a_plain_socket_wrote_arrives_though_it_closed_at_once() {
     let (mut client, theirs) = UnixStream::pair().unwrap();
     client.write_all(b"do this").unwrap();
     drop(client);
-    guest.switch.accept(theirs, Target::Port(PORT)).unwrap();
+    guest.switch.accept(theirs, PortChoice::Port(PORT)).unwrap();
     let end = guest.requested().unwrap();
     guest.send(&end.header(Operation::Response, 0), &[]);
     assert_eq!(guest.bytes(), b"do this");
@@ -292,7 +292,7 @@ fn what_a_client_of_a_plain_socket_wrote_arrives_though_it_closed_at_once() {
 #[test]
 fn both_sides_can_send_at_once_though_neither_reads_at_first() {
     let mut guest = Guest::new();
-    let (mut client, mut end) = guest.connect(Target::Port(PORT));
+    let (mut client, mut end) = guest.connect(PortChoice::Port(PORT));
     let sent = pattern(WINDOW as usize);
     let mut written = write_some(&mut client, &sent);
     end.data(&mut guest, &sent);
@@ -315,7 +315,7 @@ fn both_sides_can_send_at_once_though_neither_reads_at_first() {
 #[test]
 fn hundreds_of_connections_take_turns() {
     let mut guest = Guest::new();
-    let mut clients: Vec<_> = (0..400).map(|_| guest.connect(Target::Port(PORT))).collect();
+    let mut clients: Vec<_> = (0..400).map(|_| guest.connect(PortChoice::Port(PORT))).collect();
     for (i, (client, _)) in clients.iter_mut().enumerate() {
         client.write_all(&(i as u32).to_le_bytes()).unwrap();
     }
@@ -360,7 +360,7 @@ fn connections_that_the_guest_starts_are_refused() {
     guest.send(&stray.header(Operation::Reset, 0), &[]);
     assert!(guest.take().is_empty());
     // Another machine's packets, another type's, and of a connection by the wrong port.
-    let (_client, end) = guest.connect(Target::Port(PORT));
+    let (_client, end) = guest.connect(PortChoice::Port(PORT));
     let mut header = end.header(Operation::Data, 0);
     header.source.cid = Cid(99);
     guest.send(&header, &[]);

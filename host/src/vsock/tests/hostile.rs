@@ -30,7 +30,7 @@ fn resets_that_find_no_buffer_wait_and_hold_back_only_their_cause() {
 #[test]
 fn bad_chains_are_given_back_and_change_nothing() {
     let mut guest = Guest::new();
-    let (mut client, end) = guest.connect(Target::Port(PORT));
+    let (mut client, end) = guest.connect(PortChoice::Port(PORT));
     let lying = end.header(Operation::Data, PAYLOAD + 1);
     guest.send(&lying, &[0; PAYLOAD]);
     guest.run();
@@ -77,8 +77,8 @@ fn memory_that_the_host_cannot_back_is_an_error_that_says_so() {
         (GuestAddress(0), MEMORY, None),
         (GuestAddress(MEMORY as u64), PAYLOAD, Some(FileOffset::new(file, 0))),
     ];
-    let mut guest = Guest::with(Memory::from_ranges_with_files(ranges).unwrap());
-    let (mut client, _) = guest.connect(Target::Port(PORT));
+    let mut guest = Guest::with(GuestMemory::from_ranges_with_files(ranges).unwrap());
+    let (mut client, _) = guest.connect(PortChoice::Port(PORT));
     // The payload of the next buffer goes there.
     let memory = guest.memory.clone();
     for chain in 0..CHAINS {
@@ -136,7 +136,7 @@ fn random_rings_and_packets_end_in_an_error_at_worst() {
     };
     for _ in 0..300 {
         let mut guest = Guest::new();
-        let (mut client, end) = guest.connect(Target::Port(PORT));
+        let (mut client, end) = guest.connect(PortChoice::Port(PORT));
         for _ in 0..30 {
             // It may have been hung up on.
             let _ = client.write(&[1; 1000]);

@@ -4,11 +4,12 @@ mod connections;
 mod hostile;
 
 use super::GUEST_CID;
-use super::connection::{Target, WINDOW};
-use super::device::{Client, Token, round};
-use super::ring::{Broken, Memory, Ring};
+use super::connection::{PortChoice, WINDOW};
+use super::events::Token;
+use super::ring::{Broken, GuestMemory, Ring};
 use super::session::{RECEIVE, TRANSMIT};
-use super::switch::{Left, Switch};
+use super::switch::{Client, Left, Switch};
+use super::worker::round;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -45,7 +46,15 @@ impl Driver {
         (self.base + 0x3000 + u64::from(chain) * 64, payload)
     }
 
-    fn descriptor(&self, memory: &Memory, index: u16, at: u64, len: u32, flags: u16, next: u16) {
+    fn descriptor(
+        &self,
+        memory: &GuestMemory,
+        index: u16,
+        at: u64,
+        len: u32,
+        flags: u16,
+        next: u16,
+    ) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&at.to_le_bytes());
         bytes[8..12].copy_from_slice(&len.to_le_bytes());
@@ -55,7 +64,7 @@ impl Driver {
     }
 
     /// Makes a chain of header and payload available.
-    fn add(&mut self, memory: &Memory, chain: u16, len: usize, flags: u16) {
+    fn add(&mut self, memory: &GuestMemory, chain: u16, len: usize, flags: u16) {
         let (header, payload) = self.buffer(chain);
         let next = if len > 0 { NEXT } else { 0 };
         self.descriptor(memory, chain * 2, header, HEADER_LEN as u32, flags | next, chain * 2 + 1);
@@ -63,7 +72,7 @@ impl Driver {
         self.publish(memory, chain * 2);
     }
 
-    fn publish(&mut self, memory: &Memory, head: u16) {
+    fn publish(&mut self, memory: &GuestMemory, head: u16) {
         let slot = u64::from(self.added % SIZE);
         memory.write_obj(head, GuestAddress(self.base + 0x1000 + 4 + slot * 2)).unwrap();
         self.added = self.added.wrapping_add(1);
@@ -71,7 +80,7 @@ impl Driver {
     }
 
     /// The next chain that the device has used, and how many bytes it wrote.
-    fn used(&mut self, memory: &Memory) -> Option<(u16, u32)> {
+    fn used(&mut self, memory: &GuestMemory) -> Option<(u16, u32)> {
         let index: u16 = memory.read_obj(GuestAddress(self.base + 0x2000 + 2)).unwrap();
         if index == self.seen {
             return None;
@@ -85,7 +94,7 @@ impl Driver {
 
 /// A guest, and the device that it has.
 struct Guest {
-    memory: Memory,
+    memory: GuestMemory,
     rings: [Ring; 2],
     drivers: [Driver; 2],
     free: Vec<u16>,
@@ -99,11 +108,11 @@ struct Guest {
 
 impl Guest {
     fn new() -> Guest {
-        Guest::with(Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap())
+        Guest::with(GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap())
     }
 
     /// With this memory, of which the first [`MEMORY`] bytes are for the rings.
-    fn with(memory: Memory) -> Guest {
+    fn with(memory: GuestMemory) -> Guest {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
         let drivers = [0, 0x20000].map(|base| Driver { base, added: 0, seen: 0 });
         let rings = [0, 1].map(|index: usize| {
@@ -219,16 +228,16 @@ impl Guest {
     }
 
     /// A client that connects to [`PORT`], and the guest's end of it.
-    fn connect(&mut self, target: Target) -> (UnixStream, End) {
+    fn connect(&mut self, port: PortChoice) -> (UnixStream, End) {
         let (mut client, theirs) = UnixStream::pair().unwrap();
-        if target == Target::Asked {
+        if port == PortChoice::Asked {
             client.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();
         }
-        self.switch.accept(theirs, target).unwrap();
+        self.switch.accept(theirs, port).unwrap();
         let end = self.requested().expect("a request");
         self.send(&end.header(Operation::Response, 0), &[]);
         self.run();
-        if target == Target::Asked {
+        if port == PortChoice::Asked {
             let mut answer = vec![0; format!("OK {}\n", end.number).len()];
             client.read_exact(&mut answer).unwrap();
             assert_eq!(answer, format!("OK {}\n", end.number).as_bytes());

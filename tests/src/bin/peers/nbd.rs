@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use umbra::vsock::{Device, Offer, Target};
+use umbra::vsock::{Device, Offer, PortChoice};
 use umbra_tests::linux::{Guest, find, run};
 use umbra_tests::programs;
 
@@ -111,7 +111,7 @@ fn start_linux(folder: &Path) -> Result<Linux, String> {
     for port in PORTS {
         let listener =
             UnixListener::bind(folder.join(format!("port-{port}.sock"))).map_err(io("listen"))?;
-        offers.push(device.listen(listener, Target::Port(port)).map_err(io("offer a port"))?);
+        offers.push(device.listen(listener, PortChoice::Port(port)).map_err(io("offer a port"))?);
     }
     let console = folder.join("console.log");
     let said = File::create(&console).map_err(io("make a log"))?;
