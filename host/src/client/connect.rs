@@ -31,6 +31,11 @@ pub enum Stream {
 }
 
 /// Connects to a port of the guest of a state directory.
+///
+/// # Errors
+///
+/// [`Error::NotRunning`], [`Error::NotReady`], [`Error::Refused`], [`Error::Full`],
+/// [`Error::Connect`].
 pub fn connect(state: &StateDir, port: u32) -> Result<Stream> {
     let not_running = || Error::NotRunning { state: state.path().to_path_buf() };
     let endpoint = match fs::read_to_string(state.file("endpoint")) {
@@ -121,6 +126,10 @@ fn handshake(stream: &mut (impl Read + Write), port: u32) -> io::Result<Option<u
 
 impl Stream {
     /// A second handle of the same connection.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for want of descriptors for example.
     pub fn try_clone(&self) -> io::Result<Stream> {
         Ok(match self {
             Stream::Unix(stream) => Stream::Unix(stream.try_clone()?),
@@ -129,6 +138,10 @@ impl Stream {
     }
 
     /// Ends one direction, or both.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if the other end is gone already.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Stream::Unix(stream) => stream.shutdown(how),
@@ -137,6 +150,10 @@ impl Stream {
     }
 
     /// How long a read or a write may wait; `None` for ever.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for a timeout of zero.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
             Stream::Unix(stream) => {

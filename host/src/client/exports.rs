@@ -15,22 +15,38 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Exports.
 impl Client {
     /// Adds an export, or replaces one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`]: `exists`, `not-found`, `is-directory`, `no-space`, `busy`.
     pub fn export_add(&mut self, export: &ExportAdd<'_>) -> Result<()> {
         self.call(export).map(drop)
     }
 
     /// Removes an export that nobody uses. The file stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`]: `not-found`, `busy` while a client uses it.
     pub fn export_remove(&mut self, name: &str) -> Result<()> {
         self.call(&ExportRemove { name, force: false }).map(drop)
     }
 
     /// Removes an export, and ends the connections of all clients that came by its name; returns
     /// how many there were.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`]: `not-found`.
     pub fn export_evict(&mut self, name: &str) -> Result<u32> {
         self.call(&ExportRemove { name, force: true }).map(|removed| removed.evicted)
     }
 
     /// The clients of all exports.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`].
     pub fn export_clients(&mut self) -> Result<Vec<ExportClient>> {
         let mut all = Vec::new();
         self.call_each(&ExportClients {}, |mut part: rpc::Items<ExportClient>, _| {
@@ -42,6 +58,10 @@ impl Client {
 
     /// Exports that were added, files that clients use by their path, and NVDIMM regions without a
     /// volume.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`].
     pub fn exports(&mut self) -> Result<Vec<Export>> {
         let mut all = Vec::new();
         self.call_each(&ExportList {}, |mut part: rpc::Items<Export>, _| {
@@ -63,6 +83,10 @@ pub struct NbdServer {
 
 impl NbdServer {
     /// Of the instance of a state directory that is ready.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if no instance is ready: it has no file `endpoint` then.
     pub fn of(state: &StateDir) -> io::Result<NbdServer> {
         let endpoint = fs::read_to_string(state.file("endpoint"))?;
         let cid = endpoint.trim().strip_prefix("vsock:").and_then(|cid| cid.parse().ok());

@@ -33,6 +33,11 @@ struct Source {
 
 /// Copies the file `path` into a local file, which it replaces when all is there, or into a stream
 /// for `None`.
+///
+/// # Errors
+///
+/// [`Error::Local`] if the copy cannot be written; [`Error::Server`], `not-found` for example; else
+/// those of the connection. The local file is then as it was.
 pub fn get(
     client: &mut Client,
     path: &[u8],

@@ -30,6 +30,8 @@
 //! The format is `docs/protocols.md`; the code of it is the crate `umbra-proto`.
 //! Left out: NBD and 9P, for which every system has clients.
 
+#![warn(clippy::missing_errors_doc)]
+
 mod connect;
 mod error;
 mod exports;
@@ -129,6 +131,10 @@ pub struct Response<'c> {
 
 impl Response<'_> {
     /// Its body, as what a request of type `R` is answered with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`] if the frame answers another method, or its body is none of this one.
     pub fn decode<R: Request>(&self) -> Result<R::Response> {
         if self.method != R::METHOD.0 {
             return Err(Error::Protocol(format!("an answer to method {:#x}", self.method)));
@@ -139,6 +145,10 @@ impl Response<'_> {
 
 impl Client {
     /// Connects to the server of a state directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect()`] and [`Client::over`].
     pub fn connect(state: &StateDir) -> Result<Client> {
         let client = Client::over(connect(state, rpc::PORT)?)?;
         // In a copy of the directory of a machine that runs, it is a copy, too.
@@ -147,6 +157,11 @@ impl Client {
     }
 
     /// Speaks the protocol over a connection that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`] if the peer speaks something else, or another version; else those of the
+    /// connection.
     pub fn over(stream: Stream) -> Result<Client> {
         stream.set_timeout(Some(DEFAULT_TIMEOUT)).map_err(Error::Io)?;
         // What the server allows is not known before its answer: the first request is small.
@@ -194,6 +209,10 @@ impl Client {
     }
 
     /// How long the server may say nothing; `None` for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the system refuses, a timeout of zero for example.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.stream.get_ref().set_timeout(timeout).map_err(Error::Io)
     }
@@ -204,6 +223,11 @@ impl Client {
     }
 
     /// Sends a request, and does not wait for its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`], and the connection goes on, if body or payload are longer than
+    /// [`Client::server`] says; else those of the connection.
     pub fn send<R: Request>(&mut self, request: &R, payload: &[u8]) -> Result<()> {
         self.send_with(request, payload.len(), |stream, front| write_both(stream, front, payload))
     }
@@ -248,6 +272,11 @@ impl Client {
 
     /// Takes the next frame of the answers. An error of the server is the answer to the first
     /// request in flight, and those behind it are answered too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Server`] is the answer to the first request in flight. [`Error::Protocol`] if no
+    /// request is in flight, or another one is answered; else those of the connection.
     pub fn receive(&mut self) -> Result<Response<'_>> {
         let header = self.receive_front()?;
         read_into(&mut self.stream, &mut self.payload, header.payload).map_err(lost)?;
@@ -312,11 +341,20 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer of one frame.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Server`] if the server refuses; [`Error::Protocol`] if it answers with several
+    /// frames; [`Error::TooLong`]; else those of the connection.
     pub fn call<R: Request>(&mut self, request: &R) -> Result<R::Response> {
         self.call_with(request, &[])
     }
 
     /// As [`Client::call`], with a payload.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`].
     pub fn call_with<R: Request>(&mut self, request: &R, payload: &[u8]) -> Result<R::Response> {
         self.settle()?;
         self.send(request, payload)?;
@@ -329,6 +367,10 @@ impl Client {
 
     /// Sends a request and hands each frame of its answer to `each`. If `each` fails, the
     /// rest is still taken.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`], and the first one of `each`.
     pub fn call_each<R: Request>(
         &mut self,
         request: &R,

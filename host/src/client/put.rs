@@ -24,6 +24,12 @@ const COPY_PIECE: usize = 256 << 10;
 /// Copies what `source` holds into the file `path`. It has no name there until all of it is
 /// durable, and then takes the place of a file that has the name: an interrupted transfer leaves
 /// that as it was, and nothing else.
+///
+/// # Errors
+///
+/// [`Error::Local`] if the file cannot be read; [`Error::Server`], `no-space` for example, also
+/// before anything travels where the size is known; else those of the connection. What was there
+/// before is still there then.
 pub fn put(
     client: &mut Client,
     source: &mut fs::File,
