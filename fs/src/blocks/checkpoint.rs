@@ -16,7 +16,8 @@ use crate::types::BLOCK_SIZE;
 use crc::{CRC_32_ISCSI, Crc, Table};
 
 const CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
-const MAGIC: u64 = u64::from_le_bytes(*b"UMBRACKP");
+/// "UMBRACKP".
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UMBRACKP");
 
 /// Counts that are not the blocks' own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

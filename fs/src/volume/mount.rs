@@ -2,11 +2,11 @@
 
 use super::inode_table::InodeTable;
 use super::{FaultCounts, Volume};
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, checkpoint};
 use crate::error::Error;
-use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system};
+use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system, word_index};
 use crate::format::superblock::{
-    Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, Superblock, UNFINISHED,
+    Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, RECORD_SIZE, Superblock, UNFINISHED,
 };
 use crate::format::word::{Pointer, Root};
 use crate::pmem::{Pmem, Poisoned};
@@ -64,16 +64,19 @@ impl fmt::Display for MountError {
         match self {
             MountError::Blank => f.write_str("the NVDIMM is blank"),
             MountError::Unfinished => f.write_str("formatting the NVDIMM was interrupted"),
-            MountError::Foreign => {
-                f.write_str("the NVDIMM holds something that is not an Umbra volume")
-            }
+            MountError::Foreign => f.write_str(
+                "the NVDIMM holds something that is not an Umbra volume; it is left as it is",
+            ),
             MountError::Version(v) => {
                 write!(f, "the volume has format version {v}, which is not known here")
             }
             MountError::TooSmall => {
                 f.write_str("the NVDIMM is smaller than the volume (at least 8 MiB)")
             }
-            MountError::Superblocks => f.write_str("both superblocks of the volume are damaged"),
+            MountError::Superblocks => f.write_str(
+                "both superblocks of the volume are damaged; it is left as it is, so that what it \
+                 holds can still be looked for",
+            ),
             MountError::Fs(error) => write!(f, "the volume cannot be mounted: {error}"),
         }
     }
@@ -81,17 +84,34 @@ impl fmt::Display for MountError {
 
 impl core::error::Error for MountError {}
 
-/// Where leftovers of other formats are looked for, in bytes from the start and the end.
+/// Bytes at the start and at the end of a region in which leftovers of any format are looked for.
 const PROBE: u64 = 1 << 20;
+/// Blocks that formatting writes one behind the other, from the first that is handed out: the two
+/// nodes of the system inode file, its first block, the first block of inodes.
+const FORMATTED: u64 = 4;
 
 type Bytes = [u8; BLOCK_SIZE as usize];
 
+/// Whether a region holds nothing, as far as can be told without a look at all of it: a load of a
+/// hole of a sparse image may cost memory of the host.
+///
+/// It looks at the first and the last MiB; at one block at each power of two between them; and at
+/// what a volume of the region's size has even if nothing was ever written to it. The last is
+/// needed because the start of a volume can be zeros for long: scratch records of blocks that are
+/// never handed out are zeros, 256 MiB of a volume of 64 GiB.
 fn is_blank<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
     let mut bytes: Bytes = [0; BLOCK_SIZE as usize];
     let len = pmem.len();
+    let geometry = Geometry::new(len / BLOCK_SIZE);
     let head = (0..PROBE.min(len)).step_by(BLOCK_SIZE as usize);
+    let between = core::iter::successors(Some(PROBE), |&at| at.checked_mul(2));
+    let between = between.take_while(|&at| at < len);
     let tail = (len.saturating_sub(PROBE)..len).step_by(BLOCK_SIZE as usize);
-    for at in head.chain(tail) {
+    let records = geometry.scratch + geometry.first * RECORD_SIZE / BLOCK_SIZE;
+    let volume = [geometry.checkpoint, records].into_iter();
+    let volume = volume.chain(geometry.first..geometry.first + FORMATTED);
+    let volume = volume.map(|block| block * BLOCK_SIZE);
+    for at in head.chain(between).chain(tail).chain(volume) {
         pmem.read(at, &mut bytes)?;
         if bytes.iter().any(|&b| b != 0) {
             return Ok(false);
@@ -138,10 +158,11 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
         [NoSuperblock::Unfinished, _] | [_, NoSuperblock::Unfinished] => {
             Err(MountError::Unfinished)
         }
-        [NoSuperblock::Magic, NoSuperblock::Magic] if is_blank(pmem)? => Err(MountError::Blank),
-        [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem)? => {
+        // Asked first, because a volume can be blank wherever a blank region is looked at.
+        [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem) => {
             Err(MountError::Superblocks)
         }
+        [NoSuperblock::Magic, NoSuperblock::Magic] if is_blank(pmem)? => Err(MountError::Blank),
         [NoSuperblock::Magic, NoSuperblock::Magic] => Err(MountError::Foreign),
         _ => Err(MountError::Superblocks),
     }
@@ -164,12 +185,27 @@ pub(crate) fn claims_clean<P: Pmem>(pmem: &P) -> bool {
     read_superblock(pmem).is_ok_and(|(found, _)| found.clean)
 }
 
-/// Whether a volume whose superblocks are gone was here: its system inode file's first
-/// pointer stands where the size of the region puts it.
-fn looks_like_ours<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
+/// Whether a volume whose superblocks are gone was here: a word of it stands where the size of the
+/// region puts it. Any one is enough, because the others may have gone too; and a block that cannot
+/// be read is no reason to say no.
+fn looks_like_ours<P: Pmem>(pmem: &P) -> bool {
     let geometry = Geometry::new(pmem.len() / BLOCK_SIZE);
-    let word = pmem.load(word_at(Block(geometry.first), 0))?;
-    Ok(matches!(Pointer::decode(word, 2, 0), Ok(Some(_))))
+    let [top, leaf, system, inodes] = core::array::from_fn(|i| Block(geometry.first + i as u64));
+    let word = |block, index| pmem.load(word_at(block, index));
+    let pointer = |block, level| {
+        matches!(word(block, 0).map(|word| Pointer::decode(word, level, 0)), Ok(Ok(Some(_))))
+    };
+    let root = |block, slot| {
+        matches!(
+            word(block, word_index(slot, inode::ROOT)).map(|word| Root::decode(word, slot)),
+            Ok(Ok(Some(_)))
+        )
+    };
+    pointer(top, 2)
+        || pointer(leaf, 1)
+        || root(system, system::LIVE)
+        || root(inodes, slot_of(ROOT_INO))
+        || word(Block(geometry.checkpoint), 0) == Ok(checkpoint::MAGIC)
 }
 
 /// Writes both copies, `first` (0 or 1) first.
