@@ -9,7 +9,7 @@
 //! | kind    | when                        | fields                                                  |
 //! |---------|-----------------------------|---------------------------------------------------------|
 //! | `start` | QEMU is about to be started | `supervisor_pid`, `boot_id` (of the host)               |
-//! | `ready` | the guest serves            | `boot_ms`                                               |
+//! | `ready` | the guest serves            | `boot_ms`, `formatted`                                  |
 //! | `end`   | the instance is over        | `cause` (see [`Cause`]), `clean`, `message`, `uptime_s` |
 //!
 //! Readers skip kinds and fields that they do not know, and lines that they cannot read (a host

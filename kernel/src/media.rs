@@ -52,12 +52,12 @@ fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
         return Err("not mounted, as told (volume=no)".to_string());
     }
     if config.format {
-        log::warn!("formatting, as told (format=yes)");
+        log::warn!("formatting: as told (format=yes)");
         return format_and_serve(nvdimm, windows);
     }
     match mount_and_serve(nvdimm, windows) {
         Err(why @ (MountError::Blank | MountError::Unfinished)) => {
-            log::info!("{}: formatting", mount_error(why));
+            log::info!("formatting: {}", mount_error(why));
             format_now()
         }
         result => result.map_err(mount_error),
@@ -135,18 +135,24 @@ fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// What happens to an NVDIMM that is not blank and cannot be mounted, and what can be done.
+const LEFT_ALONE: &str = "it is left as it is: keep a copy of nvdimm.img if it had files; \
+    `umbra up --format`, or \"format yes\" on the console, makes an empty volume of it";
+
 fn mount_error(why: MountError) -> String {
     match why {
         MountError::Blank => "the NVDIMM is blank".to_string(),
         MountError::Unfinished => "formatting the NVDIMM was interrupted".to_string(),
         MountError::Foreign => {
-            "the NVDIMM holds something that is no Umbra volume; it is overwritten only with the option format=yes, \
-             or the command \"format yes\""
-                .to_string()
+            format!("the NVDIMM holds something that is no Umbra volume; {LEFT_ALONE}")
         }
-        MountError::Version(version) => format!("the volume has format version {version}, which this kernel does not know"),
+        MountError::Version(version) => {
+            format!("the volume has format version {version}, which this kernel does not know")
+        }
         MountError::TooSmall => "the NVDIMM is too small".to_string(),
-        MountError::Superblocks => "both superblocks are damaged".to_string(),
+        MountError::Superblocks => {
+            format!("both superblocks of the volume are damaged; {LEFT_ALONE}")
+        }
         MountError::Fs(why) => format!("the volume is damaged: {why}"),
     }
 }

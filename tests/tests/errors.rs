@@ -56,6 +56,20 @@ fn overwrite(vm: &Vm, bytes: &[u8]) {
 }
 
 #[test]
+fn a_blank_nvdimm_is_formatted_and_that_is_said() {
+    let vm = Machine::nvdimm("16M").prepare();
+    let up = || String::from_utf8(vm.ok(&["up", "--detach", "--nvdimm-size", "16M"])).unwrap();
+    let text = up();
+    assert!(text.contains("formatted: the NVDIMM is blank"), "{text}");
+    assert_eq!(vm.json(&["status"])["formatted"], "the NVDIMM is blank");
+    vm.down();
+    let text = up();
+    assert!(!text.contains("formatted"), "{text}");
+    assert!(vm.json(&["status"])["formatted"].is_null());
+    vm.down();
+}
+
+#[test]
 fn an_nvdimm_that_cannot_be_served_is_left_alone() {
     for row in UNUSABLE {
         let vm = Machine::nvdimm(row.size).prepare();

@@ -134,6 +134,8 @@ impl Lines {
 pub(super) enum Meaning {
     /// It has found the NVDIMM, and mounts its volume.
     Mounts,
+    /// It makes an empty volume: why.
+    Formats(String),
     /// It serves from now on.
     Ready,
     /// It runs, but has nothing to serve: why.
@@ -143,7 +145,8 @@ pub(super) enum Meaning {
 }
 
 /// Reads a line of the guest. The contract with the kernel: `NVDIMM at ADDRESS` in a line of its
-/// log before it mounts the volume; `no volume: WHY` in a line if the NVDIMM cannot be served, and
+/// log before it mounts the volume; `formatting: WHY` in a line before it makes an empty volume;
+/// `no volume: WHY` in a line if the NVDIMM cannot be served, and
 /// then a line that starts with `ready`; a line that starts with `fatal: ` or `panicked at ` when
 /// it gives up, or `umbra-boot: ` when the loader does.
 pub(super) fn meaning(line: &str) -> Option<Meaning> {
@@ -162,6 +165,9 @@ pub(super) fn meaning(line: &str) -> Option<Meaning> {
     }
     if line.contains("NVDIMM at 0x") {
         return Some(Meaning::Mounts);
+    }
+    if let Some((_, why)) = line.split_once("formatting: ") {
+        return Some(Meaning::Formats(why.into()));
     }
     line.split_once("no volume: ").map(|(_, why)| Meaning::NoVolume(why.into()))
 }
@@ -195,6 +201,10 @@ mod tests {
         assert_eq!(meaning("fatal: x"), Some(Meaning::Failed(Cause::GuestFailed, "x".into())));
         let found = "[    0.1] NVDIMM at 0x100000000, 64 MiB, lines written back by: clwb";
         assert_eq!(meaning(found), Some(Meaning::Mounts));
+        assert_eq!(
+            meaning("[    0.2] formatting: the NVDIMM is blank"),
+            Some(Meaning::Formats("the NVDIMM is blank".into()))
+        );
         assert_eq!(meaning("already"), None);
         assert_eq!(meaning("readyish"), None);
     }

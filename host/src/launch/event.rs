@@ -19,6 +19,8 @@ pub(super) enum Event {
     Said,
     /// The guest mounts its volume, and may be silent meanwhile.
     Mounts,
+    /// The guest makes an empty volume: why.
+    Formats(String),
     /// The guest says why it will not serve, and whether it goes on running.
     Useless(Useless, Runs),
     /// The serial line is read to its end.
@@ -83,6 +85,7 @@ pub(super) fn read_console(
                 Runs::Out,
             ),
             Some(Meaning::Mounts) => Event::Mounts,
+            Some(Meaning::Formats(why)) => Event::Formats(why),
             None if accel == Accel::Kvm => Event::Said,
             None => return,
         };

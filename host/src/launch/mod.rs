@@ -161,6 +161,9 @@ pub struct Status {
     pub ready: bool,
     /// From the start of QEMU to `ready`, in milliseconds.
     pub boot_ms: Option<f64>,
+    /// Why the guest made an empty volume when it started, if it did.
+    #[serde(default)]
+    pub formatted: Option<String>,
     /// Process id of QEMU.
     pub qemu_pid: u32,
     /// Process id of the supervisor.
@@ -194,7 +197,10 @@ impl Status {
             Accel::Kvm => "KVM".to_string(),
             Accel::Tcg => format!("emulation ({})", self.accel_reason),
         };
-        format!("{boot}, {accel}")
+        match &self.formatted {
+            Some(why) => format!("{boot}, {accel}; formatted: {why}"),
+            None => format!("{boot}, {accel}"),
+        }
     }
 }
 

@@ -202,6 +202,7 @@ impl<'e> Supervisor<'e> {
         let status = Status {
             ready: false,
             boot_ms: None,
+            formatted: None,
             qemu_pid: qemu.pid,
             supervisor_pid: process::id(),
             accel,
@@ -284,6 +285,11 @@ impl<'e> Supervisor<'e> {
                 Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
+                // Commands on the console may do so later, too.
+                Ok(Event::Formats(why)) if !self.is_ready() => {
+                    self.status().formatted = Some(why);
+                }
+                Ok(Event::Formats(_)) => {}
                 Ok(Event::Said | Event::Mounts | Event::Ready(_))
                     if self.asked_by.is_some() || useless.is_some() || self.is_ready() => {}
                 Ok(Event::Said) => deadline = Some(Instant::now() + self.patience()),
@@ -294,8 +300,11 @@ impl<'e> Supervisor<'e> {
                     let access = self.shared.access;
                     self.state.write_for(access, "endpoint", &self.transport.endpoint())?;
                     let status = self.set_ready(at);
-                    let _ =
-                        record::append(&self.state, "ready", json!({ "boot_ms": status.boot_ms }));
+                    let said = json!({
+                        "boot_ms": status.boot_ms,
+                        "formatted": status.formatted,
+                    });
+                    let _ = record::append(&self.state, "ready", said);
                     if reporter.ready(&status).is_err() {
                         self.ask(Cause::Abandoned);
                     }
