@@ -5,8 +5,9 @@
 //! | file | what |
 //! |---|---|
 //! | `stream.rs` | the byte stream |
+//! | `accept.rs` | which server a new connection gets |
 //! | `service.rs` | what a server is, and what the servers share |
-//! | `shown.rs` | paths and names in messages |
+//! | `text.rs` | messages for people, in memory of fixed size |
 //! | `turns.rs` | how long one of them holds up all others |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `rpc/` | the native protocol |
@@ -18,52 +19,19 @@
 
 extern crate alloc;
 
+mod accept;
 pub mod nbd;
 pub mod platform;
 pub mod raw;
 pub mod rpc;
 mod service;
-mod shown;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 mod turns;
 
+pub use accept::accept;
 pub use platform::{Platform, background};
-pub use service::{Service, Shared};
+pub use service::{Room, Service, Shared};
 pub use stream::{Peer, Progress, Stream};
-
-use alloc::boxed::Box;
-
-/// How much room there is for a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// Any may come.
-    Plenty,
-    /// What is left is kept for the native protocol: who administrates the server gets in.
-    Kept,
-    /// None: all connections, so many, are in use. A client of the native protocol is told so.
-    Full(usize),
-    /// No memory is left for one. A client of the native protocol is told so.
-    NoMemory,
-}
-
-/// Makes the server of a new connection of `peer` to `port`; `None` if nothing listens there, or
-/// not any more.
-pub fn accept<M: Platform>(port: u32, peer: Peer, room: Room) -> Option<Box<dyn Service<M>>> {
-    match (port, room) {
-        (rpc::RPC_PORT, Room::Plenty | Room::Kept) => return Some(Box::new(rpc::Rpc::default())),
-        (rpc::RPC_PORT, Room::Full(_) | Room::NoMemory) => {
-            return Some(Box::new(rpc::TurnedAway::new(room)));
-        }
-        (_, Room::Plenty) => {}
-        _ => return None,
-    }
-    match port {
-        nbd::NBD_PORT => Some(Box::new(nbd::Nbd::new(peer))),
-        raw::ECHO_PORT => Some(Box::new(raw::Echo)),
-        raw::DISCARD_PORT => Some(Box::new(raw::Discard::default())),
-        raw::SOURCE_PORT => Some(Box::new(raw::Source::default())),
-        _ => None,
-    }
-}

@@ -4,7 +4,7 @@
 //! counters that outlive a connection. The kernel implements it with the real thing,
 //! tests with numbers of their choice.
 
-pub use crate::turns::{Turn, Turns, take_turn};
+pub use crate::turns::{Turn, Turns};
 use alloc::vec::Vec;
 use core::ops::Range;
 use umbra_fs::dax::Machine;
@@ -159,5 +159,16 @@ pub(crate) fn reclaim_step<M: Platform>(machine: &mut M) -> umbra_fs::Result<boo
     let counters = machine.counters();
     counters.reclaiming = matches!(result, Ok(true));
     counters.reclaim_steps += u64::from(counters.reclaiming);
+    result
+}
+
+/// Lets somebody take a turn, which is for `what` unless they say otherwise, and notes how long it
+/// was.
+pub fn take_turn<M: Platform, R>(machine: &mut M, what: Turn, turn: impl FnOnce(&mut M) -> R) -> R {
+    let start = machine.uptime_ns();
+    machine.counters().turns.is_for(what);
+    let result = turn(machine);
+    let took = machine.uptime_ns().saturating_sub(start);
+    machine.counters().turns.took(took);
     result
 }

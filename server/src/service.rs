@@ -1,6 +1,8 @@
 //! What a server is: a state machine for each connection, and what all of them share.
 
+use crate::nbd::Nbd;
 use crate::nbd::clients::{Clients, Users};
+use crate::platform::Platform;
 use crate::stream::{Progress, Stream};
 use umbra_fs::Ino;
 use umbra_fs::dax::Machine;
@@ -41,4 +43,23 @@ pub trait Service<M: Machine>: Send {
     /// Does what can be done now. Must return soon: long work is done in steps, with
     /// [`Progress::Again`] between them.
     fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress;
+}
+
+impl<M: Platform> Service<M> for Nbd {
+    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress {
+        Nbd::poll(self, stream, machine, &mut shared.clients)
+    }
+}
+
+/// How much room there is for a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Any may come.
+    Plenty,
+    /// What is left is kept for the native protocol: who administrates the server gets in.
+    Kept,
+    /// None: all connections, so many, are in use. A client of the native protocol is told so.
+    Full(usize),
+    /// No memory is left for one. A client of the native protocol is told so.
+    NoMemory,
 }

@@ -3,7 +3,6 @@
 //! One loop serves all clients, so whoever has the turn holds up all others. The longest turn is
 //! kept, with what it was for, until somebody asks to look out anew.
 
-use crate::platform::Platform;
 use core::fmt;
 use umbra_proto::nbd::Command;
 use umbra_proto::rpc::Method;
@@ -78,21 +77,11 @@ impl Turns {
         *self = Turns { current: self.current, ..Turns::default() };
     }
 
-    fn took(&mut self, ns: u64) {
+    /// A turn is over that took this many nanoseconds.
+    pub(crate) fn took(&mut self, ns: u64) {
         if ns > self.longest_ns || self.longest.is_none() {
             self.longest = Some(self.current);
             self.longest_ns = ns;
         }
     }
-}
-
-/// Lets somebody take a turn, which is for `what` unless they say otherwise, and notes how long it
-/// was.
-pub fn take_turn<M: Platform, R>(machine: &mut M, what: Turn, turn: impl FnOnce(&mut M) -> R) -> R {
-    let start = machine.uptime_ns();
-    machine.counters().turns.is_for(what);
-    let result = turn(machine);
-    let took = machine.uptime_ns().saturating_sub(start);
-    machine.counters().turns.took(took);
-    result
 }

@@ -1,6 +1,6 @@
 //! Memory does not grow with what is mapped or stored: 64 MiB serve a large NVDIMM.
 
-use umbra::client::rpc::Memory;
+use umbra::client::rpc::MemoryUse;
 use umbra::client::{Blocks, Client, Msync};
 use umbra_tests::Machine;
 use umbra_tests::random::Random;
@@ -13,7 +13,7 @@ const SHARE: u64 = 1000;
 const SLACK: u64 = 256 << 10;
 
 fn used(client: &mut Client) -> u64 {
-    let Memory { heap_used, frames_used, .. } = client.status().unwrap().memory;
+    let MemoryUse { heap_used, frames_used, .. } = client.status().unwrap().memory;
     // The heap lies in frames that are counted as used: what it hands out is counted on top, so
     // that growth inside it shows too.
     heap_used + frames_used

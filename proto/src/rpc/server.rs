@@ -25,10 +25,11 @@ pub struct Hello<'a> {
 }
 request!(Hello<'_>, HELLO, HelloResponse);
 
-/// What the server is and allows. Limits only ever grow within a version.
+/// What the server is and allows. Limits only ever grow within a version. `T` is a text: owned where
+/// it was received, borrowed where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct HelloResponse {
+pub struct HelloResponse<T = String> {
     /// The version that both will speak: at most the one asked for.
     #[n(0)]
     pub version: u32,
@@ -37,7 +38,7 @@ pub struct HelloResponse {
     pub features: u64,
     /// Name and version of the server.
     #[n(2)]
-    pub server: String,
+    pub server: T,
     /// Largest body in bytes, either way.
     #[n(3)]
     pub max_body: u32,
@@ -78,13 +79,14 @@ pub struct Status {
 }
 request!(Status, STATUS, StatusResponse);
 
-/// How the server is. Counts are since boot.
+/// How the server is. Counts are since boot. `T` is a text: owned where it was received, borrowed
+/// where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct StatusResponse {
+pub struct StatusResponse<T = String> {
     /// Name and version of the server.
     #[n(0)]
-    pub server: String,
+    pub server: T,
     /// Nanoseconds since boot.
     #[n(1)]
     pub uptime_ns: u64,
@@ -96,7 +98,7 @@ pub struct StatusResponse {
     pub now: i64,
     /// DRAM.
     #[n(4)]
-    pub memory: Memory,
+    pub memory: MemoryUse,
     /// Flushes that were issued to the NVDIMM, by line.
     #[n(5)]
     pub flushes: u64,
@@ -137,13 +139,13 @@ pub struct StatusResponse {
     /// What that turn was for: the name of a method, `nbd` and that of a command, `console`,
     /// `background`.
     #[n(17)]
-    pub longest_turn: Option<String>,
+    pub longest_turn: Option<T>,
 }
 
 /// Use of DRAM, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct Memory {
+pub struct MemoryUse {
     /// All DRAM that the machine has.
     #[n(0)]
     pub total: u64,
@@ -167,10 +169,10 @@ pub struct Memory {
 pub struct Nvdimms {}
 request!(Nvdimms, NVDIMMS, Items<Nvdimm>);
 
-/// One NVDIMM region.
+/// One NVDIMM region. `T` is a text: owned where it was received, borrowed where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct Nvdimm {
+pub struct Nvdimm<T = String> {
     /// Physical address of its first byte.
     #[n(0)]
     pub address: u64,
@@ -183,10 +185,10 @@ pub struct Nvdimm {
     /// How a line is written back: `clwb`, `clflushopt`, `clflush`, or `none` where the
     /// platform flushes caches on power loss.
     #[n(3)]
-    pub flush: String,
+    pub flush: T,
     /// Why it is not served, if it could not be.
     #[n(4)]
-    pub problem: Option<String>,
+    pub problem: Option<T>,
 }
 
 /// Measures one round of a part of the benchmarks, in the server. Everything else waits meanwhile.

@@ -5,11 +5,11 @@
 //! because the name may lead somewhere else by now: the file was renamed, or another file has its
 //! path.
 
+use super::backing::Backing;
 use super::exports::{Found, Source, find_path};
-use super::target::Target;
 use crate::platform::Platform;
-use crate::shown::Shown;
 use crate::stream::Peer;
+use crate::text::Shown;
 use alloc::vec::Vec;
 use core::fmt;
 use umbra_fs::{Begun, Error, Ino, Operation, Time};
@@ -36,7 +36,7 @@ struct Used {
     by_path: bool,
     /// The path that led to the file; empty for a region.
     path: Vec<u8>,
-    target: Target,
+    backing: Backing,
     clients: Vec<Client>,
     /// It was taken away from its clients. Their connections do not all know it yet; the last one
     /// closes the window.
@@ -91,25 +91,25 @@ impl Clients {
         machine: &mut M,
         found: &Found,
         peer: Option<Peer>,
-    ) -> Result<(Target, ClientId), Error> {
+    ) -> Result<(Backing, ClientId), Error> {
         let since = machine.now();
         let known = self.used.iter().position(|used| !used.evicted && used.is(found));
         let at = match known {
             Some(at) => at,
             None => {
-                let (target, path) = match &found.source {
+                let (backing, path) = match &found.source {
                     Source::File { ino, path, .. } => {
                         let window = machine.volume(|v| {
                             let window = v.open_window(*ino)?;
                             v.pin(window).map(|()| window)
                         })?;
-                        (Target::File { ino: *ino, window }, path.clone())
+                        (Backing::File { ino: *ino, window }, path.clone())
                     }
-                    Source::Region(index) => (Target::Region(*index), Vec::new()),
+                    Source::Region(index) => (Backing::Region(*index), Vec::new()),
                 };
                 let (name, by_path) = (found.name.clone(), found.by_path());
                 let clients = Vec::new();
-                self.used.push(Used { name, by_path, path, target, clients, evicted: false });
+                self.used.push(Used { name, by_path, path, backing, clients, evicted: false });
                 self.used.len() - 1
             }
         };
@@ -117,7 +117,7 @@ impl Clients {
         self.next += 1;
         let used = &mut self.used[at];
         used.clients.push(Client { id, since, peer, read_only: found.read_only, size: found.size });
-        Ok((used.target, id))
+        Ok((used.backing, id))
     }
 
     /// A connection no longer uses an export. For the last one, returns what goes on closing its
@@ -130,13 +130,13 @@ impl Clients {
         if !self.used[at].clients.is_empty() {
             return None;
         }
-        match self.used.swap_remove(at).target {
+        match self.used.swap_remove(at).backing {
             // Nobody is left to be told of an error.
-            Target::File { window, .. } => match machine.volume(|v| v.begin_close(window)) {
+            Backing::File { window, .. } => match machine.volume(|v| v.begin_close(window)) {
                 Ok(Begun::GoesOn(operation)) => Some(operation),
                 Ok(Begun::Over(_)) | Err(_) => None,
             },
-            Target::Region(_) => None,
+            Backing::Region(_) => None,
         }
     }
 
@@ -153,7 +153,7 @@ impl Clients {
         for used in self.used.iter_mut().filter(meant) {
             used.evicted = true;
             evicted += used.clients.len() as u32;
-            if let Target::File { window, .. } = used.target {
+            if let Backing::File { window, .. } = used.backing {
                 // The window is open as long as it is used, so this cannot fail.
                 let _ = machine.volume(|v| v.unpin(window));
             }
@@ -267,17 +267,17 @@ pub struct Connected<'a> {
 
 impl Used {
     fn ino(&self) -> Option<Ino> {
-        match self.target {
-            Target::File { ino, .. } => Some(ino),
-            Target::Region(_) => None,
+        match self.backing {
+            Backing::File { ino, .. } => Some(ino),
+            Backing::Region(_) => None,
         }
     }
 
     /// Whether this is what a client of an export uses that was found now.
     fn is(&self, found: &Found) -> bool {
-        let same = match (self.target, &found.source) {
-            (Target::File { ino, .. }, Source::File { ino: theirs, .. }) => ino == *theirs,
-            (Target::Region(index), Source::Region(theirs)) => index == *theirs,
+        let same = match (self.backing, &found.source) {
+            (Backing::File { ino, .. }, Source::File { ino: theirs, .. }) => ino == *theirs,
+            (Backing::Region(index), Source::Region(theirs)) => index == *theirs,
             _ => false,
         };
         // Whoever comes by a path or to a region may spell it in many ways.
@@ -286,6 +286,6 @@ impl Used {
     }
 
     fn path_or_region(&self) -> bool {
-        self.by_path || matches!(self.target, Target::Region(_))
+        self.by_path || matches!(self.backing, Backing::Region(_))
     }
 }

@@ -1,16 +1,12 @@
 //! A connection from its greeting to its end.
 
 use super::clients::{ClientId, Clients};
-use super::handshake::{Handshake, Turn};
-use super::transmission::{Step, Transmission};
+use super::handshake::{Handshake, Next};
+use super::transmission::{Step, TURN, Transmission};
 use crate::platform::{self, Platform};
-use crate::service::{Service, Shared};
 use crate::stream::{Peer, Progress, Stream};
 use alloc::boxed::Box;
 use umbra_fs::Operation;
-
-/// What one poll may cost, counted in bytes moved.
-pub(super) const TURN: usize = 256 << 10;
 
 /// The service of one connection.
 #[derive(Default)]
@@ -58,10 +54,10 @@ impl Nbd {
                 Step::Went(0)
             }
             Phase::Handshake(handshake) => match handshake.turn(stream, machine, clients) {
-                Turn::Wait => Step::Wait,
-                Turn::Went(cost) => Step::Went(cost),
-                Turn::Close => Step::Broken,
-                Turn::Transmit(transmission) => {
+                Next::Wait => Step::Wait,
+                Next::Went(cost) => Step::Went(cost),
+                Next::Close => Step::Broken,
+                Next::Transmit(transmission) => {
                     self.phase = Phase::Transmission(transmission);
                     Step::Went(0)
                 }
@@ -132,11 +128,14 @@ impl Nbd {
             self.closing = clients.close(machine, client);
         }
     }
-}
 
-impl<M: Platform> Service<M> for Nbd {
-    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress {
-        let clients = &mut shared.clients;
+    /// Does what can be done now, in bounded time; see [`Service`](crate::Service).
+    pub fn poll<M: Platform>(
+        &mut self,
+        stream: &mut dyn Stream,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Progress {
         if stream.is_closed() {
             self.give_back(machine, clients);
             return self.close_some(machine);

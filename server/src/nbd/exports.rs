@@ -6,7 +6,7 @@
 
 use super::table::{self, Added};
 use crate::platform::Platform;
-use crate::shown::Shown;
+use crate::text::Shown;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

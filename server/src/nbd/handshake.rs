@@ -3,12 +3,12 @@
 //! An option is taken in whole, answered, and only when its answer is sent is the next one looked
 //! at.
 
+use super::backing::Backing;
 use super::clients::{ClientId, Clients};
+use super::contexts::{Context, Contexts};
 use super::exports::{self, Found, NoExport};
-use super::status::{Context, Contexts};
-use super::target::Target;
+use super::limits::{MAX_PAYLOAD, NBD_PORT};
 use super::transmission::Transmission;
-use super::{MAX_PAYLOAD, NBD_PORT};
 use crate::platform::Platform;
 use crate::stream::{Peer, Stream, send, take};
 use alloc::boxed::Box;
@@ -68,7 +68,7 @@ enum State {
 }
 
 /// What a step came to.
-pub enum Turn {
+pub enum Next {
     /// Nothing can be done until the stream has something new.
     Wait,
     /// Something was done, for this many bytes' worth of time.
@@ -110,17 +110,17 @@ impl Handshake {
         stream: &mut dyn Stream,
         machine: &mut M,
         clients: &mut Clients,
-    ) -> Turn {
+    ) -> Next {
         if self.sent < self.out.len() {
             self.sent += send(stream, &self.out[self.sent..]);
             if self.sent < self.out.len() {
-                return Turn::Wait;
+                return Next::Wait;
             }
             (self.out, self.sent) = (Vec::new(), 0);
         }
         match &mut self.state {
-            State::Closing => Turn::Close,
-            State::Chosen(transmission) => transmission.take().map_or(Turn::Close, Turn::Transmit),
+            State::Closing => Next::Close,
+            State::Chosen(transmission) => transmission.take().map_or(Next::Close, Next::Transmit),
             State::ClientFlags => match self.fill(stream, CLIENT_FLAGS_LEN) {
                 Some(bytes) => self.client_flags(&bytes),
                 None => self.wait(stream),
@@ -136,7 +136,7 @@ impl Handshake {
                 };
                 self.state = State::Header;
                 self.option(header.option, &data, machine, clients);
-                Turn::Went(OPTION_COST)
+                Next::Went(OPTION_COST)
             }
             State::Skip { option, left, why } => {
                 let n = (*left as usize).min(stream.available());
@@ -148,7 +148,7 @@ impl Handshake {
                 let (option, why) = (*option, *why);
                 self.state = State::Header;
                 self.reply(option, ReplyCode::ERR_TOO_BIG, &[why.as_bytes()]);
-                Turn::Went(OPTION_COST)
+                Next::Went(OPTION_COST)
             }
         }
     }
@@ -162,24 +162,24 @@ impl Handshake {
         (self.input.len() == len).then(|| core::mem::take(&mut self.input))
     }
 
-    fn wait(&self, stream: &dyn Stream) -> Turn {
-        if stream.finished() && stream.available() == 0 { Turn::Close } else { Turn::Wait }
+    fn wait(&self, stream: &dyn Stream) -> Next {
+        if stream.finished() && stream.available() == 0 { Next::Close } else { Next::Wait }
     }
 
-    fn client_flags(&mut self, bytes: &[u8]) -> Turn {
+    fn client_flags(&mut self, bytes: &[u8]) -> Next {
         let flags = bytes.try_into().map_or(u32::MAX, u32::from_be_bytes);
         if flags & !client_flags::ALL != 0 {
-            return Turn::Close;
+            return Next::Close;
         }
         self.no_zeroes = flags & client_flags::NO_ZEROES != 0;
         self.state = State::Header;
-        Turn::Went(0)
+        Next::Went(0)
     }
 
-    fn header<M: Platform>(&mut self, bytes: &[u8], machine: &mut M) -> Turn {
+    fn header<M: Platform>(&mut self, bytes: &[u8], machine: &mut M) -> Next {
         let header = bytes.try_into().map(OptionHeader::decode);
         self.state = match header {
-            Ok(Ok(OptionHeader { len, .. })) if len > MAX_SKIPPED => return Turn::Close,
+            Ok(Ok(OptionHeader { len, .. })) if len > MAX_SKIPPED => return Next::Close,
             Ok(Ok(OptionHeader { option, len: left })) if left > MAX_OPTION => {
                 State::Skip { option, left, why: "the option has more than 64 KiB of data" }
             }
@@ -190,9 +190,9 @@ impl Handshake {
                 self.input.reserve_exact(header.len as usize);
                 State::Data(header)
             }
-            Err(_) | Ok(Err(_)) => return Turn::Close,
+            Err(_) | Ok(Err(_)) => return Next::Close,
         };
-        Turn::Went(0)
+        Next::Went(0)
     }
 
     fn reply(&mut self, option: OptionCode, code: ReplyCode, data: &[&[u8]]) {
@@ -362,7 +362,7 @@ impl Handshake {
         Ok(())
     }
 
-    fn choose(&mut self, found: &Found, used: (Target, ClientId), contexts: Contexts) {
+    fn choose(&mut self, found: &Found, used: (Backing, ClientId), contexts: Contexts) {
         let transmission = Transmission::new(found, used, self.style(), contexts);
         self.state = State::Chosen(Some(Box::new(transmission)));
     }

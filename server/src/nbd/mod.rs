@@ -8,7 +8,7 @@
 //!   received bytes                                                bytes to send
 //!        |                                                              ^
 //!        v           payload of a write goes to the file                |
-//!   read.rs: header ---> write.rs ----------------.              .---> out.rs
+//!   intake.rs: header ---> payload.rs ------------.              .---> out.rs
 //!        |                                        v              |
 //!        '------------------------------------> queue.rs ---> reply.rs
 //!                                    what is not yet answered    one chunk, or one step
@@ -32,38 +32,36 @@
 //! | `exports.rs` | which exports there are |
 //! | `clients.rs` | who uses them |
 //! | `table.rs` | the exports that were added, kept in the volume |
-//! | `target.rs` | what is served: a file through its window, or a region of an NVDIMM |
+//! | `backing.rs` | what is served: a file through its window, or a region of an NVDIMM |
 //! | `transmission.rs` | the state of a connection that transmits |
-//! | `read.rs`, `write.rs` | requests and their payloads |
+//! | `intake.rs`, `payload.rs` | requests as they come in, and the payloads of writes |
 //! | `queue.rs` | requests that are not answered yet |
 //! | `reply.rs` | work and answers |
-//! | `status.rs` | block status |
+//! | `contexts.rs`, `status.rs` | metadata contexts, and block status in their view |
 //! | `out.rs` | small replies on their way out |
 //! | `failure.rs` | why a request failed |
+//! | `limits.rs` | numbers that a client is told |
 //!
 //! What it leaves out: TLS, which ends in front of this server if it is wanted, and resizing. What
 //! is supported to the letter is in `docs/protocols.md`.
 
+mod backing;
 pub(crate) mod clients;
 mod connection;
+mod contexts;
 pub(crate) mod exports;
 mod failure;
 mod handshake;
+mod intake;
+mod limits;
 mod out;
+mod payload;
 mod queue;
-mod read;
 mod reply;
 mod status;
 pub(crate) mod table;
-mod target;
 mod transmission;
-mod write;
 
 pub use clients::Users;
 pub use connection::Nbd;
-
-/// The vsock port of this protocol.
-pub const NBD_PORT: u32 = umbra_proto::nbd::PORT;
-
-/// Largest payload of a request, as advertised, and largest read that is not cut into chunks.
-const MAX_PAYLOAD: u32 = umbra_proto::nbd::DEFAULT_MAX_PAYLOAD;
+pub use limits::NBD_PORT;

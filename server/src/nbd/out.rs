@@ -2,8 +2,8 @@
 
 use super::failure::Failure;
 use crate::stream::{Stream, send};
+use crate::text::write_text;
 use alloc::boxed::Box;
-use core::fmt::Write;
 use umbra_proto::nbd::{CHUNK_DONE, Chunk, ChunkType, SimpleReply, Style, error_front};
 
 /// Most bytes that are here at once: the status of as many runs as one answer has.
@@ -82,10 +82,8 @@ impl Out {
             return self.start(n);
         }
         let front = style.reply_len();
-        let mut text = Cut { into: &mut self.room()[front + 6..front + 6 + MAX_MESSAGE], len: 0 };
-        // An error means that it was cut.
-        let _ = write!(text, "{failure}");
-        let len = text.len;
+        let into = &mut self.room()[front + 6..front + 6 + MAX_MESSAGE];
+        let len = write_text(into, format_args!("{failure}")).len();
         let mut end = front + 6 + len;
         let room = self.room();
         room[front..front + 6].copy_from_slice(&error_front(errno, len));
@@ -97,22 +95,6 @@ impl Out {
         let chunk = Chunk { flags: CHUNK_DONE, kind, cookie, offset, length: (end - front) as u32 };
         chunk.write(style, room);
         self.start(end);
-    }
-}
-
-/// A text that takes no more room than there is.
-struct Cut<'b> {
-    into: &'b mut [u8],
-    len: usize,
-}
-
-impl Write for Cut<'_> {
-    fn write_str(&mut self, s: &str) -> core::fmt::Result {
-        let room = self.into.len() - self.len;
-        let piece = &s[..s.floor_char_boundary(room)];
-        self.into[self.len..self.len + piece.len()].copy_from_slice(piece.as_bytes());
-        self.len += piece.len();
-        if piece.len() < s.len() { Err(core::fmt::Error) } else { Ok(()) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests that are not answered yet.
 
+use super::backing::RangeOp;
+use super::contexts::Contexts;
 use super::failure::Failure;
 use crate::platform::Platform;
 use alloc::collections::VecDeque;
@@ -54,7 +56,7 @@ pub enum Work {
     /// Do something to a range, in steps.
     Range {
         /// What.
-        what: Range,
+        what: RangeOp,
         /// The next byte.
         at: u64,
         /// Bytes that are left.
@@ -73,21 +75,8 @@ pub enum Work {
         /// One run is enough.
         one: bool,
         /// For these contexts.
-        contexts: super::status::Contexts,
+        contexts: Contexts,
     },
-}
-
-/// What is done to a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range {
-    /// Forget whole blocks of it.
-    Trim,
-    /// Make it zeros.
-    Zero,
-    /// Make it zeros that take space, so that what is written there later needs none.
-    ProvideZeros,
-    /// Map it.
-    Cache,
 }
 
 /// The requests, in the order in which they get their turn.

@@ -6,10 +6,11 @@
 //! room is too small, the header goes first and the data follows as room comes free. An error in it
 //! is told by a chunk behind it, or, as simple replies have none, by the end of the connection.
 
+use super::backing::RangeOp;
 use super::failure::Failure;
-use super::queue::{Pending, QUANTUM, Range, Work};
+use super::queue::{Pending, QUANTUM, Work};
 use super::status::{Answer, Question};
-use super::transmission::{PARKED, Step, Transmission};
+use super::transmission::{PARKED, Step, Streaming, Transmission};
 use crate::platform::Platform;
 use crate::stream::Stream;
 use umbra_fs::BLOCK_SIZE;
@@ -27,20 +28,6 @@ const STATUS_COST: usize = 64 << 10;
 const MOST_WAITS: u8 = 32;
 /// Bytes of the offset before the data in a chunk.
 const OFFSET_LEN: usize = 8;
-
-/// A chunk, or the data of a simple reply, whose header was sent.
-pub struct Streaming {
-    /// The request.
-    pending: Pending,
-    /// The next byte.
-    at: u64,
-    /// Bytes of the chunk that are left.
-    chunk: u64,
-    /// Bytes of the request that are left, those of the chunk included.
-    left: u64,
-    /// Why the rest of the chunk is zeros, and from where on.
-    failed: Option<(Failure, u64)>,
-}
 
 impl Transmission {
     /// Sends what can be sent; works on what is to be answered.
@@ -77,7 +64,7 @@ impl Transmission {
     /// One step of an answer to a block status.
     fn status_on<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
         let Some(answer) = &mut self.asked else { return Step::Wait };
-        match answer.step(self.target, machine, self.style, self.out.room()) {
+        match answer.step(self.backing, machine, self.style, self.out.room()) {
             Ok(None) => return Step::Went(STATUS_COST),
             Ok(Some(len)) => {
                 self.asked = None;
@@ -115,15 +102,15 @@ impl Transmission {
     fn range_on<M: Platform>(
         &mut self,
         mut pending: Pending,
-        (what, at, left, fua): (Range, u64, u64, bool),
+        (what, at, left, fua): (RangeOp, u64, u64, bool),
         stream: &mut dyn Stream,
         machine: &mut M,
     ) -> Step {
-        if what == Range::Cache && self.target.is_parked(machine) {
+        if what == RangeOp::Cache && self.backing.is_parked(machine) {
             self.queue.put_last(pending);
             return Step::Went(PARKED);
         }
-        let done = if left == 0 { Ok(0) } else { self.target.step(machine, what, at, left) };
+        let done = if left == 0 { Ok(0) } else { self.backing.step(machine, what, at, left) };
         match done {
             Err(why) => return self.fail(&pending, why, Some(at), stream),
             Ok(done) if done < left => {
@@ -149,7 +136,7 @@ impl Transmission {
         stream: &mut dyn Stream,
         machine: &mut M,
     ) -> Step {
-        match self.target.sync_step(machine, &mut self.syncing) {
+        match self.backing.sync_step(machine, &mut self.syncing) {
             Ok(true) => self.succeed(&pending, stream),
             Ok(false) => {
                 self.queue.put_first(pending);
@@ -167,7 +154,7 @@ impl Transmission {
         stream: &mut dyn Stream,
         machine: &mut M,
     ) -> Step {
-        if self.target.is_parked(machine) {
+        if self.backing.is_parked(machine) {
             self.queue.put_last(pending);
             return Step::Went(PARKED);
         }
@@ -197,7 +184,7 @@ impl Transmission {
             return Step::Went(SMALL);
         }
         let data = &mut room[front..front + n as usize];
-        let n = match self.target.load(machine, at, data) {
+        let n = match self.backing.load(machine, at, data) {
             Ok(()) => n,
             // What came before it goes out; the next piece meets the error at its start.
             Err((done, _)) if done > 0 && !one_piece => done as u64,
@@ -221,7 +208,7 @@ impl Transmission {
 
     /// Sends more of a chunk whose header is out.
     fn stream_on<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
-        if self.target.is_parked(machine) {
+        if self.backing.is_parked(machine) {
             return Step::Went(PARKED);
         }
         let Some(s) = &mut self.streaming else { return Step::Wait };
@@ -233,7 +220,7 @@ impl Transmission {
         let data = &mut room[..n as usize];
         if s.failed.is_some() {
             data.fill(0);
-        } else if let Err((done, why)) = self.target.load(machine, s.at, data) {
+        } else if let Err((done, why)) = self.backing.load(machine, s.at, data) {
             if self.style == Style::Simple {
                 return Step::Broken;
             }

@@ -1,8 +1,9 @@
 //! Block status: what ranges of an export are, in the view of each context ("Metadata querying").
 
+use super::backing::Backing;
+use super::contexts::{Context, Contexts};
 use super::failure::Failure;
 use super::queue::Pending;
-use super::target::Target;
 use crate::platform::Platform;
 use umbra_proto::nbd::{CHUNK_DONE, Chunk, ChunkType, Status, Style};
 
@@ -13,72 +14,6 @@ const MOST_RUNS: usize = 128;
 const MOST_LOOKS: usize = 512;
 /// The same, for one step.
 const LOOKS_A_STEP: usize = 8;
-
-/// A metadata context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Context {
-    /// Holes and zeros.
-    Allocation,
-    /// What any other position shares: bit 0.
-    Sharing,
-}
-
-impl Context {
-    /// All of them.
-    pub const ALL: [Context; 2] = [Context::Allocation, Context::Sharing];
-
-    /// Its name.
-    pub fn name(self) -> &'static [u8] {
-        match self {
-            Context::Allocation => b"base:allocation",
-            Context::Sharing => b"x-umbra:sharing",
-        }
-    }
-
-    /// Its number on the wire, never 0.
-    pub fn id(self) -> u32 {
-        self as u32 + 1
-    }
-
-    /// Whether a query of a list means it: all of a namespace, or its name.
-    pub fn is_listed_by(self, query: &[u8]) -> bool {
-        let namespace = self.name().split_inclusive(|b| *b == b':').next();
-        query == self.name() || Some(query) == namespace
-    }
-}
-
-/// Some contexts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Contexts(u8);
-
-impl Contexts {
-    /// With another one.
-    #[must_use]
-    pub fn with(self, context: Context) -> Self {
-        Contexts(self.0 | 1 << context as u8)
-    }
-    /// Whether it is among them.
-    pub fn has(self, context: Context) -> bool {
-        self.0 >> context as u8 & 1 != 0
-    }
-    /// Whether there are none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-    /// Those of these that the ids of a request name; each once.
-    pub fn named_by(self, ids: &[u8]) -> Option<Contexts> {
-        let mut named = Contexts::default();
-        for id in ids.chunks_exact(4) {
-            let context =
-                Context::ALL.into_iter().find(|c| self.has(*c) && c.id().to_be_bytes() == id)?;
-            if named.has(context) {
-                return None;
-            }
-            named = named.with(context);
-        }
-        Some(named)
-    }
-}
 
 /// A question for the status of a range.
 pub struct Question {
@@ -121,7 +56,7 @@ impl Answer {
     /// Looks at a bounded number of runs. Returns the length of the answer when it is complete.
     pub fn step<M: Platform>(
         &mut self,
-        target: Target,
+        backing: Backing,
         machine: &mut M,
         style: Style,
         into: &mut [u8],
@@ -141,7 +76,7 @@ impl Answer {
                 continue;
             }
             self.looks += 1;
-            match target.status(machine, context, self.at, self.question.end) {
+            match backing.status(machine, context, self.at, self.question.end) {
                 Ok(next) => self.add(next, most, style, into),
                 // What is known is told; the client meets the error when it asks for the rest.
                 Err(_) if self.at > self.question.at => self.looks = MOST_LOOKS,
@@ -193,37 +128,5 @@ impl Answer {
         self.context += 1;
         self.chunk = self.end;
         (self.at, self.looks, self.count) = (self.question.at, 0, 0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries_mean_a_namespace_or_a_name() {
-        assert!(
-            Context::Allocation.is_listed_by(b"base:")
-                && Context::Allocation.is_listed_by(b"base:allocation")
-        );
-        assert!(
-            !Context::Allocation.is_listed_by(b"base")
-                && !Context::Allocation.is_listed_by(b"base:a")
-        );
-        assert!(
-            Context::Sharing.is_listed_by(b"x-umbra:") && !Context::Sharing.is_listed_by(b"base:")
-        );
-    }
-
-    #[test]
-    fn ids_name_each_selected_context_once() {
-        let both = Contexts::default().with(Context::Allocation).with(Context::Sharing);
-        let one = Contexts::default().with(Context::Sharing);
-        assert_eq!(both.named_by(&[0, 0, 0, 2]), Some(one));
-        assert_eq!(both.named_by(&[0, 0, 0, 2, 0, 0, 0, 1]), Some(both));
-        assert_eq!(both.named_by(&[0, 0, 0, 2, 0, 0, 0, 2]), None);
-        assert_eq!(both.named_by(&[0, 0, 0, 3]), None);
-        assert_eq!(one.named_by(&[0, 0, 0, 1]), None);
-        assert_eq!(one.named_by(&[]), Some(Contexts::default()));
     }
 }

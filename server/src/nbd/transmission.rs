@@ -1,23 +1,23 @@
 //! The state of a connection that transmits.
 
+use super::backing::Backing;
 use super::clients::ClientId;
+use super::contexts::Contexts;
 use super::exports::Found;
+use super::failure::Failure;
 use super::out::Out;
 use super::queue::{Pending, Queue};
-use super::read::Input;
-use super::reply::Streaming;
-use super::status::{Answer, Contexts};
-use super::target::Target;
+use super::status::Answer;
 use crate::platform::Platform;
 use crate::stream::Stream;
 use alloc::boxed::Box;
 use umbra_fs::{BLOCK_SIZE, Operation};
-use umbra_proto::nbd::{EXTENDED_REQUEST_LEN, Style};
+use umbra_proto::nbd::{EXTENDED_REQUEST_LEN, Request, Style};
 
 /// A connection that transmits.
 pub struct Transmission {
     /// What is served.
-    pub target: Target,
+    pub backing: Backing,
     /// This client, as the list of those who use exports has it.
     pub client: ClientId,
     /// Its size in bytes, for this connection.
@@ -47,9 +47,69 @@ pub struct Transmission {
     pub(super) block: Box<[u8; BLOCK_SIZE as usize]>,
 }
 
+/// What one poll may cost, counted in bytes moved.
+pub(super) const TURN: usize = 256 << 10;
 /// What it costs to find out that an operation comes first which keeps others from the windows of a
 /// file: the rest of a turn.
-pub(super) const PARKED: usize = super::connection::TURN;
+pub(super) const PARKED: usize = TURN;
+
+/// Payload of a block status, in bytes: its length, and the ids of as many contexts as there could
+/// be.
+pub(super) const MOST_STATUS_PAYLOAD: usize = 8 + 4 * 4;
+
+/// What is being received.
+pub(super) enum Input {
+    /// The header of a request.
+    Header,
+    /// The payload of a write.
+    Write(Payload),
+    /// The payload of a block status.
+    Contexts {
+        /// The request.
+        request: Request,
+        /// The payload, and how much of it is there.
+        bytes: [u8; MOST_STATUS_PAYLOAD],
+        /// How much of it is there.
+        have: usize,
+    },
+    /// The payload of a request that was refused.
+    Skip {
+        /// Bytes that are left of it.
+        left: u64,
+        /// The answer.
+        then: Pending,
+    },
+    /// The client sends no more.
+    End,
+}
+
+/// A write whose payload is being received.
+pub(super) struct Payload {
+    pub cookie: u64,
+    pub offset: u64,
+    /// Where the next byte goes.
+    pub at: u64,
+    /// Bytes that are left.
+    pub left: u64,
+    /// Make it durable before answering.
+    pub fua: bool,
+    /// Why it failed, and where: what comes of the payload is dropped.
+    pub failed: Option<(Failure, u64)>,
+}
+
+/// A chunk, or the data of a simple reply, whose header was sent.
+pub(super) struct Streaming {
+    /// The request.
+    pub pending: Pending,
+    /// The next byte.
+    pub at: u64,
+    /// Bytes of the chunk that are left.
+    pub chunk: u64,
+    /// Bytes of the request that are left, those of the chunk included.
+    pub left: u64,
+    /// Why the rest of the chunk is zeros, and from where on.
+    pub failed: Option<(Failure, u64)>,
+}
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +126,12 @@ impl Transmission {
     /// Starts to transmit.
     pub fn new(
         found: &Found,
-        (target, client): (Target, ClientId),
+        (backing, client): (Backing, ClientId),
         style: Style,
         contexts: Contexts,
     ) -> Self {
         Transmission {
-            target,
+            backing,
             client,
             size: found.size,
             read_only: found.read_only,

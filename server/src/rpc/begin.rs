@@ -1,22 +1,25 @@
 //! What each method does first. Most are done then; the others go on as [`Work`].
 
-use super::connection::{Session, Work};
 use super::failure::{During, Failure};
+use super::handles::MAX_HANDLES;
 use super::listing::Listing;
 use super::names::Emptying;
+use super::session::Session;
 use super::sharing::Sharing;
-use super::transfer::{Direction, Transfer};
-use super::{MAX_HANDLES, bench, content, exports, names, naming};
+use super::transfer::{Direction, Then, Transfer};
+use super::work::Work;
+use super::{bench, content, exports, names, naming};
 use crate::nbd::clients::Clients;
 use crate::platform::Platform;
-use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use crate::text::write_text;
 use umbra_fs::{BLOCK_SIZE, MAX_FILE_SIZE, MAX_NAME};
 use umbra_proto::rpc::{self, ErrorCode, Method};
 
 /// Name and version of the server.
 const SERVER: &str = concat!("umbra ", env!("CARGO_PKG_VERSION"));
 
+/// Longest name of a turn in bytes: a method, or `nbd` and a command.
+const MAX_TURN: usize = 32;
 /// Memory that a request may take, or leave taken (a handle, for example).
 const REQUEST_MEMORY: usize = 32 << 10;
 
@@ -46,9 +49,13 @@ fn is_vital(method: Method) -> bool {
     )
 }
 
-/// Starts the request of `session` with this body. Either it is answered, or it goes on as
-/// work, or it failed.
-pub(super) fn begin<M: Platform>(
+/// Starts the request of `session` with this body: it is answered, or it goes on as the work that is
+/// returned. The first digit of a method's number tells what the method is about.
+///
+/// # Errors
+///
+/// Why the request failed.
+pub fn begin<M: Platform>(
     session: &mut Session,
     body: &[u8],
     machine: &mut M,
@@ -59,6 +66,29 @@ pub(super) fn begin<M: Platform>(
     if !is_vital(method) && !machine.has_memory(REQUEST_MEMORY) {
         return Err(Failure::no_memory("do this"));
     }
+    match method.0 >> 4 {
+        0x0 | 0x5 => of_server(s, method, body, machine),
+        0x1 => of_names(s, method, body, machine),
+        0x2 | 0x3 => of_content(s, method, body, machine),
+        0x4 => of_exports(s, method, body, machine, clients),
+        _ => Err(unknown(method)),
+    }
+}
+
+fn unknown(method: Method) -> Failure {
+    Failure::new(
+        ErrorCode::UNSUPPORTED,
+        format_args!("this server knows no method {:#06x}", method.0),
+    )
+}
+
+/// Methods about the server itself.
+fn of_server<M: Platform>(
+    s: &mut Session,
+    method: Method,
+    body: &[u8],
+    machine: &mut M,
+) -> Result<Option<Work>, Failure> {
     match method {
         Method::HELLO => hello(s, rpc::decode(body)?)?,
         Method::PING => {
@@ -67,53 +97,75 @@ pub(super) fn begin<M: Platform>(
         }
         Method::STATUS => {
             let rpc::Status { fresh } = rpc::decode(body)?;
-            s.reply(0, &status(machine));
+            let mut text = [0; MAX_TURN];
+            let longest = machine.counters().turns.longest();
+            let longest = longest.map(|what| write_text(&mut text, format_args!("{what}")));
+            s.reply(0, &status(machine, longest));
             if fresh {
                 machine.counters().turns.start_anew();
             }
-        }
-        Method::NVDIMMS => {
-            let rpc::Nvdimms {} = rpc::decode(body)?;
-            return Ok(Some(Work::Listing(Listing::nvdimms())));
         }
         Method::POWER_OFF => {
             let rpc::PowerOff {} = rpc::decode(body)?;
             s.reply(0, &rpc::Done {});
             machine.power_off();
         }
+        Method::NVDIMMS => {
+            let rpc::Nvdimms {} = rpc::decode(body)?;
+            return Ok(Some(Listing::nvdimms().into()));
+        }
         Method::CHECK => {
             let rpc::Check {} = rpc::decode(body)?;
-            return Ok(Some(Work::Listing(Listing::check())));
+            return Ok(Some(Listing::check().into()));
         }
         Method::RECLAIM => {
             let rpc::Reclaim { wait } = rpc::decode(body)?;
-            return Ok(Some(Work::Listing(Listing::reclaim(wait))));
+            return Ok(Some(Listing::reclaim(wait).into()));
         }
+        Method::BENCH => {
+            let samples = bench::run(machine, rpc::decode(body)?)?;
+            return Ok(Some(Listing::samples(samples).into()));
+        }
+        other => return Err(unknown(other)),
+    }
+    Ok(None)
+}
+
+/// Methods about names, attributes and space.
+fn of_names<M: Platform>(
+    s: &mut Session,
+    method: Method,
+    body: &[u8],
+    machine: &mut M,
+) -> Result<Option<Work>, Failure> {
+    match method {
         Method::SPACE => {
             let rpc::Space {} = rpc::decode(body)?;
             s.reply(0, &names::space(machine));
         }
-        Method::STAT => return names::stat(s, machine, rpc::decode(body)?),
-        Method::LIST => {
-            return names::list(machine, rpc::decode(body)?).map(|l| Some(Work::Listing(l)));
-        }
+        Method::STAT => return go_on(names::stat(s, machine, rpc::decode(body)?)),
+        Method::LIST => return names::list(machine, rpc::decode(body)?).map(|l| Some(l.into())),
         Method::CREATE => {
             let created = names::create(machine, rpc::decode(body)?)?;
             s.reply(0, &created);
         }
-        Method::MAKE_DIRECTORY => return names::make_directory(s, machine, rpc::decode(body)?),
+        Method::MAKE_DIRECTORY => {
+            return go_on(names::make_directory(s, machine, rpc::decode(body)?));
+        }
         Method::UNLINK => {
             names::unlink(machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
-        Method::REMOVE_DIRECTORY => return Emptying::removing(s, machine, rpc::decode(body)?),
-        Method::RENAME => return Emptying::renaming(s, machine, rpc::decode(body)?),
-        Method::TRUNCATE => return names::truncate(s, machine, rpc::decode(body)?),
+        Method::REMOVE_DIRECTORY => {
+            return go_on(Emptying::removing(s, machine, rpc::decode(body)?));
+        }
+        Method::RENAME => return go_on(Emptying::renaming(s, machine, rpc::decode(body)?)),
+        Method::TRUNCATE => return go_on(names::truncate(s, machine, rpc::decode(body)?)),
         Method::SET_ATTRIBUTES => {
             names::set_attributes(s, machine, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
         }
-        Method::LINK => return naming::link(s, machine, rpc::decode(body)?),
+        Method::LINK => return go_on(naming::link(s, machine, rpc::decode(body)?)),
         Method::SYMLINK => {
             let created = names::symlink(machine, rpc::decode(body)?)?;
             s.reply(0, &created);
@@ -122,109 +174,114 @@ pub(super) fn begin<M: Platform>(
             let target = names::read_link(machine, rpc::decode(body)?)?;
             s.reply(0, &target);
         }
-        Method::OPEN => return content::open(s, machine, rpc::decode(body)?),
+        other => return Err(unknown(other)),
+    }
+    Ok(None)
+}
+
+/// Methods about content: files that are opened, what is in them, what is shown of them.
+fn of_content<M: Platform>(
+    s: &mut Session,
+    method: Method,
+    body: &[u8],
+    machine: &mut M,
+) -> Result<Option<Work>, Failure> {
+    match method {
+        Method::OPEN => go_on(content::open(s, machine, rpc::decode(body)?)),
         Method::OPEN_UNNAMED => {
             let opened = content::open_unnamed(s, machine, rpc::decode(body)?)?;
             s.reply(0, &opened);
+            Ok(None)
         }
         Method::CLOSE => {
             let rpc::Close { handle } = rpc::decode(body)?;
-            return content::close(s, machine, handle);
+            go_on(content::close(s, machine, handle))
+        }
+        Method::READ | Method::LOAD | Method::WRITE | Method::STORE => {
+            transfer(s, method, body).map(|transfer| Some(transfer.into()))
         }
         Method::SYNC => {
             let rpc::Sync { handle } = rpc::decode(body)?;
-            return content::sync(s, machine, handle);
+            go_on(content::sync(s, machine, handle))
         }
         Method::MSYNC => {
             let rpc::Msync { handle } = rpc::decode(body)?;
-            return content::sync(s, machine, handle);
+            go_on(content::sync(s, machine, handle))
         }
         Method::EXTENTS => {
             let extents: rpc::Extents = rpc::decode(body)?;
             let file = s.file(extents.handle)?;
-            return Ok(Some(Work::Listing(Listing::extents(file.ino, extents))));
+            Ok(Some(Listing::extents(file.ino, extents).into()))
         }
-        Method::CLONE => return content::clone(s, machine, rpc::decode(body)?),
-        Method::CLONE_RANGE => return content::clone_range(s, machine, rpc::decode(body)?),
-        Method::DEDUPE => {
-            let sharing = Sharing::new(machine, rpc::decode(body)?)?;
-            return Ok(Some(Work::Sharing(Box::new(sharing))));
-        }
-        Method::BENCH => {
-            let samples = bench::run(machine, rpc::decode(body)?)?;
-            return Ok(Some(Work::Listing(Listing::samples(samples))));
-        }
+        Method::CLONE => go_on(content::clone(s, machine, rpc::decode(body)?)),
+        Method::CLONE_RANGE => go_on(content::clone_range(s, machine, rpc::decode(body)?)),
+        Method::DEDUPE => go_on(Sharing::new(machine, rpc::decode(body)?).map(Some)),
+        Method::PAGES => go_on(content::pages(s, machine, rpc::decode(body)?)),
+        other => Err(unknown(other)),
+    }
+}
+
+/// Methods that move bytes.
+fn transfer(s: &Session, method: Method, body: &[u8]) -> Result<Transfer, Failure> {
+    let (direction, file, offset, len, then) = match method {
         Method::READ => {
             let rpc::Read { handle, offset, len } = rpc::decode(body)?;
-            let file = s.file(handle)?;
-            return Ok(Some(Work::Transfer(Transfer::new(
-                Direction::Read,
-                file,
-                offset,
-                len,
-                false,
-            ))));
+            (Direction::Read, s.file(handle)?, offset, len, Then::Answer)
         }
         Method::LOAD => {
             let rpc::Load { handle, offset, len } = rpc::decode(body)?;
-            let file = s.file(handle)?;
-            return Ok(Some(Work::Transfer(Transfer::new(
-                Direction::Load,
-                file,
-                offset,
-                len,
-                false,
-            ))));
+            (Direction::Load, s.file(handle)?, offset, len, Then::Answer)
         }
         Method::WRITE => {
             let rpc::Write { handle, offset, sync } = rpc::decode(body)?;
-            let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
-            return Ok(Some(Work::Transfer(Transfer::new(
-                Direction::Write,
-                file,
-                offset,
-                len,
-                sync,
-            ))));
+            let len = s.request.payload_left.into();
+            (Direction::Write, s.file_to_change(handle)?, offset, len, Then::of(sync))
         }
         Method::STORE => {
             let rpc::Store { handle, offset, sync } = rpc::decode(body)?;
-            let (file, len) = (s.file_to_change(handle)?, s.request.payload_left.into());
-            return Ok(Some(Work::Transfer(Transfer::new(
-                Direction::Store,
-                file,
-                offset,
-                len,
-                sync,
-            ))));
+            let len = s.request.payload_left.into();
+            (Direction::Store, s.file_to_change(handle)?, offset, len, Then::of(sync))
         }
-        Method::PAGES => return content::pages(s, machine, rpc::decode(body)?),
+        other => return Err(unknown(other)),
+    };
+    Ok(Transfer::new(direction, file, offset, len, then))
+}
+
+/// Methods about exports.
+fn of_exports<M: Platform>(
+    s: &mut Session,
+    method: Method,
+    body: &[u8],
+    machine: &mut M,
+    clients: &mut Clients,
+) -> Result<Option<Work>, Failure> {
+    match method {
         Method::EXPORT_ADD => {
             exports::add(machine, clients, rpc::decode(body)?)?;
             s.reply(0, &rpc::Done {});
+            Ok(None)
         }
         Method::EXPORT_REMOVE => {
             let removed = exports::remove(machine, clients, rpc::decode(body)?)?;
             s.reply(0, &removed);
+            Ok(None)
         }
         Method::EXPORT_LIST => {
             let rpc::ExportList {} = rpc::decode(body)?;
             let all = exports::list(machine, clients).during(format_args!("list the exports"))?;
-            return Ok(Some(Work::Listing(Listing::exports(all))));
+            Ok(Some(Listing::exports(all).into()))
         }
         Method::EXPORT_CLIENTS => {
             let rpc::ExportClients {} = rpc::decode(body)?;
-            let all = exports::list_clients(clients);
-            return Ok(Some(Work::Listing(Listing::export_clients(all))));
+            Ok(Some(Listing::export_clients(exports::list_clients(clients)).into()))
         }
-        Method(other) => {
-            return Err(Failure::new(
-                ErrorCode::UNSUPPORTED,
-                format_args!("this server knows no method {other:#06x}"),
-            ));
-        }
+        other => Err(unknown(other)),
     }
-    Ok(None)
+}
+
+/// Has a request that is not over go on as work.
+fn go_on<W: Into<Work>>(begun: Result<Option<W>, Failure>) -> Result<Option<Work>, Failure> {
+    begun.map(|work| work.map(Into::into))
 }
 
 fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
@@ -246,7 +303,7 @@ fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
         &rpc::HelloResponse {
             version: hello.version.min(rpc::VERSION),
             features: 0,
-            server: String::from(SERVER),
+            server: SERVER,
             max_body: rpc::MAX_BODY,
             max_payload: rpc::MAX_PAYLOAD,
             max_path: rpc::MAX_PATH as u32,
@@ -259,16 +316,19 @@ fn hello(s: &mut Session, hello: rpc::Hello) -> Result<(), Failure> {
     Ok(())
 }
 
-fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
+fn status<'t, M: Platform>(
+    machine: &mut M,
+    longest_turn: Option<&'t str>,
+) -> rpc::StatusResponse<&'t str> {
     let (memory, persisted, counters) =
         (machine.memory(), machine.persisted(), *machine.counters());
     let mounted = machine.mounted();
     rpc::StatusResponse {
-        server: String::from(SERVER),
+        server: SERVER,
         uptime_ns: machine.uptime_ns(),
         boot_ns: machine.boot_ns(),
         now: machine.now().0,
-        memory: rpc::Memory {
+        memory: rpc::MemoryUse {
             total: memory.total,
             heap_used: memory.heap_used,
             heap_total: memory.heap_total,
@@ -287,6 +347,6 @@ fn status<M: Platform>(machine: &mut M) -> rpc::StatusResponse {
         mount_ns: Some(mounted.took_ns),
         rebuilt: Some(mounted.rebuilt),
         longest_turn_ns: Some(counters.turns.longest_ns()),
-        longest_turn: counters.turns.longest().map(|what| what.to_string()),
+        longest_turn,
     }
 }

@@ -1,13 +1,13 @@
 //! Methods about content, as far as they are done at once.
 
-use super::connection::{Session, Step, Work};
 use super::failure::{During, Failure};
 use super::handles::{Access, OpenFile};
-use super::names::{Named, checked_mode, checked_path, optional_target};
-use super::operating::{Reply, STEP_COST};
+use super::names::checked_mode;
+use super::operating::{Operating, Reply, STEP_COST};
+use super::session::{Session, Step};
+use super::subject::{Subject, checked_path};
 use crate::platform::Platform;
-use crate::shown::Shown;
-use alloc::boxed::Box;
+use crate::text::Shown;
 use umbra_fs::{Error, Kind, PageCount, PagesReport};
 use umbra_proto::rpc::{self, ErrorCode};
 
@@ -16,7 +16,7 @@ pub fn open<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::Open,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     checked_path(r.path)?;
     let mode = checked_mode(r.mode, 0o644)?;
     if r.flags & !rpc::open::ALL != 0 {
@@ -73,7 +73,7 @@ fn open_frozen<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::Open,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     if r.flags != rpc::open::FROZEN {
         let message = format_args!(
             "cannot open {}: what a file contains now is not created or cut (flags {:#x})",
@@ -117,7 +117,7 @@ pub fn close<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     handle: u32,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     let file = s.handles.get(handle)?;
     let begun = machine.volume(|v| v.begin_close(file.window));
     let what = format_args!("close handle {handle} of inode {}", file.ino.0);
@@ -129,7 +129,7 @@ pub fn sync<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     handle: u32,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     let ino = s.file(handle)?.ino;
     let begun = machine.volume(|v| v.begin_sync(ino));
     s.operate(machine, begun, Reply::Done, format_args!("sync inode {}", ino.0))
@@ -140,7 +140,7 @@ pub fn clone<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::CloneFile,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
     let reply =
@@ -160,7 +160,7 @@ pub fn clone_range<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::CloneRange,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
     let (before, start_ns) = (machine.persisted(), machine.uptime_ns());
@@ -192,34 +192,37 @@ pub fn pages<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::Pages,
-) -> Result<Option<Work>, Failure> {
-    let ino = optional_target(s, machine, r.path, r.handle, "list the pages of")?;
-    let Some(ino) = ino else {
+) -> Result<Option<PageCounting>, Failure> {
+    let subject = Subject { path: r.path, handle: r.handle };
+    if subject.is_absent() {
         let report = machine.volume(|v| v.pages(None)).during(format_args!("list pages"))?;
         answer_pages(s, machine, report);
         return Ok(None);
-    };
+    }
+    let ino = subject.find(s, machine, "list the pages of")?;
     machine
         .volume(|v| v.attributes(ino))
-        .during(format_args!("list the pages of {}", Named(r.path, ino)))?;
-    let mut counting = machine.volume(|v| v.count_pages(ino));
-    match pages_step(s, machine, &mut counting)? {
+        .during(format_args!("list the pages of {}", subject.shown(ino)))?;
+    let mut counting = PageCounting(machine.volume(|v| v.count_pages(ino)));
+    match counting.step(s, machine)? {
         Step::Done => Ok(None),
-        _ => Ok(Some(Work::Pages(Box::new(counting)))),
+        _ => Ok(Some(counting)),
     }
 }
 
-/// Takes a step of counting the pages of a file.
-pub fn pages_step<M: Platform>(
-    s: &mut Session,
-    machine: &mut M,
-    counting: &mut PageCount,
-) -> Result<Step, Failure> {
-    let report =
-        machine.volume(|v| v.count_pages_step(counting)).during(format_args!("list pages"))?;
-    let Some(report) = report else { return Ok(Step::Went(STEP_COST)) };
-    answer_pages(s, machine, report);
-    Ok(Step::Done)
+/// The pages of a file that are being counted.
+pub struct PageCounting(PageCount);
+
+impl PageCounting {
+    /// Counts some more.
+    pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
+        let report = machine
+            .volume(|v| v.count_pages_step(&mut self.0))
+            .during(format_args!("list pages"))?;
+        let Some(report) = report else { return Ok(Step::Went(STEP_COST)) };
+        answer_pages(s, machine, report);
+        Ok(Step::Done)
+    }
 }
 
 fn answer_pages<M: Platform>(s: &mut Session, machine: &mut M, report: PagesReport) {

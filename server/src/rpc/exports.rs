@@ -1,12 +1,12 @@
 //! Methods about exports.
 
 use super::failure::{During, Failure};
-use super::names::checked_path;
+use super::subject::checked_path;
 use crate::nbd::clients::{Clients, Connected};
 use crate::nbd::exports::{self, Found, NoExport, file_of, find_path};
 use crate::nbd::table;
 use crate::platform::Platform;
-use crate::shown::Shown;
+use crate::text::Shown;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,8 +1,8 @@
 //! A request that failed, and the text that says so.
 
 use crate::nbd::clients::Clients;
-use alloc::string::String;
-use core::fmt::{self, Write};
+use crate::text::Message;
+use core::fmt;
 use umbra_fs::{Error, Ino};
 use umbra_proto::rpc::{BodyError, ErrorCode, ErrorRef, HeaderError};
 
@@ -10,34 +10,23 @@ use umbra_proto::rpc::{BodyError, ErrorCode, ErrorRef, HeaderError};
 #[derive(Debug)]
 pub struct Failure {
     code: ErrorCode,
-    message: String,
+    message: Message,
     /// Bytes that were moved before.
     pub done: Option<u64>,
     /// The file that is in use, if that is why.
     in_use: Option<Ino>,
 }
 
-/// Longest text of an error in bytes.
-const MAX_MESSAGE: usize = 1024;
-
 impl Failure {
     /// A failure of this kind.
     pub fn new(code: ErrorCode, message: fmt::Arguments<'_>) -> Self {
-        let mut failure = Failure { code, message: String::new(), done: None, in_use: None };
-        failure.say_more(message);
-        failure
-    }
-
-    /// Adds to the text what there is room for.
-    fn say_more(&mut self, more: fmt::Arguments<'_>) {
-        // An error means that it was cut.
-        let _ = Cut(&mut self.message).write_fmt(more);
+        Failure { code, message: Message::new(message), done: None, in_use: None }
     }
 
     /// Says who uses the file, if the request failed because it is in use.
     pub fn name_users(&mut self, clients: &Clients) {
         if let Some(file) = self.in_use {
-            self.say_more(format_args!("{}", clients.users(file)));
+            self.message.add(format_args!("{}", clients.users(file)));
         }
     }
 
@@ -65,7 +54,7 @@ impl Failure {
 
     /// The body that tells the client.
     pub fn body(&self) -> ErrorRef<'_> {
-        ErrorRef { code: self.code, message: &self.message, done: self.done }
+        ErrorRef { code: self.code, message: self.message.as_str(), done: self.done }
     }
 }
 
@@ -114,30 +103,15 @@ impl<T> During<T> for umbra_fs::Result<T> {
     }
 }
 
-/// A string that takes no more than [`MAX_MESSAGE`] bytes.
-struct Cut<'s>(&'s mut String);
-
-impl Write for Cut<'_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let room = MAX_MESSAGE - self.0.len();
-        self.0.push_str(&s[..s.floor_char_boundary(room)]);
-        if s.len() > room { Err(fmt::Error) } else { Ok(()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shown::Shown;
-    use alloc::format;
+    use crate::text::Shown;
 
     #[test]
-    fn messages_are_cut() {
-        let long = "ü".repeat(4000);
-        let f = Failure::new(ErrorCode::INVALID, format_args!("x{long}{long}"));
-        assert_eq!(f.message, format!("x{}", "ü".repeat((MAX_MESSAGE - 1) / 2)));
+    fn a_failure_says_what_was_done_to_what() {
         let f = Failure::during(Error::NoSpace, format_args!("write {}", Shown(b"/a")));
-        assert_eq!(f.message, "cannot write '/a': no space left");
+        assert_eq!(f.message.as_str(), "cannot write '/a': no space left");
         assert_eq!(f.code, ErrorCode::NO_SPACE);
     }
 }

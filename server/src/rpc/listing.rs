@@ -1,11 +1,10 @@
 //! Answers of many items, frame by frame: a frame a step.
 
-use super::connection::{Session, Step};
+use super::attributes::{attributes, kind};
 use super::failure::{During, Failure};
-use super::names;
-use crate::platform::{Platform, reclaim_step};
+use super::session::{Session, Step};
+use crate::platform::{Counters, Platform, reclaim_step};
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use minicbor::Encode;
@@ -136,102 +135,34 @@ impl Listing {
         }
     }
 
-    /// Sends the next frame.
+    /// Sends the next frame, or does a step of the work before it.
+    ///
+    /// # Errors
+    ///
+    /// Why the request failed; the frames before stay sent.
     pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
-        let Some(mut frame) = ItemsWriter::new(s.out.room()) else {
-            return Ok(Step::Wait);
-        };
-        let end = match self {
-            Listing::Directory { dir, cookie, left, attributes } => {
-                let end = entries(machine, *dir, cookie, left, *attributes, &mut frame)?;
-                if !end && frame.is_empty() {
-                    // Nothing but empty buckets so far.
-                    return Ok(Step::Went(STEP_COST));
-                }
-                end
-            }
-            Listing::Extents { ino, from, end, left } => {
-                extents(machine, *ino, from, *end, left, &mut frame)?
-            }
+        match self {
             Listing::Check(check) => {
                 if let Some(report) = check_step(machine, check)? {
                     *self = Listing::Issues { report, next: 0 };
                 }
                 return Ok(Step::Went(CHECK_COST));
             }
-            Listing::Issues { report, next } => {
-                while let Some(line) = report.issues.get(*next)
-                    && frame.push(&&line[..line.floor_char_boundary(MAX_LINE)])
-                {
-                    *next += 1;
-                }
-                if *next == report.issues.len() && frame.is_empty() {
-                    s.reply(
-                        0,
-                        &rpc::CheckResponse {
-                            issues: Vec::new(),
-                            issues_total: Some(report.issues_total),
-                            blocks: Some(report.blocks),
-                            inodes: Some(report.inodes),
-                            changed: Some(report.changed),
-                        },
-                    );
-                    return Ok(Step::Done);
-                }
-                false
-            }
-            Listing::Exports { all, next } => {
-                while let Some(export) = all.get_mut(*next) {
-                    if let Some(problem) = &mut export.problem {
-                        problem.truncate(problem.floor_char_boundary(MAX_LINE));
-                    }
-                    if !frame.push(export) {
-                        break;
-                    }
-                    *next += 1;
-                }
-                *next == all.len()
-            }
-            Listing::ExportClients { all, next } => push_all(all, next, &mut frame),
-            Listing::Samples { all, next } => push_all(all, next, &mut frame),
-            Listing::Nvdimms { next } => {
-                let all = machine.nvdimms();
-                while let Some(n) = all.get(*next) {
-                    let item = rpc::Nvdimm {
-                        address: n.address,
-                        size: n.size,
-                        served: n.served,
-                        flush: String::from(n.flush),
-                        problem: n
-                            .problem
-                            .as_ref()
-                            .map(|p| p[..p.floor_char_boundary(MAX_LINE)].into()),
-                    };
-                    if !frame.push(&item) {
-                        break;
-                    }
-                    *next += 1;
-                }
-                *next == all.len()
-            }
-            Listing::Reclaim { wait } => {
-                if *wait && reclaim_step(machine).during(format_args!("reclaim deleted files"))? {
-                    return Ok(Step::Went(STEP_COST));
-                }
-                let counters = *machine.counters();
-                s.reply(
-                    0,
-                    &rpc::ReclaimResponse {
-                        pending: counters.reclaiming,
-                        steps: counters.reclaim_steps,
-                    },
-                );
+            Listing::Issues { report, next } if *next == report.issues.len() => {
+                s.reply(0, &counts(report));
                 return Ok(Step::Done);
             }
+            Listing::Reclaim { wait } => return reclaim(s, machine, *wait),
+            _ => {}
+        }
+        let Some(mut frame) = ItemsWriter::new(s.out.room()) else {
+            return Ok(Step::Wait);
         };
-        // An item that is too long for an empty frame gets a larger one.
+        let end = self.fill(machine, &mut frame)?;
         if !end && frame.is_empty() {
-            if s.out.enlarge() {
+            // Either nothing but empty buckets so far, or an item that is too long for the frame:
+            // then a larger one.
+            if matches!(self, Listing::Directory { .. }) || s.out.enlarge() {
                 return Ok(Step::Went(STEP_COST));
             }
             return Err(Failure::new(
@@ -244,6 +175,92 @@ impl Listing {
         s.out.start(s.request.header.response(flags, len, 0));
         Ok(if end { Step::Done } else { Step::Went(STEP_COST) })
     }
+
+    /// Fills a frame with items; true if these are the last.
+    fn fill<M: Platform>(
+        &mut self,
+        machine: &mut M,
+        frame: &mut ItemsWriter<'_>,
+    ) -> Result<bool, Failure> {
+        match self {
+            Listing::Directory { dir, cookie, left, attributes } => {
+                entries(machine, *dir, cookie, left, *attributes, frame)
+            }
+            Listing::Extents { ino, from, end, left } => {
+                extents(machine, *ino, from, *end, left, frame)
+            }
+            Listing::Issues { report, next } => {
+                while let Some(line) = report.issues.get(*next)
+                    && frame.push(&shortened(line))
+                {
+                    *next += 1;
+                }
+                // The counts follow in a frame of their own.
+                Ok(false)
+            }
+            Listing::Exports { all, next } => {
+                while let Some(export) = all.get_mut(*next) {
+                    if let Some(problem) = &mut export.problem {
+                        problem.truncate(problem.floor_char_boundary(MAX_LINE));
+                    }
+                    if !frame.push(export) {
+                        break;
+                    }
+                    *next += 1;
+                }
+                Ok(*next == all.len())
+            }
+            Listing::ExportClients { all, next } => Ok(push_all(all, next, frame)),
+            Listing::Samples { all, next } => Ok(push_all(all, next, frame)),
+            Listing::Nvdimms { next } => Ok(nvdimms(machine, next, frame)),
+            Listing::Check(_) | Listing::Reclaim { .. } => Ok(true),
+        }
+    }
+}
+
+/// A line of a finding, or a problem, as far as it is told.
+fn shortened(line: &str) -> &str {
+    &line[..line.floor_char_boundary(MAX_LINE)]
+}
+
+/// What a check says behind its findings.
+fn counts(report: &CheckReport) -> rpc::CheckResponse {
+    rpc::CheckResponse {
+        issues: Vec::new(),
+        issues_total: Some(report.issues_total),
+        blocks: Some(report.blocks),
+        inodes: Some(report.inodes),
+        changed: Some(report.changed),
+    }
+}
+
+/// Takes a step of reclaiming, if the client waits for its end; else says how far it is.
+fn reclaim<M: Platform>(s: &mut Session, machine: &mut M, wait: bool) -> Result<Step, Failure> {
+    if wait && reclaim_step(machine).during(format_args!("reclaim deleted files"))? {
+        return Ok(Step::Went(STEP_COST));
+    }
+    let Counters { reclaiming, reclaim_steps, .. } = *machine.counters();
+    s.reply(0, &rpc::ReclaimResponse { pending: reclaiming, steps: reclaim_steps });
+    Ok(Step::Done)
+}
+
+/// Fills a frame with NVDIMM regions; true if these are the last.
+fn nvdimms<M: Platform>(machine: &mut M, next: &mut usize, frame: &mut ItemsWriter<'_>) -> bool {
+    let all = machine.nvdimms();
+    while let Some(region) = all.get(*next) {
+        let item = rpc::Nvdimm {
+            address: region.address,
+            size: region.size,
+            served: region.served,
+            flush: region.flush,
+            problem: region.problem.as_deref().map(shortened),
+        };
+        if !frame.push(&item) {
+            break;
+        }
+        *next += 1;
+    }
+    *next == all.len()
 }
 
 /// Fills a frame with items; true if these are the last.
@@ -278,7 +295,7 @@ fn entries<M: Platform>(
     dir: Ino,
     cookie: &mut u64,
     left: &mut u64,
-    attributes: bool,
+    with_attributes: bool,
     frame: &mut ItemsWriter<'_>,
 ) -> Result<bool, Failure> {
     if *left == 0 {
@@ -290,8 +307,8 @@ fn entries<M: Platform>(
         .volume(|v| {
             let mut failed = None;
             let next = v.read_dir_some(dir, start, &mut |entry| {
-                let attributes = match attributes.then(|| v.attributes(entry.ino)) {
-                    Some(Ok(a)) => Some(names::attributes(a, None)),
+                let found = match with_attributes.then(|| v.attributes(entry.ino)) {
+                    Some(Ok(found)) => Some(attributes(found, None)),
                     // One inode that cannot be read must not hide the rest of the directory.
                     None | Some(Err(Error::Damaged { .. } | Error::Poisoned(_))) => None,
                     Some(Err(e)) => {
@@ -302,9 +319,9 @@ fn entries<M: Platform>(
                 let item = rpc::EntryRef {
                     name: entry.name,
                     ino: entry.ino.0,
-                    kind: names::kind(entry.kind),
+                    kind: kind(entry.kind),
                     cookie: entry.cookie,
-                    attributes,
+                    attributes: found,
                 };
                 if !frame.push(&item) {
                     stopped = true;

@@ -22,10 +22,14 @@
 //! | file | what |
 //! |---|---|
 //! | `connection.rs` | the state machine of the picture |
+//! | `session.rs` | what requests see of their connection |
+//! | `work.rs` | requests that take more than one step |
+//! | `subject.rs` | the file that a request is about: by path or by handle |
 //! | `output.rs` | one frame on its way out |
 //! | `failure.rs` | errors and their texts |
 //! | `handles.rs` | open files |
 //! | `begin.rs` | what each method does first; most of them are done then |
+//! | `attributes.rs` | kinds and attributes on the wire |
 //! | `names.rs` | methods about names and attributes |
 //! | `naming.rs` | names for files that are there |
 //! | `content.rs` | methods about content, as far as they are done at once |
@@ -37,6 +41,7 @@
 //! | `listing.rs` | answers of many items, frame by frame |
 //! | `turned_away.rs` | a client for whom there is no room |
 
+mod attributes;
 mod begin;
 mod bench;
 mod connection;
@@ -49,9 +54,12 @@ mod names;
 mod naming;
 mod operating;
 mod output;
+mod session;
 mod sharing;
+mod subject;
 mod transfer;
 mod turned_away;
+mod work;
 
 pub use connection::Rpc;
 pub use handles::MAX_HANDLES;

@@ -1,16 +1,18 @@
 //! Methods about names, attributes and space.
 
-use super::connection::{Session, Step, Work};
+use super::attributes::attributes;
 use super::failure::{During, Failure};
 use super::listing::Listing;
-use super::operating::{Reply, STEP_COST};
+use super::operating::{Operating, Reply, STEP_COST};
+use super::session::{Session, Step};
+use super::subject::{Subject, checked_path};
 use crate::platform::Platform;
-use crate::shown::Shown;
+use crate::text::Shown;
 use alloc::vec::Vec;
 use umbra_fs::dax::Mmu;
 use umbra_fs::{
-    Attributes, Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume,
-    check_target, components,
+    Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume, check_target,
+    components,
 };
 use umbra_proto::rpc::{self, ErrorCode};
 
@@ -18,19 +20,6 @@ use umbra_proto::rpc::{self, ErrorCode};
 const MODE_BITS: u16 = 0o7777;
 /// Directories that one step makes.
 const DIRECTORIES_A_STEP: u32 = 32;
-
-/// A path within the limits.
-pub fn checked_path(path: &[u8]) -> Result<&[u8], Failure> {
-    if path.len() > rpc::MAX_PATH {
-        let message =
-            format_args!("the path {} has more than {} bytes", Shown(path), rpc::MAX_PATH);
-        return Err(Failure::new(ErrorCode::TOO_LONG, message));
-    }
-    if path.is_empty() {
-        return Err(Failure::new(ErrorCode::INVALID_NAME, format_args!("the path is empty")));
-    }
-    Ok(path)
-}
 
 /// Permission bits within the limits.
 pub fn checked_mode(mode: Option<u16>, default: u16) -> Result<u16, Failure> {
@@ -41,74 +30,6 @@ pub fn checked_mode(mode: Option<u16>, default: u16) -> Result<u16, Failure> {
         )),
         Some(mode) => Ok(mode),
         None => Ok(default),
-    }
-}
-
-/// The inode that exactly one of path and handle names.
-pub fn target<M: Platform>(
-    s: &Session,
-    machine: &mut M,
-    path: Option<&[u8]>,
-    handle: Option<u32>,
-    what: &str,
-) -> Result<Ino, Failure> {
-    match (path, handle) {
-        (Some(path), None) => {
-            checked_path(path)?;
-            machine.volume(|v| v.resolve(path)).during(format_args!("{what} {}", Shown(path)))
-        }
-        (None, Some(handle)) => Ok(s.file(handle)?.ino),
-        _ => {
-            let message =
-                format_args!("either a path or a handle is needed, not none and not both");
-            Err(Failure::new(ErrorCode::INVALID, message))
-        }
-    }
-}
-
-/// Whether what a handle names, if there is one, can be changed through it.
-pub fn check_changes(s: &Session, handle: Option<u32>) -> Result<(), Failure> {
-    handle.map_or(Ok(()), |handle| s.file_to_change(handle).map(drop))
-}
-
-/// The inode that a path or a handle names, or `None` if both are absent.
-pub fn optional_target<M: Platform>(
-    s: &Session,
-    machine: &mut M,
-    path: Option<&[u8]>,
-    handle: Option<u32>,
-    what: &str,
-) -> Result<Option<Ino>, Failure> {
-    match (path, handle) {
-        (None, None) => Ok(None),
-        _ => target(s, machine, path, handle, what).map(Some),
-    }
-}
-
-/// The number of a kind on the wire.
-pub fn kind(kind: Kind) -> rpc::Kind {
-    match kind {
-        Kind::File => rpc::kind::FILE,
-        Kind::Directory => rpc::kind::DIRECTORY,
-        Kind::Symlink => rpc::kind::SYMLINK,
-    }
-}
-
-/// Attributes on the wire.
-pub fn attributes(a: Attributes, blocks: Option<u64>) -> rpc::Attributes {
-    rpc::Attributes {
-        ino: a.ino.0,
-        kind: kind(a.kind),
-        mode: a.mode,
-        nlink: a.nlink,
-        uid: a.uid,
-        gid: a.gid,
-        size: a.size,
-        mtime: a.mtime.0,
-        ctime: a.ctime.0,
-        atime: a.atime.0,
-        btime: a.btime.0,
-        blocks,
     }
 }
 
@@ -130,9 +51,10 @@ pub fn stat<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::Stat,
-) -> Result<Option<Work>, Failure> {
-    let ino = target(s, machine, r.path, r.handle, "stat")?;
-    let what = Named(r.path, ino);
+) -> Result<Option<Operating>, Failure> {
+    let subject = Subject { path: r.path, handle: r.handle };
+    let ino = subject.find(s, machine, "stat")?;
+    let what = subject.shown(ino);
     if r.blocks {
         let begun = machine.volume(|v| v.begin_count(ino));
         return s.operate(machine, begun, Reply::Attributes(ino), format_args!("stat {what}"));
@@ -176,7 +98,7 @@ pub fn make_directory<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::MakeDirectory,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Directories>, Failure> {
     checked_path(r.path)?;
     let mode = checked_mode(r.mode, 0o755)?;
     let now = machine.now();
@@ -194,7 +116,7 @@ pub fn make_directory<M: Platform>(
             s.reply(0, &rpc::Created { ino: ino.0 });
             Ok(None)
         }
-        None => Ok(Some(Work::Directories(Directories { path: r.path.to_vec(), mode }))),
+        None => Ok(Some(Directories { path: r.path.to_vec(), mode })),
     }
 }
 
@@ -274,14 +196,14 @@ impl Emptying {
         s: &mut Session,
         machine: &mut M,
         r: rpc::RemoveDirectory,
-    ) -> Result<Option<Work>, Failure> {
+    ) -> Result<Option<Self>, Failure> {
         checked_path(r.path)?;
         if examined(machine, r.path) {
             remove_directory(machine, r)?;
             s.reply(0, &rpc::Done {});
             return Ok(None);
         }
-        Ok(Some(Work::Emptying(Emptying { path: r.path.to_vec(), from: None })))
+        Ok(Some(Emptying { path: r.path.to_vec(), from: None }))
     }
 
     /// Begins to rename.
@@ -289,7 +211,7 @@ impl Emptying {
         s: &mut Session,
         machine: &mut M,
         r: rpc::Rename,
-    ) -> Result<Option<Work>, Failure> {
+    ) -> Result<Option<Self>, Failure> {
         checked_path(r.from)?;
         checked_path(r.to)?;
         if examined(machine, r.to) {
@@ -297,7 +219,7 @@ impl Emptying {
             s.reply(0, &rpc::Done {});
             return Ok(None);
         }
-        Ok(Some(Work::Emptying(Emptying { path: r.to.to_vec(), from: Some(r.from.to_vec()) })))
+        Ok(Some(Emptying { path: r.to.to_vec(), from: Some(r.from.to_vec()) }))
     }
 
     /// Takes a step.
@@ -385,15 +307,15 @@ pub fn truncate<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::Truncate,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Operating>, Failure> {
     if r.size > MAX_FILE_SIZE {
         return Err(Failure::during(Error::TooLarge, format_args!("truncate to {} bytes", r.size)));
     }
-    check_changes(s, r.handle)?;
-    let ino = target(s, machine, r.path, r.handle, "truncate")?;
+    let subject = Subject { path: r.path, handle: r.handle };
+    let ino = subject.find_to_change(s, machine, "truncate")?;
     let now = machine.now();
     let begun = machine.volume(|v| v.begin_truncate(ino, r.size, now));
-    let what = Named(r.path, ino);
+    let what = subject.shown(ino);
     s.operate(machine, begun, Reply::Done, format_args!("truncate {what} to {} bytes", r.size))
 }
 
@@ -404,8 +326,8 @@ pub fn set_attributes<M: Platform>(
     r: rpc::SetAttributes,
 ) -> Result<(), Failure> {
     checked_mode(r.mode, 0)?;
-    check_changes(s, r.handle)?;
-    let ino = target(s, machine, r.path, r.handle, "set attributes of")?;
+    let subject = Subject { path: r.path, handle: r.handle };
+    let ino = subject.find_to_change(s, machine, "set attributes of")?;
     let set = SetAttributes {
         mode: r.mode,
         uid: r.uid,
@@ -416,17 +338,5 @@ pub fn set_attributes<M: Platform>(
     let now = machine.now();
     machine
         .volume(|v| v.set_attributes(ino, set, now))
-        .during(format_args!("set attributes of {}", Named(r.path, ino)))
-}
-
-/// A file in a message: by its path if the client gave one, else by its number.
-pub struct Named<'p>(pub Option<&'p [u8]>, pub Ino);
-
-impl core::fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self.0 {
-            Some(path) => Shown(path).fmt(f),
-            None => write!(f, "inode {}", self.1.0),
-        }
-    }
+        .during(format_args!("set attributes of {}", subject.shown(ino)))
 }

@@ -1,12 +1,11 @@
 //! Names for files that are there: further ones, and the first one of a file without a name.
 
-use super::connection::{Session, Step, Work};
 use super::failure::{During, Failure};
-use super::names::{check_changes, checked_path, target};
 use super::operating::STEP_COST;
+use super::session::{Session, Step};
+use super::subject::{Subject, checked_path};
 use crate::platform::Platform;
-use crate::shown::Shown;
-use alloc::boxed::Box;
+use crate::text::Shown;
 use alloc::vec::Vec;
 use umbra_fs::{Begun, Existing, Ino, Operation};
 use umbra_proto::rpc;
@@ -24,7 +23,7 @@ pub fn link<M: Platform>(
     s: &mut Session,
     machine: &mut M,
     r: rpc::Link,
-) -> Result<Option<Work>, Failure> {
+) -> Result<Option<Naming>, Failure> {
     let Some(handle) = r.handle.filter(|_| !r.check) else {
         let created = name(s, machine, &r)?;
         s.reply(0, &created);
@@ -36,7 +35,7 @@ pub fn link<M: Platform>(
         let what = format_args!("sync an open file to name it {}", Shown(r.to));
         if let Begun::GoesOn(sync) = machine.volume(|v| v.begin_sync(ino)).during(what)? {
             let (to, replace) = (r.to.to_vec(), r.replace);
-            return Ok(Some(Work::Naming(Box::new(Naming { sync, handle, to, replace }))));
+            return Ok(Some(Naming { sync, handle, to, replace }));
         }
     }
     let created = name(s, machine, &r)?;
@@ -67,8 +66,7 @@ impl Naming {
 /// Looks whether a file may have a name, and gives it that unless only asked to look.
 fn name<M: Platform>(s: &Session, machine: &mut M, r: &rpc::Link) -> Result<rpc::Created, Failure> {
     checked_path(r.to)?;
-    check_changes(s, r.handle)?;
-    let ino = target(s, machine, r.path, r.handle, "link")?;
+    let ino = Subject { path: r.path, handle: r.handle }.find_to_change(s, machine, "link")?;
     let existing = if r.replace { Existing::Replace } else { Existing::Keep };
     let now = machine.now();
     let named = machine.volume(|v| {

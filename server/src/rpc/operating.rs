@@ -3,12 +3,11 @@
 //! Most are small: they are over with their first step, and answered at once. Of the others each
 //! step is a turn of the connection, so that other connections have theirs between two of them.
 
-use super::connection::{Session, Step, Work};
+use super::attributes::attributes;
 use super::failure::{During, Failure};
 use super::handles::{Access, OpenFile};
-use super::names;
+use super::session::{Session, Step};
 use crate::platform::{Persisted, Platform};
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
@@ -52,17 +51,15 @@ impl Session {
         begun: umbra_fs::Result<Begun>,
         reply: Reply,
         what: fmt::Arguments<'_>,
-    ) -> Result<Option<Work>, Failure> {
+    ) -> Result<Option<Operating>, Failure> {
         match begun.inspect_err(|_| reply.fail(self, machine)).during(what)? {
             Begun::Over(outcome) => {
                 reply.answer(self, machine, outcome, what)?;
                 Ok(None)
             }
-            Begun::GoesOn(operation) => Ok(Some(Work::Operation(Box::new(Operating {
-                operation,
-                reply,
-                what: format!("{what}"),
-            })))),
+            Begun::GoesOn(operation) => {
+                Ok(Some(Operating { operation, reply, what: format!("{what}") }))
+            }
         }
     }
 }
@@ -109,7 +106,7 @@ impl Reply {
         match (self, outcome) {
             (Reply::Attributes(ino), Outcome::Blocks(blocks)) => {
                 let found = machine.volume(|v| v.attributes(ino)).during(what)?;
-                s.reply(0, &names::attributes(found, Some(blocks)));
+                s.reply(0, &attributes(found, Some(blocks)));
             }
             (Reply::Cloned { into: None, before, start_ns }, Outcome::Made(ino))
             | (Reply::Cloned { into: Some(ino), before, start_ns }, Outcome::Done) => {

@@ -1,10 +1,10 @@
 //! Dedupe, a few blocks at a time.
 
-use super::connection::{Session, Step};
 use super::failure::{During, Failure};
-use super::names::checked_path;
+use super::session::{Session, Step};
+use super::subject::checked_path;
 use crate::platform::Platform;
-use crate::shown::Shown;
+use crate::text::Shown;
 use alloc::vec::Vec;
 use umbra_fs::{Dedupe, Error};
 use umbra_proto::rpc;

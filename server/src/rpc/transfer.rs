@@ -11,10 +11,10 @@
 //! aligned word does (or where the request ends). So each aligned word of the file is old or new
 //! for everybody, however the bytes arrive; those of a word whose rest never comes are dropped.
 
-use super::connection::{Session, Step};
 use super::failure::{During, Failure};
 use super::handles::OpenFile;
 use super::operating::STEP_COST;
+use super::session::{Session, Step};
 use crate::platform::Platform;
 use crate::stream::{Stream, WORD, take};
 use umbra_fs::{BLOCK_SIZE, Begun, Block, Error, MAX_FILE_SIZE, Operation, dax};
@@ -42,6 +42,22 @@ pub enum Direction {
     Store,
 }
 
+/// What is done when all bytes are in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The request is answered.
+    Answer,
+    /// The file is made durable, then the request is answered.
+    Sync,
+}
+
+impl Then {
+    /// What the field `sync` of a request asks for.
+    pub fn of(sync: bool) -> Self {
+        if sync { Then::Sync } else { Then::Answer }
+    }
+}
+
 /// A transfer under way.
 #[derive(Debug)]
 pub struct Transfer {
@@ -53,16 +69,15 @@ pub struct Transfer {
     len: u64,
     /// Bytes done.
     done: u64,
-    /// Sync before answering.
-    sync: bool,
+    then: Then,
     /// That sync.
     syncing: Option<Operation>,
 }
 
 impl Transfer {
     /// A transfer of `len` bytes at `offset`.
-    pub fn new(direction: Direction, file: OpenFile, offset: u64, len: u64, sync: bool) -> Self {
-        Transfer { direction, file, offset, len, done: 0, sync, syncing: None }
+    pub fn new(direction: Direction, file: OpenFile, offset: u64, len: u64, then: Then) -> Self {
+        Transfer { direction, file, offset, len, done: 0, then, syncing: None }
     }
 
     /// Does the next piece. An operation that has parked the page faults of the file comes first.
@@ -189,7 +204,7 @@ impl Transfer {
             _ => {}
         }
         if self.left() == 0 {
-            if self.sync && !self.synced(machine)? {
+            if self.then == Then::Sync && !self.synced(machine)? {
                 return Ok(Step::Went(STEP_COST));
             }
             s.reply(0, &rpc::Written { done: self.done });

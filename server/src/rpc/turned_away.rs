@@ -4,9 +4,8 @@
 //! So it costs a few hundred bytes, and all clients learn of it, however they reach the server.
 
 use super::failure::Failure;
-use crate::Room;
 use crate::platform::Platform;
-use crate::service::{Service, Shared};
+use crate::service::{Room, Service, Shared};
 use crate::stream::{Progress, Stream, send, take};
 use umbra_proto::rpc::{self, ERROR, ErrorCode, HEADER_LEN, Header};
 

@@ -5,9 +5,10 @@
 //! memory beyond what a connection has, and the volume passes its check.
 
 use super::{SoftPlatform, Wire, nbd, poll};
+use crate::accept::accept;
 use crate::nbd::NBD_PORT;
 use crate::platform::Counters;
-use crate::service::{Service, Shared};
+use crate::service::{Room, Service, Shared};
 use crate::stream::{Peer, Progress, Stream};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -62,7 +63,7 @@ impl Template {
         let _ = data.first_chunk::<REQUEST_LEN>().map(Request::decode);
         let Some((&[how, pieces], sent)) = data.split_first_chunk::<2>() else { return };
         let mut machine = self.machine();
-        let service = crate::accept::<SoftPlatform>(NBD_PORT, PEER, crate::Room::Plenty);
+        let service = accept::<SoftPlatform>(NBD_PORT, PEER, Room::Plenty);
         let Some(mut service) = service else { return };
         let mut wire = Wire::new(4096 + 64 * usize::from(pieces >> 4), 512 << (pieces & 7));
         let mut bytes = negotiation(how);

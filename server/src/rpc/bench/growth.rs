@@ -1,17 +1,14 @@
 //! One operation while something grows: files, fragments, clones, directories.
 
-use super::{Bench, PREFIX, path, paths};
+use super::rig::{Bench, path, paths};
 use crate::platform::Platform;
 use crate::rpc::failure::{During, Failure};
-use crate::shown::Shown;
+use crate::text::Shown;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
-use umbra_fs::dax::{Mmu, PAGES_PER_SLOT};
-use umbra_fs::{
-    BLOCK_SIZE, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, Result as FsResult, Time, Volume,
-};
+use umbra_fs::dax::PAGES_PER_SLOT;
+use umbra_fs::{BLOCK_SIZE, Ino, MAX_FILE_SIZE};
 use umbra_proto::rpc::ErrorCode;
 
 const LEAF: u64 = PAGES_PER_SLOT as u64;
@@ -143,35 +140,4 @@ fn directory<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
     let new = paths("dir/", n..n + NAMES);
     b.time("create", NAMES, |b| new.iter().try_for_each(|path| b.create(path).map(drop)))?;
     b.time("unlink", NAMES, |b| new.iter().try_for_each(|path| b.unlink(path)))
-}
-
-/// Removes a directory of files in the root directory.
-pub(super) fn remove_directory<P: Pmem, M: Mmu>(
-    v: &mut Volume<P, M>,
-    name: &[u8],
-    now: Time,
-) -> FsResult<()> {
-    debug_assert!(name.starts_with(PREFIX.as_bytes()));
-    let dir = v.lookup(v.root(), name)?;
-    let mut behind = 0;
-    loop {
-        let mut names = Vec::new();
-        v.read_dir(dir, behind, &mut |entry| {
-            if entry.kind == Kind::File {
-                names.push(entry.name.to_vec());
-            }
-            // What has the same hash is found again: removing names changes their ranks.
-            behind = entry.cookie & !0xff;
-            if names.len() < 512 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        if names.is_empty() {
-            return v.rmdir(v.root(), name, now);
-        }
-        for name in names {
-            match v.unlink(dir, &name, now) {
-                Ok(()) | Err(Error::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }

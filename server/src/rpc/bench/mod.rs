@@ -8,29 +8,19 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `mod.rs` | parts, samples, what they have in common |
+//! | `rig.rs` | what the parts have in common: files, samples |
 //! | `operations.rs` | the operations of a filesystem, each for itself |
 //! | `growth.rs` | one operation while something grows |
 
 mod growth;
 mod operations;
+pub(crate) mod rig;
 
-use super::failure::{During, Failure};
-use super::names;
-use crate::platform::{Persisted, Platform, reclaim_step};
-use crate::shown::Shown;
-use alloc::format;
-use alloc::string::String;
+use super::failure::Failure;
+use crate::platform::Platform;
 use alloc::vec::Vec;
-use core::ops::{ControlFlow, Range};
-use umbra_fs::dax::{self, PAGES_PER_SLOT};
-use umbra_fs::{BLOCK_SIZE, Error, Ino, Window};
-use umbra_proto::rpc::{self, ErrorCode};
-
-/// Names of files that benchmarks make start with this; what has such a name is removed.
-pub(crate) const PREFIX: &str = ".umbra-bench-";
-/// What a write or read is cut into, as transfers are.
-const PIECE: usize = 64 << 10;
+use rig::Bench;
+use umbra_proto::rpc;
 
 /// Runs a part.
 pub fn run<M: Platform>(machine: &mut M, r: rpc::Bench) -> Result<Vec<rpc::Sample>, Failure> {
@@ -47,188 +37,4 @@ pub fn run<M: Platform>(machine: &mut M, r: rpc::Bench) -> Result<Vec<rpc::Sampl
     let cleaned = if r.keep { Ok(()) } else { bench.clean() };
     let samples = bench.samples;
     result.and(cleaned).map(|()| samples)
-}
-
-/// A benchmark under way.
-struct Bench<'m, M> {
-    machine: &'m mut M,
-    samples: Vec<rpc::Sample>,
-}
-
-fn path(name: &str) -> Vec<u8> {
-    format!("/{PREFIX}{name}").into_bytes()
-}
-
-/// Paths with numbers: made before anything is timed.
-fn paths(name: &str, numbers: Range<u64>) -> Vec<Vec<u8>> {
-    numbers.map(|number| path(&format!("{name}{number}"))).collect()
-}
-
-impl<M: Platform> Bench<'_, M> {
-    /// Measures what `f` does `ops` times.
-    fn time<R>(
-        &mut self,
-        name: &str,
-        ops: u64,
-        f: impl FnOnce(&mut Self) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
-        let (before, allocations) = (self.machine.persisted(), self.machine.memory().allocations);
-        let start = self.machine.uptime_ns();
-        let result = f(self)?;
-        let ns = self.machine.uptime_ns() - start;
-        let Persisted { flushes, fences } = self.machine.persisted();
-        self.samples.push(rpc::Sample {
-            name: String::from(name),
-            ops,
-            ns,
-            flushes: flushes - before.flushes,
-            fences: fences - before.fences,
-            allocations: self.machine.memory().allocations - allocations,
-        });
-        Ok(result)
-    }
-
-    /// Removes what is left of earlier runs, and reclaims it.
-    fn clean(&mut self) -> Result<(), Failure> {
-        let mut names = Vec::new();
-        let list = |v: &umbra_fs::Volume<M::Pmem, M::Mmu>, names: &mut Vec<Vec<u8>>| {
-            v.read_dir(v.root(), 0, &mut |entry| {
-                if entry.name.starts_with(PREFIX.as_bytes()) {
-                    names.push(entry.name.to_vec());
-                }
-                if names.len() < 512 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })
-        };
-        loop {
-            names.clear();
-            self.machine
-                .volume(|v| list(v, &mut names))
-                .during(format_args!("list the root directory"))?;
-            if names.is_empty() {
-                break;
-            }
-            for name in &names {
-                let now = self.machine.now();
-                self.machine
-                    .volume(|v| match v.unlink(v.root(), name, now) {
-                        Err(Error::IsDirectory) => growth::remove_directory(v, name, now),
-                        done => done,
-                    })
-                    .during(format_args!("remove {}", Shown(name)))?;
-            }
-        }
-        while reclaim_step(self.machine).during(format_args!("reclaim what a benchmark left"))? {}
-        Ok(())
-    }
-
-    /// Makes sure of so much space, and has the host give memory for what is allocated next.
-    fn prepare(&mut self, blocks: u64) -> Result<(), Failure> {
-        let free = self.machine.volume(|v| v.space().free);
-        if free < blocks {
-            let mib = |blocks: u64| (blocks * BLOCK_SIZE) >> 20;
-            let message =
-                format_args!("a benchmark needs {} MiB free, not {}", mib(blocks), mib(free));
-            return Err(Failure::new(ErrorCode::NO_SPACE, message));
-        }
-        let runs = self.machine.volume(|v| v.next_blocks(blocks));
-        runs.into_iter().for_each(|run| self.machine.fault_in(run));
-        Ok(())
-    }
-
-    fn create(&mut self, path: &[u8]) -> Result<Ino, Failure> {
-        let created = names::create(self.machine, rpc::Create { path, mode: None })?;
-        Ok(Ino(created.ino))
-    }
-
-    fn unlink(&mut self, path: &[u8]) -> Result<(), Failure> {
-        names::unlink(self.machine, rpc::Unlink { path })
-    }
-
-    fn clone(&mut self, from: &[u8], to: &[u8]) -> Result<Ino, Failure> {
-        let now = self.machine.now();
-        let src = self
-            .machine
-            .volume(|v| v.resolve(from))
-            .during(format_args!("clone {}", Shown(from)))?;
-        self.machine
-            .volume(|v| {
-                let (dir, name) = v.resolve_parent(to)?;
-                v.clone_file(src, dir, name, now)
-            })
-            .during(format_args!("clone {} to {}", Shown(from), Shown(to)))
-    }
-
-    fn sync(&mut self, ino: Ino) -> Result<(), Failure> {
-        self.machine.volume(|v| v.sync(ino)).during(format_args!("sync inode {}", ino.0))
-    }
-
-    /// Writes bytes, as a transfer does.
-    fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        let mut at = offset;
-        for piece in bytes.chunks(PIECE) {
-            let now = self.machine.now();
-            let written = self.machine.volume(|v| v.write(ino, at, piece, now));
-            match written {
-                Ok(n) if n == piece.len() => at += n as u64,
-                Ok(_) => {
-                    return Err(Failure::during(
-                        Error::NoSpace,
-                        format_args!("write inode {}", ino.0),
-                    ));
-                }
-                Err(e) => return Err(Failure::during(e, format_args!("write inode {}", ino.0))),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes `len` bytes from the start on, a piece of the buffer at a time.
-    fn fill(&mut self, ino: Ino, len: u64, piece: &[u8]) -> Result<(), Failure> {
-        (0..len).step_by(piece.len()).try_for_each(|at| self.write(ino, at, piece))
-    }
-
-    /// Reads through the window, as a transfer does.
-    fn read(&mut self, window: Window, at: u64, into: &mut [u8]) -> Result<(), Failure> {
-        dax::load(self.machine, window, at, into)
-            .map_err(|e| Failure::during(e.error, format_args!("read at {at}")))
-    }
-
-    fn open(&mut self, ino: Ino) -> Result<Window, Failure> {
-        self.machine.volume(|v| v.open_window(ino)).during(format_args!("open inode {}", ino.0))
-    }
-
-    fn close(&mut self, window: Window) -> Result<(), Failure> {
-        self.machine.volume(|v| v.close_window(window)).during(format_args!("close a window"))
-    }
-
-    /// Accesses the first word of each page, by the processor's own loads, or stores of `word`.
-    fn touch(
-        &mut self,
-        window: Window,
-        pages: impl Iterator<Item = u64>,
-        word: Option<u64>,
-    ) -> Result<(), Failure> {
-        let mut attached = None;
-        for page in pages {
-            let leaf = (page / PAGES_PER_SLOT as u64) as u32;
-            let slot = match attached {
-                Some((at, slot)) if at == leaf => slot,
-                _ => {
-                    let slot = self
-                        .machine
-                        .volume(|v| v.attach(window, leaf))
-                        .during(format_args!("attach a slot"))?;
-                    attached = Some((leaf, slot));
-                    slot
-                }
-            };
-            let page = slot.page((page % PAGES_PER_SLOT as u64) as u32);
-            let done = match word {
-                None => self.machine.load(page, 0, &mut [0; 8]),
-                Some(word) => self.machine.store(page, 0, &word.to_le_bytes()),
-            };
-            done.map_err(|e| Failure::during(e.error, format_args!("access page {}", page.0)))?;
-        }
-        Ok(())
-    }
 }

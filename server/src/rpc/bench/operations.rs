@@ -1,7 +1,7 @@
 //! The operations of a filesystem, each for itself: those that `tests/peers/xfs/bench.c` measures
 //! on Linux, in the same order, by the same names, on the same amounts.
 
-use super::{Bench, PIECE, path, paths};
+use super::rig::{Bench, PIECE, path, paths};
 use crate::platform::{Platform, reclaim_step};
 use crate::rpc::failure::{During, Failure};
 use alloc::vec;

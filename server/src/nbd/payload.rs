@@ -2,8 +2,7 @@
 
 use super::failure::Failure;
 use super::queue::{Pending, Work};
-use super::read::Input;
-use super::transmission::{PARKED, Step, Transmission};
+use super::transmission::{Input, PARKED, Payload, Step, Transmission};
 use crate::platform::Platform;
 use crate::stream::{Stream, WORD, take};
 use umbra_fs::BLOCK_SIZE;
@@ -12,24 +11,10 @@ use umbra_proto::nbd::{Request, command_flags};
 /// Most bytes of one step.
 const PIECE: usize = 64 << 10;
 
-/// A write whose payload is being received.
-pub struct Write {
-    cookie: u64,
-    offset: u64,
-    /// Where the next byte goes.
-    at: u64,
-    /// Bytes that are left.
-    pub left: u64,
-    /// Make it durable before answering.
-    fua: bool,
-    /// Why it failed, and where: what comes of the payload is dropped.
-    failed: Option<(Failure, u64)>,
-}
-
-impl Write {
+impl Payload {
     /// A write that is allowed.
     pub fn new(request: &Request) -> Self {
-        Write {
+        Payload {
             cookie: request.cookie,
             offset: request.offset,
             at: request.offset,
@@ -70,7 +55,7 @@ impl Transmission {
         }
         let within = write.at % BLOCK_SIZE;
         let is_part = within != 0 || write.left < BLOCK_SIZE;
-        if is_part && self.target.is_parked(machine) {
+        if is_part && self.backing.is_parked(machine) {
             return Step::Went(PARKED);
         }
         let n = if is_part {
@@ -83,8 +68,8 @@ impl Transmission {
         if n > 0 {
             let bytes = &received[..n as usize];
             let result = match is_part {
-                true => self.target.store(machine, write.at, bytes),
-                false => self.target.write(machine, write.at, bytes),
+                true => self.backing.store(machine, write.at, bytes),
+                false => self.backing.write(machine, write.at, bytes),
             };
             stream.consume(n as usize);
             write.advance(n, result);
@@ -100,15 +85,15 @@ impl Transmission {
         let joined = &mut self.block[..n];
         take(stream, joined);
         let result = match is_part {
-            true => self.target.store(machine, write.at, joined),
-            false => self.target.write(machine, write.at, joined),
+            true => self.backing.store(machine, write.at, joined),
+            false => self.backing.write(machine, write.at, joined),
         };
         write.advance(n as u64, result);
         Step::Went(n)
     }
 }
 
-impl Write {
+impl Payload {
     /// So many bytes of the payload were consumed.
     fn advance(&mut self, n: u64, result: Result<(), (usize, Failure)>) {
         if let Err((done, why)) = result {

@@ -1,46 +1,17 @@
 //! Requests as they come in: which are allowed, and what they ask for.
 
-use super::MAX_PAYLOAD;
+use super::backing::{MOST_CACHED, RangeOp};
+use super::contexts::Contexts;
 use super::failure::Failure;
-use super::queue::{Pending, Range, Work};
-use super::target::MOST_CACHED;
-use super::transmission::{Step, Transmission};
-use super::write::Write;
+use super::limits::MAX_PAYLOAD;
+use super::queue::{Pending, Work};
+use super::transmission::{Input, MOST_STATUS_PAYLOAD, Payload, Step, Transmission};
 use crate::platform::{Platform, Turn};
 use crate::stream::{Stream, take};
 use umbra_proto::nbd::{Command, Errno, REQUEST_LEN, Request, Style, command_flags as flag};
 
 /// What a request costs beside the bytes that it moves.
 const REQUEST_COST: usize = 4 << 10;
-/// Payload of a block status: its length, and the ids of as many contexts as there could be.
-const MOST_STATUS_PAYLOAD: usize = 8 + 4 * 4;
-
-/// What is being received.
-pub enum Input {
-    /// The header of a request.
-    Header,
-    /// The payload of a write.
-    Write(Write),
-    /// The payload of a block status.
-    Contexts {
-        /// The request.
-        request: Request,
-        /// The payload, and how much of it is there.
-        bytes: [u8; MOST_STATUS_PAYLOAD],
-        /// How much of it is there.
-        have: usize,
-    },
-    /// The payload of a request that was refused.
-    Skip {
-        /// Bytes that are left of it.
-        left: u64,
-        /// The answer.
-        then: Pending,
-    },
-    /// The client sends no more.
-    End,
-}
-
 fn refuse<T>(errno: Errno, why: &'static str) -> Result<T, Failure> {
     Err(Failure::Rule(errno, why))
 }
@@ -130,13 +101,13 @@ impl Transmission {
             return Step::Broken;
         }
         match self.admit(&request, machine) {
-            Ok(Begun::Write) => {
-                self.input = Input::Write(Write::new(&request));
+            Ok(Admitted::Write) => {
+                self.input = Input::Write(Payload::new(&request));
             }
-            Ok(Begun::Contexts) => {
+            Ok(Admitted::Contexts) => {
                 self.input = Input::Contexts { request, bytes: [0; MOST_STATUS_PAYLOAD], have: 0 };
             }
-            Ok(Begun::Work(work)) => self.push(pending(&request, Ok(work))),
+            Ok(Admitted::Work(work)) => self.push(pending(&request, Ok(work))),
             Err(why) if payload > 0 => {
                 self.input = Input::Skip { left: payload, then: pending(&request, Err(why)) };
             }
@@ -146,7 +117,11 @@ impl Transmission {
     }
 
     /// Whether a request is allowed, and what comes of it.
-    fn admit<M: Platform>(&mut self, request: &Request, machine: &mut M) -> Result<Begun, Failure> {
+    fn admit<M: Platform>(
+        &mut self,
+        request: &Request,
+        machine: &mut M,
+    ) -> Result<Admitted, Failure> {
         let Request { command, offset, length, .. } = *request;
         let structured = self.style != Style::Simple;
         let extended = self.style == Style::Extended;
@@ -191,22 +166,22 @@ impl Transmission {
             Command::WRITE if length > MAX_PAYLOAD.into() => {
                 return refuse(Errno::EINVAL, "the payload is larger than 32 MiB");
             }
-            Command::WRITE => return Ok(Begun::Write),
+            Command::WRITE => return Ok(Admitted::Write),
             Command::FLUSH if (offset, length) != (0, 0) => {
                 return refuse(Errno::EINVAL, "a flush has neither offset nor length");
             }
             Command::FLUSH => Work::Sync,
-            Command::TRIM => range(Range::Trim),
+            Command::TRIM => range(RangeOp::Trim),
             Command::CACHE => Work::Range {
-                what: Range::Cache,
+                what: RangeOp::Cache,
                 at: offset,
                 left: length.min(MOST_CACHED),
                 fua: false,
             },
             Command::WRITE_ZEROES => {
                 let what =
-                    if request.has(flag::NO_HOLE) { Range::ProvideZeros } else { Range::Zero };
-                if request.has(flag::FAST_ZERO) && !self.target.zeroes_fast(what) {
+                    if request.has(flag::NO_HOLE) { RangeOp::AllocateZeros } else { RangeOp::Zero };
+                if request.has(flag::FAST_ZERO) && !self.backing.zeroes_fast(what) {
                     return refuse(
                         Errno::ENOTSUP,
                         "zeroing this would take as long as writing zeros",
@@ -217,10 +192,10 @@ impl Transmission {
             _ if filtered && !(8..=MOST_STATUS_PAYLOAD as u64).contains(&length) => {
                 return refuse(Errno::EINVAL, "the payload is no length with ids of contexts");
             }
-            _ if filtered => return Ok(Begun::Contexts),
+            _ if filtered => return Ok(Admitted::Contexts),
             _ => self.status(request, length, self.contexts)?,
         };
-        Ok(Begun::Work(work))
+        Ok(Admitted::Work(work))
     }
 
     fn read(&self, request: &Request) -> Result<Work, Failure> {
@@ -258,12 +233,7 @@ impl Transmission {
         self.status(request, length, contexts)
     }
 
-    fn status(
-        &self,
-        request: &Request,
-        len: u64,
-        contexts: super::status::Contexts,
-    ) -> Result<Work, Failure> {
+    fn status(&self, request: &Request, len: u64, contexts: Contexts) -> Result<Work, Failure> {
         if contexts.is_empty() {
             return refuse(Errno::EINVAL, "no metadata context was selected");
         }
@@ -275,7 +245,7 @@ impl Transmission {
 }
 
 /// What comes of a request that is allowed.
-enum Begun {
+enum Admitted {
     Write,
     Contexts,
     Work(Work),

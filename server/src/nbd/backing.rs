@@ -3,9 +3,8 @@
 //! The two have nothing in common but this interface: a file's blocks move, are shared and
 //! copied, and are reached through page tables; a region is plain memory.
 
+use super::contexts::Context;
 use super::failure::Failure;
-use super::queue::Range;
-use super::status::Context;
 use crate::platform::Platform;
 use umbra_fs::dax::{self, PAGES_PER_SLOT};
 use umbra_fs::{BLOCK_SIZE, Begun, Error, FileBlock, Ino, Operation, Pmem, Window};
@@ -20,7 +19,7 @@ const SLOT: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Backing {
     /// A file.
     File {
         /// Its inode. It lives as long as the window.
@@ -32,12 +31,25 @@ pub enum Target {
     Region(usize),
 }
 
-/// The region of a target. It was there when the client connected, and regions do not go.
+/// What is done to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeOp {
+    /// Forget whole blocks of it.
+    Trim,
+    /// Make it zeros.
+    Zero,
+    /// Make it zeros that take space, so that what is written there later needs none.
+    AllocateZeros,
+    /// Map it.
+    Cache,
+}
+
+/// The region of a backing. It was there when the client connected, and regions do not go.
 fn region<M: Platform>(machine: &mut M, index: usize) -> Result<&mut M::Device, Failure> {
     machine.device(index).ok_or(Failure::Fs(Error::NotFound))
 }
 
-impl Target {
+impl Backing {
     /// Loads bytes; on failure tells how many were loaded before.
     pub fn load<M: Platform>(
         self,
@@ -46,9 +58,9 @@ impl Target {
         into: &mut [u8],
     ) -> Result<(), (usize, Failure)> {
         match self {
-            Target::File { window, .. } => dax::load(machine, window, at, into)
+            Backing::File { window, .. } => dax::load(machine, window, at, into)
                 .map_err(|e| (e.done.min(into.len()), e.error.into())),
-            Target::Region(index) => {
+            Backing::Region(index) => {
                 let device = region(machine, index).map_err(|e| (0, e))?;
                 device.read(at, into).map_err(|e| (0, Failure::Fs(e.into())))
             }
@@ -64,7 +76,7 @@ impl Target {
         bytes: &[u8],
     ) -> Result<(), (usize, Failure)> {
         match self {
-            Target::File { ino, .. } => {
+            Backing::File { ino, .. } => {
                 let now = machine.now();
                 match machine.volume(|v| v.write(ino, at, bytes, now)) {
                     Ok(n) if n == bytes.len() => Ok(()),
@@ -72,7 +84,7 @@ impl Target {
                     Err(e) => Err((0, e.into())),
                 }
             }
-            Target::Region(index) => region(machine, index).map_err(|e| (0, e)).map(|device| {
+            Backing::Region(index) => region(machine, index).map_err(|e| (0, e)).map(|device| {
                 device.write(at, bytes);
                 device.flush(at, bytes.len() as u64);
             }),
@@ -87,9 +99,9 @@ impl Target {
         bytes: &[u8],
     ) -> Result<(), (usize, Failure)> {
         match self {
-            Target::File { window, .. } => dax::store(machine, window, at, bytes)
+            Backing::File { window, .. } => dax::store(machine, window, at, bytes)
                 .map_err(|e| (e.done.min(bytes.len()), e.error.into())),
-            Target::Region(_) => self.write(machine, at, bytes),
+            Backing::Region(_) => self.write(machine, at, bytes),
         }
     }
 
@@ -101,8 +113,10 @@ impl Target {
         syncing: &mut Option<Operation>,
     ) -> Result<bool, Failure> {
         let ino = match self {
-            Target::File { ino, .. } => ino,
-            Target::Region(index) => return region(machine, index).map(Pmem::fence).map(|()| true),
+            Backing::File { ino, .. } => ino,
+            Backing::Region(index) => {
+                return region(machine, index).map(Pmem::fence).map(|()| true);
+            }
         };
         if let Some(operation) = syncing {
             let result = machine.volume(|v| v.step(operation));
@@ -123,14 +137,15 @@ impl Target {
     /// Whether loads and stores have to wait for an operation on the file.
     pub fn is_parked<M: Platform>(self, machine: &mut M) -> bool {
         match self {
-            Target::File { ino, .. } => machine.volume(|v| v.is_parked(ino)),
-            Target::Region(_) => false,
+            Backing::File { ino, .. } => machine.volume(|v| v.is_parked(ino)),
+            Backing::Region(_) => false,
         }
     }
 
     /// Whether zeroing is faster than writing zeros.
-    pub fn zeroes_fast(self, what: Range) -> bool {
-        matches!(self, Target::File { .. }) && matches!(what, Range::Zero | Range::ProvideZeros)
+    pub fn zeroes_fast(self, what: RangeOp) -> bool {
+        matches!(self, Backing::File { .. })
+            && matches!(what, RangeOp::Zero | RangeOp::AllocateZeros)
     }
 
     /// Does one step of something to a range; returns how many bytes from its front are done, at
@@ -138,15 +153,15 @@ impl Target {
     pub fn step<M: Platform>(
         self,
         machine: &mut M,
-        what: Range,
+        what: RangeOp,
         at: u64,
         left: u64,
     ) -> Result<u64, Failure> {
         match self {
-            Target::File { ino, window } => {
+            Backing::File { ino, window } => {
                 let now = machine.now();
                 match what {
-                    Range::Trim => {
+                    RangeOp::Trim => {
                         // Parts of blocks are kept: trimming is a hint.
                         let skip = at.next_multiple_of(BLOCK_SIZE) - at;
                         let end = at + left;
@@ -159,18 +174,18 @@ impl Target {
                         let done = machine.volume(|v| v.punch(ino, from, len, now))?;
                         Ok(if done >= len { left } else { skip + done })
                     }
-                    Range::Zero => Ok(machine.volume(|v| v.punch(ino, at, left, now))?.min(left)),
-                    Range::ProvideZeros => {
+                    RangeOp::Zero => Ok(machine.volume(|v| v.punch(ino, at, left, now))?.min(left)),
+                    RangeOp::AllocateZeros => {
                         Ok(machine.volume(|v| v.provide_zeros(ino, at, left, now))?.min(left))
                     }
-                    Range::Cache => Ok(map(machine, window, at, left)),
+                    RangeOp::Cache => Ok(map(machine, window, at, left)),
                 }
             }
-            Target::Region(index) => {
+            Backing::Region(index) => {
                 let device = region(machine, index)?;
                 match what {
-                    Range::Trim | Range::Cache => Ok(left),
-                    Range::Zero | Range::ProvideZeros => {
+                    RangeOp::Trim | RangeOp::Cache => Ok(left),
+                    RangeOp::Zero | RangeOp::AllocateZeros => {
                         // No step ends within a word.
                         let n = left.min(ZERO_STEP - at % ZERO_STEP);
                         device.zero(at, n);
@@ -190,7 +205,7 @@ impl Target {
         at: u64,
         end: u64,
     ) -> Result<Status, Failure> {
-        let Target::File { ino, .. } = self else {
+        let Backing::File { ino, .. } = self else {
             return Ok(Status { length: end - at, flags: 0 });
         };
         let run = machine.volume(|v| v.extent(ino, FileBlock(at / BLOCK_SIZE)))?;
