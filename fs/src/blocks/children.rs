@@ -199,7 +199,7 @@ impl<P: Pmem> Blocks<P> {
         }
         self.set_free(block)?;
         // A node that this one shared may be exclusive now.
-        self.epoch += u64::from(content != Content::Node(1));
+        self.exclusive_again += u64::from(content != Content::Node(1));
         Ok(true)
     }
 }

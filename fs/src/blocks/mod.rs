@@ -153,9 +153,8 @@ pub(crate) struct Blocks<P> {
     lent: Box<Lent>,
     /// References are being counted anew.
     pub(crate) recount: Option<Box<Recount>>,
-    /// Grows whenever a node or inode block may have stopped being exclusive, or moved, or an inode
-    /// went.
-    pub epoch: u64,
+    /// Grows whenever a node may have become exclusive because another file lost it.
+    pub exclusive_again: u64,
 }
 
 impl<P: Pmem> Blocks<P> {
@@ -182,7 +181,7 @@ impl<P: Pmem> Blocks<P> {
             pending: None,
             lent: Box::default(),
             recount: None,
-            epoch: 0,
+            exclusive_again: 0,
         }
     }
 
@@ -266,7 +265,8 @@ impl<P: Pmem> Blocks<P> {
         Ok((state >> 32) as u32)
     }
 
-    /// Adds a reference to a block, which holds `content`. The position may stop being exclusive.
+    /// Adds a reference to a block, which holds `content`. Positions below it stop being exclusive:
+    /// the caller says so ([`Files::changed`](crate::tree::files::Files::changed)).
     pub fn add_reference(&mut self, block: Block, content: Content) -> Result<(), Poisoned> {
         let state = self.state(block)?;
         self.note_shared(block, content);
@@ -283,7 +283,6 @@ impl<P: Pmem> Blocks<P> {
             count => {
                 // It has a record, since it has a reference.
                 self.pmem.store(self.record(block), state + 1);
-                self.epoch += 1;
                 self.shared += (count == 1) as u64;
             }
         }
@@ -388,6 +387,7 @@ impl<P: Pmem> Blocks<P> {
     pub fn discard(&mut self, block: Block, content: Content) {
         // What cannot be read now stays taken until a rebuild.
         let _ = self.drop_reference(block, content);
+        self.exclusive_again += u64::from(content != Content::Data);
     }
 
     /// Applies what a durable change has dropped.

@@ -130,13 +130,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return self.grant(page, own);
         }
         self.tree.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
-        if self.tree.blocks.epoch != leaf.epoch {
+        if !self.tree.is_valid(&leaf) {
             // What was reclaimed may have made the position this file's own.
             let leaf = self.tree.leaf_above(ino, block)?;
             return self.store_fault(page, block, leaf, ino);
         }
         let (new, done) = match leaf.own() {
-            Some(node) => self.copy_in_place(node, leaf.epoch, block, entry)?,
+            Some(node) => self.copy_in_place(&leaf, node, block, entry)?,
             None => self.copy_with_path(ino, block, entry)?,
         };
         self.faults.cow += 1;
@@ -158,14 +158,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         own: Block,
     ) -> Result<()> {
         let mut stage = self.tree.stage();
-        let filled = match Place::below(&mut self.tree.blocks, leaf.epoch, own) {
+        let filled = match self.tree.place_below(&leaf, own) {
             Ok(Place::Exclusive(place)) => {
                 Ok(place.into_unwritten().fill(&mut stage, core::iter::empty()))
             }
             Ok(Place::Shared(_)) => {
                 Err(Error::Damaged { block: own, what: "a reference count changed under a fault" })
             }
-            Err(poisoned) => Err(poisoned.into()),
+            Err(error) => Err(error),
         };
         let written = match filled {
             Ok(written) => written,
@@ -179,7 +179,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
                 let word = [(index, written.encode(1, index))];
                 let retired = core::mem::take(&mut self.tree.retired);
-                self.tree.publish_in_place(stage, node, leaf.epoch, &word, retired)?
+                self.tree.publish_in_place(stage, &leaf, node, &word, retired)?
             }
             None => {
                 let (path, _) = self.tree.leaf_path(ino, block)?;
@@ -229,8 +229,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     #[inline(always)]
     fn copy_in_place(
         &mut self,
+        known: &Leaf,
         node: Block,
-        epoch: u64,
         block: FileBlock,
         entry: Option<Pointer>,
     ) -> Result<(Block, Published<Durable>)> {
@@ -241,7 +241,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
         let word = [(index, Pointer::to(new).encode(1, index))];
-        Ok((new, self.tree.publish_in_place(stage, node, epoch, &word, retired)?))
+        Ok((new, self.tree.publish_in_place(stage, known, node, &word, retired)?))
     }
 
     /// Copy on write where nodes above have to be copied, or made, first.

@@ -19,7 +19,7 @@ use crate::blocks::{Content, Fresh, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
 use crate::pmem::Pmem;
-use crate::tree::path::Path;
+use crate::tree::path::{Path, file_of};
 use crate::tree::stage::{Durable, Exclusive, Place, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
@@ -121,7 +121,7 @@ impl<P: Pmem> Tree<P> {
                 self.leaves.forget(leaf.old)
             }
             [] if retired.iter().all(|r| matches!(r, Retire::Drop(_, Content::Data))) => {}
-            _ => self.blocks.epoch += 1,
+            _ => self.note_moves(edits, &copies, &retired),
         }
 
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
@@ -356,6 +356,29 @@ impl<P: Pmem> Tree<P> {
             &mut self.blocks,
             path.iter().filter(|_| whole).filter_map(|step| step.block()),
         )?)
+    }
+
+    /// What is known of the files that a commit changes is void, and of all of them where inodes
+    /// move.
+    fn note_moves(&mut self, edits: &[Edit<'_>], copies: &Copies, retired: &[Retire]) {
+        for edit in edits {
+            match file_of(edit.path) {
+                Some(file) => self.files.changed(file),
+                None => self.files.all_changed(),
+            }
+        }
+        // A new block of inodes moves none that is there already.
+        let moves_inodes = |copied: &Copied| match copied.content {
+            Content::Inodes => copied.old.is_some(),
+            Content::InodeNode(_) => true,
+            Content::Node(_) | Content::Data => false,
+        };
+        if copies.iter().any(moves_inodes) {
+            self.files.all_changed();
+        }
+        let drops_node =
+            |r: &Retire| matches!(r, Retire::Drop(_, content) if *content != Content::Data);
+        self.blocks.exclusive_again += u64::from(retired.iter().any(drops_node));
     }
 
     /// The children that a copy and its original both refer to gain a reference.

@@ -2,7 +2,7 @@
 
 use super::shape::leaf_number;
 use crate::format::inode::MAX_INO;
-use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino, MAX_FILE_SIZE};
+use crate::types::{BLOCK_SIZE, Block, FileBlock, FileKey, Ino, MAX_FILE_SIZE};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -14,8 +14,9 @@ const KNOWN: usize = 256;
 pub(crate) struct Leaf {
     /// Which leaf of which inode.
     pub(super) key: u64,
-    /// The epoch in which this was found out; in another one it is void.
-    pub epoch: u64,
+    /// In which epoch of the file this was found out; in another one it is void. Where the way is
+    /// not exclusive, the changes are added that may have made it so.
+    pub(super) epoch: u64,
     /// The leaf node. `None`: it is missing, or the inode itself refers to the only block.
     pub node: Option<Block>,
     /// The way to the leaf, or to the inode if that refers to no leaf, is exclusive.
@@ -26,6 +27,12 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
+    /// The file that it is of.
+    #[inline(always)]
+    pub fn file(&self) -> FileKey {
+        FileKey(Ino(self.key >> LEAF_BITS))
+    }
+
     /// The leaf node, if its words can be stored in place.
     #[inline]
     pub fn own(&self) -> Option<Block> {
@@ -33,13 +40,17 @@ impl Leaf {
     }
 }
 
-/// An inode (32 bits) and the number of one of its leaves (18 bits).
+/// Bits of the number of a leaf.
+const LEAF_BITS: u32 = 18;
+
+/// A file and the number of one of its leaves.
 #[inline(always)]
-pub(super) fn key(ino: Ino, block: FileBlock) -> u64 {
-    ino.0 << 18 | leaf_number(block)
+pub(super) fn key(FileKey(Ino(ino)): FileKey, block: FileBlock) -> u64 {
+    ino << LEAF_BITS | leaf_number(block)
 }
 
-const _: () = assert!(MAX_INO <= 1 << 46 && MAX_FILE_SIZE / BLOCK_SIZE / 512 <= 1 << 18);
+const _: () =
+    assert!(MAX_INO <= 1 << (64 - LEAF_BITS) && MAX_FILE_SIZE / BLOCK_SIZE / 512 <= 1 << LEAF_BITS);
 
 /// The leaves that were used last, each at the place that its hash gives.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! What is known about leaf nodes: found out once, and used until something moves.
 //!
 //! Whoever changes a block of a file has to know the leaf node above it, and whether all blocks on
-//! the way there are exclusive. Both hold until that leaf is copied, or until the epoch of the
-//! blocks changes: when the count of a node or an inode block rises above one, or one moves, or an
-//! inode goes.
+//! the way there are exclusive. Both hold until that leaf is copied, or until the sharing epoch of
+//! the file changes (`files.rs`).
 
 use super::Tree;
 use crate::blocks::{Content, Retire};
@@ -13,22 +12,54 @@ use crate::pmem::Pmem;
 use crate::tree::leaf_cache::{Leaf, key};
 use crate::tree::shape::{height_for, index_at};
 use crate::tree::stage::{Durable, Place, Published, Stage, Written};
-use crate::types::{Block, FileBlock, Ino};
+use crate::types::{Block, FileBlock, FileKey, Ino};
 use alloc::vec::Vec;
 
 impl<P: Pmem> Tree<P> {
     /// What is known about the leaf above a block of a live inode.
     #[inline(always)]
     pub(crate) fn leaf_above(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
-        let (key, epoch) = (key(ino, block), self.blocks.epoch);
-        match *self.leaves.at(key) {
-            leaf if leaf.key == key && leaf.epoch == epoch => Ok(leaf),
-            _ => self.find_leaf(ino, block),
+        let key = key(FileKey(ino), block);
+        let leaf = *self.leaves.at(key);
+        if leaf.key != key || !self.is_valid(&leaf) {
+            return self.find_leaf(ino, block);
         }
+        debug_assert!(self.is_as_found(leaf, ino, block), "{leaf:?} of {ino:?}");
+        Ok(leaf)
+    }
+
+    /// Whether what is known about a leaf still holds.
+    #[inline(always)]
+    pub(crate) fn is_valid(&self, leaf: &Leaf) -> bool {
+        leaf.epoch == self.epoch_of(leaf.file(), leaf.exclusive)
+    }
+
+    /// The epoch of what is known about a leaf of a file.
+    #[inline(always)]
+    fn epoch_of(&self, file: FileKey, exclusive: bool) -> u64 {
+        let again = if exclusive { 0 } else { self.blocks.exclusive_again };
+        self.files.epoch(file) + again
+    }
+
+    /// Whether looking for a leaf anew finds what is remembered of it, or an exclusive way that is
+    /// remembered as shared.
+    fn is_as_found(&self, leaf: Leaf, ino: Ino, block: FileBlock) -> bool {
+        self.look_for_leaf(ino, block).is_ok_and(|found| {
+            (found.node, found.inodes) == (leaf.node, leaf.inodes)
+                && found.exclusive >= leaf.exclusive
+                && found.inodes_exclusive >= leaf.inodes_exclusive
+        })
     }
 
     #[cold]
     fn find_leaf(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
+        let leaf = self.look_for_leaf(ino, block)?;
+        *self.leaves.at(leaf.key) = leaf;
+        self.leaf_searches += 1;
+        Ok(leaf)
+    }
+
+    fn look_for_leaf(&self, ino: Ino, block: FileBlock) -> Result<Leaf> {
         let (mut path, root) = self.inode_path(ino)?;
         let inodes = path.last().and_then(|step| step.block()).ok_or(Error::NotFound)?;
         let to_inode = path.len();
@@ -39,11 +70,8 @@ impl<P: Pmem> Tree<P> {
         }
         let steps = self.exclusive_steps(&path)?;
         let (exclusive, inodes_exclusive) = (steps == path.len(), steps >= to_inode);
-        let key = key(ino, block);
-        let leaf =
-            Leaf { key, epoch: self.blocks.epoch, node, exclusive, inodes, inodes_exclusive };
-        *self.leaves.at(key) = leaf;
-        Ok(leaf)
+        let (key, epoch) = (key(FileKey(ino), block), self.epoch_of(FileKey(ino), exclusive));
+        Ok(Leaf { key, epoch, node, exclusive, inodes, inodes_exclusive })
     }
 
     /// The entry of a block, from what is known about the leaf above it.
@@ -70,20 +98,28 @@ impl<P: Pmem> Tree<P> {
         Ok(self.follow(node, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
     }
 
-    /// Publishes words in a block, a leaf node or one of inodes, which was found exclusive in
-    /// `epoch`: the short way to commit, where no node has to be copied.
+    /// What a block is, the way above which is known to be exclusive.
+    #[inline(always)]
+    pub(crate) fn place_below(&mut self, known: &Leaf, block: Block) -> Result<Place<'_, P>> {
+        match self.is_valid(known) {
+            true => Ok(Place::below(&mut self.blocks, block)?),
+            false => Ok(Place::shared()),
+        }
+    }
+
+    /// Publishes words in a block, a leaf node or one of inodes, which is known to be exclusive: the
+    /// short way to commit, where no node has to be copied.
     #[inline(always)]
     pub(crate) fn publish_in_place(
         &mut self,
         stage: Stage<Written>,
+        known: &Leaf,
         block: Block,
-        epoch: u64,
         words: &[(u16, u64)],
         retired: Vec<Retire>,
     ) -> Result<Published<Durable>> {
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        // Nothing has moved since.
-        let Place::Exclusive(place) = Place::below(&mut self.blocks, epoch, block)? else {
+        let Place::Exclusive(place) = self.place_below(known, block)? else {
             return Err(Error::Damaged { block, what: "a reference count changed under a change" });
         };
         let published = place.publish(words, &stage, retired);

@@ -6,11 +6,13 @@
 //! | `shape.rs` | which entry of which node leads to a block of a file |
 //! | `leaves.rs` | the leaf node above a block, looked up or remembered |
 //! | `leaf_cache.rs` | the leaves that were used last |
+//! | `files.rs` | what is known of files beside what is on media |
 //! | `scan.rs` | looking for what exists in a tree |
 //! | `stage.rs` | the order of a commit, as types |
 //! | `commit.rs` | one change of any number of words, published by one store |
 
 pub(crate) mod commit;
+pub(crate) mod files;
 pub(crate) mod leaf_cache;
 pub(crate) mod leaves;
 pub(crate) mod path;
@@ -18,6 +20,7 @@ pub(crate) mod scan;
 pub(crate) mod shape;
 pub(crate) mod stage;
 
+use self::files::Files;
 use self::leaf_cache::Leaves;
 use crate::blocks::{Blocks, Retire};
 use crate::types::Block;
@@ -29,6 +32,9 @@ pub(crate) struct Tree<P> {
     /// The block with the inodes of the live volume's inode file and its like.
     pub system: Block,
     pub leaves: Leaves,
+    /// How often a leaf was looked for, because nothing was known of it.
+    pub leaf_searches: u64,
+    pub files: Files,
     /// Something was overwritten in place, and no fence has followed.
     pub unfenced: bool,
     /// Grows with whatever may change the content of a file: what is staged, and what is made
@@ -47,6 +53,8 @@ impl<P> Tree<P> {
             blocks,
             system,
             leaves: Leaves::default(),
+            leaf_searches: 0,
+            files: Files::new(),
             unfenced: false,
             changes: 0,
             fresh: Vec::with_capacity(1024),

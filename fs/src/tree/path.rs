@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::inode::{self, INODES_PER_BLOCK, slot_of, system, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
-use crate::types::{Block, FileBlock, Ino};
+use crate::types::{Block, FileBlock, FileKey, Ino};
 use arrayvec::ArrayVec;
 
 /// Longest path: system inode block, 3 nodes, inode block, 3 nodes, data.
@@ -34,6 +34,22 @@ pub(crate) struct Step {
     pub content: Content,
     /// In a block of inodes: height of the tree below, as it has to be.
     pub height: u8,
+}
+
+/// The file whose tree a path leads into; `None` if it ends above the blocks of inodes.
+pub(crate) fn file_of(path: &Path) -> Option<FileKey> {
+    let mut block = 0;
+    for step in path.iter().skip(1) {
+        match step.content {
+            Content::InodeNode(_) => block = block << 9 | u64::from(step.index),
+            Content::Inodes => {
+                let slot = u64::from(step.index / inode::INODE_WORDS);
+                return Some(FileKey(Ino(block * u64::from(INODES_PER_BLOCK) + slot)));
+            }
+            Content::Node(_) | Content::Data => return None,
+        }
+    }
+    None
 }
 
 /// In place of a block's number: it does not exist yet.

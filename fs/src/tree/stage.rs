@@ -269,12 +269,15 @@ impl<'v, P: Pmem> Place<'v, P> {
         })
     }
 
-    /// Finds out about a block whose path above was found exclusive when the epoch was `epoch`.
+    /// A block about which nothing is known: it is treated as one that others show too.
     #[inline]
-    pub fn below(blocks: &'v mut Blocks<P>, epoch: u64, block: Block) -> Result<Self, Poisoned> {
-        if blocks.epoch != epoch {
-            return Ok(Place::Shared(Shared(())));
-        }
+    pub fn shared() -> Self {
+        Place::Shared(Shared(()))
+    }
+
+    /// Finds out about a block whose path above is known to be exclusive.
+    #[inline]
+    pub fn below(blocks: &'v mut Blocks<P>, block: Block) -> Result<Self, Poisoned> {
         Self::find(blocks, core::iter::once(block))
     }
 }

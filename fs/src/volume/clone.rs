@@ -136,6 +136,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (_, root) = self.tree.inode_path(src)?;
         // The reference is counted first: from now on no position of the source is exclusive.
         if let Some(top) = root.top {
+            self.tree.files.changed(FileKey(src));
             self.tree.blocks.add_reference(top.block, Content::file_top(root.height))?;
         }
         Ok(NewInode {

@@ -345,7 +345,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let from = work.source.offset / BLOCK_SIZE + work.done;
             self.publish_splice(
                 work.target.ino,
-                &Splice { source, from, to, blocks: piece },
+                &Splice { file: work.source.ino, source, from, to, blocks: piece },
                 None,
             )?;
             self.reclaim_some()?;

@@ -101,7 +101,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             let stage = self.tree.stage();
             self.set_size(stage, ino, size, Purpose::Release)?;
-            self.forget_trimmed(ino);
+            self.tree.files.forget_clean_tail(FileKey(ino));
             self.dax.unmap(&mut self.tree.blocks, ino, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
             self.trim(ino, size)?;
         }
@@ -135,7 +135,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let size = seal_number(bytes.len() as u64, inode::SIZE, slot);
         let words = [Self::root_word(ino, staged), (word_index(slot, inode::SIZE), size)];
         let done = self.tree.commit(stage, &[Edit::words(&path, &words)], purpose)?;
-        self.forget_trimmed(ino);
+        self.tree.files.forget_clean_tail(FileKey(ino));
         self.dax.unmap(&mut self.tree.blocks, ino, 0, u64::MAX)?;
         self.tree.release(done)?;
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)
@@ -166,7 +166,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Before the size is raised from `size`: nothing stale may appear below the new end,
     /// which is at `begin` or behind it. Bytes from `begin` on will be written by the caller.
     pub(super) fn prepare_extension(&mut self, ino: Ino, size: u64, begin: u64) -> Result<()> {
-        if self.trimmed[(ino.0 % 64) as usize] != ino {
+        if !self.tree.files.has_clean_tail(FileKey(ino)) {
             self.trim(ino, size)?;
         }
         let end = begin.min(size.next_multiple_of(BLOCK_SIZE));
@@ -174,14 +174,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.write_piece(ino, size, Source::Zeros(end - size), None)?;
         }
         Ok(())
-    }
-
-    /// Forgets that nothing is beyond the end of the file.
-    pub(super) fn forget_trimmed(&mut self, ino: Ino) {
-        let known = &mut self.trimmed[(ino.0 % 64) as usize];
-        if *known == ino {
-            *known = Ino(0);
-        }
     }
 
     /// Drops all entries beyond a size. One commit for each level of the tree at most.
@@ -199,7 +191,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.trim_node(ino, FileBlock(keep - 1), level)?;
             }
         }
-        self.trimmed[(ino.0 % 64) as usize] = ino;
+        self.tree.files.set_clean_tail(FileKey(ino));
         Ok(())
     }
 

@@ -176,7 +176,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Ok((known, None)) => {
                 let retired = core::mem::take(&mut self.tree.retired);
                 let done =
-                    self.tree.publish_in_place(stage, known.inodes, known.epoch, &word, retired)?;
+                    self.tree.publish_in_place(stage, &known, known.inodes, &word, retired)?;
                 self.tree.release(done)
             }
             Err(error) => {
@@ -285,10 +285,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn inode_dropped(&mut self, ino: Ino) {
         self.inodes.used -= 1;
         self.inode_counted(ino, false);
-        self.forget_trimmed(ino);
+        self.tree.files.forget_clean_tail(FileKey(ino));
         self.forget_emptied(ino);
-        // What is remembered of it is void.
-        self.tree.blocks.epoch += 1;
+        self.tree.files.changed(FileKey(ino));
     }
 
     /// Tells a check that is under way.

@@ -76,8 +76,6 @@ pub struct Volume<P, M> {
     /// The derived state was counted anew by this mount.
     rebuilt: bool,
     inodes: InodeTable,
-    /// Files that are known to have nothing beyond their end, by number modulo the size.
-    trimmed: [Ino; 64],
     /// Work that a step of an operation does.
     pub(crate) work_a_step: u64,
     /// Directories that have no name in front of a position, as a cookie.

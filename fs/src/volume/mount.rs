@@ -12,7 +12,7 @@ use crate::format::word::{Pointer, Root};
 use crate::pmem::{Pmem, Poisoned};
 use crate::tree::Tree;
 use crate::tree::shape::word_at;
-use crate::types::{BLOCK_SIZE, Block, Ino, Kind, Time};
+use crate::types::{BLOCK_SIZE, Block, Kind, Time};
 use crate::windows::Windows;
 use crate::windows::mmu::Mmu;
 use core::fmt;
@@ -298,7 +298,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             superblock,
             rebuilt: false,
             inodes: InodeTable::default(),
-            trimmed: [Ino(0); 64],
             work_a_step: super::budget::WORK_A_STEP,
             emptied: Default::default(),
             moves: 0,

@@ -59,7 +59,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Err(error);
             }
         };
-        let epoch = self.tree.blocks.epoch;
+        let epoch = self.tree.files.volume_epoch();
         let (ino, kind) = match self.stage_inode(&mut stage, content, new) {
             Ok(staged) => staged,
             Err(error) => {
@@ -68,7 +68,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         };
         // Making the inode may have moved blocks of the path: then find it again.
-        if self.tree.blocks.epoch != epoch {
+        if self.tree.files.volume_epoch() != epoch {
             room = match self.make_room(&stage, dir, name, None, Purpose::Grow) {
                 Ok(room) => room,
                 Err(error) => {

@@ -45,8 +45,9 @@ impl RangeClone {
     }
 
     /// The range, from the same place of another file.
-    fn splice(&self, source: Root, from: u64) -> Splice {
-        Splice { source, from: from / BLOCK_SIZE, to: self.to / BLOCK_SIZE, blocks: self.blocks() }
+    fn splice(&self, file: Ino, source: Root, from: u64) -> Splice {
+        let (from, to) = (from / BLOCK_SIZE, self.to / BLOCK_SIZE);
+        Splice { file, source, from, to, blocks: self.blocks() }
     }
 }
 
@@ -122,7 +123,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     return Ok(None);
                 }
                 let (_, source) = self.tree.inode_path(work.src.ino)?;
-                let splice = work.splice(source, work.from);
+                let splice = work.splice(work.src.ino, source, work.from);
                 if self.is_small(&splice)? {
                     return self.publish_range(work, work.src.ino, work.from, dst_size);
                 }
@@ -135,7 +136,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             RangeProgress::Preparing { frozen, prepared, mut done } => {
                 let (_, source) = self.tree.inode_path(frozen.0)?;
-                let all = self.prepare(&work.splice(source, work.from), prepared.0, &mut done)?;
+                let all =
+                    self.prepare(&work.splice(frozen.0, source, work.from), prepared.0, &mut done)?;
                 work.way = if all {
                     // It is shared by what is prepared.
                     let _ = self.close_window(frozen.1);
@@ -280,6 +282,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// done.
     fn prepare(&mut self, splice: &Splice, into: Ino, done: &mut u64) -> Result<bool> {
         let best = aligned_level(splice);
+        self.tree.files.changed(FileKey(splice.file));
         let mut left = self.work_a_step;
         // Passing a hole costs less than sharing an entry, but a descent needs a few.
         let mut allowance = (4 * self.work_a_step).max(u64::from(MOST_LEVELS));
@@ -387,7 +390,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.prepare_extension(dst, dst_size, work.to)?;
         }
         let (_, root) = self.tree.inode_path(source)?;
-        match self.publish_splice(dst, &work.splice(root, from), (end > dst_size).then_some(end)) {
+        match self.publish_splice(
+            dst,
+            &work.splice(source, root, from),
+            (end > dst_size).then_some(end),
+        ) {
             Ok(()) => {}
             // What waits to be reclaimed may do; nothing has changed.
             Err(Error::NoSpace) if self.tree.blocks.has_pending() => {

@@ -24,7 +24,8 @@ use core::ops::Range;
 /// What is shared into which place.
 #[derive(Clone, Copy)]
 pub(super) struct Splice {
-    /// Root of the source.
+    /// The file that is the source, and its root.
+    pub file: Ino,
     pub source: Root,
     /// First block of the range in source and target.
     pub from: u64,
@@ -76,6 +77,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let height = old.height.max(height_for(FileBlock(splice.to + splice.blocks - 1)));
         let tree = old.top.map(|top| (top, old.height));
         let mut splicing = Splicing { splice, next: self.next_block(splice.source, splice.from)? };
+        // From now on nothing below the range is exclusive, in the source or here.
+        self.tree.files.changed(FileKey(splice.file));
+        self.tree.files.changed(FileKey(dst));
         let mut stage = self.tree.stage();
         let top = match self.splice_node(&mut stage, &mut splicing, height, tree, 0) {
             Ok(top) => top,
@@ -105,7 +109,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     self.tree.blocks.discard(top.block, Content::file_top(height));
                 }
                 self.dax.unmap(&mut self.tree.blocks, dst, splice.to, splice.to + splice.blocks)?;
-                self.tree.blocks.epoch += 1;
                 self.tree.release(done)
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! Tests of what has no way in from outside.
 
+use super::Volume;
 use crate::dax::Access;
 use crate::error::Error;
 use crate::format::superblock::{GROUP, RECORD_SIZE};
@@ -7,6 +8,8 @@ use crate::testing::new_volume;
 use crate::tree::scan::Found;
 use crate::types::{FileBlock, Time};
 use alloc::vec::Vec;
+
+extern crate std;
 
 #[test]
 fn what_exists_is_found_and_holes_are_passed() {
@@ -84,4 +87,50 @@ fn a_shadow_that_goes_by_the_store_of_another_file_is_counted() {
         volume.dax.storing = None;
         assert_eq!(volume.pages(None).unwrap().faults.foreign_unmapped, count);
     }
+}
+
+/// Store faults of one file while another one is cloned again and again: what is known of the
+/// first stays known.
+#[test]
+fn a_clone_of_one_file_voids_nothing_that_is_known_of_another() {
+    const LEAVES: u64 = 8;
+    const CLONES: u64 = 50;
+    let mut volume = new_volume(32 << 20, 16);
+    let root = volume.root();
+    let [a, b] = [b"a", b"b"].map(|name| volume.create(root, name, 0o600, Time(1)).unwrap());
+    // The inode file grows by a level now and not between the faults.
+    for name in 0..32 {
+        volume.create(root, &[b'e', 128 + name], 0o600, Time(1)).unwrap();
+    }
+    // Their places in the table of epochs differ.
+    assert_ne!(a.0 % 64, b.0 % 64);
+    for leaf in 0..LEAVES {
+        volume.write(a, leaf * 512 * 4096, &[1; 4096], Time(1)).unwrap();
+    }
+    volume.write(b, 0, &[2; 4096], Time(1)).unwrap();
+    let window = volume.open_window(a).unwrap();
+    let store = |volume: &mut Volume<_, _>| {
+        for leaf in 0..LEAVES as u32 {
+            let page = volume.attach(window, leaf).unwrap().page(0);
+            volume.fault(page, Access::Store).unwrap();
+        }
+        volume.sync(a).unwrap();
+    };
+    store(&mut volume);
+    let before = volume.tree.leaf_searches;
+    for clone in 0..CLONES {
+        let name = [b'c', 128 + clone as u8];
+        volume.clone_file(b, root, &name, Time(2)).unwrap();
+        store(&mut volume);
+    }
+    let searches = volume.tree.leaf_searches - before;
+    std::println!("{} faults, {CLONES} clones: {searches} searches", LEAVES * CLONES);
+    assert_eq!(searches, 0);
+    // A clone of the file itself does void it: its pages are copied from then on.
+    volume.clone_file(a, root, b"d", Time(3)).unwrap();
+    let (page, cow) = (volume.attach(window, 3).unwrap().page(0), volume.faults.cow);
+    volume.fault(page, Access::Store).unwrap();
+    assert_eq!(volume.faults.cow, cow + 1);
+    assert!(volume.tree.leaf_searches > before);
+    assert_eq!(volume.check().unwrap().issues, Vec::<alloc::string::String>::new());
 }

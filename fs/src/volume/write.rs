@@ -22,6 +22,7 @@ use crate::format::inode;
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
+use crate::tree::leaf_cache::Leaf;
 use crate::tree::path::Path;
 use crate::tree::shape::index_at;
 use crate::tree::stage::{Exclusive, Place, Stage, Written};
@@ -168,20 +169,20 @@ fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
 }
 
 /// Where the entries of a piece are.
-enum Way<'a> {
-    /// In a leaf node that was found to be the file's own in this epoch: words are stored in place.
-    Own(Block, u64),
-    /// Below nodes that are shared or missing, or in the inode: words are committed. The epoch
-    /// tells that what there is of the path is exclusive.
-    Path { path: &'a Path, root: Root, exclusive: Option<u64> },
+enum LeafAccess<'a> {
+    /// In a leaf node that is the file's own: words are stored in place.
+    Own(Block),
+    /// Below nodes that are shared or missing, or in the inode: words are committed. `exclusive`:
+    /// what there is of the path is.
+    Path { path: &'a Path, root: Root, exclusive: bool },
 }
 
-impl Way<'_> {
-    /// The epoch in which blocks below may be the file's own.
-    fn exclusive(&self) -> Option<u64> {
+impl LeafAccess<'_> {
+    /// Whether blocks below may be the file's own.
+    fn is_exclusive(&self) -> bool {
         match *self {
-            Way::Own(_, epoch) => Some(epoch),
-            Way::Path { exclusive, .. } => exclusive,
+            LeafAccess::Own(_) => true,
+            LeafAccess::Path { exclusive, .. } => exclusive,
         }
     }
 }
@@ -191,7 +192,9 @@ struct Writing<'a> {
     ino: Ino,
     offset: u64,
     source: Source<'a>,
-    way: Way<'a>,
+    /// What is known of the leaf, while it holds.
+    known: Leaf,
+    access: LeafAccess<'a>,
 }
 
 impl Writing<'_> {
@@ -214,8 +217,8 @@ impl Writing<'_> {
     /// File blocks from the first to the last whose word changes. What lies between was written as a
     /// whole.
     fn replaced(&self, words: &[(u16, u64)]) -> Range<u64> {
-        match (&self.way, words) {
-            (Way::Path { path, .. }, _)
+        match (&self.access, words) {
+            (LeafAccess::Path { path, .. }, _)
                 if path.last().is_none_or(|step| step.content != Content::Node(1)) =>
             {
                 0..1
@@ -338,7 +341,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             done += piece;
         }
         // A leaf that was copied moved no inode.
-        let known = match known.epoch == self.tree.blocks.epoch {
+        let known = match self.tree.is_valid(&known) {
             true => known,
             false => self.tree.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?,
         };
@@ -364,22 +367,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         let leaf = self.tree.leaf_above(ino, FileBlock(last))?;
         let found;
-        let way = match leaf.own() {
-            Some(node) => Way::Own(node, leaf.epoch),
+        let access = match leaf.own() {
+            Some(node) => LeafAccess::Own(node),
             None => {
                 found = self.tree.leaf_path(ino, FileBlock(last))?;
                 let (path, root) = &found;
                 let existing = path.iter().take_while(|step| step.block().is_some()).count();
-                let exclusive = (self.tree.exclusive_steps(path)? == existing)
-                    .then_some(self.tree.blocks.epoch);
-                Way::Path { path, root: *root, exclusive }
+                let exclusive = self.tree.exclusive_steps(path)? == existing;
+                LeafAccess::Path { path, root: *root, exclusive }
             }
         };
         let mut stage = self.tree.stage();
         let mut words = core::mem::take(&mut self.tree.words);
         words.clear();
         let mut retired = core::mem::take(&mut self.tree.retired);
-        let writing = Writing { ino, offset, source, way };
+        let writing = Writing { ino, offset, source, known: leaf, access };
         let staged = self.stage_piece(&writing, &mut stage, &mut words, &mut retired, full);
         let result = match staged {
             Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
@@ -392,7 +394,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         self.tree.words = words;
         if raise.is_some() && result.is_err() {
-            self.forget_trimmed(ino);
+            self.tree.files.forget_clean_tail(FileKey(ino));
         }
         result
     }
@@ -400,9 +402,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The entry of a block of the piece.
     #[inline]
     fn entry_of(&self, writing: &Writing<'_>, block: FileBlock) -> Result<Option<Pointer>> {
-        match &writing.way {
-            Way::Own(node, _) => self.tree.entry_in(*node, block),
-            Way::Path { path, root, .. } => self.entry_on(path, *root, block),
+        match &writing.access {
+            LeafAccess::Own(node) => self.tree.entry_in(*node, block),
+            LeafAccess::Path { path, root, .. } => self.entry_on(path, *root, block),
         }
     }
 
@@ -444,9 +446,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some(pointer) if writing.received_in(block) == Some(pointer.block) => continue,
                 Some(Pointer { unwritten: true, .. }) | None if only_zeros => continue,
                 Some(pointer) => {
-                    if let Some(epoch) = writing.way.exclusive()
+                    if writing.access.is_exclusive()
                         && let Place::Exclusive(own) =
-                            Place::below(&mut self.tree.blocks, epoch, pointer.block)?
+                            self.tree.place_below(&writing.known, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
                         if pointer.unwritten || provides {
@@ -461,7 +463,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 None => {}
             }
             words.push((index_at(FileBlock(block), 1), TO_COME));
-            if matches!(writing.way, Way::Own(..)) {
+            if matches!(writing.access, LeafAccess::Own(_)) {
                 retired.extend(old.map(|pointer| Retire::Drop(pointer.block, Content::Data)));
             }
         }
@@ -508,12 +510,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The word that makes a file block of the piece refer to `pointer`, and its index.
     #[inline]
     fn entry_word(&self, writing: &Writing<'_>, block: u64, pointer: Pointer) -> (u16, u64) {
-        match &writing.way {
-            Way::Own(..) => {
+        match &writing.access {
+            LeafAccess::Own(_) => {
                 let index = index_at(FileBlock(block), 1);
                 (index, pointer.encode(1, index))
             }
-            Way::Path { path, .. } => {
+            LeafAccess::Path { path, .. } => {
                 self.tree.data_word(path, writing.ino, FileBlock(block), Some(pointer))
             }
         }
@@ -559,11 +561,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if words.is_empty() {
             self.tree.retired = retired;
         } else {
-            let done = match &writing.way {
-                Way::Own(node, epoch) => {
-                    self.tree.publish_in_place(stage, *node, *epoch, words, retired)?
+            let done = match &writing.access {
+                LeafAccess::Own(node) => {
+                    self.tree.publish_in_place(stage, &writing.known, *node, words, retired)?
                 }
-                Way::Path { path, .. } => {
+                LeafAccess::Path { path, .. } => {
                     self.tree.retired = retired;
                     self.tree.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
                 }
