@@ -9,11 +9,13 @@ usage() {
     cat <<'END'
 Usage: ./run-qemu.sh [OPTION...]   set up what is missing, build, boot, serve; shows the console
        ./run-qemu.sh test          set up what is missing, then run all tests
+       ./run-qemu.sh check         set up what is missing, then run all lints
        ./run-qemu.sh setup         only set up what is missing
+       ./run-qemu.sh toolchain     say which toolchain builds for the bare machine
        ./run-qemu.sh --help
 
 OPTIONs are those of `umbra up`, for example --nvdimm-size 4G or --memory 128M.
-Ctrl-C shuts the guest down cleanly.
+Ctrl-C shuts the guest down cleanly. All other verbs: cargo xtask --help
 
 Set-up installs Debian packages (as root or with sudo). Where a qemu-utils that is installed is too
 new for apt's QEMU, QEMU comes from Debian's backports, as that qemu-utils did; only if it cannot be
@@ -43,21 +45,78 @@ rust_minor() {
 # Whether a compiler and its cargo can build for the host.
 builds_host() { have "$1" && have "$2" && (($(rust_minor "$1") >= oldest_rust)); }
 
-linker() {
-    have ld.lld || compgen -G '/usr/lib/llvm-*/bin/ld.lld' >/dev/null ||
-        compgen -G "$1/*/bin/rust-lld" >/dev/null
+# A linker of the system for the bare machine: in `PATH`, or Debian's newest.
+system_linker() {
+    local linkers
+    if have ld.lld; then
+        command -v ld.lld
+    else
+        mapfile -t linkers < <(compgen -G '/usr/lib/llvm-*/bin/ld.lld' | sort -V)
+        ((${#linkers[@]})) && printf '%s\n' "${linkers[-1]}"
+    fi
 }
 
-# Whether it can build for the bare machine too; host/src/toolchain.rs looks for the same.
-builds_bare() {
-    builds_host "$1" "$2" || return
+# Why a toolchain cannot build for the bare machine, too. If it can, what there is to say of it.
+why_unfit=
+bare_version=
+bare_linker=
+bare_build_std=
+builds_bare() { # rustc, cargo
     local rustlib
+    why_unfit="there is no cargo"
+    have "$2" || return
+    why_unfit="there is no rustc that runs"
+    bare_version=$("$1" --version 2>/dev/null) && [[ $bare_version ]] || return
+    why_unfit="$bare_version is older than 1.$oldest_rust"
+    builds_host "$1" "$2" || return
+    bare_version=1.$(rust_minor "$1")
     rustlib=$("$1" --print sysroot)/lib/rustlib
-    [[ -d $rustlib/$target/lib || -d $rustlib/src/rust/library/core ]] && linker "$rustlib"
+    why_unfit="it has neither the target nor rust-src"
+    bare_build_std=no
+    [[ -d $rustlib/$target/lib ]] || bare_build_std=yes
+    [[ $bare_build_std == no || -d $rustlib/src/rust/library/core ]] || return
+    why_unfit="it has no rust-lld, and there is no ld.lld"
+    bare_linker=
+    compgen -G "$rustlib/*/bin/rust-lld" >/dev/null || bare_linker=$(system_linker)
+}
+
+# Says which toolchain builds for the bare machine: the active one if it can, else Debian's. (A
+# compiler of Debian's has to be named to its cargo, which would take the first one in `PATH`.)
+# host/src/toolchain.rs reads this.
+say_toolchain() { # rustc and cargo that are active, rustc and cargo of Debian
+    local cargo rustc why_not_active
+    if builds_bare "$1" "$2"; then
+        cargo=$2 rustc=
+    else
+        why_not_active=$why_unfit
+        cargo=$4 rustc=$3
+        if ! builds_bare "$3" "$4"; then
+            say "no Rust toolchain here can build for $target; the active one: $why_not_active;" \
+                "Debian's: $why_unfit. Either give the active one the target (rustup target add" \
+                "$target) or install Debian's (apt-get install rustc-web cargo-web rust-web-src" \
+                "lld-19)"
+            return 1
+        fi
+    fi
+    printf '%s\n' "cargo=$cargo" "rustc=$rustc" "version=$bare_version" "linker=$bare_linker" \
+        "build_std=$bare_build_std"
+}
+readonly toolchains=(rustc cargo /usr/bin/rustc /usr/bin/cargo)
+
+# Whether a cargo has these subcommands: beside it, or in `PATH` if it is the active one.
+has_subcommands() { # a cargo, and subcommands
+    local subcommand
+    for subcommand in "${@:2}"; do
+        if [[ $1 == /* ]]; then
+            [[ -x $1-$subcommand ]] || return
+        else
+            "$1" "$subcommand" --version >/dev/null 2>&1 || return
+        fi
+    done
 }
 
 packages=()
-# What for: `up` or `test`.
+# What for: `up`, `test` or `check`.
 wanted=
 find_missing_packages() {
     packages=()
@@ -68,6 +127,14 @@ find_missing_packages() {
         packages+=(rustc-web cargo-web rust-web-src lld-19)
     elif ! builds_host rustc cargo && ! builds_host /usr/bin/rustc /usr/bin/cargo; then
         packages+=(rustc-web cargo-web)
+    fi
+    if [[ $1 == check ]]; then
+        have python3 || packages+=(python3)
+        choose_cargo
+        local bare=/usr/bin/cargo
+        if builds_bare rustc cargo; then bare=cargo; fi
+        has_subcommands "${cargo[-1]}" fmt clippy || packages+=(rustfmt-web rust-web-clippy)
+        has_subcommands "$bare" clippy || packages+=(rust-web-clippy)
     fi
     # Cargo fetches the crates over https.
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
@@ -178,10 +245,11 @@ install_packages() {
     hash -r
 }
 
-# Cargo for the host's programs: the active one, else Debian's.
+# Cargo for the host's programs: the active one, else Debian's. For lints one that has them.
 cargo=()
 choose_cargo() {
-    if builds_host rustc cargo; then
+    if builds_host rustc cargo && { [[ $wanted != check ]] || has_subcommands cargo fmt clippy ||
+        ! has_subcommands /usr/bin/cargo fmt clippy; }; then
         cargo=(cargo)
     else
         cargo=(env -u RUSTUP_TOOLCHAIN RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo)
@@ -213,8 +281,14 @@ main() {
         shift
         set_up test
         trap say_tested_qemus EXIT
-        "${cargo[@]}" test --package umbra-boot --package umbra-kernel --lib
-        "${cargo[@]}" test "$@"
+        "${cargo[@]}" xtask test "$@"
+        ;;
+    check)
+        set_up check
+        "${cargo[@]}" xtask check
+        ;;
+    toolchain)
+        say_toolchain "${toolchains[@]}"
         ;;
     *)
         set_up up
@@ -223,7 +297,7 @@ main() {
     esac
 }
 
-# .ci/run takes the functions and calls them itself.
+# Tests take the functions and call them themselves.
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     main "$@"
 fi

@@ -1,13 +1,10 @@
-//! Finding a toolchain that can build for `x86_64-unknown-none`.
+//! The toolchain that builds for `x86_64-unknown-none`.
 //!
 //! A plain stable toolchain builds everything that runs on the host, but not the loader and the
-//! kernel. Those take the first of:
+//! kernel. Which one builds those, `run-qemu.sh toolchain` says: the script chooses, since it has
+//! to where there is no cargo yet, and nothing else does. Its choice and its reasons stand there.
 //!
-//! 1. the active toolchain (`cargo` and `rustc` as `PATH` and rustup choose them in this
-//!    workspace), if it has the target or the component `rust-src`;
-//! 2. Debian's pair, `/usr/bin/cargo` and `/usr/bin/rustc`, with the package `rust-web-src`.
-//!
-//! With `rust-src`, `core` and `alloc` are built too (`-Zbuild-std`). In every case
+//! With the component `rust-src`, `core` and `alloc` are built too (`-Zbuild-std`). In every case
 //! `RUSTC_BOOTSTRAP=1` lets stable compilers build crates that use unstable features. Nothing of
 //! the machine is changed: no override, no default, no component.
 //!
@@ -22,8 +19,8 @@ use std::process::{Command, Stdio};
 /// The target of the loader and the kernel.
 pub const TARGET: &str = "x86_64-unknown-none";
 
-/// The oldest compiler that builds this workspace; `rust-version` in Cargo.toml.
-const OLDEST: (u32, u32) = (1, 95);
+/// The script that chooses, in the folder of the workspace.
+const SCRIPT: &str = "run-qemu.sh";
 
 /// A toolchain that can build for [`TARGET`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,171 +35,74 @@ pub struct Toolchain {
     build_std: bool,
 }
 
-/// No toolchain can build for [`TARGET`]; says why for each, and what to do.
+/// No toolchain can build for [`TARGET`]: why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoToolchain {
-    reasons: Vec<(&'static str, Unfit)>,
-}
+pub struct NoToolchain(String);
 
 impl fmt::Display for NoToolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no Rust toolchain here can build for {TARGET}")?;
-        for (name, why) in &self.reasons {
-            write!(f, "; {name}: {why}")?;
-        }
-        write!(
-            f,
-            ". Either give the active one the target (rustup target add {TARGET}) or install \
-             Debian's (apt-get install rustc-web cargo-web rust-web-src lld-19)"
-        )
+        f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for NoToolchain {}
 
-/// Why a toolchain cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Unfit {
-    NoCargo,
-    NoRustc,
-    TooOld(String),
-    NoTarget,
-    NoLinker,
-}
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoCargo => write!(f, "there is no cargo"),
-            Self::NoRustc => write!(f, "there is no rustc that runs"),
-            Self::TooOld(version) => write!(f, "{version} is older than {}.{}", OLDEST.0, OLDEST.1),
-            Self::NoTarget => write!(f, "has neither the target nor rust-src"),
-            Self::NoLinker => write!(f, "has no rust-lld, and there is no ld.lld"),
-        }
-    }
-}
-
-/// A toolchain that may be there.
-struct Candidate {
-    name: &'static str,
-    cargo: PathBuf,
-    rustc: PathBuf,
-    /// Cargo would not find this `rustc` by itself.
-    name_rustc: bool,
-}
-
-/// Finds the toolchain for a workspace (whose folder decides what rustup takes as active).
+/// Asks for the toolchain of a workspace, whose folder decides what rustup takes as the active one.
+///
+/// # Errors
+///
+/// [`NoToolchain`] if the script finds none, cannot be run, or says what this does not understand.
 pub fn find(workspace: &Path) -> Result<Toolchain, NoToolchain> {
-    let active = Candidate {
-        name: "the active one",
-        cargo: "cargo".into(),
-        rustc: "rustc".into(),
-        name_rustc: false,
-    };
-    let debian = Candidate {
-        name: "Debian's",
-        cargo: "/usr/bin/cargo".into(),
-        rustc: "/usr/bin/rustc".into(),
-        name_rustc: true,
-    };
-    first_fit([active, debian], |candidate| fit(candidate, workspace))
-}
-
-fn first_fit<const N: usize>(
-    candidates: [Candidate; N],
-    fit: impl Fn(&Candidate) -> Result<Toolchain, Unfit>,
-) -> Result<Toolchain, NoToolchain> {
-    let mut reasons = Vec::new();
-    for candidate in candidates {
-        match fit(&candidate) {
-            Ok(toolchain) => return Ok(toolchain),
-            Err(why) => reasons.push((candidate.name, why)),
-        }
+    let mut script = clean(&workspace.join(SCRIPT));
+    script.arg("toolchain").current_dir(workspace).stdin(Stdio::null());
+    let output =
+        script.output().map_err(|error| NoToolchain(format!("{SCRIPT} does not run: {error}")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(NoToolchain(said.trim().into()));
     }
-    Err(NoToolchain { reasons })
+    let said = String::from_utf8_lossy(&output.stdout);
+    parse(&said).ok_or_else(|| NoToolchain(format!("{SCRIPT} says of the toolchain: {said:?}")))
 }
 
-fn fit(candidate: &Candidate, workspace: &Path) -> Result<Toolchain, Unfit> {
-    let ask = |program: &Path, arguments: &[&str]| {
-        let mut command = clean(program);
-        command.args(arguments).current_dir(workspace).stdin(Stdio::null()).stderr(Stdio::null());
-        let output = command.output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+/// What the script says: lines of `NAME=VALUE`, where an empty value is none.
+fn parse(said: &str) -> Option<Toolchain> {
+    let value = |name: &str| {
+        said.lines().find_map(|line| line.strip_prefix(name).and_then(|it| it.strip_prefix('=')))
     };
-    let version = ask(&candidate.rustc, &["--version"]).ok_or(Unfit::NoRustc)?;
-    let version = match parse_version(&version) {
-        Some(number) if number >= OLDEST => number,
-        _ => return Err(Unfit::TooOld(version)),
-    };
-    let sysroot = ask(&candidate.rustc, &["--print", "sysroot"]).ok_or(Unfit::NoRustc)?;
-    ask(&candidate.cargo, &["--version"]).ok_or(Unfit::NoCargo)?;
-    fit_sysroot(candidate, version, Path::new(&sysroot), system_linker)
-}
-
-/// What a toolchain's own folder says: target or source, and a linker.
-fn fit_sysroot(
-    candidate: &Candidate,
-    version: (u32, u32),
-    sysroot: &Path,
-    system_linker: impl Fn() -> Option<PathBuf>,
-) -> Result<Toolchain, Unfit> {
-    let rustlib = sysroot.join("lib/rustlib");
-    let has_target = rustlib.join(TARGET).join("lib").is_dir();
-    let has_source = rustlib.join("src/rust/library/core").is_dir();
-    if !has_target && !has_source {
-        return Err(Unfit::NoTarget);
-    }
-    let own_linker = folders_in(&rustlib).any(|folder| folder.join("bin/rust-lld").is_file());
-    let linker = if own_linker { None } else { Some(system_linker().ok_or(Unfit::NoLinker)?) };
-    Ok(Toolchain {
-        cargo: candidate.cargo.clone(),
-        rustc: candidate.name_rustc.then(|| candidate.rustc.clone()),
-        version,
-        linker,
-        build_std: !has_target,
+    let path = |name: &str| Some(value(name)?).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let (major, minor) = value("version")?.split_once('.')?;
+    Some(Toolchain {
+        cargo: path("cargo")?,
+        rustc: path("rustc"),
+        version: (major.parse().ok()?, minor.parse().ok()?),
+        linker: path("linker"),
+        build_std: value("build_std")? == "yes",
     })
 }
 
-/// `ld.lld` as LLVM's packages install it: on the path, or only in a folder with its version.
-fn system_linker() -> Option<PathBuf> {
-    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
-        std::env::split_paths(&path).map(|folder| folder.join("ld.lld")).collect::<Vec<_>>()
-    });
-    let mut versions: Vec<(u32, PathBuf)> = folders_in(Path::new("/usr/lib"))
-        .filter_map(|folder| {
-            let version = folder.file_name()?.to_str()?.strip_prefix("llvm-")?.parse().ok()?;
-            Some((version, folder.join("bin/ld.lld")))
-        })
-        .collect();
-    versions.sort_unstable_by(|one, other| other.cmp(one));
-    on_path.chain(versions.into_iter().map(|(_, linker)| linker)).find(|linker| linker.is_file())
-}
-
-fn folders_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
-}
-
-/// `(1, 96)` of `rustc 1.96.0 (ac68faa20 2026-05-25)`.
-fn parse_version(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.strip_prefix("rustc ")?.split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 impl Toolchain {
-    /// A command that starts this toolchain's cargo, so far without a subcommand. `arguments` of
-    /// [`Self::arguments`] belong after the subcommand.
-    pub fn cargo(&self) -> Command {
-        let mut command = clean(&self.cargo);
+    /// A command that starts a subcommand of this toolchain's cargo for [`TARGET`].
+    pub fn cargo(&self, subcommand: &str) -> Command {
+        const BUILD_STD: [&str; 2] =
+            ["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"];
+        let mut command = clean_of(subcommand_of(&self.cargo, subcommand));
         command.env("RUSTC_BOOTSTRAP", "1");
         if let Some(rustc) = &self.rustc {
             // Its libraries, not those of the toolchain that an outer cargo or rustup put first.
             command
+                .env("CARGO", &self.cargo)
                 .env("RUSTC", rustc)
+                .env("RUSTDOC", rustc.with_file_name("rustdoc"))
                 .env_remove("RUSTUP_TOOLCHAIN")
                 .env_remove("LD_LIBRARY_PATH");
         }
         if let Some(linker) = &self.linker {
             command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER", linker);
+        }
+        command.args(["--target", TARGET]);
+        if self.build_std {
+            command.args(BUILD_STD);
         }
         command
     }
@@ -211,24 +111,37 @@ impl Toolchain {
     pub fn version(&self) -> (u32, u32) {
         self.version
     }
+}
 
-    /// What every cargo subcommand for the target needs to be told.
-    pub fn arguments(&self) -> &'static [&'static str] {
-        const BUILD_STD: &[&str] = &[
-            "--target",
-            TARGET,
-            "-Zbuild-std=core,alloc",
-            "-Zbuild-std-features=compiler-builtins-mem",
-        ];
-        if self.build_std { BUILD_STD } else { &BUILD_STD[..2] }
-    }
+/// A command that starts a subcommand of a cargo. One that is a program beside it (`cargo-clippy`)
+/// is started itself, because cargo would take the first one in `$PATH`, which may belong to
+/// another toolchain.
+pub fn subcommand_of(cargo: &Path, subcommand: &str) -> Command {
+    let beside = cargo.with_file_name(format!("cargo-{subcommand}"));
+    let mut command = if cargo.is_absolute() && beside.is_file() {
+        let mut command = Command::new(beside);
+        // What it starts in turn.
+        command.env("CARGO", cargo).env("RUSTFMT", cargo.with_file_name("rustfmt"));
+        command
+    } else {
+        Command::new(cargo)
+    };
+    command.arg(subcommand);
+    command
 }
 
 /// A command without what an outer cargo has set for its own compiler.
 fn clean(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| !is_passed_on(name)) {
-        command.env_remove(name);
+    clean_of(Command::new(program))
+}
+
+/// The same, of a command that has an environment of its own already.
+fn clean_of(mut command: Command) -> Command {
+    let own: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    for (name, _) in std::env::vars_os() {
+        if !is_passed_on(&name) && !own.contains(&name) {
+            command.env_remove(name);
+        }
     }
     command
 }
@@ -255,85 +168,100 @@ fn is_passed_on(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
-    fn candidate(name_rustc: bool) -> Candidate {
-        Candidate {
-            name: "a test's",
-            cargo: "/x/cargo".into(),
-            rustc: "/x/rustc".into(),
-            name_rustc,
-        }
-    }
-
-    /// A sysroot with these folders and files below `lib/rustlib`.
-    fn sysroot(name: &str, folders: &[&str], files: &[&str]) -> PathBuf {
-        let root =
-            std::env::temp_dir().join(format!("umbra-toolchain-{}-{name}", std::process::id()));
-        let rustlib = root.join("lib/rustlib");
-        for folder in folders {
-            std::fs::create_dir_all(rustlib.join(folder)).unwrap();
-        }
+    /// A folder with a toolchain that is made of scripts, and its `rustc` and `cargo`.
+    fn toolchain(folder: &Path, name: &str, version: &str, files: &[&str]) -> [String; 2] {
+        let root = folder.join(name);
+        fs::create_dir_all(root.join("bin")).unwrap();
         for file in files {
-            let file = rustlib.join(file);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, "").unwrap();
+            let file = root.join("lib/rustlib").join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
         }
-        root
+        let rustc = format!(
+            "case \"$1\" in --version) echo '{version}';; --print) echo '{}';; esac",
+            root.display()
+        );
+        [("rustc", rustc.as_str()), ("cargo", "echo cargo")].map(|(name, script)| {
+            let path = root.join("bin").join(name);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path.to_str().unwrap().to_owned()
+        })
     }
+
+    /// What the script says where the active toolchain and Debian's are these, by `rustc` and
+    /// `cargo`, and the system has this linker.
+    fn say(active: &[String; 2], debian: &[String; 2], linker: &str) -> Result<Toolchain, String> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../run-qemu.sh");
+        let asks = "source \"$1\"; system_linker() { echo $LINKER; [[ $LINKER ]]; }; \
+                    say_toolchain \"${@:2}\"";
+        let output = clean(Path::new("/bin/bash"))
+            .args(["-c", asks, "-", script])
+            .args(active)
+            .args(debian)
+            .env("LINKER", linker)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        match output.status.success() {
+            true => Ok(parse(&text(&output.stdout)).unwrap_or_else(|| panic!("{output:?}"))),
+            false => Err(text(&output.stderr)),
+        }
+    }
+
+    const LLD: &str = "x86_64-unknown-linux-gnu/bin/rust-lld";
+    const HAS_TARGET: &str = "x86_64-unknown-none/lib/libcore.rlib";
+    const HAS_SOURCE: &str = "src/rust/library/core/Cargo.toml";
 
     #[test]
     fn the_target_is_enough_and_source_is_second_best() {
-        let lld = "x86_64-unknown-linux-gnu/bin/rust-lld";
-        let none = || None;
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        let new = "rustc 1.101.0-nightly (59807616e 2026-04-14)";
+        let target = toolchain(folder, "target", new, &[HAS_TARGET, HAS_SOURCE, LLD]);
+        let source = toolchain(folder, "source", "rustc 1.95.0 (x)", &[HAS_SOURCE]);
+        let plain = toolchain(folder, "plain", "rustc 1.96.0 (x)", &[LLD]);
+        let old = toolchain(folder, "old", "rustc 1.94.9 (x)", &[HAS_TARGET, LLD]);
 
-        let root = sysroot("target", &["x86_64-unknown-none/lib", "src/rust/library/core"], &[lld]);
-        let toolchain = fit_sysroot(&candidate(false), OLDEST, &root, none).unwrap();
-        assert_eq!(
-            (toolchain.build_std, &toolchain.rustc, &toolchain.linker),
-            (false, &None, &None)
-        );
-        assert_eq!(toolchain.arguments(), ["--target", TARGET]);
-        std::fs::remove_dir_all(root).unwrap();
+        let found = say(&target, &source, "").unwrap();
+        assert_eq!(found.cargo, Path::new(&target[1]));
+        assert_eq!((found.version, found.build_std), ((1, 101), false));
+        assert_eq!((&found.rustc, &found.linker), (&None, &None));
+        let arguments: Vec<_> = found.cargo("build").get_args().map(|it| it.to_owned()).collect();
+        assert_eq!(arguments, ["build", "--target", TARGET]);
 
-        let root = sysroot("source", &["src/rust/library/core"], &[]);
-        assert_eq!(fit_sysroot(&candidate(true), OLDEST, &root, none), Err(Unfit::NoLinker));
-        let toolchain =
-            fit_sysroot(&candidate(true), OLDEST, &root, || Some("/x/ld.lld".into())).unwrap();
-        assert!(toolchain.build_std && toolchain.arguments().len() == 4);
-        assert_eq!(toolchain.rustc.as_deref(), Some(Path::new("/x/rustc")));
-        assert_eq!(toolchain.linker.as_deref(), Some(Path::new("/x/ld.lld")));
-        std::fs::remove_dir_all(root).unwrap();
+        // Where the active one cannot, Debian's does; it needs a linker of the system.
+        let found = say(&plain, &source, "/x/ld.lld").unwrap();
+        assert_eq!((found.version, found.build_std), ((1, 95), true));
+        assert_eq!(found.rustc.as_deref(), Some(Path::new(&source[0])));
+        assert_eq!(found.linker, Some("/x/ld.lld".into()));
+        assert_eq!(found.cargo("build").get_args().count(), 5);
 
-        let root = sysroot("plain", &["x86_64-unknown-linux-gnu/lib"], &[lld]);
-        assert_eq!(fit_sysroot(&candidate(false), OLDEST, &root, none), Err(Unfit::NoTarget));
-        std::fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn the_first_that_fits_is_taken_and_the_error_names_both_ways_out() {
-        let fits = |c: &Candidate| match c.cargo.to_str() {
-            Some("/x/cargo") => fit_sysroot(c, OLDEST, Path::new("/nonexistent"), || None),
-            _ => Err(Unfit::NoCargo),
-        };
-        let other = Candidate { cargo: "/y/cargo".into(), ..candidate(true) };
-        let error = first_fit([candidate(false), other], fits).unwrap_err().to_string();
-        for part in
-            ["neither the target nor rust-src", "no cargo", "rustup target add", "apt-get install"]
-        {
-            assert!(error.contains(part), "{error}");
+        let said = say(&old, &source, "").unwrap_err();
+        for part in ["rustc 1.94.9 (x) is older than 1.95", "there is no ld.lld"] {
+            assert!(said.contains(part), "{said}");
         }
-        assert!(!error.contains('\n'));
+        let missing = ["/nonexistent/rustc".into(), "/nonexistent/cargo".into()];
+        let said = say(&plain, &missing, "").unwrap_err();
+        for part in ["neither the target nor rust-src", "no cargo", "rustup target add", "apt-get"]
+        {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
 
     #[test]
-    fn versions_are_compared_as_numbers() {
-        assert_eq!(
-            parse_version("rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)"),
-            Some((1, 96))
-        );
-        assert_eq!(parse_version("rustc 1.101.0-nightly (59807616e 2026-04-14)"), Some((1, 101)));
-        assert_eq!(parse_version("gcc 12"), None);
-        assert!(parse_version("rustc 1.101.0").unwrap() > OLDEST);
+    fn what_the_script_says_is_understood_or_refused() {
+        let said = "cargo=/x/cargo\nrustc=\nversion=1.96\nlinker=/x/ld.lld\nbuild_std=yes\n";
+        let toolchain = parse(said).unwrap();
+        assert_eq!((toolchain.version(), &toolchain.rustc), ((1, 96), &None));
+        assert_eq!(toolchain.linker.as_deref(), Some(Path::new("/x/ld.lld")));
+        for bad in ["", "cargo=\nversion=1.96\nbuild_std=no", "cargo=c\nversion=1\nbuild_std=no"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -21,6 +21,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use crate::toolchain::{self, NoToolchain, TARGET};
 
+/// Where cargo puts what it builds for the bare machine, in the workspace.
+const TARGET_DIR: &str = "target/bare-metal";
+
 /// How to build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
@@ -100,12 +103,32 @@ fn workspace() -> Result<&'static Path, Error> {
     }
 }
 
+/// A subcommand of cargo on loader and kernel, with the toolchain that builds for their target, so
+/// far without options of that subcommand.
+///
+/// # Errors
+///
+/// There is no source, no toolchain, or no place for a lock file.
+pub fn cargo(subcommand: &str) -> Result<Command, Error> {
+    let workspace = workspace()?;
+    let toolchain = toolchain::find(workspace).map_err(Error::Toolchain)?;
+    let target_dir = workspace.join(TARGET_DIR);
+    let failed = |error| Error::Io("write", target_dir.join("Cargo.lock"), error);
+    fs::create_dir_all(&target_dir).map_err(failed)?;
+    let other_lock = lock::lock_for(toolchain.version(), workspace, &target_dir).map_err(failed)?;
+    let mut cargo = toolchain.cargo(subcommand);
+    cargo.current_dir(workspace).arg("--target-dir").arg(&target_dir);
+    cargo.args(["--package=umbra-boot", "--package=umbra-kernel"]);
+    if let Some(path) = other_lock {
+        cargo.arg("--config").arg(format!("resolver.lockfile-path={path:?}"));
+    }
+    Ok(cargo)
+}
+
 /// Builds what is out of date and returns the files. Calls in several processes wait for each
 /// other.
 pub fn build(request: &Request<'_>) -> Result<Images, Error> {
-    let workspace = workspace()?;
-    let toolchain = toolchain::find(workspace).map_err(Error::Toolchain)?;
-    let target_dir = workspace.join("target/bare-metal");
+    let target_dir = workspace()?.join(TARGET_DIR);
     let images = target_dir.join("images").join(folder_name(request));
     fs::create_dir_all(&images).map_err(|error| Error::Io("create", images.clone(), error))?;
 
@@ -118,15 +141,8 @@ pub fn build(request: &Request<'_>) -> Result<Images, Error> {
         Profile::Release => ("--release", "release"),
         Profile::Debug => ("--profile=dev", "debug"),
     };
-    let mut cargo = toolchain.cargo();
-    cargo.current_dir(workspace).args(["build", "--locked", profile_argument]);
-    cargo.args(toolchain.arguments()).arg("--target-dir").arg(&target_dir);
-    cargo.args(["--package=umbra-boot", "--package=umbra-kernel"]);
-    let other_lock = lock::lock_for(toolchain.version(), workspace, &target_dir)
-        .map_err(|error| Error::Io("write", target_dir.join("Cargo.lock"), error))?;
-    if let Some(path) = other_lock {
-        cargo.arg("--config").arg(format!("resolver.lockfile-path={path:?}"));
-    }
+    let mut cargo = cargo("build")?;
+    cargo.args(["--locked", profile_argument]);
     for feature in request.features {
         cargo.arg(format!("--features=umbra-kernel/{feature}"));
     }
