@@ -172,10 +172,12 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
         }
         ("files", Truncate("b", 20_000), 1) => "behind the end are zeros already",
         // From here on: the first step ends a commit, the second only fills blocks that are free.
-        ("files" | "tall", Truncate("b" | "p", 100 | 5000), 0) => "the size, then a copy of a node",
-        ("files", Store("b", ..) | Punch("b", ..), 1) | ("links", Store("d/c", ..), 1) => {
-            "one page, then the next"
+        ("files" | "tall" | "unwritten", Truncate("b" | "p" | "w", 100 | 5000), 0) => {
+            "the size, then a copy of a node"
         }
+        ("files", Store("b", ..) | Punch("b", ..), 1)
+        | ("links", Store("d/c", ..), 1)
+        | ("unwritten", Store("u", ..), 1) => "one page, then the next",
         ("tall", Write("o", ..) | Receive("p", ..), 1)
         | ("tall", Write("s", ..) | Receive("s", ..), 2) => "below one leaf, then below the next",
         ("files", Receive("b", ..), 1) => "the blocks that were received, then a part of one",

@@ -246,17 +246,17 @@ pub fn equal() -> Setup {
 pub fn unwritten() -> Setup {
     use Op::*;
     let build = [
-        // Three blocks unwritten, one written, a hole.
+        // Three blocks unwritten, one written, a hole. What was in them before must not come back.
         Create("u"),
-        Truncate("u", 20_480),
-        Write("u", 12_288, 4096),
+        Write("u", 0, 16_384),
         Provide("u", 0, 12_288),
+        Truncate("u", 20_480),
         // The inode refers to the only block.
         Create("v"),
-        Truncate("v", 3000),
+        Write("v", 0, 3000),
         Provide("v", 0, 3000),
         Create("w"),
-        Truncate("w", 12_288),
+        Write("w", 0, 12_288),
         Provide("w", 0, 12_288),
         Clone("w", "x"),
         Create("y"),
