@@ -35,6 +35,9 @@ pub enum Error {
     /// The file is pinned ([`Volume::pin`](crate::Volume::pin)): it keeps its size and its last
     /// name. Whoever pinned it can say for whom.
     InUse(Ino),
+    /// An operation under way keeps page faults of the file waiting: the access can be tried again
+    /// when [`Volume::is_parked`](crate::Volume::is_parked) says so. Nothing is wrong.
+    Parked,
     /// The volume was mounted read-only, or turned so after damage was found.
     ReadOnly,
     /// Memory of the server ran out.
@@ -73,6 +76,7 @@ impl fmt::Display for Error {
             Error::Invalid(why) => f.write_str(why),
             Error::Busy => f.write_str("in use"),
             Error::InUse(_) => f.write_str("it is in use"),
+            Error::Parked => f.write_str("an operation on the file has to end first"),
             Error::ReadOnly => f.write_str("the volume is read-only"),
             Error::NoMemory => f.write_str("the server is out of memory"),
             Error::Poisoned(p) => write!(f, "memory error at byte {:#x} of the NVDIMM", p.at),

@@ -390,7 +390,9 @@ fn a_clone_comes_to_its_end_although_the_file_is_stored_to() {
     let window = machine.volume.open_window(ino).unwrap();
     machine.volume.set_work_a_step(32);
     let store_all = |machine: &mut SoftMachine<MemPmem>| {
-        (0..2048).filter(|page| dax::store(machine, window, page * 4096, &[2; 8]).is_err()).count()
+        let mut stored = |page: u64| dax::store(machine, window, page * 4096, &[2; 8]);
+        let waiting = (0..2048).map(&mut stored).filter_map(Result::err);
+        waiting.inspect(|why| assert_eq!((why.done, why.error), (0, Error::Parked))).count()
     };
     assert_eq!(store_all(&mut machine), 0);
     let mut operation = going_on(machine.volume.begin_clone(ino, root, b"clone", NOW));
@@ -405,6 +407,7 @@ fn a_clone_comes_to_its_end_although_the_file_is_stored_to() {
     assert!(parked > 0 && steps > 100, "{parked} in {steps} steps");
     assert!(!machine.volume.is_parked(ino));
     assert_eq!(store_all(&mut machine), 0);
+    assert_eq!(machine.volume.pages(None).unwrap().faults.failed, 0, "who waits has not failed");
     clean(&mut machine.volume);
 }
 

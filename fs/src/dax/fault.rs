@@ -39,9 +39,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Resolves a page fault: after `Ok` the access can be tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parked`] if an operation on the file has to end before, which is no failure;
+    /// [`Error::Invalid`] where no window shows anything; [`Error::NoSpace`], [`Error::Poisoned`] or
+    /// [`Error::Damaged`] if a block cannot be had, copied or found.
     pub fn fault(&mut self, page: Page, access: Access) -> Result<()> {
         let result = self.handle_fault(page, access);
-        if result.is_err() {
+        if result.is_err_and(|error| error != Error::Parked) {
             self.faults.failed += 1;
         }
         result
@@ -59,8 +65,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let (ino, leaf) = (state.ino, state.leaf);
         if self.dax.is_parked(ino) {
-            // Who can wait has asked before.
-            return Err(Error::Busy);
+            return Err(Error::Parked);
         }
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
         let leaf = self.tree.leaf_above(ino, block)?;

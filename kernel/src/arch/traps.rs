@@ -78,14 +78,14 @@ pub extern "C" fn page_fault(frame: &mut FaultFrame, address: u64) -> bool {
     let fixup = copy::fixup_of(frame.rip);
     match fault::resolve(address, store, fixup.is_some()) {
         fault::Outcome::Retry => true,
-        fault::Outcome::Failed => match fixup {
+        fault::Outcome::Parked | fault::Outcome::Failed => match fixup {
             Some(fixup) => {
                 frame.rip = fixup;
                 true
             }
             None => false,
         },
-        fault::Outcome::Unresolvable => false,
+        fault::Outcome::Bug => false,
     }
 }
 

@@ -6,7 +6,7 @@ use super::shell::{Command, Done, Failure, Session};
 use crate::arch::clock;
 use crate::dax::{self, Volume};
 use crate::{media, println};
-use umbra_fs::{Error, FileBlock, Kind};
+use umbra_fs::{Climb, Error, FileBlock, Kind};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "ls", help: "[DIR]           list a directory", run: ls },
@@ -163,13 +163,14 @@ fn clone(session: &mut Session, mut args: Args<'_>) -> Done {
 fn rm(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
-    session.go_on(Running::Remove { path: path.to_vec(), from: None })
+    session.go_on(Running::Remove { path: path.to_vec() })
 }
 
 fn mv(session: &mut Session, mut args: Args<'_>) -> Done {
     let (from, to) = (args.word("FROM")?, args.word("TO")?);
     args.end()?;
-    session.go_on(Running::Remove { path: to.to_vec(), from: Some(from.to_vec()) })
+    let (from, to, climb) = (from.to_vec(), to.to_vec(), Climb::default());
+    session.go_on(Running::Rename { from, to, climb })
 }
 
 fn sync(session: &mut Session, mut args: Args<'_>) -> Done {

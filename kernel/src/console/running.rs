@@ -4,7 +4,7 @@
 
 use super::files::{kind, volume};
 use super::shell::{Bytes, Done, Failure, Session};
-use super::windows::Load;
+use super::windows::{Load, Store};
 use crate::arch::{clock, serial};
 use crate::println;
 use alloc::boxed::Box;
@@ -12,7 +12,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use umbra_fs::{
-    Begun, Check, CheckReport, Error, FileBlock, Ino, Kind, Operation, Outcome, PageCount, Window,
+    Begun, Check, CheckReport, Climb, Error, FileBlock, Ino, Kind, Operation, Outcome, PageCount,
+    Window,
 };
 
 /// Most runs of a file that are shown.
@@ -30,9 +31,10 @@ pub(super) enum Running {
     List { dir: Ino, cookie: u64 },
     /// Where the blocks of a file are, from a block on; how many runs more are shown.
     Extents { ino: Ino, from: FileBlock, left: usize },
-    /// What a path leads to goes, or is replaced by what another one leads to; of a directory that
-    /// was large it has to be found out whether it is empty.
-    Remove { path: Vec<u8>, from: Option<Vec<u8>> },
+    /// What a path leads to goes.
+    Remove { path: Vec<u8> },
+    /// What is at a path gets another one, and replaces what has that.
+    Rename { from: Vec<u8>, to: Vec<u8>, climb: Climb },
     /// The pages of windows of a file.
     Pages(PageCount),
     /// A check; `None`: it has not begun, since another is under way.
@@ -41,6 +43,8 @@ pub(super) enum Running {
     Show { ino: Ino, at: u64, left: u64 },
     /// Bytes that are loaded through a window.
     Load(Load),
+    /// Bytes that are stored through a window.
+    Store(Store),
 }
 
 /// What is said when an operation is over.
@@ -90,8 +94,20 @@ impl Running {
             }
             Running::Check(check) => check_on(check),
             Running::Load(load) => load.go_on(),
+            Running::Store(store) => store.go_on(),
             Running::List { dir, cookie } => list(*dir, cookie),
-            Running::Remove { path, from } => {
+            Running::Rename { from, to, climb } => {
+                let renamed = volume(|v| {
+                    let [from, to] = v.resolve_rename(from, to)?;
+                    // Whatever is wrong: the rename says so.
+                    if let Ok(false) = v.examine_rename(from, to, climb) {
+                        return Ok(false);
+                    }
+                    v.rename_examined(from, to, clock::wall(), climb).map(|()| true)
+                })?;
+                Ok(renamed)
+            }
+            Running::Remove { path } => {
                 let examined = volume(|v| {
                     let ino = v.resolve(path)?;
                     if v.attributes(ino)?.kind == Kind::Directory {
@@ -104,7 +120,7 @@ impl Running {
                 if let Ok(false) = examined {
                     return Ok(false);
                 }
-                remove(path, from.as_deref())?;
+                remove(path)?;
                 Ok(true)
             }
             Running::Pages(counting) => {
@@ -153,13 +169,9 @@ impl Running {
     }
 }
 
-/// Removes what a path leads to, or has something else replace it.
-fn remove(path: &[u8], from: Option<&[u8]>) -> Done {
+/// Removes what a path leads to.
+fn remove(path: &[u8]) -> Done {
     volume(|v| {
-        if let Some(from) = from {
-            let [(dir, name), (to_dir, to_name)] = v.resolve_rename(from, path)?;
-            return v.rename(dir, name, to_dir, to_name, clock::wall());
-        }
         // Before a slash there has to be a directory.
         let ino = v.resolve(path)?;
         let (dir, name) = v.resolve_parent_of_directory(path)?;

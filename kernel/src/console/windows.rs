@@ -7,7 +7,9 @@ use super::shell::{Bytes, Command, Done, Failure, Session};
 use crate::dax::Processor;
 use crate::{media, println};
 use alloc::vec;
-use umbra_fs::{PagesReport, Window, dax};
+use alloc::vec::Vec;
+use umbra_fs::dax::AccessError;
+use umbra_fs::{Error, PagesReport, Window, dax};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -32,8 +34,10 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// Most bytes that `load` shows; more are loaded, but only summed up.
 const MAX_SHOWN: usize = 256;
-/// Bytes that `load` loads in one turn.
-const LOADED_A_TURN: u64 = 64 << 10;
+/// Bytes that `load` loads, or `store` stores, in one turn.
+const BYTES_A_TURN: u64 = 64 << 10;
+/// What is stored in one turn ends with an aligned word, of which nobody ever sees a half.
+const WORD: u64 = 8;
 
 fn map(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
@@ -86,9 +90,9 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Loads what one turn may; true: it is over.
+    /// Loads what one turn may; true: it is over. An operation that has parked the file comes first.
     pub(super) fn go_on(&mut self) -> Result<bool, Failure> {
-        let mut bytes = vec![0; self.left.min(LOADED_A_TURN) as usize];
+        let mut bytes = vec![0; self.left.min(BYTES_A_TURN) as usize];
         let result = dax::load(&mut processor()?, self.window, self.at, &mut bytes);
         let done = result.as_ref().map_or_else(|e| e.done, |()| bytes.len());
         let shown = MAX_SHOWN.saturating_sub(self.loaded as usize).min(done);
@@ -102,8 +106,11 @@ impl Load {
         self.loaded += done as u64;
         self.at += done as u64;
         self.left -= done as u64;
-        if result.is_ok() && self.left > 0 {
-            return Ok(false);
+        match &result {
+            Ok(()) if self.left == 0 => {}
+            Ok(()) => return Ok(false),
+            Err(e) if e.error == Error::Parked => return Ok(false),
+            Err(_) => {}
         }
         println!("{} bytes, sum {}", self.loaded, self.sum);
         result?;
@@ -115,9 +122,36 @@ fn store(session: &mut Session, mut args: Args<'_>) -> Done {
     let window = window(session, &mut args)?;
     let offset = args.number("OFFSET")?;
     let bytes = args.payload()?;
-    dax::store(&mut processor()?, window, offset, &bytes)?;
-    println!("{} bytes", bytes.len());
-    Ok(())
+    session.go_on(Running::Store(Store { window, offset, bytes, stored: 0 }))
+}
+
+/// Bytes that are being stored.
+pub(super) struct Store {
+    window: Window,
+    offset: u64,
+    bytes: Vec<u8>,
+    stored: usize,
+}
+
+impl Store {
+    /// Stores what one turn may; true: it is over. An operation that has parked the file comes
+    /// first.
+    pub(super) fn go_on(&mut self) -> Result<bool, Failure> {
+        let at = self.offset.saturating_add(self.stored as u64);
+        let most = (BYTES_A_TURN - at % WORD) as usize;
+        let piece = &self.bytes[self.stored..];
+        let piece = &piece[..piece.len().min(most)];
+        match dax::store(&mut processor()?, self.window, at, piece) {
+            Ok(()) => self.stored += piece.len(),
+            Err(e) if e.error == Error::Parked => self.stored += e.done,
+            Err(e) => return Err(AccessError { done: self.stored + e.done, ..e }.into()),
+        }
+        if self.stored < self.bytes.len() {
+            return Ok(false);
+        }
+        println!("{} bytes", self.bytes.len());
+        Ok(true)
+    }
 }
 
 fn pages(session: &mut Session, mut args: Args<'_>) -> Done {

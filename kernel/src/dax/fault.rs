@@ -11,6 +11,9 @@
 //!                                     |
 //!              Ok: the access is tried again     Err: the copy goes on at its fixup
 //! ```
+//!
+//! An operation that has parked the faults of a file is an outcome of its own: the copy ends, and is
+//! begun again when the operation is over.
 
 use super::{VOLUME, tables};
 use core::fmt;
@@ -23,10 +26,13 @@ use umbra_fs::dax::Access;
 pub enum Outcome {
     /// The access can be tried again.
     Retry,
+    /// It has to wait for an operation on the file; the copy that it was part of ends with
+    /// [`Error::Parked`] (see [`take_failure`]).
+    Parked,
     /// It cannot; the copy that it was part of ends (see [`take_failure`]).
     Failed,
     /// It is a bug that it happened (see [`why_unresolved`]).
-    Unresolvable,
+    Bug,
 }
 
 /// An access that failed.
@@ -56,7 +62,7 @@ pub fn in_windows(address: u64) -> bool {
 /// Resolves a page fault at an address of the window area. `has_fixup` says whether the
 /// interrupted instruction can be told of a failure.
 pub fn resolve(address: u64, store: bool, has_fixup: bool) -> Outcome {
-    let Some(page) = tables::page_of(address) else { return Outcome::Unresolvable };
+    let Some(page) = tables::page_of(address) else { return Outcome::Bug };
     let access = if store { Access::Store } else { Access::Load };
     let Some(mut volume) = VOLUME.try_lock() else { return bug(Bug::Locked) };
     let Some(volume) = volume.as_mut() else { return bug(Bug::NoVolume) };
@@ -64,7 +70,7 @@ pub fn resolve(address: u64, store: bool, has_fixup: bool) -> Outcome {
         Ok(()) => Outcome::Retry,
         Err(error) if has_fixup => {
             *FAILURE.lock() = Some(Failure { address, error });
-            Outcome::Failed
+            if error == Error::Parked { Outcome::Parked } else { Outcome::Failed }
         }
         Err(error) => bug(Bug::NoFixup(error)),
     }
@@ -74,7 +80,7 @@ fn bug(bug: Bug) -> Outcome {
     if let Some(mut last) = BUG.try_lock() {
         *last = Some(bug);
     }
-    Outcome::Unresolvable
+    Outcome::Bug
 }
 
 /// Takes what the last failed access failed by.

@@ -11,8 +11,8 @@ use crate::text::Shown;
 use alloc::vec::Vec;
 use umbra_fs::dax::Mmu;
 use umbra_fs::{
-    Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume, check_target,
-    components,
+    Climb, Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume,
+    check_target, components,
 };
 use umbra_proto::rpc::{self, ErrorCode};
 
@@ -182,12 +182,13 @@ pub fn unlink<M: Platform>(machine: &mut M, r: rpc::Unlink) -> Result<(), Failur
         .during(format_args!("remove {}", Shown(r.path)))
 }
 
-/// A directory that is removed, or replaced, if it is empty: that is found out in steps where it
-/// was large.
+/// What is removed, or renamed: whether a directory that goes is empty, and that one that is moved
+/// does not get below itself, is found out in steps.
 pub struct Emptying {
     path: Vec<u8>,
-    /// It replaces this one.
+    /// What gets this path, unless what has it is removed.
     from: Option<Vec<u8>>,
+    climb: Climb,
 }
 
 impl Emptying {
@@ -198,12 +199,13 @@ impl Emptying {
         r: rpc::RemoveDirectory,
     ) -> Result<Option<Self>, Failure> {
         checked_path(r.path)?;
-        if examined(machine, r.path) {
+        let mut climb = Climb::default();
+        if examined(machine, r.path, None, &mut climb) {
             remove_directory(machine, r)?;
             s.reply(0, &rpc::Done {});
             return Ok(None);
         }
-        Ok(Some(Emptying { path: r.path.to_vec(), from: None }))
+        Ok(Some(Emptying { path: r.path.to_vec(), from: None, climb }))
     }
 
     /// Begins to rename.
@@ -214,32 +216,46 @@ impl Emptying {
     ) -> Result<Option<Self>, Failure> {
         checked_path(r.from)?;
         checked_path(r.to)?;
-        if examined(machine, r.to) {
-            rename(machine, r)?;
+        let mut climb = Climb::default();
+        if examined(machine, r.to, Some(r.from), &mut climb) {
+            rename(machine, r, &mut climb)?;
             s.reply(0, &rpc::Done {});
             return Ok(None);
         }
-        Ok(Some(Emptying { path: r.to.to_vec(), from: Some(r.from.to_vec()) }))
+        let from = Some(r.from.to_vec());
+        Ok(Some(Emptying { path: r.to.to_vec(), from, climb }))
     }
 
     /// Takes a step.
     pub fn step<M: Platform>(&mut self, s: &mut Session, machine: &mut M) -> Result<Step, Failure> {
-        if !examined(machine, &self.path) {
+        if !examined(machine, &self.path, self.from.as_deref(), &mut self.climb) {
             return Ok(Step::Went(STEP_COST));
         }
         match &self.from {
             None => remove_directory(machine, rpc::RemoveDirectory { path: &self.path })?,
-            Some(from) => rename(machine, rpc::Rename { from, to: &self.path })?,
+            Some(from) => {
+                rename(machine, rpc::Rename { from, to: &self.path }, &mut self.climb)?;
+            }
         }
         s.reply(0, &rpc::Done {});
         Ok(Step::Done)
     }
 }
 
-/// Whether it takes no more steps to find out whether there is anything in what a path leads to.
-fn examined<M: Platform>(machine: &mut M, path: &[u8]) -> bool {
+/// Takes a step of what has to be known before what a path leads to is removed, or replaced by what
+/// is at `from`; true once that takes no more.
+fn examined<M: Platform>(
+    machine: &mut M,
+    path: &[u8],
+    from: Option<&[u8]>,
+    climb: &mut Climb,
+) -> bool {
     machine
         .volume(|v| {
+            if let Some(from) = from {
+                let [from, to] = v.resolve_rename(from, path)?;
+                return v.examine_rename(from, to, climb);
+            }
             let ino = v.resolve(path)?;
             match v.attributes(ino)?.kind {
                 Kind::Directory => v.examine(ino),
@@ -263,14 +279,14 @@ fn remove_directory<M: Platform>(machine: &mut M, r: rpc::RemoveDirectory) -> Re
 }
 
 /// Renames.
-fn rename<M: Platform>(machine: &mut M, r: rpc::Rename) -> Result<(), Failure> {
+fn rename<M: Platform>(machine: &mut M, r: rpc::Rename, climb: &mut Climb) -> Result<(), Failure> {
     checked_path(r.from)?;
     checked_path(r.to)?;
     let now = machine.now();
     machine
         .volume(|v| {
-            let [(dir, name), (to_dir, to_name)] = v.resolve_rename(r.from, r.to)?;
-            v.rename(dir, name, to_dir, to_name, now)
+            let [from, to] = v.resolve_rename(r.from, r.to)?;
+            v.rename_examined(from, to, now, climb)
         })
         .during(format_args!("rename {} to {}", Shown(r.from), Shown(r.to)))
 }
