@@ -1,8 +1,9 @@
 //! The native protocol, method by method.
 
 use super::{Bench, GIB, MIB, Subject};
-use umbra::client::rpc::{self, Method, open};
-use umbra::client::{Blocks, Client, Error, Msync, Parents, Result};
+use std::io::{Read, Write};
+use umbra::client::rpc::{self, HEADER_LEN, Header, Method, Request, open};
+use umbra::client::{Blocks, Client, Error, Msync, Parents, Result, Stream, connect};
 
 /// Measures every method there is, but for those of [`last`] and [`power_off`].
 pub(super) fn all(bench: &mut Bench) {
@@ -359,15 +360,20 @@ pub(super) fn last(b: &mut Bench) {
     b.measure_each("unlink, own blocks", |b, s| b.client.unlink(s.path.as_bytes()));
 }
 
-/// Switches the machine off. Its longest turn is asked for at once, before it is off.
+/// Switches the machine off. Its longest turn is asked for in the same write: the server has that
+/// request, too, before it is off.
 pub(super) fn power_off(b: &mut Bench) {
-    let fresh = rpc::Status { fresh: true };
-    b.client.call(&fresh).expect("a status");
-    b.client.send(&rpc::PowerOff {}, &[]).expect("it can be sent");
-    b.client.send(&rpc::Status::default(), &[]).expect("it can be sent");
-    b.client.receive().expect("an answer");
-    let status = b.client.receive().and_then(|response| response.decode::<rpc::Status>());
-    let status = status.expect("a status");
+    let stream = connect(b.vm.state(), rpc::PORT).expect("a connection");
+    let mut frames = stream.try_clone().expect("a second descriptor");
+    Client::over(stream)
+        .and_then(|mut client| client.call(&rpc::Status { fresh: true }))
+        .expect("a status");
+    // The client has numbered its requests from 1 on, and reads nothing any more.
+    let both = [frame(1000, &rpc::PowerOff {}), frame(1001, &rpc::Status::default())].concat();
+    frames.write_all(&both).expect("they can be sent");
+    read_frame(&mut frames);
+    let body = read_frame(&mut frames);
+    let status: rpc::StatusResponse = rpc::decode(&body).expect("a status");
     b.rows.push(super::Row {
         operation: "power-off".into(),
         subject: String::new(),
@@ -375,4 +381,24 @@ pub(super) fn power_off(b: &mut Bench) {
         what: status.longest_turn.unwrap_or_default(),
         failed: None,
     });
+}
+
+/// A request without a payload.
+fn frame<R: Request>(id: u32, request: &R) -> Vec<u8> {
+    let mut body = Vec::new();
+    rpc::encode_append(request, &mut body);
+    let header = Header::request(id, R::METHOD.0, body.len() as u32, 0);
+    [&header.encode()[..], &body].concat()
+}
+
+/// The body of a response.
+fn read_frame(from: &mut Stream) -> Vec<u8> {
+    let mut header = [0; HEADER_LEN];
+    from.read_exact(&mut header).expect("a header");
+    let header = Header::decode(&header);
+    header.check_response().expect("a response");
+    assert!(!header.is_error(), "an error to method {:#x}", header.method);
+    let mut body = vec![0; header.length as usize];
+    from.read_exact(&mut body).expect("a body");
+    body
 }
