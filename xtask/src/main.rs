@@ -121,7 +121,12 @@ fn act(verb: Verb) -> Result<(), Failed> {
             let open = open.then_some("--open");
             run(cargo().args(["doc", "--no-deps", "--document-private-items"]).args(open))
         }
-        Verb::Deny => run(cargo().args(["deny", "--workspace", "check"])),
+        Verb::Deny => {
+            let check = ["deny", "--workspace", "check"];
+            run(cargo().args(check).args(["licenses", "bans", "sources"]))?;
+            // Only this one takes a network.
+            run(cargo().args(check).arg("advisories"))
+        }
         Verb::Acceptance(passed) => measure("acceptance", &passed),
         Verb::Peers(passed) => measure("peers", &passed),
         Verb::Growth(passed) => measure("growth", &passed),
