@@ -12,6 +12,7 @@
 //! | [`vsock`] | virtio-vsock: packets and credit |
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 
 extern crate alloc;
 

@@ -7,6 +7,7 @@
 //! | `stream.rs` | the byte stream |
 //! | `accept.rs` | which server a new connection gets |
 //! | `service.rs` | what a server is, and what the servers share |
+//! | `memory.rs` | memory that may not be there |
 //! | `text.rs` | messages for people, in memory of fixed size |
 //! | `turns.rs` | how long one of them holds up all others |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
@@ -16,10 +17,13 @@
 //! | `testing/` | a machine and a connection in memory (feature `testing`) |
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_macros))]
 
 extern crate alloc;
 
 mod accept;
+mod memory;
 pub mod nbd;
 pub mod platform;
 pub mod raw;
@@ -27,6 +31,7 @@ pub mod rpc;
 mod service;
 pub mod stream;
 #[cfg(feature = "testing")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 pub mod testing;
 mod text;
 mod turns;

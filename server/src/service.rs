@@ -45,6 +45,14 @@ pub trait Service<M: Machine>: Send {
     fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress;
 }
 
+/// What is in a box that can fail to be made.
+impl<M: Machine, S: Service<M>> Service<M> for [S; 1] {
+    fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress {
+        let [service] = self;
+        service.poll(stream, machine, shared)
+    }
+}
+
 impl<M: Platform> Service<M> for Nbd {
     fn poll(&mut self, stream: &mut dyn Stream, machine: &mut M, shared: &mut Shared) -> Progress {
         Nbd::poll(self, stream, machine, &mut shared.clients)

@@ -1,5 +1,6 @@
 //! Messages for people, in memory of fixed size.
 
+use crate::memory::filled;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
@@ -13,7 +14,7 @@ const NO_TEXT: &str = "the server has no memory left to say more";
 /// Its memory is taken once. If there is none, the text is lost, but not what it is about: a number
 /// goes with each message.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub struct Message {
     /// Empty, or as long as a message can be.
     bytes: Vec<u8>,
     len: usize,
@@ -22,10 +23,7 @@ pub(crate) struct Message {
 impl Message {
     /// A message with this text.
     pub fn new(text: fmt::Arguments<'_>) -> Self {
-        let mut message = Message { bytes: Vec::new(), len: 0 };
-        if message.bytes.try_reserve_exact(MAX_MESSAGE).is_ok() {
-            message.bytes.resize(MAX_MESSAGE, 0);
-        }
+        let mut message = Message { bytes: filled(MAX_MESSAGE, 0).unwrap_or_default(), len: 0 };
         message.add(text);
         message
     }
@@ -38,6 +36,12 @@ impl Message {
     /// The text.
     pub fn as_str(&self) -> &str {
         if self.bytes.is_empty() { NO_TEXT } else { valid(&self.bytes[..self.len]) }
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

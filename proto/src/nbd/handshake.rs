@@ -76,6 +76,10 @@ impl Greeting {
     }
 
     /// From the bytes.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as a greeting of NBD does.
     pub fn decode(bytes: &[u8; GREETING_LEN]) -> Result<Self, BadMagic> {
         let mut r = Reader(bytes);
         for magic in [INIT_MAGIC, OPTION_MAGIC] {

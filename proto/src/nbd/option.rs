@@ -138,6 +138,10 @@ impl OptionHeader {
     }
 
     /// From the bytes.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as an option does.
     pub fn decode(bytes: &[u8; OPTION_HEADER_LEN]) -> Result<Self, BadMagic> {
         let mut r = Reader(bytes);
         match (r.u64(), r.u32(), r.u32()) {
@@ -173,6 +177,10 @@ impl OptionReply {
     }
 
     /// From the bytes.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as a reply to an option does.
     pub fn decode(bytes: &[u8; OPTION_REPLY_LEN]) -> Result<Self, BadMagic> {
         let mut r = Reader(bytes);
         match (r.u64(), r.u32(), r.u32(), r.u32()) {
@@ -229,6 +237,10 @@ impl fmt::Display for BadOption {
 impl core::error::Error for BadOption {}
 
 /// A string within the limits. The specification wants UTF-8; what is no UTF-8 names nothing.
+///
+/// # Errors
+///
+/// The string is longer than [`MAX_STRING`] bytes, or has a NUL byte.
 pub fn checked_string(bytes: &[u8]) -> Result<&[u8], BadOption> {
     match bytes {
         _ if bytes.len() > MAX_STRING => Err(BadOption::TooLong),
@@ -254,6 +266,10 @@ pub struct InfoRequest<'b> {
 
 impl<'b> InfoRequest<'b> {
     /// From the data.
+    ///
+    /// # Errors
+    ///
+    /// The lengths in the data do not add up, or the name is no string.
     pub fn decode(data: &'b [u8]) -> Result<Self, BadOption> {
         let mut r = Reader(data);
         let name = string(&mut r)?;
@@ -290,6 +306,10 @@ pub struct ContextRequest<'b> {
 
 impl<'b> ContextRequest<'b> {
     /// From the data; all queries are looked at.
+    ///
+    /// # Errors
+    ///
+    /// The lengths in the data do not add up, or the name or a query is no string.
     pub fn decode(data: &'b [u8]) -> Result<Self, BadOption> {
         let mut r = Reader(data);
         let name = string(&mut r)?;

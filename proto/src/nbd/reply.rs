@@ -95,6 +95,10 @@ impl SimpleReply {
     }
 
     /// From the bytes.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as a simple reply does.
     pub fn decode(bytes: &[u8; SIMPLE_REPLY_LEN]) -> Result<Self, BadMagic> {
         let mut r = Reader(bytes);
         match (r.u32(), r.u32(), r.u64()) {
@@ -151,12 +155,20 @@ impl Chunk {
     }
 
     /// From the bytes of a structured chunk's header; its offset is 0.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as a structured chunk does.
     pub fn decode(bytes: &[u8; CHUNK_LEN]) -> Result<Self, BadMagic> {
         Self::parse(Reader(bytes), CHUNK_MAGIC, |r| Some((0, r.u32()?)))
     }
 
     /// From the bytes of an extended chunk's header. A length beyond 32 bits is no length of a
     /// payload.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as an extended chunk does, or its length has more than 32 bits.
     pub fn decode_extended(bytes: &[u8; EXTENDED_CHUNK_LEN]) -> Result<Self, BadMagic> {
         Self::parse(Reader(bytes), EXTENDED_CHUNK_MAGIC, |r| {
             Some((r.u64()?, r.u64()?.try_into().ok()?))

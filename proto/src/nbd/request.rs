@@ -93,11 +93,19 @@ impl Request {
     }
 
     /// From the bytes of a compact request.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as a compact request does.
     pub fn decode(bytes: &[u8; REQUEST_LEN]) -> Result<Self, BadMagic> {
         Self::parse(Reader(bytes), REQUEST_MAGIC, |r| r.u32().map(u64::from))
     }
 
     /// From the bytes of an extended request.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as an extended request does.
     pub fn decode_extended(bytes: &[u8; EXTENDED_REQUEST_LEN]) -> Result<Self, BadMagic> {
         Self::parse(Reader(bytes), EXTENDED_REQUEST_MAGIC, Reader::u64)
     }

@@ -56,6 +56,10 @@ impl fmt::Display for BodyError {
 impl core::error::Error for BodyError {}
 
 /// Decodes a body.
+///
+/// # Errors
+///
+/// The body is not exactly one well-formed map, or does not have the fields of `T`.
 pub fn decode<'b, T: Decode<'b, ()>>(body: &'b [u8]) -> Result<T, BodyError> {
     check(body)?;
     minicbor::decode(body).map_err(BodyError::Field)
@@ -99,7 +103,7 @@ pub fn pad(frame: &mut alloc::vec::Vec<u8>, body_at: usize, by: usize) {
 }
 
 /// Whether a body is exactly one well-formed CBOR map of bounded depth, with keys that can be keys.
-fn check(body: &[u8]) -> Result<(), BodyError> {
+pub(super) fn check(body: &[u8]) -> Result<(), BodyError> {
     match body.first() {
         None => return Err(BodyError::Truncated),
         Some(b) if b >> 5 != 5 => return Err(BodyError::NotMap),

@@ -134,11 +134,20 @@ impl Header {
     }
 
     /// Checks the header of a request.
+    ///
+    /// # Errors
+    ///
+    /// The lengths contradict each other or are beyond the limits, or there are flags.
     pub fn check_request(&self) -> Result<(), HeaderError> {
         self.check(0, 0)
     }
 
     /// Checks the header of a response.
+    ///
+    /// # Errors
+    ///
+    /// The lengths contradict each other or are beyond the limits, or the flags are none of a
+    /// response.
     pub fn check_response(&self) -> Result<(), HeaderError> {
         self.check(RESPONSE, ERROR | MORE)
     }

@@ -4,8 +4,10 @@
 //! [`MORE`](super::MORE). So the sender needs room for one frame only, however many
 //! items there are.
 
+use super::body::{BodyError, check};
 use alloc::vec::Vec;
-use minicbor::{Decode, Encode, Encoder};
+use minicbor::encode::write::EndOfSlice;
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 /// The body of one frame of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -14,6 +16,59 @@ pub struct Items<T> {
     /// The items of this frame; may be empty.
     #[n(0)]
     pub items: Vec<T>,
+}
+
+/// Decodes the items of a body one by one, without memory for all of them, until `each` fails.
+///
+/// # Errors
+///
+/// The body, or an item that was come to, is not what it should be. Within is the error of `each`.
+pub fn decode_items<'b, T: Decode<'b, ()>, E>(
+    body: &'b [u8],
+    mut each: impl FnMut(T) -> Result<(), E>,
+) -> Result<Result<(), E>, BodyError> {
+    check(body)?;
+    let mut decoder = Decoder::new(body);
+    let (keys, mut key) = (decoder.map().map_err(BodyError::Field)?, 0);
+    let more = |decoder: &Decoder<'b>, count: Option<u64>, at: u64| match count {
+        Some(count) => Ok(at < count),
+        None => decoder.datatype().map(|next| next != minicbor::data::Type::Break),
+    };
+    while more(&decoder, keys, key).map_err(BodyError::Field)? {
+        key += 1;
+        if decoder.u64().map_err(BodyError::Field)? != 0 {
+            decoder.skip().map_err(BodyError::Field)?;
+            continue;
+        }
+        let (items, mut item) = (decoder.array().map_err(BodyError::Field)?, 0);
+        while more(&decoder, items, item).map_err(BodyError::Field)? {
+            item += 1;
+            if let Err(error) = each(decoder.decode().map_err(BodyError::Field)?) {
+                return Ok(Err(error));
+            }
+        }
+        return Ok(Ok(()));
+    }
+    Err(BodyError::Field(minicbor::decode::Error::missing_value(0)))
+}
+
+/// Encodes a body with these items, as [`Items`] has them, at the start of `into`; returns its
+/// length, or `None` if it does not fit.
+pub fn encode_items<T: Encode<()>>(
+    items: impl ExactSizeIterator<Item = T>,
+    into: &mut [u8],
+) -> Option<usize> {
+    let room = into.len();
+    let mut rest = into;
+    let mut encoder = Encoder::new(&mut rest);
+    let done: Result<(), minicbor::encode::Error<EndOfSlice>> = (|| {
+        encoder.map(1)?.u8(0)?.array(items.len() as u64)?;
+        for item in items {
+            encoder.encode(item)?;
+        }
+        Ok(())
+    })();
+    done.ok().map(|()| room - rest.len())
 }
 
 /// Writes the body of one frame, item by item, into a buffer of fixed size.
@@ -63,6 +118,42 @@ impl<'b> ItemsWriter<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_one_by_one_are_those_of_the_whole() {
+        for count in [0, 1, 5, 40] {
+            let all = Items { items: (0..count).collect::<Vec<u32>>() };
+            let mut bytes = Vec::new();
+            crate::rpc::encode_append(&all, &mut bytes);
+            let mut fixed = [0; 100];
+            let len = encode_items(all.items.iter(), &mut fixed).unwrap();
+            assert_eq!(fixed[..len], bytes);
+            assert!(encode_items(all.items.iter(), &mut fixed[..len - 1]).is_none());
+            let mut found = Vec::new();
+            let take = |item: u32| {
+                if item < 20 {
+                    found.push(item);
+                    Ok(())
+                } else {
+                    Err(item)
+                }
+            };
+            let result = decode_items(&bytes, take).unwrap();
+            assert_eq!(result, if count > 20 { Err(20) } else { Ok(()) });
+            assert_eq!(found, all.items[..found.len()]);
+        }
+        let mut found = 0;
+        let indefinite = [0xbf, 0x01, 0x80, 0x00, 0x9f, 0x01, 0x02, 0xff, 0xff];
+        let add = |n: u32| {
+            found += n;
+            Ok::<_, ()>(())
+        };
+        decode_items(&indefinite, add).unwrap().unwrap();
+        assert_eq!(found, 3);
+        for bad in [&[0xa0][..], &[0xa1, 0x00, 0x81, 0x60], &[0xa1, 0x00, 0x01], &[0x80]] {
+            assert!(decode_items(bad, |_: u32| Ok::<_, ()>(())).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn what_fits_and_no_more() {

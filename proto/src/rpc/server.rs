@@ -25,8 +25,8 @@ pub struct Hello<'a> {
 }
 request!(Hello<'_>, HELLO, HelloResponse);
 
-/// What the server is and allows. Limits only ever grow within a version. `T` is a text: owned where
-/// it was received, borrowed where it is sent.
+/// What the server is and allows. Limits only ever grow within a version. `T` is a text: owned
+/// where it was received, borrowed where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct HelloResponse<T = String> {

@@ -108,6 +108,10 @@ impl ReceiveWindow {
     }
 
     /// Notes that `n` bytes came, unless the peer had no right to send so many.
+    ///
+    /// # Errors
+    ///
+    /// The peer sent more bytes than it had credit for. Nothing is noted then.
     pub fn receive(&mut self, n: u32) -> Result<(), Overrun> {
         if n > self.free() {
             return Err(Overrun);

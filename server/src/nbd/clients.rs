@@ -7,6 +7,7 @@
 
 use super::backing::Backing;
 use super::exports::{Found, Source, find_path};
+use crate::memory::{copy, with_room};
 use crate::platform::Platform;
 use crate::stream::Peer;
 use crate::text::Shown;
@@ -85,7 +86,8 @@ impl Clients {
     ///
     /// # Errors
     ///
-    /// Those of [`umbra_fs::Volume::open_window`].
+    /// Those of [`umbra_fs::Volume::open_window`], and [`Error::NoMemory`].
+    #[allow(clippy::disallowed_methods, reason = "room is reserved before the window is opened")]
     pub fn open<M: Platform>(
         &mut self,
         machine: &mut M,
@@ -95,21 +97,24 @@ impl Clients {
         let since = machine.now();
         let known = self.used.iter().position(|used| !used.evicted && used.is(found));
         let at = match known {
-            Some(at) => at,
+            Some(at) => {
+                self.used[at].clients.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                at
+            }
             None => {
-                let (backing, path) = match &found.source {
-                    Source::File { ino, path, .. } => {
+                let used = Used::reserve(found)?;
+                self.used.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                let backing = match found.source {
+                    Source::File { ino, .. } => {
                         let window = machine.volume(|v| {
-                            let window = v.open_window(*ino)?;
+                            let window = v.open_window(ino)?;
                             v.pin(window).map(|()| window)
                         })?;
-                        (Backing::File { ino: *ino, window }, path.clone())
+                        Backing::File { ino, window }
                     }
-                    Source::Region(index) => (Backing::Region(*index), Vec::new()),
+                    Source::Region(index) => Backing::Region(index),
                 };
-                let (name, by_path) = (found.name.clone(), found.by_path());
-                let clients = Vec::new();
-                self.used.push(Used { name, by_path, path, backing, clients, evicted: false });
+                self.used.push(Used { backing, ..used });
                 self.used.len() - 1
             }
         };
@@ -266,6 +271,22 @@ pub struct Connected<'a> {
 }
 
 impl Used {
+    /// The memory for an export and its first client; what backs it is still to be opened.
+    fn reserve(found: &Found) -> Result<Self, Error> {
+        let path = match &found.source {
+            Source::File { path, .. } => copy(path)?,
+            Source::Region(_) => Vec::new(),
+        };
+        Ok(Used {
+            name: copy(&found.name)?,
+            by_path: found.by_path(),
+            path,
+            backing: Backing::Region(usize::MAX),
+            clients: with_room(1)?,
+            evicted: false,
+        })
+    }
+
     fn ino(&self) -> Option<Ino> {
         match self.backing {
             Backing::File { ino, .. } => Some(ino),

@@ -3,9 +3,9 @@
 use super::clients::{ClientId, Clients};
 use super::handshake::{Handshake, Next};
 use super::transmission::{Step, TURN, Transmission};
+use crate::memory::Boxed;
 use crate::platform::{self, Platform};
 use crate::stream::{Peer, Progress, Stream};
-use alloc::boxed::Box;
 use umbra_fs::Operation;
 
 /// The service of one connection.
@@ -29,9 +29,9 @@ enum Phase {
     #[default]
     Start,
     /// Options are answered.
-    Handshake(Box<Handshake>),
+    Handshake(Boxed<Handshake>),
     /// Requests are answered.
-    Transmission(Box<Transmission>),
+    Transmission(Boxed<Transmission>),
     /// The connection ends or has ended.
     Ended,
 }
@@ -50,7 +50,10 @@ impl Nbd {
     ) -> Step {
         match &mut self.phase {
             Phase::Start => {
-                self.phase = Phase::Handshake(Box::new(Handshake::new(self.peer)));
+                match Handshake::new(self.peer).and_then(Boxed::new) {
+                    Ok(handshake) => self.phase = Phase::Handshake(handshake),
+                    Err(_) => return Step::Broken,
+                }
                 Step::Went(0)
             }
             Phase::Handshake(handshake) => match handshake.turn(stream, machine, clients) {

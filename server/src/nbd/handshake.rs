@@ -3,23 +3,23 @@
 //! An option is taken in whole, answered, and only when its answer is sent is the next one looked
 //! at.
 
-use super::backing::Backing;
 use super::clients::{ClientId, Clients};
 use super::contexts::{Context, Contexts};
 use super::exports::{self, Found, NoExport};
 use super::limits::{MAX_PAYLOAD, NBD_PORT};
-use super::transmission::Transmission;
+use super::transmission::{Reserved, Transmission};
+use crate::memory::{Boxed, append, copy, reset, with_room};
 use crate::platform::Platform;
 use crate::stream::{Peer, Stream, send, take};
-use alloc::boxed::Box;
-use alloc::format;
+use crate::text::Message;
 use alloc::vec::Vec;
+use core::fmt;
 use umbra_fs::BLOCK_SIZE;
 use umbra_proto::nbd::{
     BadOption, CLIENT_FLAGS_LEN, ContextRequest, EXPORT_NAME_ZEROES, Greeting, InfoRequest,
-    InfoType, OPTION_HEADER_LEN, OptionCode, OptionHeader, OptionReply, ReplyCode, Style,
-    client_flags, export_name_reply, handshake_flags, info_block_size, info_export,
-    transmission_flags as flag,
+    InfoType, OPTION_HEADER_LEN, OPTION_REPLY_LEN, OptionCode, OptionHeader, OptionReply,
+    ReplyCode, Style, client_flags, export_name_reply, handshake_flags, info_block_size,
+    info_export, transmission_flags as flag,
 };
 
 /// Most data of an option that is looked at.
@@ -30,6 +30,10 @@ const MAX_SKIPPED: u32 = 32 << 20;
 const OPTION_MEMORY: usize = 64 << 10;
 /// Memory of a connection that transmits.
 const TRANSMISSION_MEMORY: usize = 24 << 10;
+/// Memory that a connection keeps for its answers: that for a refusal without a text, at least.
+const KEPT_OUT: usize = 256;
+/// Memory that a connection keeps for what it receives: the header of an option.
+const KEPT_INPUT: usize = 64;
 /// Why an option is not answered otherwise.
 const NO_MEMORY: &str = "the server has no memory left for it, as long as its clients use so much";
 /// What an option costs, in bytes moved.
@@ -64,7 +68,7 @@ enum State {
     /// The answers are sent, then it ends.
     Closing,
     /// The answers are sent, then it transmits.
-    Chosen(Option<Box<Transmission>>),
+    Chosen(Option<Boxed<Transmission>>),
 }
 
 /// What a step came to.
@@ -76,24 +80,30 @@ pub enum Next {
     /// The connection ends.
     Close,
     /// The client has chosen.
-    Transmit(Box<Transmission>),
+    Transmit(Boxed<Transmission>),
 }
 
 impl Handshake {
     /// Greets.
-    pub fn new(peer: Option<Peer>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`](umbra_fs::Error::NoMemory).
+    pub fn new(peer: Option<Peer>) -> umbra_fs::Result<Self> {
         let flags = handshake_flags::FIXED_NEWSTYLE | handshake_flags::NO_ZEROES;
-        Handshake {
-            out: Greeting { flags }.encode().to_vec(),
+        let mut out = with_room(KEPT_OUT)?;
+        append(&mut out, &Greeting { flags }.encode())?;
+        Ok(Handshake {
+            out,
             sent: 0,
             state: State::ClientFlags,
-            input: Vec::new(),
+            input: with_room(KEPT_INPUT)?,
             no_zeroes: false,
             structured: false,
             extended: false,
             selected: None,
             peer,
-        }
+        })
     }
 
     /// The client of an export that this connection is, if it has chosen one.
@@ -116,26 +126,30 @@ impl Handshake {
             if self.sent < self.out.len() {
                 return Next::Wait;
             }
-            (self.out, self.sent) = (Vec::new(), 0);
+            reset(&mut self.out, KEPT_OUT);
+            self.sent = 0;
         }
         match &mut self.state {
             State::Closing => Next::Close,
             State::Chosen(transmission) => transmission.take().map_or(Next::Close, Next::Transmit),
-            State::ClientFlags => match self.fill(stream, CLIENT_FLAGS_LEN) {
-                Some(bytes) => self.client_flags(&bytes),
+            State::ClientFlags => match self.fill(stream) {
+                Some(bytes) => self.client_flags(bytes),
                 None => self.wait(stream),
             },
-            State::Header => match self.fill(stream, OPTION_HEADER_LEN) {
+            State::Header => match self.fill(stream) {
                 Some(bytes) => self.header(&bytes, machine),
                 None => self.wait(stream),
             },
             State::Data(header) => {
                 let header = *header;
-                let Some(data) = self.fill(stream, header.len as usize) else {
+                if !self.take_in(stream, header.len as usize) {
                     return self.wait(stream);
-                };
+                }
                 self.state = State::Header;
+                let mut data = core::mem::take(&mut self.input);
                 self.option(header.option, &data, machine, clients);
+                reset(&mut data, KEPT_INPUT);
+                self.input = data;
                 Next::Went(OPTION_COST)
             }
             State::Skip { option, left, why } => {
@@ -147,27 +161,38 @@ impl Handshake {
                 }
                 let (option, why) = (*option, *why);
                 self.state = State::Header;
-                self.reply(option, ReplyCode::ERR_TOO_BIG, &[why.as_bytes()]);
+                self.refuse(option, (ReplyCode::ERR_TOO_BIG, Message::new(format_args!("{why}"))));
                 Next::Went(OPTION_COST)
             }
         }
     }
 
-    /// Takes in `len` bytes; `None` as long as they are not all there.
-    fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Option<Vec<u8>> {
+    /// Takes in a few bytes; `None` as long as they are not all there.
+    fn fill<const N: usize>(&mut self, stream: &mut dyn Stream) -> Option<[u8; N]> {
+        if !self.take_in(stream, N) {
+            return None;
+        }
+        let bytes = self.input.first_chunk().copied();
+        self.input.clear();
+        bytes
+    }
+
+    /// Takes in `len` bytes, for which there is room; false as long as they are not all there.
+    #[allow(clippy::disallowed_methods, reason = "there is room for `len` bytes")]
+    fn take_in(&mut self, stream: &mut dyn Stream, len: usize) -> bool {
         let have = self.input.len();
-        // As much as came, not as much as was announced.
+        debug_assert!(len <= self.input.capacity());
         self.input.resize(len.min(have + stream.available()), 0);
         take(stream, &mut self.input[have..]);
-        (self.input.len() == len).then(|| core::mem::take(&mut self.input))
+        self.input.len() == len
     }
 
     fn wait(&self, stream: &dyn Stream) -> Next {
         if stream.finished() && stream.available() == 0 { Next::Close } else { Next::Wait }
     }
 
-    fn client_flags(&mut self, bytes: &[u8]) -> Next {
-        let flags = bytes.try_into().map_or(u32::MAX, u32::from_be_bytes);
+    fn client_flags(&mut self, bytes: [u8; CLIENT_FLAGS_LEN]) -> Next {
+        let flags = u32::from_be_bytes(bytes);
         if flags & !client_flags::ALL != 0 {
             return Next::Close;
         }
@@ -176,27 +201,43 @@ impl Handshake {
         Next::Went(0)
     }
 
-    fn header<M: Platform>(&mut self, bytes: &[u8], machine: &mut M) -> Next {
-        let header = bytes.try_into().map(OptionHeader::decode);
-        self.state = match header {
-            Ok(Ok(OptionHeader { len, .. })) if len > MAX_SKIPPED => return Next::Close,
-            Ok(Ok(OptionHeader { option, len: left })) if left > MAX_OPTION => {
-                State::Skip { option, left, why: "the option has more than 64 KiB of data" }
-            }
-            Ok(Ok(OptionHeader { option, len: left })) if !machine.has_memory(left as usize) => {
-                State::Skip { option, left, why: NO_MEMORY }
-            }
-            Ok(Ok(header)) => {
-                self.input.reserve_exact(header.len as usize);
-                State::Data(header)
-            }
-            Err(_) | Ok(Err(_)) => return Next::Close,
+    fn header<M: Platform>(&mut self, bytes: &[u8; OPTION_HEADER_LEN], machine: &mut M) -> Next {
+        let Ok(header) = OptionHeader::decode(bytes) else { return Next::Close };
+        let OptionHeader { option, len: left } = header;
+        if left > MAX_SKIPPED {
+            return Next::Close;
+        }
+        let len = left as usize;
+        self.state = if left > MAX_OPTION {
+            State::Skip { option, left, why: "the option has more than 64 KiB of data" }
+        } else if !machine.has_memory(len) || self.input.try_reserve_exact(len).is_err() {
+            State::Skip { option, left, why: NO_MEMORY }
+        } else {
+            State::Data(header)
         };
         Next::Went(0)
     }
 
-    fn reply(&mut self, option: OptionCode, code: ReplyCode, data: &[&[u8]]) {
+    /// Adds to the answer.
+    fn reply(
+        &mut self,
+        option: OptionCode,
+        code: ReplyCode,
+        data: &[&[u8]],
+    ) -> Result<(), Refused> {
+        let len = data.iter().map(|piece| piece.len()).sum::<usize>();
+        self.out.try_reserve(OPTION_REPLY_LEN + len).map_err(|_| no_memory())?;
         OptionReply::append(&mut self.out, option, code, data);
+        Ok(())
+    }
+
+    /// Answers that an option is refused, instead of what was going to be answered.
+    fn refuse(&mut self, option: OptionCode, (code, why): Refused) {
+        self.out.clear();
+        if self.reply(option, code, &[why.as_str().as_bytes()]).is_err() {
+            // There is always room for this.
+            OptionReply::append(&mut self.out, option, code, &[]);
+        }
     }
 
     fn option<M: Platform>(
@@ -207,29 +248,27 @@ impl Handshake {
         clients: &mut Clients,
     ) {
         if option == OptionCode::ABORT {
-            self.reply(option, ReplyCode::ACK, &[]);
             self.state = State::Closing;
-            return;
-        }
-        let has_memory = machine.has_memory(OPTION_MEMORY.max(TRANSMISSION_MEMORY));
-        if option == OptionCode::EXPORT_NAME && has_memory {
-            return self.export_name(data, machine, clients);
-        }
-        if !has_memory {
-            // The old way to choose has no way to refuse.
-            self.state =
-                if option == OptionCode::EXPORT_NAME { State::Closing } else { State::Header };
-            if option != OptionCode::EXPORT_NAME {
-                self.reply(option, ReplyCode::ERR_POLICY, &[NO_MEMORY.as_bytes()]);
+            if let Err(why) = self.reply(option, ReplyCode::ACK, &[]) {
+                self.refuse(option, why);
             }
             return;
         }
+        let has_memory = machine.has_memory(OPTION_MEMORY.max(TRANSMISSION_MEMORY));
+        if option == OptionCode::EXPORT_NAME {
+            // The old way to choose has no way to refuse.
+            self.state = State::Closing;
+            if has_memory && self.export_name(data, machine, clients).is_none() {
+                self.out.clear();
+            }
+            return;
+        }
+        if !has_memory {
+            return self.refuse(option, no_memory());
+        }
         if machine.is_closing() {
-            return self.reply(
-                option,
-                ReplyCode::ERR_SHUTDOWN,
-                &[b"the server is being switched off"],
-            );
+            let why = Message::new(format_args!("the server is being switched off"));
+            return self.refuse(option, (ReplyCode::ERR_SHUTDOWN, why));
         }
         let refused = match option {
             OptionCode::LIST
@@ -238,36 +277,38 @@ impl Handshake {
             | OptionCode::EXTENDED_HEADERS
                 if !data.is_empty() =>
             {
-                Err((ReplyCode::ERR_INVALID, format!("{option} has no data")))
+                Err(refused(ReplyCode::ERR_INVALID, format_args!("{option} has no data")))
             }
             OptionCode::LIST => self.list(machine),
-            OptionCode::STARTTLS => Err((
+            OptionCode::STARTTLS => Err(refused(
                 ReplyCode::ERR_PLATFORM,
-                format!("no TLS on vsock port {NBD_PORT}: it ends in front of this server"),
+                format_args!("no TLS on vsock port {NBD_PORT}: it ends in front of this server"),
             )),
             OptionCode::INFO | OptionCode::GO => self.info(option, data, machine, clients),
-            OptionCode::STRUCTURED_REPLY if self.extended => {
-                Err((ReplyCode::ERR_EXT_HEADER_REQD, "extended headers are in use".into()))
-            }
+            OptionCode::STRUCTURED_REPLY if self.extended => Err(refused(
+                ReplyCode::ERR_EXT_HEADER_REQD,
+                format_args!("extended headers are in use"),
+            )),
             OptionCode::STRUCTURED_REPLY if self.structured => twice(option),
             OptionCode::STRUCTURED_REPLY => {
                 self.structured = true;
-                self.reply(option, ReplyCode::ACK, &[]);
-                Ok(())
+                self.reply(option, ReplyCode::ACK, &[])
             }
             OptionCode::EXTENDED_HEADERS if self.extended => twice(option),
             OptionCode::EXTENDED_HEADERS => {
                 self.extended = true;
-                self.reply(option, ReplyCode::ACK, &[]);
-                Ok(())
+                self.reply(option, ReplyCode::ACK, &[])
             }
             OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
                 self.contexts(option, data, machine)
             }
-            _ => Err((ReplyCode::ERR_UNSUP, format!("this server knows no option {}", option.0))),
+            _ => Err(refused(
+                ReplyCode::ERR_UNSUP,
+                format_args!("this server knows no option {}", option.0),
+            )),
         };
-        if let Err((code, why)) = refused {
-            self.reply(option, code, &[why.as_bytes()]);
+        if let Err(why) = refused {
+            self.refuse(option, why);
         }
     }
 
@@ -310,15 +351,15 @@ impl Handshake {
     }
 
     fn list<M: Platform>(&mut self, machine: &mut M) -> Result<(), Refused> {
-        let offers =
-            exports::offers(machine).map_err(|e| (ReplyCode::ERR_POLICY, format!("{e}")))?;
+        let offers = exports::offers(machine)
+            .map_err(|e| refused(ReplyCode::ERR_POLICY, format_args!("{e}")))?;
         for found in offers {
             let len = (found.name.len() as u32).to_be_bytes();
             let about = found.description();
-            self.reply(OptionCode::LIST, ReplyCode::SERVER, &[&len, &found.name, about.as_bytes()]);
+            let about = about.as_str().as_bytes();
+            self.reply(OptionCode::LIST, ReplyCode::SERVER, &[&len, &found.name, about])?;
         }
-        self.reply(OptionCode::LIST, ReplyCode::ACK, &[]);
-        Ok(())
+        self.reply(OptionCode::LIST, ReplyCode::ACK, &[])
     }
 
     fn info<M: Platform>(
@@ -331,57 +372,61 @@ impl Handshake {
         let request = InfoRequest::decode(data).map_err(malformed)?;
         let found = exports::find(machine, request.name).map_err(unknown)?;
         let contexts = self.contexts_for(request.name);
-        let used = match option {
-            OptionCode::GO => {
-                let used = clients.open(machine, &found, self.peer);
-                Some(used.map_err(|e| (ReplyCode::ERR_UNKNOWN, format!("{e}")))?)
-            }
-            _ => None,
-        };
-        self.reply(
-            option,
-            ReplyCode::INFO,
-            &[&info_export(found.size, self.flags(&found, contexts))],
-        );
+        let info = info_export(found.size, self.flags(&found, contexts));
+        self.reply(option, ReplyCode::INFO, &[&info])?;
         if request.wants(InfoType::NAME) {
-            self.reply(option, ReplyCode::INFO, &[&InfoType::NAME.0.to_be_bytes(), &found.name]);
+            self.reply(option, ReplyCode::INFO, &[&InfoType::NAME.0.to_be_bytes(), &found.name])?;
         }
         if request.wants(InfoType::DESCRIPTION) {
             let about = found.description();
             let kind = InfoType::DESCRIPTION.0.to_be_bytes();
-            self.reply(option, ReplyCode::INFO, &[&kind, about.as_bytes()]);
+            self.reply(option, ReplyCode::INFO, &[&kind, about.as_str().as_bytes()])?;
         }
         if request.wants(InfoType::BLOCK_SIZE) {
             let sizes = info_block_size(1, BLOCK_SIZE as u32, MAX_PAYLOAD);
-            self.reply(option, ReplyCode::INFO, &[&sizes]);
+            self.reply(option, ReplyCode::INFO, &[&sizes])?;
         }
-        self.reply(option, ReplyCode::ACK, &[]);
-        if let Some(used) = used {
-            self.choose(&found, used, contexts);
+        self.reply(option, ReplyCode::ACK, &[])?;
+        if option == OptionCode::GO {
+            self.choose(&found, contexts, machine, clients)
+                .map_err(|e| refused(ReplyCode::ERR_UNKNOWN, format_args!("{e}")))?;
         }
         Ok(())
     }
 
-    fn choose(&mut self, found: &Found, used: (Backing, ClientId), contexts: Contexts) {
-        let transmission = Transmission::new(found, used, self.style(), contexts);
-        self.state = State::Chosen(Some(Box::new(transmission)));
+    /// Uses an export: what can fail comes before that.
+    fn choose<M: Platform>(
+        &mut self,
+        found: &Found,
+        contexts: Contexts,
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> umbra_fs::Result<()> {
+        let reserved = Reserved::new()?;
+        let used = clients.open(machine, found, self.peer)?;
+        self.state = State::Chosen(Some(reserved.start(found, used, self.style(), contexts)));
+        Ok(())
     }
 
-    /// The old way to choose: whatever is wrong ends the connection.
-    fn export_name<M: Platform>(&mut self, name: &[u8], machine: &mut M, clients: &mut Clients) {
-        self.state = State::Closing;
+    /// The old way to choose; `None` if that is not possible, whatever the reason.
+    fn export_name<M: Platform>(
+        &mut self,
+        name: &[u8],
+        machine: &mut M,
+        clients: &mut Clients,
+    ) -> Option<()> {
         if self.extended || machine.is_closing() || umbra_proto::nbd::checked_string(name).is_err()
         {
-            return;
+            return None;
         }
         let contexts = self.contexts_for(name);
-        let Ok(found) = exports::find(machine, name) else { return };
-        let Ok(used) = clients.open(machine, &found, self.peer) else { return };
-        self.out.extend_from_slice(&export_name_reply(found.size, self.flags(&found, contexts)));
+        let found = exports::find(machine, name).ok()?;
+        let flags = self.flags(&found, contexts);
+        append(&mut self.out, &export_name_reply(found.size, flags)).ok()?;
         if !self.no_zeroes {
-            self.out.extend_from_slice(&[0; EXPORT_NAME_ZEROES]);
+            append(&mut self.out, &[0; EXPORT_NAME_ZEROES]).ok()?;
         }
-        self.choose(&found, used, contexts);
+        self.choose(&found, contexts, machine, clients).ok()
     }
 
     fn contexts<M: Platform>(
@@ -396,9 +441,9 @@ impl Handshake {
             self.selected = None;
         }
         if self.style() == Style::Simple {
-            return Err((
+            return Err(refused(
                 ReplyCode::ERR_INVALID,
-                "structured replies have to be negotiated first".into(),
+                format_args!("structured replies have to be negotiated first"),
             ));
         }
         let request = ContextRequest::decode(data).map_err(malformed)?;
@@ -413,26 +458,35 @@ impl Handshake {
             if meant {
                 contexts = contexts.with(context);
                 let id = if set { context.id() } else { 0 };
-                self.reply(option, ReplyCode::META_CONTEXT, &[&id.to_be_bytes(), context.name()]);
+                self.reply(option, ReplyCode::META_CONTEXT, &[&id.to_be_bytes(), context.name()])?;
             }
         }
+        self.reply(option, ReplyCode::ACK, &[])?;
         if set {
-            self.selected = Some((request.name.to_vec(), contexts));
+            let name = copy(request.name).map_err(|_| no_memory())?;
+            self.selected = Some((name, contexts));
         }
-        self.reply(option, ReplyCode::ACK, &[]);
         Ok(())
     }
 }
 
 /// An option that is refused: how, and a text for people.
-type Refused = (ReplyCode, alloc::string::String);
+type Refused = (ReplyCode, Message);
+
+fn refused(code: ReplyCode, why: fmt::Arguments<'_>) -> Refused {
+    (code, Message::new(why))
+}
+
+fn no_memory() -> Refused {
+    refused(ReplyCode::ERR_POLICY, format_args!("{NO_MEMORY}"))
+}
 
 fn twice(option: OptionCode) -> Result<(), Refused> {
-    Err((ReplyCode::ERR_INVALID, format!("{option} was negotiated before")))
+    Err(refused(ReplyCode::ERR_INVALID, format_args!("{option} was negotiated before")))
 }
 
 fn malformed(why: BadOption) -> Refused {
-    (ReplyCode::ERR_INVALID, format!("{why}"))
+    refused(ReplyCode::ERR_INVALID, format_args!("{why}"))
 }
 
 fn unknown(why: NoExport) -> Refused {
@@ -440,5 +494,5 @@ fn unknown(why: NoExport) -> Refused {
         NoExport::Unknown(_) => ReplyCode::ERR_UNKNOWN,
         NoExport::Unusable(_) => ReplyCode::ERR_POLICY,
     };
-    (code, format!("{why}"))
+    refused(code, format_args!("{why}"))
 }

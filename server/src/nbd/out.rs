@@ -1,9 +1,10 @@
 //! Small replies on their way out: headers, errors, block status.
 
 use super::failure::Failure;
+use crate::memory::filled;
 use crate::stream::{Stream, send};
 use crate::text::write_text;
-use alloc::boxed::Box;
+use alloc::vec::Vec;
 use umbra_proto::nbd::{CHUNK_DONE, Chunk, ChunkType, SimpleReply, Style, error_front};
 
 /// Most bytes that are here at once: the status of as many runs as one answer has.
@@ -13,15 +14,19 @@ const MAX_MESSAGE: usize = 160;
 
 /// Bytes that are to be sent before anything else.
 pub struct Out {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Out {
     /// Nothing to send; the memory is taken.
-    pub fn new() -> Self {
-        Out { bytes: alloc::vec![0; ROOM].into(), start: 0, end: 0 }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`](umbra_fs::Error::NoMemory).
+    pub fn new() -> umbra_fs::Result<Self> {
+        Ok(Out { bytes: filled(ROOM, 0)?, start: 0, end: 0 })
     }
 
     /// Whether everything was sent.
@@ -105,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_error_has_number_text_and_place() {
-        let mut out = Out::new();
+        let mut out = Out::new().unwrap();
         out.fail(
             Style::Structured,
             7,

@@ -5,6 +5,7 @@ use super::contexts::Contexts;
 use super::failure::Failure;
 use crate::platform::Platform;
 use alloc::collections::VecDeque;
+use umbra_fs::Error;
 
 /// Requests of a connection that may be open at once; what comes beyond that waits in its stream.
 pub const MOST: usize = 128;
@@ -82,10 +83,20 @@ pub enum Work {
 /// The requests, in the order in which they get their turn.
 pub struct Queue(VecDeque<Pending>);
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the caller has seen that there is room, or puts back what it took"
+)]
 impl Queue {
     /// None; the memory for a few is taken.
-    pub fn new() -> Self {
-        Queue(VecDeque::with_capacity(FEW))
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`].
+    pub fn new() -> umbra_fs::Result<Self> {
+        let mut all = VecDeque::new();
+        all.try_reserve_exact(FEW).map_err(|_| Error::NoMemory)?;
+        Ok(Queue(all))
     }
 
     /// Whether there is room for another one. Makes some, if the machine has memory; else requests

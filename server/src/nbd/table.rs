@@ -6,12 +6,12 @@
 //! memory: who copies the volume copies its exports, and who restores an old file has the old
 //! exports.
 
+use crate::memory::{copy, copy_text, filled, push};
 use crate::platform::Platform;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use umbra_fs::{Error, Kind};
-use umbra_proto::rpc::{self, ExportAdd, Items};
+use umbra_proto::rpc::{self, ExportAdd};
 
 /// The folder of what the server keeps for itself.
 const FOLDER: &[u8] = b".umbra";
@@ -38,7 +38,18 @@ pub struct Added {
 const DAMAGED: Error =
     Error::Invalid("the file /.umbra/exports is not a list of exports; remove it to have none");
 
+/// Most bytes that an export takes in the list beside its name and path, and the list beside its
+/// exports.
+const MOST_BESIDE: usize = 64;
+/// A list that is too long.
+const TOO_MANY: Error =
+    Error::Invalid("there are too many exports: their list is limited to 128 KiB");
+
 /// The exports that were added.
+///
+/// # Errors
+///
+/// Those of the filesystem; the file is none of ours; there is no memory for the list.
 pub fn read<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<Added>> {
     let found = machine.volume(|v| match v.resolve(PATH) {
         Ok(ino) => v.attributes(ino).map(Some),
@@ -54,23 +65,25 @@ pub fn read<M: Platform>(machine: &mut M) -> umbra_fs::Result<Vec<Added>> {
     if !machine.has_memory(4 * size) {
         return Err(Error::NoMemory);
     }
-    let mut bytes = vec![0; size];
+    let mut bytes = filled(size, 0)?;
     machine.volume(|v| v.read(found.ino, 0, &mut bytes))?;
-    let items: Items<ExportAdd<'_>> = rpc::decode(&bytes).map_err(|_| DAMAGED)?;
-    Ok(items
-        .items
-        .iter()
-        .map(|e| Added {
-            name: e.name.into(),
-            path: e.path.to_vec(),
-            read_only: e.read_only,
-            size: e.size,
-        })
-        .collect())
+    let mut all = Vec::new();
+    rpc::decode_items(&bytes, |e: ExportAdd<'_>| {
+        let (name, path) = (copy_text(e.name)?, copy(e.path)?);
+        push(&mut all, Added { name, path, read_only: e.read_only, size: e.size })
+    })
+    .map_err(|_| DAMAGED)??;
+    Ok(all)
 }
 
-/// Replaces the exports; durable at return.
-pub fn write<M: Platform>(machine: &mut M, table: &[Added]) -> umbra_fs::Result<()> {
+/// The bytes of a list of exports.
+///
+/// # Errors
+///
+/// There are too many exports, or there is no memory for their list.
+pub fn encode(table: &[Added]) -> umbra_fs::Result<Vec<u8>> {
+    let most = table.iter().map(|e| MOST_BESIDE + e.name.len() + e.path.len()).sum::<usize>();
+    let mut bytes = filled(MOST_BESIDE + most, 0)?;
     let items = table.iter().map(|e| ExportAdd {
         name: &e.name,
         path: &e.path,
@@ -78,11 +91,20 @@ pub fn write<M: Platform>(machine: &mut M, table: &[Added]) -> umbra_fs::Result<
         size: e.size,
         replace: false,
     });
-    let mut bytes = Vec::new();
-    rpc::encode_append(&Items { items: items.collect() }, &mut bytes);
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(Error::Invalid("there are too many exports: their list is limited to 128 KiB"));
+    let len = rpc::encode_items(items, &mut bytes).ok_or(TOO_MANY)?;
+    if len as u64 > MAX_SIZE {
+        return Err(TOO_MANY);
     }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Replaces the exports by those of an [encoded](encode) list; durable at return.
+///
+/// # Errors
+///
+/// Those of the filesystem.
+pub fn write<M: Platform>(machine: &mut M, encoded: &[u8]) -> umbra_fs::Result<()> {
     let now = machine.now();
     machine.volume(|v| {
         let root = v.root();
@@ -94,6 +116,6 @@ pub fn write<M: Platform>(machine: &mut M, table: &[Added]) -> umbra_fs::Result<
             Err(Error::NotFound) => v.create(folder, NAME, 0o644, now)?,
             found => found?,
         };
-        v.replace_content(file, &bytes, now)
+        v.replace_content(file, encoded, now)
     })
 }

@@ -8,9 +8,10 @@ use super::failure::Failure;
 use super::out::Out;
 use super::queue::{Pending, Queue};
 use super::status::Answer;
+use crate::memory::{Boxed, Vacant, filled};
 use crate::platform::Platform;
 use crate::stream::Stream;
-use alloc::boxed::Box;
+use alloc::vec::Vec;
 use umbra_fs::{BLOCK_SIZE, Operation};
 use umbra_proto::nbd::{EXTENDED_REQUEST_LEN, Request, Style};
 
@@ -44,7 +45,7 @@ pub struct Transmission {
     /// An answer that is being put together in the room of [`Self::out`].
     pub(super) asked: Option<Answer>,
     /// Where a block is put together that came in pieces.
-    pub(super) block: Box<[u8; BLOCK_SIZE as usize]>,
+    pub(super) block: Vec<u8>,
 }
 
 /// What one poll may cost, counted in bytes moved.
@@ -122,15 +123,39 @@ pub enum Step {
     Broken,
 }
 
-impl Transmission {
+/// The memory of a connection that transmits, which is taken before its client counts as one.
+pub struct Reserved {
+    queue: Queue,
+    out: Out,
+    block: Vec<u8>,
+    transmission: Vacant<Transmission>,
+}
+
+impl Reserved {
+    /// Takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`](umbra_fs::Error::NoMemory).
+    pub fn new() -> umbra_fs::Result<Self> {
+        Ok(Reserved {
+            queue: Queue::new()?,
+            out: Out::new()?,
+            block: filled(BLOCK_SIZE as usize, 0)?,
+            transmission: Boxed::vacant()?,
+        })
+    }
+
     /// Starts to transmit.
-    pub fn new(
+    pub fn start(
+        self,
         found: &Found,
         (backing, client): (Backing, ClientId),
         style: Style,
         contexts: Contexts,
-    ) -> Self {
-        Transmission {
+    ) -> Boxed<Transmission> {
+        let Reserved { queue, out, block, transmission } = self;
+        transmission.fill(Transmission {
             backing,
             client,
             size: found.size,
@@ -140,15 +165,17 @@ impl Transmission {
             input: Input::Header,
             header: [0; EXTENDED_REQUEST_LEN],
             have: 0,
-            queue: Queue::new(),
-            out: Out::new(),
+            queue,
+            out,
             syncing: None,
             streaming: None,
             asked: None,
-            block: Box::new([0; BLOCK_SIZE as usize]),
-        }
+            block,
+        })
     }
+}
 
+impl Transmission {
     /// Does one step in each direction.
     pub fn turn<M: Platform>(&mut self, stream: &mut dyn Stream, machine: &mut M) -> Step {
         let received = self.receive(stream, machine);

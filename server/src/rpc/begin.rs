@@ -49,8 +49,8 @@ fn is_vital(method: Method) -> bool {
     )
 }
 
-/// Starts the request of `session` with this body: it is answered, or it goes on as the work that is
-/// returned. The first digit of a method's number tells what the method is about.
+/// Starts the request of `session` with this body: it is answered, or it goes on as the work that
+/// is returned. The first digit of a method's number tells what the method is about.
 ///
 /// # Errors
 ///
@@ -116,7 +116,7 @@ fn of_server<M: Platform>(
         }
         Method::CHECK => {
             let rpc::Check {} = rpc::decode(body)?;
-            return Ok(Some(Listing::check().into()));
+            return Ok(Some(Listing::check()?.into()));
         }
         Method::RECLAIM => {
             let rpc::Reclaim { wait } = rpc::decode(body)?;
@@ -273,7 +273,8 @@ fn of_exports<M: Platform>(
         }
         Method::EXPORT_CLIENTS => {
             let rpc::ExportClients {} = rpc::decode(body)?;
-            Ok(Some(Listing::export_clients(exports::list_clients(clients)).into()))
+            let all = exports::list_clients(clients).during(format_args!("list the clients"))?;
+            Ok(Some(Listing::export_clients(all).into()))
         }
         other => Err(unknown(other)),
     }

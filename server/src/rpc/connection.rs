@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::operating::STEP_COST;
 use super::session::{Request, Session, Step};
 use super::work::Work;
+use crate::memory::{reset, with_room};
 use crate::nbd::clients::Clients;
 use crate::platform::{Platform, Turn};
 use crate::service::{Service, Shared};
@@ -20,6 +21,9 @@ const REQUEST_COST: usize = 8 << 10;
 /// after use.
 const KEPT_BODY: usize = 1 << 10;
 
+/// What a connection takes, beside its buffers, is little of what the kernel keeps for one.
+const _: () = assert!(size_of::<Rpc>() <= 512);
+
 /// The service of one connection.
 #[derive(Default)]
 pub struct Rpc {
@@ -32,6 +36,9 @@ pub struct Rpc {
 }
 
 /// What comes next. See the picture in the parent module.
+///
+/// The work of a request lies in here, so that it takes no memory of its own.
+#[allow(clippy::large_enum_variant)]
 #[derive(Default)]
 enum State {
     #[default]
@@ -143,16 +150,18 @@ impl Rpc {
         }
         self.body.clear();
         let body = header.body() as usize;
-        if body > self.body.capacity() && !machine.has_memory(body) {
+        let room = body.saturating_sub(self.body.capacity());
+        let has_memory = room == 0 || machine.has_memory(body);
+        if !has_memory || self.body.try_reserve_exact(body).is_err() {
             // The body is skipped with the payload.
             self.session.request.payload_left += header.body();
             let next = if self.session.greeted { State::Skip } else { State::Ending };
             return self.fail(Failure::no_memory("take in the request"), next, machine);
         }
-        self.body.reserve_exact(body);
         self.go(State::Body, 0)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "room for the body was reserved with its header")]
     fn read_body<M: Platform>(
         &mut self,
         stream: &mut dyn Stream,
@@ -170,9 +179,7 @@ impl Rpc {
             stream.consume(n);
         }
         let result = begin(&mut self.session, &self.body, machine, clients);
-        if self.body.capacity() > KEPT_BODY {
-            self.body = Vec::with_capacity(KEPT_BODY);
-        }
+        reset(&mut self.body, KEPT_BODY);
         match result {
             Ok(Some(work)) => self.go(State::Work(work), REQUEST_COST),
             Ok(None) => self.go(State::Skip, REQUEST_COST),
@@ -208,9 +215,16 @@ impl<M: Platform> Service<M> for Rpc {
             return if self.give_back(machine) { Progress::Again } else { Progress::Wait };
         }
         if !core::mem::replace(&mut self.known, true) {
-            // Whoever let the connection in has seen that there is memory.
-            self.body.reserve_exact(KEPT_BODY);
-            self.session.out.room();
+            // Whoever let the connection in has seen that there is memory. If not even this is
+            // there, the client cannot be told.
+            let prepared = self.session.out.prepare().and_then(|()| with_room(KEPT_BODY));
+            match prepared {
+                Ok(body) => self.body = body,
+                Err(_) => {
+                    stream.close();
+                    self.state = State::Ended;
+                }
+            }
             let counters = machine.counters();
             counters.connections += 1;
             counters.connections_total += 1;

@@ -1,6 +1,7 @@
 //! The files that a connection has open.
 
 use super::failure::Failure;
+use crate::memory::push;
 use alloc::vec::Vec;
 use umbra_fs::{Ino, Window};
 use umbra_proto::rpc::ErrorCode;
@@ -42,7 +43,7 @@ impl Handles {
             return Ok(free as u32 + 1);
         }
         if self.files.len() < MAX_HANDLES as usize {
-            self.files.push(None);
+            push(&mut self.files, None).map_err(|_| Failure::no_memory("open another file"))?;
             return Ok(self.files.len() as u32);
         }
         Err(Failure::new(

@@ -3,8 +3,8 @@
 use super::attributes::{attributes, kind};
 use super::failure::{During, Failure};
 use super::session::{Session, Step};
+use crate::memory::Boxed;
 use crate::platform::{Counters, Platform, reclaim_step};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use minicbor::Encode;
@@ -45,7 +45,7 @@ pub enum Listing {
         left: u64,
     },
     /// A check that is not over; `None`: it has not begun, since another is under way.
-    Check(Option<Box<Check>>),
+    Check(Boxed<Option<Check>>),
     /// Findings of a check.
     Issues {
         /// What it found.
@@ -99,8 +99,12 @@ impl Listing {
     }
 
     /// Lists what a check finds.
-    pub fn check() -> Self {
-        Listing::Check(None)
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for a check.
+    pub fn check() -> Result<Self, Failure> {
+        Ok(Listing::Check(Boxed::new(None).during(format_args!("check the volume"))?))
     }
 
     /// Lists exports.
@@ -130,8 +134,10 @@ impl Listing {
 
     /// Gives it up: the client is gone.
     pub fn abandon<M: Platform>(self, machine: &mut M) {
-        if let Listing::Check(Some(check)) = self {
-            machine.volume(|v| v.abandon_check(*check));
+        if let Listing::Check(check) = self
+            && let Some(check) = check.into_inner()
+        {
+            machine.volume(|v| v.abandon_check(check));
         }
     }
 
@@ -162,7 +168,9 @@ impl Listing {
         if !end && frame.is_empty() {
             // Either nothing but empty buckets so far, or an item that is too long for the frame:
             // then a larger one.
-            if matches!(self, Listing::Directory { .. }) || s.out.enlarge() {
+            if matches!(self, Listing::Directory { .. })
+                || s.out.enlarge().during(format_args!("list what is long"))?
+            {
                 return Ok(Step::Went(STEP_COST));
             }
             return Err(Failure::new(
@@ -276,10 +284,10 @@ fn push_all<T: Encode<()>>(all: &[T], next: &mut usize, frame: &mut ItemsWriter<
 /// Takes a step of a check, or begins one.
 fn check_step<M: Platform>(
     machine: &mut M,
-    check: &mut Option<Box<Check>>,
+    check: &mut Option<Check>,
 ) -> Result<Option<CheckReport>, Failure> {
     let Some(under_way) = check else {
-        *check = machine.volume(|v| v.begin_check()).map(Box::new);
+        *check = machine.volume(|v| v.begin_check());
         return Ok(None);
     };
     let result = machine.volume(|v| v.check_step(under_way));

@@ -6,6 +6,7 @@ use super::listing::Listing;
 use super::operating::{Operating, Reply, STEP_COST};
 use super::session::{Session, Step};
 use super::subject::{Subject, checked_path};
+use crate::memory::{copy, push};
 use crate::platform::Platform;
 use crate::text::Shown;
 use alloc::vec::Vec;
@@ -116,7 +117,10 @@ pub fn make_directory<M: Platform>(
             s.reply(0, &rpc::Created { ino: ino.0 });
             Ok(None)
         }
-        None => Ok(Some(Directories { path: r.path.to_vec(), mode })),
+        None => {
+            let path = copy(r.path).during(format_args!("make the directory {}", Shown(r.path)))?;
+            Ok(Some(Directories { path, mode }))
+        }
     }
 }
 
@@ -156,7 +160,7 @@ fn make_directories<P: Pmem, M: Mmu>(
             continue;
         };
         let dir = way.last().copied().unwrap_or(v.root());
-        way.push(match v.lookup(dir, name) {
+        let ino = match v.lookup(dir, name) {
             Ok(ino) if v.attributes(ino)?.kind == Kind::Directory => ino,
             Ok(_) => return Err(Error::NotDirectory),
             Err(Error::NotFound) if made == DIRECTORIES_A_STEP => return Ok(None),
@@ -165,7 +169,8 @@ fn make_directories<P: Pmem, M: Mmu>(
                 v.mkdir(dir, name, mode, now)?
             }
             Err(e) => return Err(e),
-        });
+        };
+        push(&mut way, ino)?;
     }
     Ok(Some(way.last().copied().unwrap_or(v.root())))
 }
@@ -205,7 +210,8 @@ impl Emptying {
             s.reply(0, &rpc::Done {});
             return Ok(None);
         }
-        Ok(Some(Emptying { path: r.path.to_vec(), from: None, climb }))
+        let what = format_args!("remove the directory {}", Shown(r.path));
+        Ok(Some(Emptying { path: copy(r.path).during(what)?, from: None, climb }))
     }
 
     /// Begins to rename.
@@ -222,8 +228,9 @@ impl Emptying {
             s.reply(0, &rpc::Done {});
             return Ok(None);
         }
-        let from = Some(r.from.to_vec());
-        Ok(Some(Emptying { path: r.to.to_vec(), from, climb }))
+        let what = format_args!("rename {} to {}", Shown(r.from), Shown(r.to));
+        let (from, path) = (Some(copy(r.from).during(what)?), copy(r.to).during(what)?);
+        Ok(Some(Emptying { path, from, climb }))
     }
 
     /// Takes a step.

@@ -4,6 +4,7 @@ use super::failure::{During, Failure};
 use super::operating::STEP_COST;
 use super::session::{Session, Step};
 use super::subject::{Subject, checked_path};
+use crate::memory::copy;
 use crate::platform::Platform;
 use crate::text::Shown;
 use alloc::vec::Vec;
@@ -33,9 +34,9 @@ pub fn link<M: Platform>(
     let ino = Ino(name(s, machine, &rpc::Link { check: true, ..r })?.ino);
     if machine.volume(|v| v.attributes(ino)).is_ok_and(|found| found.nlink == 0) {
         let what = format_args!("sync an open file to name it {}", Shown(r.to));
+        let to = copy(r.to).during(what)?;
         if let Begun::GoesOn(sync) = machine.volume(|v| v.begin_sync(ino)).during(what)? {
-            let (to, replace) = (r.to.to_vec(), r.replace);
-            return Ok(Some(Naming { sync, handle, to, replace }));
+            return Ok(Some(Naming { sync, handle, to, replace: r.replace }));
         }
     }
     let created = name(s, machine, &r)?;

@@ -8,8 +8,7 @@ use super::failure::{During, Failure};
 use super::handles::{Access, OpenFile};
 use super::session::{Session, Step};
 use crate::platform::{Persisted, Platform};
-use alloc::format;
-use alloc::string::String;
+use crate::text::Message;
 use core::fmt;
 use umbra_fs::{Begun, Error, Ino, Operation, Outcome};
 use umbra_proto::rpc;
@@ -22,7 +21,7 @@ pub struct Operating {
     operation: Operation,
     reply: Reply,
     /// Completes "cannot ...".
-    what: String,
+    what: Message,
 }
 
 /// How an operation is answered.
@@ -58,7 +57,7 @@ impl Session {
                 Ok(None)
             }
             Begun::GoesOn(operation) => {
-                Ok(Some(Operating { operation, reply, what: format!("{what}") }))
+                Ok(Some(Operating { operation, reply, what: Message::new(what) }))
             }
         }
     }

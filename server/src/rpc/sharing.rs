@@ -3,6 +3,7 @@
 use super::failure::{During, Failure};
 use super::session::{Session, Step};
 use super::subject::checked_path;
+use crate::memory::copy;
 use crate::platform::Platform;
 use crate::text::Shown;
 use alloc::vec::Vec;
@@ -26,6 +27,8 @@ impl Sharing {
     pub fn new<M: Platform>(machine: &mut M, r: rpc::Dedupe) -> Result<Self, Failure> {
         checked_path(r.from)?;
         checked_path(r.to)?;
+        let what = format_args!("dedupe {} and {}", Shown(r.from), Shown(r.to));
+        let (source, destination) = (copy(r.from).during(what)?, copy(r.to).during(what)?);
         let start_ns = machine.uptime_ns();
         let work = machine
             .volume(|v| {
@@ -38,8 +41,8 @@ impl Sharing {
                 };
                 v.dedupe(from, r.from_offset, to, r.to_offset, len)
             })
-            .during(format_args!("dedupe {} and {}", Shown(r.from), Shown(r.to)))?;
-        Ok(Sharing { work, start_ns, from: r.from.to_vec(), to: r.to.to_vec() })
+            .during(what)?;
+        Ok(Sharing { work, start_ns, from: source, to: destination })
     }
 
     /// Gives it up: the client is gone.

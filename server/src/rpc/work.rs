@@ -11,7 +11,6 @@ use super::sharing::Sharing;
 use super::transfer::Transfer;
 use crate::platform::Platform;
 use crate::stream::Stream;
-use alloc::boxed::Box;
 
 /// A request that takes more than one step.
 pub enum Work {
@@ -20,17 +19,17 @@ pub enum Work {
     /// An answer of many items.
     Listing(Listing),
     /// A dedupe.
-    Sharing(Box<Sharing>),
+    Sharing(Sharing),
     /// A directory that is removed, or replaced.
     Emptying(Emptying),
     /// The pages of a file.
-    Pages(Box<PageCounting>),
+    Pages(PageCounting),
     /// Directories, those above them too.
     Directories(Directories),
     /// A name for a file that is made durable first.
-    Naming(Box<Naming>),
+    Naming(Naming),
     /// Anything else that may be large.
-    Operation(Box<Operating>),
+    Operation(Operating),
 }
 
 impl Work {
@@ -83,7 +82,7 @@ impl From<Listing> for Work {
 
 impl From<Sharing> for Work {
     fn from(sharing: Sharing) -> Self {
-        Work::Sharing(Box::new(sharing))
+        Work::Sharing(sharing)
     }
 }
 
@@ -95,7 +94,7 @@ impl From<Emptying> for Work {
 
 impl From<PageCounting> for Work {
     fn from(counting: PageCounting) -> Self {
-        Work::Pages(Box::new(counting))
+        Work::Pages(counting)
     }
 }
 
@@ -107,12 +106,12 @@ impl From<Directories> for Work {
 
 impl From<Naming> for Work {
     fn from(naming: Naming) -> Self {
-        Work::Naming(Box::new(naming))
+        Work::Naming(naming)
     }
 }
 
 impl From<Operating> for Work {
     fn from(operating: Operating) -> Self {
-        Work::Operation(Box::new(operating))
+        Work::Operation(operating)
     }
 }

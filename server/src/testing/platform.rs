@@ -26,6 +26,9 @@ pub struct SoftPlatform {
     pub powered_off: bool,
     /// Memory that each request of a client may have.
     pub memory: usize,
+    /// What is done before and after the volume is used: for tests that tell what the server does
+    /// from what the filesystem does.
+    pub around_volume: [fn(); 2],
     clock: core::cell::Cell<u64>,
 }
 
@@ -40,6 +43,7 @@ impl SoftPlatform {
             devices: Vec::new(),
             powered_off: false,
             memory: usize::MAX,
+            around_volume: [|| (), || ()],
             clock: core::cell::Cell::new(0),
         }
     }
@@ -61,7 +65,8 @@ impl SoftPlatform {
     pub fn add_export(&mut self, name: &str, path: &[u8], read_only: bool, size: Option<u64>) {
         let mut all = table::read(self).expect("the list can be read");
         all.push(table::Added { name: name.into(), path: path.into(), read_only, size });
-        table::write(self, &all).expect("the list can be written");
+        let encoded = table::encode(&all).expect("the list is short");
+        table::write(self, &encoded).expect("the list can be written");
     }
 
     /// The time of day, in nanoseconds.
@@ -72,6 +77,14 @@ impl SoftPlatform {
     /// Exports that clients use now.
     pub fn exports_in_use(&self) -> usize {
         self.shared.exports_in_use()
+    }
+
+    fn around<R>(&mut self, f: impl FnOnce(&mut SoftMachine<MemPmem>) -> R) -> R {
+        let [before, after] = self.around_volume;
+        before();
+        let result = f(&mut self.machine);
+        after();
+        result
     }
 
     /// Every test ends with this.
@@ -109,13 +122,13 @@ impl Machine for SoftPlatform {
     type Pmem = MemPmem;
     type Mmu = SoftMmu;
     fn volume<R>(&mut self, f: impl FnOnce(&mut Volume<MemPmem, SoftMmu>) -> R) -> R {
-        self.machine.volume(f)
+        self.around(|machine| machine.volume(f))
     }
     fn load(&mut self, page: Page, offset: usize, into: &mut [u8]) -> Result<(), AccessError> {
-        self.machine.load(page, offset, into)
+        self.around(|machine| machine.load(page, offset, into))
     }
     fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
-        self.machine.store(page, offset, from)
+        self.around(|machine| machine.store(page, offset, from))
     }
 }
 

@@ -1,11 +1,10 @@
 //! One operation while something grows: files, fragments, clones, directories.
 
-use super::rig::{Bench, path, paths};
+use super::rig::{Bench, no_memory, path, paths};
+use crate::memory::{filled, push};
 use crate::platform::Platform;
 use crate::rpc::failure::{During, Failure};
 use crate::text::Shown;
-use alloc::format;
-use alloc::vec;
 use alloc::vec::Vec;
 use umbra_fs::dax::PAGES_PER_SLOT;
 use umbra_fs::{BLOCK_SIZE, Ino, MAX_FILE_SIZE};
@@ -37,9 +36,10 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, part: &str, n: u64) -> Resu
 fn file<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<Ino, Failure> {
     let size = size.clamp(BLOCK_SIZE, MAX_FILE_SIZE) / BLOCK_SIZE * BLOCK_SIZE;
     b.prepare(4096)?;
-    let ino = b.create(&path("file"))?;
+    let ino = b.create(&path("file")?)?;
     let mut have = size.min(LEAF_SIZE);
-    b.fill(ino, have, &vec![0x41; have.min(64 << 10) as usize])?;
+    let piece = filled(have.min(64 << 10) as usize, 0x41).map_err(no_memory)?;
+    b.fill(ino, have, &piece)?;
     while have < size {
         let more = have.min(size - have);
         let now = b.machine.now();
@@ -53,9 +53,9 @@ fn file<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<Ino, Failure> {
 }
 
 fn clones<M: Platform>(b: &mut Bench<'_, M>) -> Result<(), Failure> {
-    let (file, names) = (path("file"), paths("c", 0..CLONES));
+    let (file, names) = (path("file")?, paths("c", 0..CLONES)?);
     // Making a large file has left the caches cold.
-    paths("w", 0..CLONES).iter().try_for_each(|name| b.clone(&file, name).map(drop))?;
+    paths("w", 0..CLONES)?.iter().try_for_each(|name| b.clone(&file, name).map(drop))?;
     b.time("clone", CLONES, |b| names.iter().try_for_each(|name| b.clone(&file, name).map(drop)))
 }
 
@@ -89,7 +89,7 @@ fn fault_clones<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure
     file(b, LEAF_SIZE)?;
     let mut last = Ino(0);
     for i in 0..n.clamp(1, 100_000) {
-        last = b.clone(&path("file"), &path(&format!("c{i}")))?;
+        last = b.clone(&path("file")?, &path(format_args!("c{i}"))?)?;
     }
     faults(b, last)
 }
@@ -97,30 +97,27 @@ fn fault_clones<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure
 /// A fault on the last clone of a file, while `n` others show the same blocks.
 fn fault_shadows<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
     file(b, LEAF_SIZE)?;
-    let mut windows = Vec::new();
-    for name in paths("c", 0..n.clamp(1, 100_000)) {
-        let ino = b.clone(&path("file"), &name)?;
+    for name in paths("c", 0..n.clamp(1, 100_000))? {
+        let ino = b.clone(&path("file")?, &name)?;
         let window = b.open(ino)?;
         // The first load shows some pages, the second all.
         b.touch(window, [0, LEAF - 1].into_iter(), None)?;
-        windows.push(window);
     }
-    let last = b.clone(&path("file"), &path("last"))?;
-    faults(b, last)?;
-    windows.into_iter().try_for_each(|window| b.close(window))
+    let last = b.clone(&path("file")?, &path("last")?)?;
+    faults(b, last)
 }
 
 /// A fault in a clone of a file of this size.
 fn fault_size<M: Platform>(b: &mut Bench<'_, M>, size: u64) -> Result<(), Failure> {
     file(b, size.max(LEAF_SIZE))?;
-    let clone = b.clone(&path("file"), &path("c"))?;
+    let clone = b.clone(&path("file")?, &path("c")?)?;
     faults(b, clone)
 }
 
 /// Looks names up, and makes and removes some, in a directory of `n` names.
 fn directory<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
     b.prepare(n / 20 + 4096)?;
-    let dir = path("dir");
+    let dir = path("dir")?;
     let now = b.machine.now();
     b.machine
         .volume(|v| {
@@ -129,15 +126,19 @@ fn directory<M: Platform>(b: &mut Bench<'_, M>, n: u64) -> Result<(), Failure> {
         })
         .during(format_args!("make the directory {}", Shown(&dir)))?;
     for i in 0..n {
-        b.create(&path(&format!("dir/{i}")))?;
+        b.create(&path(format_args!("dir/{i}"))?)?;
     }
-    let known: Vec<_> = (0..NAMES).map(|i| path(&format!("dir/{}", i * 7919 % n.max(1)))).collect();
+    let mut known = Vec::new();
+    for i in 0..NAMES {
+        let path = path(format_args!("dir/{}", i * 7919 % n.max(1)))?;
+        push(&mut known, path).map_err(no_memory)?;
+    }
     b.time("lookup", NAMES, |b| {
         known.iter().try_for_each(|path| {
             b.machine.volume(|v| v.resolve(path)).map(drop).during(format_args!("look a name up"))
         })
     })?;
-    let new = paths("dir/", n..n + NAMES);
+    let new = paths("dir/", n..n + NAMES)?;
     b.time("create", NAMES, |b| new.iter().try_for_each(|path| b.create(path).map(drop)))?;
     b.time("unlink", NAMES, |b| new.iter().try_for_each(|path| b.unlink(path)))
 }

@@ -24,7 +24,7 @@ use umbra_proto::rpc;
 
 /// Runs a part.
 pub fn run<M: Platform>(machine: &mut M, r: rpc::Bench) -> Result<Vec<rpc::Sample>, Failure> {
-    let mut bench = Bench { machine, samples: Vec::new() };
+    let mut bench = Bench::new(machine);
     bench.clean()?;
     let result = match r.part {
         "floor" => {
@@ -34,7 +34,8 @@ pub fn run<M: Platform>(machine: &mut M, r: rpc::Bench) -> Result<Vec<rpc::Sampl
         "operations" => operations::run(&mut bench, r.parameter.unwrap_or(64)),
         part => growth::run(&mut bench, part, r.parameter.unwrap_or(1)),
     };
+    let closed = bench.close_all();
     let cleaned = if r.keep { Ok(()) } else { bench.clean() };
     let samples = bench.samples;
-    result.and(cleaned).map(|()| samples)
+    result.and(closed).and(cleaned).map(|()| samples)
 }

@@ -1,10 +1,10 @@
 //! The operations of a filesystem, each for itself: those that `tests/peers/xfs/bench.c` measures
 //! on Linux, in the same order, by the same names, on the same amounts.
 
-use super::rig::{Bench, PIECE, path, paths};
+use super::rig::{Bench, PIECE, no_memory, path, paths};
+use crate::memory::{filled, with_room};
 use crate::platform::{Platform, reclaim_step};
 use crate::rpc::failure::{During, Failure};
-use alloc::vec;
 use alloc::vec::Vec;
 use umbra_fs::{BLOCK_SIZE, Ino};
 
@@ -14,6 +14,7 @@ const NAMES: u64 = 500;
 const STRIDE: u64 = 7919;
 
 /// Measures all of them on a file of `mib` MiB.
+#[allow(clippy::disallowed_methods, reason = "there is room for all clones")]
 pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Failure> {
     let mib = mib.clamp(2, 4096);
     let size = mib << 20;
@@ -23,10 +24,10 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     let dedupe = size.min(16 << 20);
     // The file, what its clones copy of it, and two copies of the range that is shared again.
     b.prepare(pages + 2 * np + 3 * nr + 2 * dedupe / BLOCK_SIZE + 2048)?;
-    let mut buffer = vec![0x41; PIECE];
+    let mut buffer = filled(PIECE, 0x41).map_err(no_memory)?;
     let random = |i: u64| (i * STRIDE) % pages * BLOCK_SIZE;
 
-    let golden = path("a");
+    let golden = path("a")?;
     let a = b.create(&golden)?;
     b.time("seq_write_2MiB", size / large, |b| {
         b.fill(a, size, &buffer)?;
@@ -40,12 +41,12 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         (0..2000).try_for_each(|i| b.read(window, random(i), &mut buffer[..BLOCK_SIZE as usize]))
     })?;
     b.close(window)?;
-    let block = vec![0x41; BLOCK_SIZE as usize];
+    let block = filled(BLOCK_SIZE as usize, 0x41).map_err(no_memory)?;
     b.time("rand_write_4K_unshared", 2000, |b| {
         (0..2000).try_for_each(|i| b.write(a, random(i), &block))
     })?;
-    let names = paths("c", 0..CLONES);
-    let mut clones: Vec<Ino> = Vec::with_capacity(names.len());
+    let names = paths("c", 0..CLONES)?;
+    let mut clones: Vec<Ino> = with_room(names.len()).map_err(no_memory)?;
     b.time("clone_contiguous", CLONES, |b| {
         names.iter().try_for_each(|name| b.clone(&golden, name).map(|ino| clones.push(ino)))
     })?;
@@ -66,7 +67,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         b.touch(window, (0..nr).map(|i| random(i) / BLOCK_SIZE), Some(1))
     })?;
     b.close(window)?;
-    let fragmented = paths("f", 0..16);
+    let fragmented = paths("f", 0..16)?;
     b.time("clone_fragmented_2048ext", 16, |b| {
         fragmented.iter().try_for_each(|name| b.clone(&names[2], name).map(drop))
     })?;
@@ -80,7 +81,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         })
     })?;
 
-    let d = b.create(&path("d"))?;
+    let d = b.create(&path("d")?)?;
     b.fill(d, dedupe, &buffer)?;
     b.fill(clones[5], dedupe, &buffer)?;
     b.time("dedupe_compare_16MiB", 1, |b| {
@@ -91,7 +92,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         Ok(())
     })?;
 
-    let new = paths("n", 0..NAMES);
+    let new = paths("n", 0..NAMES)?;
     b.time("create", NAMES, |b| new.iter().try_for_each(|name| b.create(name).map(drop)))?;
     b.time("unlink", NAMES, |b| new.iter().try_for_each(|name| b.unlink(name)))?;
     b.time("unlink_clone", CLONES, |b| names.iter().try_for_each(|name| b.unlink(name)))?;

@@ -1,13 +1,13 @@
-//! What all parts of the benchmarks have in common: files that are made and removed, samples that are
-//! taken.
+//! What all parts of the benchmarks have in common: files that are made and removed, samples that
+//! are taken.
 
+use crate::memory::{copy, copy_text, push};
 use crate::platform::{Persisted, Platform, reclaim_step};
 use crate::rpc::failure::{During, Failure};
 use crate::rpc::names;
-use crate::text::Shown;
-use alloc::format;
-use alloc::string::String;
+use crate::text::{Shown, write_text};
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::{ControlFlow, Range};
 use umbra_fs::dax::{self, Mmu, PAGES_PER_SLOT};
 use umbra_fs::{BLOCK_SIZE, Error, Ino, Kind, Pmem, Result as FsResult, Time, Volume, Window};
@@ -22,18 +22,36 @@ pub(super) const PIECE: usize = 64 << 10;
 pub(super) struct Bench<'m, M> {
     pub machine: &'m mut M,
     pub samples: Vec<rpc::Sample>,
+    /// Windows that are open.
+    windows: Vec<Window>,
 }
 
-pub(super) fn path(name: &str) -> Vec<u8> {
-    format!("/{PREFIX}{name}").into_bytes()
+/// The path of a file that a benchmark makes. A name has at most 40 bytes.
+pub(super) fn path(name: impl fmt::Display) -> Result<Vec<u8>, Failure> {
+    let mut path = [0; 64];
+    copy(write_text(&mut path, format_args!("/{PREFIX}{name}")).as_bytes()).map_err(no_memory)
 }
 
 /// Paths with numbers: made before anything is timed.
-pub(super) fn paths(name: &str, numbers: Range<u64>) -> Vec<Vec<u8>> {
-    numbers.map(|number| path(&format!("{name}{number}"))).collect()
+pub(super) fn paths(name: &str, numbers: Range<u64>) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut paths = Vec::new();
+    for number in numbers {
+        push(&mut paths, path(format_args!("{name}{number}"))?).map_err(no_memory)?;
+    }
+    Ok(paths)
 }
 
-impl<M: Platform> Bench<'_, M> {
+/// Too little memory for a benchmark.
+pub(super) fn no_memory(error: Error) -> Failure {
+    Failure::during(error, format_args!("run a benchmark"))
+}
+
+impl<'m, M: Platform> Bench<'m, M> {
+    /// A benchmark that has measured nothing yet.
+    pub fn new(machine: &'m mut M) -> Self {
+        Bench { machine, samples: Vec::new(), windows: Vec::new() }
+    }
+
     /// Measures what `f` does `ops` times.
     pub fn time<R>(
         &mut self,
@@ -46,14 +64,16 @@ impl<M: Platform> Bench<'_, M> {
         let result = f(self)?;
         let ns = self.machine.uptime_ns() - start;
         let Persisted { flushes, fences } = self.machine.persisted();
-        self.samples.push(rpc::Sample {
-            name: String::from(name),
+        let allocations = self.machine.memory().allocations - allocations;
+        let sample = rpc::Sample {
+            name: copy_text(name).map_err(no_memory)?,
             ops,
             ns,
             flushes: flushes - before.flushes,
             fences: fences - before.fences,
-            allocations: self.machine.memory().allocations - allocations,
-        });
+            allocations,
+        };
+        push(&mut self.samples, sample).map_err(no_memory)?;
         Ok(result)
     }
 
@@ -61,12 +81,15 @@ impl<M: Platform> Bench<'_, M> {
     pub fn clean(&mut self) -> Result<(), Failure> {
         let mut names = Vec::new();
         let list = |v: &umbra_fs::Volume<M::Pmem, M::Mmu>, names: &mut Vec<Vec<u8>>| {
+            let mut failed = Ok(());
             v.read_dir(v.root(), 0, &mut |entry| {
                 if entry.name.starts_with(PREFIX.as_bytes()) {
-                    names.push(entry.name.to_vec());
+                    failed = copy(entry.name).and_then(|name| push(names, name));
                 }
-                if names.len() < 512 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })
+                let goes_on = failed.is_ok() && names.len() < 512;
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            failed
         };
         loop {
             names.clear();
@@ -162,12 +185,33 @@ impl<M: Platform> Bench<'_, M> {
             .map_err(|e| Failure::during(e.error, format_args!("read at {at}")))
     }
 
+    /// Opens a window, which is closed when the part is over at the latest.
+    #[allow(clippy::disallowed_methods, reason = "room is reserved before the window is opened")]
     pub fn open(&mut self, ino: Ino) -> Result<Window, Failure> {
-        self.machine.volume(|v| v.open_window(ino)).during(format_args!("open inode {}", ino.0))
+        self.windows.try_reserve(1).map_err(|_| no_memory(Error::NoMemory))?;
+        let window = self
+            .machine
+            .volume(|v| v.open_window(ino))
+            .during(format_args!("open inode {}", ino.0))?;
+        self.windows.push(window);
+        Ok(window)
     }
 
+    /// Closes a window: one that was opened lately is found soon.
     pub fn close(&mut self, window: Window) -> Result<(), Failure> {
+        if let Some(at) = self.windows.iter().rposition(|open| *open == window) {
+            self.windows.swap_remove(at);
+        }
         self.machine.volume(|v| v.close_window(window)).during(format_args!("close a window"))
+    }
+
+    /// Closes all windows that a part has left open, the last one first.
+    pub fn close_all(&mut self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        while let Some(&window) = self.windows.last() {
+            result = result.and(self.close(window));
+        }
+        result
     }
 
     /// Accesses the first word of each page, by the processor's own loads, or stores of `word`.
@@ -208,15 +252,17 @@ fn remove_directory<P: Pmem, M: Mmu>(v: &mut Volume<P, M>, name: &[u8], now: Tim
     let dir = v.lookup(v.root(), name)?;
     let mut behind = 0;
     loop {
-        let mut names = Vec::new();
+        let (mut names, mut failed) = (Vec::new(), Ok(()));
         v.read_dir(dir, behind, &mut |entry| {
             if entry.kind == Kind::File {
-                names.push(entry.name.to_vec());
+                failed = copy(entry.name).and_then(|name| push(&mut names, name));
             }
             // What has the same hash is found again: removing names changes their ranks.
             behind = entry.cookie & !0xff;
-            if names.len() < 512 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            let goes_on = failed.is_ok() && names.len() < 512;
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
+        failed?;
         if names.is_empty() {
             return v.rmdir(v.root(), name, now);
         }
