@@ -2,26 +2,13 @@
 
 mod common;
 
+use common::exports::{add, go, list, rpc};
+use common::nbd;
 use common::nbd::{NOW, machine_with, pattern};
-use common::{Connection as Rpc, nbd};
 use umbra_fs::testing::{SoftMachine, mount};
-use umbra_proto::nbd::{InfoRequest, OptionCode, ReplyCode, Style};
+use umbra_proto::nbd::{OptionCode, ReplyCode, Style};
 use umbra_proto::rpc::{self, ErrorCode, Export, ExportAdd, ExportList, ExportRemove};
 use umbra_server::testing::SoftPlatform;
-
-fn rpc(m: &mut SoftPlatform) -> Rpc {
-    let mut c = Rpc::new(64 << 10, 64 << 10);
-    c.greet(m);
-    c
-}
-
-fn add<'a>(name: &'a str, path: &'a [u8]) -> ExportAdd<'a> {
-    ExportAdd { name, path, read_only: false, size: None, replace: false }
-}
-
-fn list(c: &mut Rpc, m: &mut SoftPlatform) -> Vec<Export> {
-    c.call(m, &ExportList {}, &[]).items()
-}
 
 #[test]
 fn exports_are_added_listed_and_removed() {
@@ -123,13 +110,7 @@ fn clients_are_offered_what_was_added_and_find_the_rest_by_path() {
     }
     c.ok(&mut m, &add("second", b"/disk"));
     let mut client = nbd::Connection::new(&mut m);
-    let mut data = Vec::new();
-    InfoRequest::encode(b"", &[], &mut data);
-    assert_eq!(
-        client.answer(&mut m, OptionCode::GO, &data),
-        ReplyCode::ERR_UNKNOWN,
-        "which of the two?"
-    );
+    assert_eq!(go(&mut client, &mut m, b""), ReplyCode::ERR_UNKNOWN, "which of the two?");
 }
 
 #[test]
@@ -208,9 +189,7 @@ fn a_damaged_list_of_exports_is_an_error_that_names_the_file() {
     let error = c.call(&mut m, &ExportList {}, &[]).error();
     assert!(error.message.contains("/.umbra/exports"), "{error}");
     let mut client = nbd::Connection::new(&mut m);
-    let mut data = Vec::new();
-    InfoRequest::encode(b"golden", &[], &mut data);
-    assert_eq!(client.answer(&mut m, OptionCode::GO, &data), ReplyCode::ERR_POLICY);
+    assert_eq!(go(&mut client, &mut m, b"golden"), ReplyCode::ERR_POLICY);
     c.ok(&mut m, &rpc::Unlink { path: b"/.umbra/exports" });
     assert_eq!(list(&mut c, &mut m), []);
 }

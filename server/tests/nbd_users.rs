@@ -2,39 +2,14 @@
 
 mod common;
 
+use common::exports::{add, clients, go, list, rpc};
+use common::nbd;
 use common::nbd::{NOW, machine_with, pattern};
-use common::{Connection as Rpc, nbd};
 use umbra_proto::nbd::{Command, InfoRequest, OptionCode, ReplyCode, Style};
-use umbra_proto::rpc::{
-    self, ErrorCode, Export, ExportAdd, ExportClient, ExportClients, ExportList, ExportRemove,
-};
+use umbra_proto::rpc::{self, ErrorCode, Export, ExportAdd, ExportRemove};
 use umbra_server::nbd::Nbd;
 use umbra_server::testing::SoftPlatform;
 use umbra_server::{Peer, Progress, Stream};
-
-fn rpc(m: &mut SoftPlatform) -> Rpc {
-    let mut c = Rpc::new(64 << 10, 64 << 10);
-    c.greet(m);
-    c
-}
-
-fn add<'a>(name: &'a str, path: &'a [u8]) -> ExportAdd<'a> {
-    ExportAdd { name, path, read_only: false, size: None, replace: false }
-}
-
-fn list(c: &mut Rpc, m: &mut SoftPlatform) -> Vec<Export> {
-    c.call(m, &ExportList {}, &[]).items()
-}
-
-fn clients(c: &mut Rpc, m: &mut SoftPlatform) -> Vec<ExportClient> {
-    c.call(m, &ExportClients {}, &[]).items()
-}
-
-fn go(client: &mut nbd::Connection, m: &mut SoftPlatform, name: &[u8]) -> ReplyCode {
-    let mut data = Vec::new();
-    InfoRequest::encode(name, &[], &mut data);
-    client.answer(m, OptionCode::GO, &data)
-}
 
 #[test]
 fn clients_are_counted_by_the_file_that_they_hold() {

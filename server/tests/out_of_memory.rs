@@ -2,8 +2,8 @@
 //! method of the native protocol, and every option and command of NBD.
 //!
 //! The request then fails with `no-memory`, or is done without what there was no memory for (the
-//! text of an error, a longer queue). The connection goes on, the same request succeeds when there is
-//! memory again, and nothing is left behind. What the filesystem allocates is not failed here.
+//! text of an error, a longer queue). The connection goes on, the same request succeeds when there
+//! is memory again, and nothing is left behind. What the filesystem allocates is not failed here.
 
 mod common;
 

@@ -35,8 +35,8 @@ impl Failure {
         Failure::new(
             ErrorCode::NO_MEMORY,
             format_args!(
-                "cannot {what}: the server has no memory left for it, as long as its clients use so \
-                 much"
+                "cannot {what}: the server has no memory left for it, as long as its clients \
+                 use so much"
             ),
         )
     }
