@@ -18,6 +18,7 @@ use crate::format::word::Pointer;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
+use crate::tree::path::Path;
 use crate::tree::stage::{Durable, Place, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
 use crate::volume::Volume;
@@ -162,23 +163,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         ino: Ino,
         own: Block,
     ) -> Result<()> {
-        let mut stage = self.tree.stage();
-        let filled = match self.tree.place_below(&leaf, own) {
-            Ok(Place::Exclusive(place)) => {
-                Ok(place.into_unwritten().fill(&mut stage, core::iter::empty()))
-            }
-            Ok(Place::Shared(_)) => {
-                Err(Error::Damaged { block: own, what: "a reference count changed under a fault" })
-            }
-            Err(error) => Err(error),
+        // Found before anything is staged, because looking for it can fail.
+        let path = match leaf.own() {
+            Some(_) => Path::new(),
+            None => self.tree.leaf_path(ino, block)?.0,
         };
-        let written = match filled {
-            Ok(written) => written,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
+        let (stage, written) =
+            self.staged(|volume, stage| match volume.tree.place_below(&leaf, own)? {
+                Place::Exclusive(place) => {
+                    Ok(place.into_unwritten().fill(stage, core::iter::empty()))
+                }
+                Place::Shared(_) => {
+                    let what = "a reference count changed under a fault";
+                    Err(Error::Damaged { block: own, what })
+                }
+            })?;
         let done = match leaf.own() {
             Some(node) => {
                 let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
@@ -187,7 +186,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.tree.publish_in_place(stage, &leaf, node, &word, retired)?
             }
             None => {
-                let (path, _) = self.tree.leaf_path(ino, block)?;
                 let word = self.tree.data_word(&path, ino, block, Some(written));
                 self.tree.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?
             }
@@ -209,25 +207,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// A stage with a new block that has what the position shows.
     #[inline(always)]
     fn stage_copy(&mut self, entry: Option<Pointer>) -> Result<(Stage<Written>, Block)> {
-        let mut stage = self.tree.stage();
-        let new = match stage.allocate(&mut self.tree.blocks, Purpose::Grow) {
-            Ok(new) => new,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
-        match entry {
-            Some(old) if !old.unwritten => {
-                if let Err(poisoned) = stage.copy_block(&mut self.tree.blocks.pmem, old.block, &new)
-                {
-                    self.tree.abandon_stage(stage);
-                    return Err(poisoned.into());
+        self.staged(|volume, stage| {
+            let blocks = &mut volume.tree.blocks;
+            let new = stage.allocate(blocks, Purpose::Grow)?;
+            match entry {
+                Some(old) if !old.unwritten => {
+                    stage.copy_block(&mut blocks.pmem, old.block, &new)?
                 }
+                _ => stage.zero(&mut blocks.pmem, &new, 0, BLOCK_SIZE),
             }
-            _ => stage.zero(&mut self.tree.blocks.pmem, &new, 0, BLOCK_SIZE),
-        }
-        Ok((stage, new.block()))
+            Ok(new.block())
+        })
     }
 
     /// Copy on write below a leaf that is exclusive already: the fast path.

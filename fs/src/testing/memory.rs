@@ -3,6 +3,7 @@
 use crate::pmem::{LINE, Pmem, Poisoned};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 /// Memory that counts what is done to it.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct MemPmem {
     pub fences: u64,
     /// Byte offsets of lines that cannot be read.
     pub poisoned: Vec<u64>,
+    /// Reads that still succeed before one fails; `None`: none is to fail.
+    pub reads_left: Cell<Option<u64>>,
 }
 
 impl MemPmem {
@@ -25,7 +28,7 @@ impl MemPmem {
     /// Memory with this content.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         assert!(bytes.len().is_multiple_of(4096), "a region is whole blocks");
-        MemPmem { bytes, flushes: 0, fences: 0, poisoned: Vec::new() }
+        MemPmem { bytes, flushes: 0, fences: 0, poisoned: Vec::new(), reads_left: Cell::new(None) }
     }
 
     /// All content.
@@ -39,6 +42,12 @@ impl MemPmem {
     }
 
     fn check(&self, at: u64, len: u64) -> Result<(), Poisoned> {
+        if let Some(left) = self.reads_left.get() {
+            self.reads_left.set(left.checked_sub(1));
+            if left == 0 {
+                return Err(Poisoned { at });
+            }
+        }
         match self.poisoned.iter().find(|&&line| line < at + len && at < line + LINE) {
             Some(&at) => Err(Poisoned { at }),
             None => Ok(()),

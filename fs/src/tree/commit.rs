@@ -90,9 +90,27 @@ impl<P: Pmem> Tree<P> {
     }
 
     /// Gives up a stage.
-    pub(crate) fn abandon_stage(&mut self, stage: Stage<Written>) {
+    pub(crate) fn abandon_stage<S>(&mut self, stage: Stage<S>) {
         self.unfenced |= stage.is_used();
         self.fresh = stage.abandon(&mut self.blocks);
+    }
+
+    /// Gives up a stage and a list of what it would have dropped, because of this error.
+    #[cold]
+    pub(super) fn give_up<S>(
+        &mut self,
+        stage: Stage<S>,
+        mut retired: Vec<Retire>,
+        error: Error,
+    ) -> Error {
+        self.abandon_stage(stage);
+        retired.clear();
+        self.retired = retired;
+        error
+    }
+
+    fn count_changed(&self) -> Error {
+        Error::Damaged { block: self.system, what: "a reference count changed under a commit" }
     }
 
     /// Commits edits, with what was staged for them. On failure nothing has changed. The
@@ -107,14 +125,12 @@ impl<P: Pmem> Tree<P> {
         let mut retired = core::mem::take(&mut self.retired);
         let plan = match self.build(&mut stage, edits, purpose, &mut copies, &mut retired) {
             Ok(plan) => plan,
-            Err(error) => {
-                self.abandon_stage(stage);
-                retired.clear();
-                self.retired = retired;
-                return Err(error);
-            }
+            Err(error) => return Err(self.give_up(stage, retired, error)),
         };
-        self.count_children(&copies)?;
+        if let Err(error) = self.count_children(&copies) {
+            self.forget_copies(&copies);
+            return Err(self.give_up(stage, retired, error));
+        }
         match copies.as_slice() {
             // Nothing has moved but one leaf; what it refers to is asked for its count each time.
             [leaf] if edits.len() == 1 && leaf.content == Content::Node(1) => {
@@ -126,11 +142,13 @@ impl<P: Pmem> Tree<P> {
 
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
         let way = edits[0].path[..=plan.depth].iter().filter_map(|step| step.block());
-        let Place::Exclusive(place) = Place::find(&mut self.blocks, way)? else {
-            return Err(Error::Damaged {
-                block: self.system,
-                what: "a reference count changed under a commit",
-            });
+        let place = match Place::find(&mut self.blocks, way) {
+            Ok(Place::Exclusive(place)) => place,
+            found => {
+                let error = found.err().map_or(self.count_changed(), Error::from);
+                self.forget_copies(&copies);
+                return Err(self.give_up(stage, retired, error));
+            }
         };
         let single = plan.word.map(|word| [word]);
         let words = single.as_ref().map_or(edits[0].words, |word| word.as_slice());
@@ -393,5 +411,17 @@ impl<P: Pmem> Tree<P> {
             self.blocks.share_children(old, copy.new.block(), copy.content)?;
         }
         Ok(())
+    }
+
+    /// The copies whose children may have been counted go. Counts that were raised stay so until
+    /// all are made anew: which they are is not known, because a record could not be read. Too
+    /// high is safe, because then a block is copied that need not be.
+    #[cold]
+    fn forget_copies(&mut self, copies: &Copies) {
+        for copy in copies.iter().filter(|c| c.moved && c.content != Content::Data) {
+            if let Some(old) = copy.old {
+                self.blocks.node_moved(copy.new.block(), old);
+            }
+        }
     }
 }

@@ -23,7 +23,7 @@ const PLACES: usize = 64;
 /// What is known of files, each at the place that its key gives.
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// Epoch of the volume: it counts for every file.
+    /// Epoch of the volume: how often all files' epochs have changed.
     volume: u64,
     epochs: [u64; PLACES],
     /// Files that are known to have nothing beyond their end.
@@ -45,11 +45,10 @@ impl Files {
     /// The sharing epoch of a file. It only grows.
     #[inline(always)]
     pub fn epoch(&self, file: FileKey) -> u64 {
-        self.volume + self.epochs[place(file)]
+        self.epochs[place(file)]
     }
 
-    /// The part of the epoch that all files have in common: while it is the same, no inode has
-    /// moved.
+    /// The epoch of the volume: while it is the same, no inode has moved.
     pub fn volume_epoch(&self) -> u64 {
         self.volume
     }
@@ -62,6 +61,7 @@ impl Files {
     /// Inodes have moved.
     pub fn all_changed(&mut self) {
         self.volume += 1;
+        self.epochs.iter_mut().for_each(|epoch| *epoch += 1);
     }
 
     /// Whether a file is known to have nothing beyond its end.

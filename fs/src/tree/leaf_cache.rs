@@ -70,12 +70,22 @@ impl Default for Leaves {
     }
 }
 
+#[inline(always)]
+fn place(key: u64) -> usize {
+    // The upper bits: numbers that follow each other fall apart.
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN.ilog2())) as usize
+}
+
 impl Leaves {
-    /// The place of a leaf, with what is remembered there, of this or of another one.
+    /// What is remembered at the place of a leaf: of this one, or of another one.
     #[inline(always)]
-    pub(super) fn at(&mut self, key: u64) -> &mut Leaf {
-        // The upper bits: numbers that follow each other fall apart.
-        &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN.ilog2())) as usize]
+    pub(super) fn get(&self, key: u64) -> &Leaf {
+        &self.0[place(key)]
+    }
+
+    /// Remembers a leaf, in the place of what was there.
+    pub(super) fn remember(&mut self, leaf: Leaf) {
+        self.0[place(leaf.key)] = leaf;
     }
 
     /// Forgets all that has this leaf node (or none), which has moved or has one reference less.

@@ -20,12 +20,12 @@ impl<P: Pmem> Tree<P> {
     #[inline(always)]
     pub(crate) fn leaf_above(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
         let key = key(FileKey(ino), block);
-        let leaf = *self.leaves.at(key);
-        if leaf.key != key || !self.is_valid(&leaf) {
-            return self.find_leaf(ino, block);
+        let leaf = self.leaves.get(key);
+        if leaf.key == key && self.is_valid(leaf) {
+            debug_assert!(self.is_as_found(leaf, ino, block), "{leaf:?} of {ino:?}");
+            return Ok(*leaf);
         }
-        debug_assert!(self.is_as_found(leaf, ino, block), "{leaf:?} of {ino:?}");
-        Ok(leaf)
+        self.find_leaf(ino, block)
     }
 
     /// Whether what is known about a leaf still holds.
@@ -43,8 +43,8 @@ impl<P: Pmem> Tree<P> {
 
     /// Whether looking for a leaf anew finds what is remembered of it, or an exclusive way that is
     /// remembered as shared.
-    fn is_as_found(&self, leaf: Leaf, ino: Ino, block: FileBlock) -> bool {
-        self.look_for_leaf(ino, block).is_ok_and(|found| {
+    fn is_as_found(&self, leaf: &Leaf, ino: Ino, block: FileBlock) -> bool {
+        self.look_for_leaf(ino, block).map_or(true, |found| {
             (found.node, found.inodes) == (leaf.node, leaf.inodes)
                 && found.exclusive >= leaf.exclusive
                 && found.inodes_exclusive >= leaf.inodes_exclusive
@@ -54,7 +54,7 @@ impl<P: Pmem> Tree<P> {
     #[cold]
     fn find_leaf(&mut self, ino: Ino, block: FileBlock) -> Result<Leaf> {
         let leaf = self.look_for_leaf(ino, block)?;
-        *self.leaves.at(leaf.key) = leaf;
+        self.leaves.remember(leaf);
         self.leaf_searches += 1;
         Ok(leaf)
     }
@@ -119,8 +119,13 @@ impl<P: Pmem> Tree<P> {
         retired: Vec<Retire>,
     ) -> Result<Published<Durable>> {
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        let Place::Exclusive(place) = self.place_below(known, block)? else {
-            return Err(Error::Damaged { block, what: "a reference count changed under a change" });
+        let place = match self.place_below(known, block) {
+            Ok(Place::Exclusive(place)) => place,
+            found => {
+                let what = "a reference count changed under a change";
+                let error = found.err().unwrap_or(Error::Damaged { block, what });
+                return Err(self.give_up(stage, retired, error));
+            }
         };
         let published = place.publish(words, &stage, retired);
         self.fresh = stage.finish(&mut self.blocks);

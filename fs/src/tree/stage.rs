@@ -157,11 +157,6 @@ impl Stage<Written> {
         Ok(())
     }
 
-    /// Whether anything was written.
-    pub fn is_used(&self) -> bool {
-        self.used
-    }
-
     /// Starts writing everything back.
     #[inline]
     pub fn flush<P: Pmem>(self, pmem: &mut P) -> Stage<Flushed> {
@@ -169,18 +164,6 @@ impl Stage<Written> {
             pmem.flush(at, len);
         }
         self.turn()
-    }
-
-    /// Gives everything up: the blocks are free again. Returns the list for reuse. What was
-    /// overwritten in place stays, and is flushed.
-    pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
-        for &(at, len) in &self.ranges {
-            blocks.pmem.flush(at, len);
-        }
-        for block in self.fresh.drain(..) {
-            blocks.unallocate(block);
-        }
-        self.fresh
     }
 }
 
@@ -217,6 +200,23 @@ impl Stage<Durable> {
 }
 
 impl<S> Stage<S> {
+    /// Whether anything was written.
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// Gives everything up: the blocks are free again. Returns the list for reuse. What was
+    /// overwritten in place stays, and is flushed.
+    pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
+        for &(at, len) in &self.ranges {
+            blocks.pmem.flush(at, len);
+        }
+        for block in self.fresh.drain(..) {
+            blocks.unallocate(block);
+        }
+        self.fresh
+    }
+
     #[inline(always)]
     fn turn<T>(self) -> Stage<T> {
         Stage {

@@ -123,14 +123,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let purpose = if less { Purpose::Release } else { Purpose::Grow };
         self.tree.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
-        let mut stage = self.tree.stage();
-        let (staged, path) = match self.stage_tree(&mut stage, bytes, purpose) {
-            Ok(root) => (root, self.tree.inode_path(ino)?.0),
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
+        let (path, _) = self.tree.inode_path(ino)?;
+        let (stage, staged) =
+            self.staged(|volume, stage| volume.stage_tree(stage, bytes, purpose))?;
         let slot = slot_of(ino);
         let size = seal_number(bytes.len() as u64, inode::SIZE, slot);
         let words = [Self::root_word(ino, staged), (word_index(slot, inode::SIZE), size)];

@@ -79,14 +79,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         &mut self,
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<(Ino, Window)> {
-        let mut stage = self.tree.stage();
-        let ino = match self.new_inode(&mut stage, new) {
-            Ok(ino) => ino,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
+        let (stage, ino) = self.staged(|volume, stage| volume.new_inode(stage, new))?;
         // What it shows is durable already, in the file that it shows it of.
         let stage = stage.flush(&mut self.tree.blocks.pmem).fence(&mut self.tree.blocks.pmem);
         self.tree.fresh = stage.finish(&mut self.tree.blocks);
@@ -136,9 +129,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match replaced {
             None => self.commit_link(ino, kind, names, dir, name)?,
             Some(_) => {
-                let stage = self.tree.stage();
-                let plan = self.plan_link(&stage, (ino, kind, names), (dir, name), purpose);
-                self.commit_naming(stage, plan, name, purpose)?;
+                let (stage, plan) = self.staged(|volume, stage| {
+                    volume.plan_link(stage, (ino, kind, names), (dir, name), purpose)
+                })?;
+                self.commit_naming(stage, &plan, name, purpose)?;
             }
         }
         self.dax.set_named(ino);
@@ -195,17 +189,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         dir: Ino,
         name: &[u8],
     ) -> Result<()> {
-        let mut stage = self.tree.stage();
-        let raised = self.stage_names(&mut stage, ino, names);
-        // Where the inode had to be copied for that, the path to the bucket may have moved.
+        let staged = self.staged(|volume, stage| {
+            volume.stage_names(stage, ino, names)?;
+            // Where the inode had to be copied for that, the path to the bucket may have moved.
+            volume.make_room(stage, dir, name, None, Purpose::Grow)
+        });
         let result =
-            match raised.and_then(|()| self.make_room(&stage, dir, name, None, Purpose::Grow)) {
-                Ok(room) => self.insert_entry(stage, &room, ino, kind, name),
-                Err(error) => {
-                    self.tree.abandon_stage(stage);
-                    Err(error)
-                }
-            };
+            staged.and_then(|(stage, room)| self.insert_entry(stage, &room, ino, kind, name));
         if let Err(error) = result {
             // Too high is what recovery would set right; nobody has to wait for that.
             self.set_names(ino, names - 1)?;

@@ -61,6 +61,7 @@ use crate::error::Result;
 use crate::format::superblock::Superblock;
 use crate::pmem::Pmem;
 use crate::tree::Tree;
+use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::Windows;
 use crate::windows::mmu::Mmu;
@@ -136,6 +137,24 @@ pub struct PageCount {
     ino: Ino,
     at: u32,
     report: PagesReport,
+}
+
+impl<P: Pmem, M> Volume<P, M> {
+    /// Fills a stage. If that fails, the stage is given up, and nothing has changed.
+    #[inline(always)]
+    pub(crate) fn staged<T>(
+        &mut self,
+        fill: impl FnOnce(&mut Self, &mut Stage<Written>) -> Result<T>,
+    ) -> Result<(Stage<Written>, T)> {
+        let mut stage = self.tree.stage();
+        match fill(self, &mut stage) {
+            Ok(filled) => Ok((stage, filled)),
+            Err(error) => {
+                self.tree.abandon_stage(stage);
+                Err(error)
+            }
+        }
+    }
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {

@@ -51,33 +51,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Exists);
         }
         self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
-        let mut stage = self.tree.stage();
-        let mut room = match self.make_room(&stage, dir, name, Some(spot), Purpose::Grow) {
-            Ok(room) => room,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
+        let (stage, (room, ino, kind)) = self.staged(|volume, stage| {
+            let mut room = volume.make_room(stage, dir, name, Some(spot), Purpose::Grow)?;
+            let epoch = volume.tree.files.volume_epoch();
+            let (ino, kind) = volume.stage_inode(stage, content, new)?;
+            // Making the inode may have moved blocks of the path: then find it again.
+            if volume.tree.files.volume_epoch() != epoch {
+                room = volume
+                    .make_room(stage, dir, name, None, Purpose::Grow)
+                    .inspect_err(|_| volume.forget_inode(ino))?;
             }
-        };
-        let epoch = self.tree.files.volume_epoch();
-        let (ino, kind) = match self.stage_inode(&mut stage, content, new) {
-            Ok(staged) => staged,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
-        // Making the inode may have moved blocks of the path: then find it again.
-        if self.tree.files.volume_epoch() != epoch {
-            room = match self.make_room(&stage, dir, name, None, Purpose::Grow) {
-                Ok(room) => room,
-                Err(error) => {
-                    self.tree.abandon_stage(stage);
-                    self.forget_inode(ino);
-                    return Err(error);
-                }
-            };
-        }
+            Ok((room, ino, kind))
+        })?;
         if let Err(error) = self.insert_entry(stage, &room, ino, kind, name) {
             self.forget_inode(ino);
             return Err(error);
@@ -229,11 +214,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             None => (2 * NAME_BLOCKS, Purpose::Grow),
         };
         self.tree.blocks.ensure(needed, purpose)?;
-        let stage = self.tree.stage();
-        let plan = self.plan_rename(&stage, (dir, name), (to_dir, to_name), is_dir, purpose);
         // Also where it fails: what was published before counts.
         self.moves += u64::from(changes_parent);
-        self.commit_naming(stage, plan, to_name, purpose)?;
+        let (stage, plan) = self.staged(|volume, stage| {
+            volume.plan_rename(stage, (dir, name), (to_dir, to_name), is_dir, purpose)
+        })?;
+        self.commit_naming(stage, &plan, to_name, purpose)?;
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
@@ -248,17 +234,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn commit_naming(
         &mut self,
         stage: Stage<Written>,
-        plan: Result<Naming>,
+        plan: &Naming,
         name: &[u8],
         purpose: Purpose,
     ) -> Result<()> {
-        let plan = match plan {
-            Ok(plan) => plan,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
         let bytes = payload(plan.named.0, plan.named.1, name);
         let mut edits = ArrayVec::<Edit<'_>, 4>::new();
         edits.push(Edit {

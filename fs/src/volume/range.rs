@@ -264,15 +264,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Gives an empty file a tree of this height.
     fn commit_empty_top(&mut self, ino: Ino, height: u8) -> Result<()> {
         let (path, _) = self.tree.inode_path(ino)?;
-        let mut stage = self.tree.stage();
-        let top = match stage.allocate(&mut self.tree.blocks, Purpose::Grow) {
-            Ok(top) => top,
-            Err(error) => {
-                self.tree.abandon_stage(stage);
-                return Err(error);
-            }
-        };
-        stage.zero(&mut self.tree.blocks.pmem, &top, 0, BLOCK_SIZE);
+        let (stage, top) = self.staged(|volume, stage| {
+            let top = stage.allocate(&mut volume.tree.blocks, Purpose::Grow)?;
+            stage.zero(&mut volume.tree.blocks.pmem, &top, 0, BLOCK_SIZE);
+            Ok(top)
+        })?;
         let root = Root { height, top: Some(Pointer::to(top.block())) };
         let word = [Self::root_word(ino, root)];
         self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Grow)

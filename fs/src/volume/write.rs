@@ -193,7 +193,7 @@ struct Writing<'a> {
     offset: u64,
     source: Source<'a>,
     /// What is known of the leaf, while it holds.
-    known: Leaf,
+    known: &'a Leaf,
     access: LeafAccess<'a>,
 }
 
@@ -377,16 +377,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 LeafAccess::Path { path, root: *root, exclusive }
             }
         };
-        let mut stage = self.tree.stage();
         let mut words = core::mem::take(&mut self.tree.words);
         words.clear();
         let mut retired = core::mem::take(&mut self.tree.retired);
-        let writing = Writing { ino, offset, source, known: leaf, access };
-        let staged = self.stage_piece(&writing, &mut stage, &mut words, &mut retired, full);
+        let writing = Writing { ino, offset, source, known: &leaf, access };
+        let staged = self.staged(|volume, stage| {
+            volume.stage_piece(&writing, stage, &mut words, &mut retired, full)
+        });
         let result = match staged {
-            Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
+            Ok((stage, ())) => self.publish_piece(&writing, stage, &words, retired, raise),
             Err(error) => {
-                self.tree.abandon_stage(stage);
                 retired.clear();
                 self.tree.retired = retired;
                 Err(error)
@@ -448,7 +448,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some(pointer) => {
                     if writing.access.is_exclusive()
                         && let Place::Exclusive(own) =
-                            self.tree.place_below(&writing.known, pointer.block)?
+                            self.tree.place_below(writing.known, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
                         if pointer.unwritten || provides {
@@ -563,7 +563,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         } else {
             let done = match &writing.access {
                 LeafAccess::Own(node) => {
-                    self.tree.publish_in_place(stage, &writing.known, *node, words, retired)?
+                    self.tree.publish_in_place(stage, writing.known, *node, words, retired)?
                 }
                 LeafAccess::Path { path, .. } => {
                     self.tree.retired = retired;
