@@ -1,8 +1,8 @@
 //! The crash explorer: every crash in sequences of one operation, and in a slice of all
 //! sequences of two.
 //!
-//! `UMBRA_EXPLORE=all` explores all sequences of two, and a sample of three (a long run:
-//! use `--release`). `UMBRA_EXPLORE_SLICE=n` chooses another slice than the one that every change is
+//! `UMBRA_EXPLORE=all` explores all sequences of two, and a sample of three (a long run: use
+//! `--release`). `UMBRA_EXPLORE_SLICE=n` chooses another slice than the one that every change is
 //! tested with; `cargo xtask explore` takes that of the day.
 
 mod explorer;
@@ -53,9 +53,9 @@ fn report(name: &str, coverage: &Coverage, started: Instant) {
         poisoned,
     } = coverage;
     println!(
-        "{name}: {runs} sequences, {points} crash points ({exhaustive} exhaustive), {states} states \
-         ({distinct} distinct), during recovery {nested_points} points and {nested_states} states, \
-         {poisoned} mounts with an unreadable line, {:.0} s",
+        "{name}: {runs} sequences, {points} crash points ({exhaustive} exhaustive), {states} \
+         states ({distinct} distinct), during recovery {nested_points} points and \
+         {nested_states} states, {poisoned} mounts with an unreadable line, {:.0} s",
         started.elapsed().as_secs_f64()
     );
 }

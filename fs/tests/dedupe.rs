@@ -224,7 +224,8 @@ proptest! {
         let mut machine = SoftMachine { volume: volume() };
         let bytes = content(SIZE);
         let shifted = [&vec![7; (shift * PAGE) as usize], &bytes[..]].concat();
-        let files = [file(&mut machine.volume, "a", &bytes), file(&mut machine.volume, "b", &shifted)];
+        let files =
+            [("a", &bytes), ("b", &shifted)].map(|(name, it)| file(&mut machine.volume, name, it));
         let windows = files.map(|ino| machine.volume.open_window(ino).unwrap());
         let mut models = [bytes, shifted];
         let mut work = machine.volume.dedupe(files[0], 0, files[1], shift * PAGE, SIZE).unwrap();

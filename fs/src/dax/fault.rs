@@ -44,8 +44,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// # Errors
     ///
     /// [`Error::Parked`] if an operation on the file has to end before, which is no failure;
-    /// [`Error::Invalid`] where no window shows anything; [`Error::NoSpace`], [`Error::Poisoned`] or
-    /// [`Error::Damaged`] if a block cannot be had, copied or found.
+    /// [`Error::Invalid`] where no window shows anything; [`Error::NoSpace`], [`Error::Poisoned`]
+    /// or [`Error::Damaged`] if a block cannot be had, copied or found.
     pub fn fault(&mut self, page: Page, access: Access) -> Result<()> {
         let result = self.handle_fault(page, access);
         if result.is_err_and(|error| error != Error::Parked) {

@@ -407,13 +407,17 @@ mod tests {
         }
 
         #[test]
-        fn what_is_inserted_is_found(names in prop::collection::vec(prop::collection::vec(1u8..255, 1..40), 1..200)) {
+        fn what_is_inserted_is_found(
+            names in prop::collection::vec(prop::collection::vec(1u8..255, 1..40), 1..200)
+        ) {
             let mut bucket = Bucket::new();
             let mut model: Vec<(u64, Vec<u8>)> = Vec::new();
             for (i, name) in names.iter().enumerate() {
                 let hash = NameHash::new(i as u64 * 7);
                 match place_in(&bucket, name.len()).unwrap() {
-                    Place::At { slot, unit } => bucket.insert(slot, unit, hash, Ino(i as u64 + 1), Kind::File, name),
+                    Place::At { slot, unit } => {
+                        bucket.insert(slot, unit, hash, Ino(i as u64 + 1), Kind::File, name)
+                    }
                     Place::Compact => prop_assert!(false, "nothing was removed"),
                     Place::Full => break,
                 }
@@ -421,16 +425,24 @@ mod tests {
             }
             let half = Range { number: 1, depth: 1 };
             let odd = bucket.rebuilt(ALL, |e| half.owns(e.word.hash)).unwrap();
-            let found: Vec<_> = bucket.entries(ALL).map(|e| { let e = e.unwrap(); (e.word.hash.bits(), e.name.to_vec()) }).collect();
+            let found: Vec<_> = bucket
+                .entries(ALL)
+                .map(|entry| entry.unwrap())
+                .map(|entry| (entry.word.hash.bits(), entry.name.to_vec()))
+                .collect();
             prop_assert_eq!(&found, &model);
-            prop_assert_eq!(odd.entries(half).count(), model.iter().filter(|m| m.0 & 1 == 1).count());
+            let of_half = model.iter().filter(|m| m.0 & 1 == 1).count();
+            prop_assert_eq!(odd.entries(half).count(), of_half);
         }
 
         #[test]
         fn any_bytes_are_listed_without_a_panic(seed: u64) {
             let mut bucket = Bucket::new();
             let mut x = seed | 1;
-            for byte in &mut bucket.bytes { x = x.wrapping_mul(6364136223846793005).wrapping_add(99); *byte = (x >> 56) as u8; }
+            for byte in &mut bucket.bytes {
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(99);
+                *byte = (x >> 56) as u8;
+            }
             let _ = bucket.entries(ALL).count();
             let _ = place_in(&bucket, 10);
         }

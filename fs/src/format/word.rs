@@ -198,13 +198,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pointer_survives_encoding(block in 0..=BLOCK, unwritten: bool, level in 1u8..=3, index in 0u16..512) {
+        fn a_pointer_survives_encoding(
+            block in 0..=BLOCK,
+            unwritten: bool,
+            level in 1u8..=3,
+            index in 0u16..512,
+        ) {
             let p = Pointer { block: Block(block), unwritten };
             prop_assert_eq!(Pointer::decode(p.encode(level, index), level, index), Ok(Some(p)));
         }
 
         #[test]
-        fn one_flipped_bit_is_noticed(block in 0..=BLOCK, level in 1u8..=3, index in 0u16..512, bit in 0u32..64) {
+        fn one_flipped_bit_is_noticed(
+            block in 0..=BLOCK,
+            level in 1u8..=3,
+            index in 0u16..512,
+            bit in 0u32..64,
+        ) {
             let word = Pointer::to(Block(block)).encode(level, index) ^ 1 << bit;
             prop_assert_eq!(Pointer::decode(word, level, index), Err(BadWord));
         }

@@ -107,8 +107,8 @@ impl<P: Pmem> Tree<P> {
         }
     }
 
-    /// Publishes words in a block, a leaf node or one of inodes, which is known to be exclusive: the
-    /// short way to commit, where no node has to be copied.
+    /// Publishes words in a block, a leaf node or one of inodes, which is known to be exclusive:
+    /// the short way to commit, where no node has to be copied.
     #[inline(always)]
     pub(crate) fn publish_in_place(
         &mut self,

@@ -1,13 +1,14 @@
-//! What has to be known before a directory is moved or replaced, found out in steps: that it does not
-//! get below itself, and that what it replaces is empty.
+//! What has to be known before a directory is moved or replaced, found out in steps: that it does
+//! not get below itself, and that what it replaces is empty.
 //!
 //! ```text
 //!   rename /m to /a/b/c/x:   c, b, a, /    the way up from the target: m must not be on it
 //!                            ------->      a bounded part of it a step
 //! ```
 //!
-//! The directories on the way may be moved between two steps, and below the one that is to be moved.
-//! So a climb holds only as long as no directory has got another parent, and begins anew if one has.
+//! The directories on the way may be moved between two steps, and below the one that is to be
+//! moved. So a climb holds only as long as no directory has got another parent, and begins anew if
+//! one has.
 
 use super::Volume;
 use crate::error::{Error, Result};
@@ -78,9 +79,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(false)
     }
 
-    /// Takes a step of what [`Volume::rename_examined`] has to know of directories: whether one that
-    /// is replaced is empty, and that one that is moved does not get below itself. True once that
-    /// takes no more steps.
+    /// Takes a step of what [`Volume::rename_examined`] has to know of directories: whether one
+    /// that is replaced is empty, and that one that is moved does not get below itself. True once
+    /// that takes no more steps.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Dedupe: a range of one file shares the blocks of another, if both contain the same.
 //!
 //! ```text
-//!  first pass    sync both, in steps; compare, step by step         a difference: nothing has changed
+//!  first pass    sync both, in steps; compare, step by step     a difference: nothing has changed
 //!  second pass   2 MiB at a time, without yielding:
 //!                sync both; compare, if anything was changed since; share
 //! ```

@@ -58,8 +58,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Makes the front of a range read as zeros, in blocks of the file's own: what is written there
-    /// later needs no free block, unless the file is cloned before. Returns how many bytes are done,
-    /// at least one; what lies beyond the size counts as done.
+    /// later needs no free block, unless the file is cloned before. Returns how many bytes are
+    /// done, at least one; what lies beyond the size counts as done.
     ///
     /// # Errors
     ///

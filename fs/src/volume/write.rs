@@ -10,9 +10,9 @@
 //!                in place          new blocks, flush, FENCE, three words, flush, FENCE
 //! ```
 //!
-//! A block of the file's own that is unwritten is filled where it is, as a new one would be, and its
-//! word is published with those of the new blocks: it loses its mark. So what was provided once can
-//! be written when the volume is full.
+//! A block of the file's own that is unwritten is filled where it is, as a new one would be, and
+//! its word is published with those of the new blocks: it loses its mark. So what was provided once
+//! can be written when the volume is full.
 
 use super::Volume;
 use super::budget::NODE_BLOCKS;
@@ -214,8 +214,8 @@ impl Writing<'_> {
         }
     }
 
-    /// File blocks from the first to the last whose word changes. What lies between was written as a
-    /// whole.
+    /// File blocks from the first to the last whose word changes. What lies between was written as
+    /// a whole.
     fn replaced(&self, words: &[(u16, u64)]) -> Range<u64> {
         match (&self.access, words) {
             (LeafAccess::Path { path, .. }, _)
@@ -283,8 +283,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Lends [`LENT_RUN`](crate::blocks::LENT_RUN) free blocks that follow each other to a device that
-    /// receives into them: [`Volume::write_received`] takes them over. They count as free, but
+    /// Lends [`LENT_RUN`](crate::blocks::LENT_RUN) free blocks that follow each other to a device
+    /// that receives into them: [`Volume::write_received`] takes them over. They count as free, but
     /// nothing else gets them until they are [taken back](Volume::take_back). `None`: receive
     /// elsewhere.
     pub fn lend(&mut self) -> Option<Block> {
@@ -426,8 +426,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Overwrites what is the file's own, and fills what of that is unwritten; fills new blocks for
-    /// all else (unless the volume is `full`). The entries that change are then in `words`, and what
-    /// they replace in a leaf of the file's own in `retired`.
+    /// all else (unless the volume is `full`). The entries that change are then in `words`, and
+    /// what they replace in a leaf of the file's own in `retired`.
     fn stage_piece(
         &mut self,
         writing: &Writing<'_>,

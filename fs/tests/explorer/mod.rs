@@ -328,7 +328,8 @@ impl Explorer {
                 let product =
                     last.iter().fold(1u128, |p, c| p.saturating_mul(c.values.len() as u128));
                 println!(
-                    "  {model:?}: {lines} undecided lines, {} choices read, product {product}, {} states: {}",
+                    "  {model:?}: {lines} undecided lines, {} choices read, product {product}, \
+                     {} states: {}",
                     last.len(),
                     counts.states,
                     point.label

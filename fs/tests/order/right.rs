@@ -1,5 +1,11 @@
 // The order as it has to be: this one compiles.
-fn case<P: Pmem>(blocks: &mut Blocks<P>, pmem: &mut P, mut stage: Stage<Written>, block: Block, new: &Fresh) {
+fn case<P: Pmem>(
+    blocks: &mut Blocks<P>,
+    pmem: &mut P,
+    mut stage: Stage<Written>,
+    block: Block,
+    new: &Fresh,
+) {
     stage.store_entry(pmem, new, 0, 1);
     let stage = stage.flush(pmem).fence(pmem);
     let Ok(Place::Exclusive(place)) = Place::find(blocks, core::iter::once(block)) else { return };
@@ -7,7 +13,12 @@ fn case<P: Pmem>(blocks: &mut Blocks<P>, pmem: &mut P, mut stage: Stage<Written>
     let _ = blocks.release(published.flush(pmem).fence(pmem));
 }
 
-fn fill<P: Pmem>(place: Unwritten<'_, P>, pmem: &mut P, mut stage: Stage<Written>, leaf: Exclusive<'_, P>) {
+fn fill<P: Pmem>(
+    place: Unwritten<'_, P>,
+    pmem: &mut P,
+    mut stage: Stage<Written>,
+    leaf: Exclusive<'_, P>,
+) {
     let word = place.fill(&mut stage, core::iter::once((8, &b"content"[..]))).encode(1, 0);
     let stage = stage.flush(pmem).fence(pmem);
     let _ = leaf.publish(&[(0, word)], &stage, Vec::new());

@@ -157,24 +157,50 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(file, offset, len, fill)| Op::Write { file, offset, len, fill }),
         2 => Just(Op::Lend),
         1 => Just(Op::DeviceWrites),
-        4 => (path.clone(), prop_oneof![0u64..8, 500u64..515], 0u64..16, 1u64..66_000, any::<u8>(), any::<bool>())
-            .prop_map(|(file, block, at, len, fill, keep)| Op::Receive { file, block, at, len, fill, keep }),
+        4 => (
+            path.clone(),
+            prop_oneof![0u64..8, 500u64..515],
+            0u64..16,
+            1u64..66_000,
+            any::<u8>(),
+            any::<bool>(),
+        )
+            .prop_map(|(file, block, at, len, fill, keep)| {
+                Op::Receive { file, block, at, len, fill, keep }
+            }),
         2 => (0usize..4).prop_map(Op::TakeBack),
         2 => (path.clone(), offset()).prop_map(|(file, size)| Op::Truncate { file, size }),
-        3 => (path.clone(), offset(), hole).prop_map(|(file, offset, len)| Op::Punch { file, offset, len }),
+        3 => (path.clone(), offset(), hole)
+            .prop_map(|(file, offset, len)| Op::Punch { file, offset, len }),
         3 => (path.clone(), offset(), prop_oneof![1u64..40_000, 1u64..6_000_000])
             .prop_map(|(file, offset, len)| Op::Provide { file, offset, len }),
         3 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::Clone(a, b)),
         2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], blocks)
             .prop_map(|(src, from, dst, to, blocks)| Op::CloneRange { src, from, dst, to, blocks }),
-        2 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], 500u64..600, 0usize..20)
+        2 => (
+            path.clone(),
+            0u64..6,
+            path.clone(),
+            prop_oneof![0u64..6, 508u64..516],
+            500u64..600,
+            0usize..20,
+        )
             .prop_map(|(src, from, dst, to, blocks, steps)| {
                 Op::BeginCloneRange { src, from, dst, to, blocks, steps }
             }),
         4 => (1usize..40).prop_map(Op::GoOn),
         1 => Just(Op::GiveUp),
-        3 => (path.clone(), 0u64..6, path.clone(), prop_oneof![0u64..6, 508u64..516], prop_oneof![1u64..4, 500u64..600], any::<bool>())
-            .prop_map(|(src, from, dst, to, blocks, copy)| Op::Dedupe { src, from, dst, to, blocks, copy }),
+        3 => (
+            path.clone(),
+            0u64..6,
+            path.clone(),
+            prop_oneof![0u64..6, 508u64..516],
+            prop_oneof![1u64..4, 500u64..600],
+            any::<bool>(),
+        )
+            .prop_map(|(src, from, dst, to, blocks, copy)| {
+                Op::Dedupe { src, from, dst, to, blocks, copy }
+            }),
         2 => path.clone().prop_map(Op::Open),
         1 => (0usize..4).prop_map(Op::Close),
         2 => path.clone().prop_map(Op::Freeze),
@@ -186,7 +212,8 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(file, path, over)| Op::Name { file, path, over }),
         1 => (0usize..3).prop_map(Op::Drop),
         2 => (path.clone(), path.clone()).prop_map(|(a, b)| Op::LinkOver(a, b)),
-        4 => (0usize..4, offset(), len.clone()).prop_map(|(window, offset, len)| Op::Load { window, offset, len }),
+        4 => (0usize..4, offset(), len.clone())
+            .prop_map(|(window, offset, len)| Op::Load { window, offset, len }),
         6 => (0usize..4, offset(), len, any::<u8>())
             .prop_map(|(window, offset, len, fill)| Op::Store { window, offset, len, fill }),
         1 => path.prop_map(Op::Sync),

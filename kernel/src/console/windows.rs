@@ -90,7 +90,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Loads what one turn may; true: it is over. An operation that has parked the file comes first.
+    /// Loads what one turn may; true: it is over. An operation that has parked the file comes
+    /// first.
     pub(super) fn go_on(&mut self) -> Result<bool, Failure> {
         let mut bytes = vec![0; self.left.min(BYTES_A_TURN) as usize];
         let result = dax::load(&mut processor()?, self.window, self.at, &mut bytes);

@@ -12,8 +12,8 @@
 //!              Ok: the access is tried again     Err: the copy goes on at its fixup
 //! ```
 //!
-//! An operation that has parked the faults of a file is an outcome of its own: the copy ends, and is
-//! begun again when the operation is over.
+//! An operation that has parked the faults of a file is an outcome of its own: the copy ends, and
+//! is begun again when the operation is over.
 
 use super::{VOLUME, tables};
 use core::fmt;

@@ -4,8 +4,8 @@
 //! began to look:
 //!
 //! ```text
-//!   Clear --> Walk --> Shaded --> Reclaim --> Judge --> Names --> Missed --> Inodes --> Windows --> Totals
-//!   `----------- blocks: blocks/recount.rs ------'      `----- names.rs --------'       `-- windows.rs
+//!   Clear -> Walk -> Shaded -> Reclaim -> Judge -> Names -> Missed -> Inodes -> Windows -> Totals
+//!   `--------- blocks: blocks/recount.rs -----'    `------ names.rs -------'    `-- windows.rs
 //! ```
 //!
 //! So what it reports is true: on a volume that is sound it reports nothing, whatever others do.
