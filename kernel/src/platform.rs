@@ -12,7 +12,7 @@ use core::ops::Range;
 use umbra_fs::Time;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_server::Platform;
-use umbra_server::platform::{Counters, Memory, Mounted, Nvdimm as Region, Persisted, Sample};
+use umbra_server::platform::{Counters, MemoryUse, Mounted, Persisted, Region, Sample};
 
 /// The machine with its counters: one, for all servers.
 pub struct KernelPlatform {
@@ -87,17 +87,19 @@ impl Platform for KernelPlatform {
     fn mounted(&self) -> Mounted {
         media::mounted()
     }
-    fn memory(&self) -> Memory {
+    fn memory(&self) -> MemoryUse {
         let (heap, frames) = (heap::counts(), frames::counts());
         let total = frames.total as u64 * PAGE;
-        Memory {
+        MemoryUse {
             total,
             heap_used: heap.used,
             heap_total: heap.size,
             frames_used: total - frames.free as u64 * PAGE,
             frames_total: total,
-            allocations: heap.allocations,
         }
+    }
+    fn allocations(&self) -> u64 {
+        heap::counts().allocations
     }
     fn has_memory(&mut self, bytes: usize) -> bool {
         heap::admits(bytes)

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use umbra_fs::dax::Machine;
 use umbra_fs::{Pmem, Time};
-pub use umbra_proto::rpc::Sample;
+pub use umbra_proto::rpc::{MemoryUse, Sample};
 
 /// A machine that servers run on.
 pub trait Platform: Machine {
@@ -29,7 +29,10 @@ pub trait Platform: Machine {
     fn mounted(&self) -> Mounted;
 
     /// The use of DRAM.
-    fn memory(&self) -> Memory;
+    fn memory(&self) -> MemoryUse;
+
+    /// Allocations from the heap since boot.
+    fn allocations(&self) -> u64;
 
     /// Whether a client may be given so many bytes of memory, or somewhat more. Everything that a
     /// client can make grow is asked for here first, so that what is kept back is enough for all
@@ -40,7 +43,7 @@ pub trait Platform: Machine {
     fn persisted(&mut self) -> Persisted;
 
     /// The NVDIMM regions of the machine.
-    fn nvdimms(&self) -> &[Nvdimm];
+    fn nvdimms(&self) -> &[Region];
 
     /// The region of this number in [`nvdimms`](Self::nvdimms), if it can be used and holds no
     /// volume.
@@ -78,23 +81,6 @@ pub struct Mounted {
     pub rebuilt: bool,
 }
 
-/// Use of DRAM, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// All DRAM that the machine has.
-    pub total: u64,
-    /// Heap in use.
-    pub heap_used: u64,
-    /// Size of the heap.
-    pub heap_total: u64,
-    /// Page frames in use, times their size.
-    pub frames_used: u64,
-    /// Page frames, times their size.
-    pub frames_total: u64,
-    /// Allocations from the heap since boot.
-    pub allocations: u64,
-}
-
 /// What was written back to the NVDIMM since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Persisted {
@@ -106,7 +92,7 @@ pub struct Persisted {
 
 /// One NVDIMM region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nvdimm {
+pub struct Region {
     /// Physical address of its first byte.
     pub address: u64,
     /// Its size in bytes.

@@ -5,7 +5,7 @@ mod common;
 use common::bare::Bare;
 use common::{Connection, Random, hello, parse, request};
 use umbra_proto::rpc::{self, ErrorCode, HEADER_LEN, Header, Method};
-use umbra_server::platform::Nvdimm;
+use umbra_server::platform::Region;
 use umbra_server::{Progress, Stream};
 
 const WINDOW: usize = 4096;
@@ -166,7 +166,7 @@ fn cut_anywhere_it_is_the_same() {
     script.extend(request(4, &rpc::Nvdimms {}, &[]));
     script.extend(frame(Header::request(5, 0x100, 0, 4), b"abcd"));
     let machine = || Bare {
-        nvdimms: vec![Nvdimm {
+        nvdimms: vec![Region {
             address: 1 << 32,
             size: 1 << 30,
             served: true,

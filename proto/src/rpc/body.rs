@@ -109,98 +109,143 @@ pub(super) fn check(body: &[u8]) -> Result<(), BodyError> {
         Some(b) if b >> 5 != 5 => return Err(BodyError::NotMap),
         Some(_) => {}
     }
-    /// What an open map, array, tag or chunked string still expects.
-    #[derive(Clone, Copy)]
-    enum Open {
-        Items(u64),
-        /// Until a break; whether the number of items so far is even (maps need pairs).
-        Break {
-            map: bool,
-            even: bool,
-        },
-        /// Definite strings of this major type, until a break.
-        Chunks(u8),
-    }
-    let mut stack = [Open::Items(0); MAX_DEPTH];
-    let mut depth = 0usize;
-    // A bit for each key of the outer map, of those that may mean something.
-    let mut seen = 0u64;
-    let mut at = 0;
+    let mut walk = Walk { body, at: 0, stack: [Open::Items(0); MAX_DEPTH], depth: 0, seen: 0 };
     loop {
-        let first = *body.get(at).ok_or(BodyError::Truncated)?;
-        at += 1;
-        let (major, info) = (first >> 5, first & 31);
-        let top = depth.checked_sub(1).map(|i| stack[i]);
-        // Opens something (Some), or is an item that is complete (None).
-        let opened = if first == 0xff {
-            match top {
-                Some(Open::Break { map, even }) if even || !map => {}
-                Some(Open::Chunks(_)) => {}
-                _ => return Err(BodyError::Syntax),
-            }
-            depth -= 1;
-            None
-        } else {
-            if let Some(Open::Chunks(kind)) = top
-                && (major != kind || info == 31)
-            {
-                return Err(BodyError::Syntax);
-            }
-            let (value, size) = match info {
-                0..=23 => (Some(u64::from(info)), 0),
-                24..=27 => {
-                    let size = 1usize << (info - 24);
-                    let bytes = body.get(at..at + size).ok_or(BodyError::Truncated)?;
-                    (Some(bytes.iter().fold(0, |v, b| v << 8 | u64::from(*b))), size)
-                }
-                31 => (None, 0),
-                _ => return Err(BodyError::Syntax),
-            };
-            at += size;
-            let key_is_next = match top {
-                Some(Open::Items(left)) => left % 2 == 0,
-                Some(Open::Break { even, .. }) => even,
-                _ => false,
-            };
-            if depth == 1 && key_is_next {
-                match (major, value) {
-                    (0, Some(key)) if key < KNOWN_KEYS && seen >> key & 1 != 0 => {
-                        return Err(BodyError::Twice(key as u8));
-                    }
-                    (0, Some(key)) if key < KNOWN_KEYS => seen |= 1 << key,
-                    (0, Some(key)) if key <= u64::from(u32::MAX) => {}
-                    _ => return Err(BodyError::Key),
-                }
-            }
-            match (major, value) {
-                (0 | 1 | 7, Some(_)) => None,
-                (2 | 3, Some(n)) => {
-                    let left = (body.len() - at) as u64;
-                    if n > left {
-                        return Err(BodyError::Truncated);
-                    }
-                    at += n as usize;
-                    None
-                }
-                (2 | 3, None) => Some(Open::Chunks(major)),
-                (4, Some(n)) => (n > 0).then_some(Open::Items(n)),
-                // Twice more than 2^63 items never fit in a body: cut, and found truncated.
-                (5, Some(n)) => (n > 0).then_some(Open::Items(n.saturating_mul(2))),
-                (4, None) => Some(Open::Break { map: false, even: true }),
-                (5, None) => Some(Open::Break { map: true, even: true }),
-                (6, Some(_)) => Some(Open::Items(1)),
-                _ => return Err(BodyError::Syntax),
-            }
-        };
-        if let Some(open) = opened {
-            *stack.get_mut(depth).ok_or(BodyError::Depth)? = open;
-            depth += 1;
-            continue;
+        match walk.item()? {
+            Some(open) => walk.enter(open)?,
+            None => walk.complete(),
         }
-        // An item is complete, and with it perhaps what it was the last item of.
-        while depth > 0 {
-            match &mut stack[depth - 1] {
-                Open::Items(1) => depth -= 1,
+        if walk.depth == 0 {
+            return if walk.at == body.len() { Ok(()) } else { Err(BodyError::Trailing) };
+        }
+    }
+}
+
+/// What an open map, array, tag or chunked string still expects.
+#[derive(Clone, Copy)]
+enum Open {
+    Items(u64),
+    /// Until a break; whether the number of items so far is even (maps need pairs).
+    Break {
+        map: bool,
+        even: bool,
+    },
+    /// Definite strings of this major type, until a break.
+    Chunks(u8),
+}
+
+/// A walk over the items of a body, without recursion or memory.
+struct Walk<'b> {
+    body: &'b [u8],
+    /// The next byte.
+    at: usize,
+    /// What is open, from the outer map inwards.
+    stack: [Open; MAX_DEPTH],
+    depth: usize,
+    /// A bit for each key of the outer map, of those that may mean something.
+    seen: u64,
+}
+
+impl Walk<'_> {
+    fn top(&self) -> Option<Open> {
+        self.depth.checked_sub(1).map(|i| self.stack[i])
+    }
+
+    /// Goes over the next item. `Some`: what it opens; `None`: it is complete.
+    fn item(&mut self) -> Result<Option<Open>, BodyError> {
+        let first = *self.body.get(self.at).ok_or(BodyError::Truncated)?;
+        self.at += 1;
+        if first == 0xff {
+            return self.leave();
+        }
+        let (major, info) = (first >> 5, first & 31);
+        if let Some(Open::Chunks(kind)) = self.top()
+            && (major != kind || info == 31)
+        {
+            return Err(BodyError::Syntax);
+        }
+        let value = self.value(info)?;
+        self.check_key(major, value)?;
+        match (major, value) {
+            (0 | 1 | 7, Some(_)) => Ok(None),
+            (2 | 3, Some(n)) => {
+                if n > (self.body.len() - self.at) as u64 {
+                    return Err(BodyError::Truncated);
+                }
+                self.at += n as usize;
+                Ok(None)
+            }
+            (2 | 3, None) => Ok(Some(Open::Chunks(major))),
+            (4, Some(n)) => Ok((n > 0).then_some(Open::Items(n))),
+            // Twice more than 2^63 items never fit in a body: cut, and found truncated.
+            (5, Some(n)) => Ok((n > 0).then_some(Open::Items(n.saturating_mul(2)))),
+            (4, None) => Ok(Some(Open::Break { map: false, even: true })),
+            (5, None) => Ok(Some(Open::Break { map: true, even: true })),
+            (6, Some(_)) => Ok(Some(Open::Items(1))),
+            _ => Err(BodyError::Syntax),
+        }
+    }
+
+    /// The value in the head of an item; `None` for an indefinite length.
+    fn value(&mut self, info: u8) -> Result<Option<u64>, BodyError> {
+        match info {
+            0..=23 => Ok(Some(u64::from(info))),
+            24..=27 => {
+                let size = 1usize << (info - 24);
+                let bytes = self.body.get(self.at..self.at + size).ok_or(BodyError::Truncated)?;
+                self.at += size;
+                Ok(Some(bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))))
+            }
+            31 => Ok(None),
+            _ => Err(BodyError::Syntax),
+        }
+    }
+
+    /// Whether an item can be a key, if one is expected: in the outer map, before each value.
+    fn check_key(&mut self, major: u8, value: Option<u64>) -> Result<(), BodyError> {
+        let is_key = match self.top() {
+            Some(Open::Items(left)) => left % 2 == 0,
+            Some(Open::Break { even, .. }) => even,
+            _ => false,
+        };
+        if self.depth != 1 || !is_key {
+            return Ok(());
+        }
+        match (major, value) {
+            (0, Some(key)) if key < KNOWN_KEYS && self.seen >> key & 1 != 0 => {
+                Err(BodyError::Twice(key as u8))
+            }
+            (0, Some(key)) if key < KNOWN_KEYS => {
+                self.seen |= 1 << key;
+                Ok(())
+            }
+            (0, Some(key)) if key <= u64::from(u32::MAX) => Ok(()),
+            _ => Err(BodyError::Key),
+        }
+    }
+
+    fn enter(&mut self, open: Open) -> Result<(), BodyError> {
+        *self.stack.get_mut(self.depth).ok_or(BodyError::Depth)? = open;
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// A break ends what is open, if that can have one here.
+    fn leave(&mut self) -> Result<Option<Open>, BodyError> {
+        match self.top() {
+            Some(Open::Break { map, even }) if even || !map => {}
+            Some(Open::Chunks(_)) => {}
+            _ => return Err(BodyError::Syntax),
+        }
+        self.depth -= 1;
+        Ok(None)
+    }
+
+    /// An item is complete, and with it perhaps what it was the last item of.
+    fn complete(&mut self) {
+        while self.depth > 0 {
+            match &mut self.stack[self.depth - 1] {
+                Open::Items(1) => self.depth -= 1,
                 Open::Items(n) => {
                     *n -= 1;
                     break;
@@ -211,9 +256,6 @@ pub(super) fn check(body: &[u8]) -> Result<(), BodyError> {
                 }
                 Open::Chunks(_) => break,
             }
-        }
-        if depth == 0 {
-            return if at == body.len() { Ok(()) } else { Err(BodyError::Trailing) };
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::failure::{During, Failure};
 use super::handles::MAX_HANDLES;
-use super::listing::Listing;
+use super::listing::{Listing, Until};
 use super::names::Emptying;
 use super::session::Session;
 use super::sharing::Sharing;
@@ -120,7 +120,7 @@ fn of_server<M: Platform>(
         }
         Method::RECLAIM => {
             let rpc::Reclaim { wait } = rpc::decode(body)?;
-            return Ok(Some(Listing::reclaim(wait).into()));
+            return Ok(Some(Listing::reclaim(if wait { Until::Done } else { Until::Now }).into()));
         }
         Method::BENCH => {
             let samples = bench::run(machine, rpc::decode(body)?)?;
@@ -321,21 +321,14 @@ fn status<'t, M: Platform>(
     machine: &mut M,
     longest_turn: Option<&'t str>,
 ) -> rpc::StatusResponse<&'t str> {
-    let (memory, persisted, counters) =
-        (machine.memory(), machine.persisted(), *machine.counters());
+    let (persisted, counters) = (machine.persisted(), *machine.counters());
     let mounted = machine.mounted();
     rpc::StatusResponse {
         server: SERVER,
         uptime_ns: machine.uptime_ns(),
         boot_ns: machine.boot_ns(),
         now: machine.now().0,
-        memory: rpc::MemoryUse {
-            total: memory.total,
-            heap_used: memory.heap_used,
-            heap_total: memory.heap_total,
-            frames_used: memory.frames_used,
-            frames_total: memory.frames_total,
-        },
+        memory: machine.memory(),
         flushes: persisted.flushes,
         fences: persisted.fences,
         connections: counters.connections,

@@ -20,6 +20,24 @@ const EXTENTS_A_STEP: usize = 32;
 /// Longest line of a finding.
 const MAX_LINE: usize = 1024;
 
+/// What a list of a directory says of each entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Name, kind and number.
+    Entry,
+    /// The attributes too.
+    Attributes,
+}
+
+/// What a client that asks about reclaiming waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Nothing: how far is it now?
+    Now,
+    /// Nothing is left to reclaim.
+    Done,
+}
+
 /// A listing under way.
 pub enum Listing {
     /// Entries of a directory.
@@ -30,8 +48,8 @@ pub enum Listing {
         cookie: u64,
         /// Entries to list at most.
         left: u64,
-        /// With attributes.
-        attributes: bool,
+        /// What of each entry.
+        detail: Detail,
     },
     /// Runs of a file.
     Extents {
@@ -81,15 +99,15 @@ pub enum Listing {
     },
     /// No list, but work in steps too: reclaiming.
     Reclaim {
-        /// Until nothing is left.
-        wait: bool,
+        /// What the client waits for.
+        until: Until,
     },
 }
 
 impl Listing {
     /// Lists a directory.
-    pub fn directory(dir: Ino, cookie: u64, left: u64, attributes: bool) -> Self {
-        Listing::Directory { dir, cookie, left, attributes }
+    pub fn directory(dir: Ino, cookie: u64, left: u64, detail: Detail) -> Self {
+        Listing::Directory { dir, cookie, left, detail }
     }
 
     /// Lists the runs of a file.
@@ -128,8 +146,8 @@ impl Listing {
     }
 
     /// Says how far reclaiming is.
-    pub fn reclaim(wait: bool) -> Self {
-        Listing::Reclaim { wait }
+    pub fn reclaim(until: Until) -> Self {
+        Listing::Reclaim { until }
     }
 
     /// Gives it up: the client is gone.
@@ -158,7 +176,7 @@ impl Listing {
                 s.reply(0, &counts(report));
                 return Ok(Step::Done);
             }
-            Listing::Reclaim { wait } => return reclaim(s, machine, *wait),
+            Listing::Reclaim { until } => return reclaim(s, machine, *until),
             _ => {}
         }
         let Some(mut frame) = ItemsWriter::new(s.out.room()) else {
@@ -191,8 +209,8 @@ impl Listing {
         frame: &mut ItemsWriter<'_>,
     ) -> Result<bool, Failure> {
         match self {
-            Listing::Directory { dir, cookie, left, attributes } => {
-                entries(machine, *dir, cookie, left, *attributes, frame)
+            Listing::Directory { dir, cookie, left, detail } => {
+                entries(machine, *dir, cookie, left, *detail, frame)
             }
             Listing::Extents { ino, from, end, left } => {
                 extents(machine, *ino, from, *end, left, frame)
@@ -243,8 +261,10 @@ fn counts(report: &CheckReport) -> rpc::CheckResponse {
 }
 
 /// Takes a step of reclaiming, if the client waits for its end; else says how far it is.
-fn reclaim<M: Platform>(s: &mut Session, machine: &mut M, wait: bool) -> Result<Step, Failure> {
-    if wait && reclaim_step(machine).during(format_args!("reclaim deleted files"))? {
+fn reclaim<M: Platform>(s: &mut Session, machine: &mut M, until: Until) -> Result<Step, Failure> {
+    if until == Until::Done
+        && reclaim_step(machine).during(format_args!("reclaim deleted files"))?
+    {
         return Ok(Step::Went(STEP_COST));
     }
     let Counters { reclaiming, reclaim_steps, .. } = *machine.counters();
@@ -303,7 +323,7 @@ fn entries<M: Platform>(
     dir: Ino,
     cookie: &mut u64,
     left: &mut u64,
-    with_attributes: bool,
+    detail: Detail,
     frame: &mut ItemsWriter<'_>,
 ) -> Result<bool, Failure> {
     if *left == 0 {
@@ -315,7 +335,7 @@ fn entries<M: Platform>(
         .volume(|v| {
             let mut failed = None;
             let next = v.read_dir_some(dir, start, &mut |entry| {
-                let found = match with_attributes.then(|| v.attributes(entry.ino)) {
+                let found = match (detail == Detail::Attributes).then(|| v.attributes(entry.ino)) {
                     Some(Ok(found)) => Some(attributes(found, None)),
                     // One inode that cannot be read must not hide the rest of the directory.
                     None | Some(Err(Error::Damaged { .. } | Error::Poisoned(_))) => None,

@@ -2,7 +2,7 @@
 
 use super::attributes::attributes;
 use super::failure::{During, Failure};
-use super::listing::Listing;
+use super::listing::{Detail, Listing};
 use super::operating::{Operating, Reply, STEP_COST};
 use super::session::{Session, Step};
 use super::subject::{Subject, checked_path};
@@ -77,7 +77,8 @@ pub fn list<M: Platform>(machine: &mut M, r: rpc::List) -> Result<Listing, Failu
             }
         })
         .during(format_args!("list {}", Shown(r.path)))?;
-    Ok(Listing::directory(dir, r.cookie, r.max.unwrap_or(u64::MAX), r.attributes))
+    let detail = if r.attributes { Detail::Attributes } else { Detail::Entry };
+    Ok(Listing::directory(dir, r.cookie, r.max.unwrap_or(u64::MAX), detail))
 }
 
 /// Creates an empty file.

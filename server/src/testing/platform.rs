@@ -1,7 +1,7 @@
 //! A machine with a volume in plain memory and a software MMU.
 
 use crate::nbd::table;
-use crate::platform::{Counters, Memory, Mounted, Nvdimm, Persisted, Platform};
+use crate::platform::{Counters, MemoryUse, Mounted, Persisted, Platform, Region};
 use crate::service::{Service, Shared};
 use crate::stream::{Progress, Stream};
 use alloc::string::String;
@@ -19,7 +19,7 @@ pub struct SoftPlatform {
     /// What the services of its connections share.
     pub shared: Shared,
     /// NVDIMM regions; those with memory can be served.
-    pub regions: Vec<Nvdimm>,
+    pub regions: Vec<Region>,
     /// Their memory.
     pub devices: Vec<Option<MemPmem>>,
     /// Whether a client asked for it.
@@ -56,7 +56,7 @@ impl SoftPlatform {
     /// Adds an NVDIMM region of `mib` MiB that holds no volume; returns its number.
     pub fn add_region(&mut self, mib: u64) -> usize {
         let (address, size) = ((self.regions.len() as u64 + 1) << 40, mib << 20);
-        self.regions.push(Nvdimm { address, size, served: false, flush: "clwb", problem: None });
+        self.regions.push(Region { address, size, served: false, flush: "clwb", problem: None });
         self.devices.push(Some(MemPmem::new(size)));
         self.regions.len() - 1
     }
@@ -148,8 +148,11 @@ impl Platform for SoftPlatform {
     fn mounted(&self) -> Mounted {
         Mounted { took_ns: 1, rebuilt: self.machine.volume.was_rebuilt() }
     }
-    fn memory(&self) -> Memory {
-        Memory::default()
+    fn memory(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
+    fn allocations(&self) -> u64 {
+        0
     }
     fn has_memory(&mut self, bytes: usize) -> bool {
         bytes <= self.memory
@@ -158,7 +161,7 @@ impl Platform for SoftPlatform {
         let pmem = self.machine.volume.pmem();
         Persisted { flushes: pmem.flushes, fences: pmem.fences }
     }
-    fn nvdimms(&self) -> &[Nvdimm] {
+    fn nvdimms(&self) -> &[Region] {
         &self.regions
     }
     fn power_off(&mut self) {

@@ -4,14 +4,14 @@ use umbra_fs::dax::{AccessError, Frame, Machine, Mmu, Page, Rights, Slot};
 use umbra_fs::pmem::{Pmem, Poisoned};
 use umbra_fs::{Time, Volume};
 use umbra_server::Shared;
-use umbra_server::platform::{Counters, Memory, Nvdimm, Persisted, Platform};
+use umbra_server::platform::{Counters, MemoryUse, Persisted, Platform, Region};
 use umbra_server::testing::Keeper;
 
 /// Facts and counters; no volume.
 #[derive(Default)]
 pub struct Bare {
     pub counters: Counters,
-    pub nvdimms: Vec<Nvdimm>,
+    pub nvdimms: Vec<Region>,
     pub shared: Shared,
     pub powered_off: bool,
 }
@@ -105,15 +105,11 @@ impl Platform for Bare {
     fn mounted(&self) -> umbra_server::platform::Mounted {
         umbra_server::platform::Mounted::default()
     }
-    fn memory(&self) -> Memory {
-        Memory {
-            total: 5,
-            heap_used: 1,
-            heap_total: 2,
-            frames_used: 3,
-            frames_total: 4,
-            allocations: 5,
-        }
+    fn memory(&self) -> MemoryUse {
+        MemoryUse { total: 5, heap_used: 1, heap_total: 2, frames_used: 3, frames_total: 4 }
+    }
+    fn allocations(&self) -> u64 {
+        5
     }
     fn has_memory(&mut self, _: usize) -> bool {
         true
@@ -121,7 +117,7 @@ impl Platform for Bare {
     fn persisted(&mut self) -> Persisted {
         Persisted { flushes: 7, fences: 8 }
     }
-    fn nvdimms(&self) -> &[Nvdimm] {
+    fn nvdimms(&self) -> &[Region] {
         &self.nvdimms
     }
     fn power_off(&mut self) {

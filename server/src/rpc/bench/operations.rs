@@ -51,22 +51,7 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         names.iter().try_for_each(|name| b.clone(&golden, name).map(|ino| clones.push(ino)))
     })?;
 
-    let window = b.open(clones[0])?;
-    b.time("mmap_read_fault_shared", np, |b| b.touch(window, 0..np, None))?;
-    b.time("mmap_cow_fault_ro_mapped", np, |b| b.touch(window, 0..np, Some(1)))?;
-    b.close(window)?;
-    let window = b.open(clones[1])?;
-    b.time("mmap_cow_fault_unmapped", np, |b| b.touch(window, 0..np, Some(1)))?;
-    b.time("mmap_store_after_cow", np, |b| b.touch(window, 0..np, Some(2)))?;
-    b.time("msync_per_page", np, |b| b.sync(clones[1]))?;
-    b.time("mmap_rewrite_after_msync", np, |b| b.touch(window, 0..np, Some(3)))?;
-    b.close(window)?;
-    private_leaves(b, clones[6], np)?;
-    let window = b.open(clones[2])?;
-    b.time("mmap_cow_fault_random", nr, |b| {
-        b.touch(window, (0..nr).map(|i| random(i) / BLOCK_SIZE), Some(1))
-    })?;
-    b.close(window)?;
+    faults(b, &clones, pages)?;
     let fragmented = paths("f", 0..16)?;
     b.time("clone_fragmented_2048ext", 16, |b| {
         fragmented.iter().try_for_each(|name| b.clone(&names[2], name).map(drop))
@@ -101,6 +86,29 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
         while reclaim_step(b.machine).during(format_args!("reclaim"))? {}
         Ok(())
     })
+}
+
+/// Loads and stores through windows of clones: the first five, and the seventh, of a file of so many
+/// pages.
+fn faults<M: Platform>(b: &mut Bench<'_, M>, clones: &[Ino], pages: u64) -> Result<(), Failure> {
+    let (np, nr) = (pages.min(4096), pages.min(2048));
+    let window = b.open(clones[0])?;
+    b.time("mmap_read_fault_shared", np, |b| b.touch(window, 0..np, None))?;
+    b.time("mmap_cow_fault_ro_mapped", np, |b| b.touch(window, 0..np, Some(1)))?;
+    b.close(window)?;
+    let window = b.open(clones[1])?;
+    b.time("mmap_cow_fault_unmapped", np, |b| b.touch(window, 0..np, Some(1)))?;
+    b.time("mmap_store_after_cow", np, |b| b.touch(window, 0..np, Some(2)))?;
+    b.time("msync_per_page", np, |b| b.sync(clones[1]))?;
+    b.time("mmap_rewrite_after_msync", np, |b| b.touch(window, 0..np, Some(3)))?;
+    b.close(window)?;
+    private_leaves(b, clones[6], np)?;
+    let window = b.open(clones[2])?;
+    b.time("mmap_cow_fault_random", nr, |b| {
+        b.touch(window, (0..nr).map(|i| i * STRIDE % pages), Some(1))
+    })?;
+    b.close(window)?;
+    Ok(())
 }
 
 /// Copy-on-write faults alone: the leaf above the pages is the file's own already, and all pages

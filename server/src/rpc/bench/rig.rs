@@ -59,12 +59,12 @@ impl<'m, M: Platform> Bench<'m, M> {
         ops: u64,
         f: impl FnOnce(&mut Self) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        let (before, allocations) = (self.machine.persisted(), self.machine.memory().allocations);
+        let (before, allocations) = (self.machine.persisted(), self.machine.allocations());
         let start = self.machine.uptime_ns();
         let result = f(self)?;
         let ns = self.machine.uptime_ns() - start;
         let Persisted { flushes, fences } = self.machine.persisted();
-        let allocations = self.machine.memory().allocations - allocations;
+        let allocations = self.machine.allocations() - allocations;
         let sample = rpc::Sample {
             name: copy_text(name).map_err(no_memory)?,
             ops,
