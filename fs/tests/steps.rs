@@ -524,3 +524,47 @@ fn what_moves_while_a_rename_climbs_is_noticed() {
     assert_eq!(busy, Some(Error::Busy));
     clean(&mut volume);
 }
+
+/// Whatever a volume is full of, no step of a check does much more than another.
+#[test]
+fn a_check_does_as_much_in_each_step() {
+    let mut machine = counted(64 << 20, 64);
+    let volume = &mut machine.volume;
+    let root = volume.root();
+    let dense_file = create(volume, b"dense");
+    dense(volume, dense_file, 4000);
+    // Tall trees, clones of them, and names: many in one directory, and several of one file.
+    let names = volume.mkdir(root, b"names", 0o700, NOW).unwrap();
+    for number in 0..600u64 {
+        let name = format!("{number:0100}");
+        let ino = volume.create(names, name.as_bytes(), 0o600, NOW).unwrap();
+        if number % 10 == 0 {
+            volume.write(ino, number << 27, &[1; 9000], NOW).unwrap();
+            volume.clone_file(ino, root, name.as_bytes(), NOW).unwrap();
+            volume.link(dense_file, root, format!("link-{number}").as_bytes(), NOW).unwrap();
+        }
+    }
+    // Blocks that wait to be reclaimed, and pages that are shown.
+    let gone = create(volume, b"gone");
+    for leaf in 0..40 {
+        volume.write(gone, leaf << 21, &[1; 4096], NOW).unwrap();
+    }
+    volume.unlink(root, b"gone", NOW).unwrap();
+    let window = volume.open_window(dense_file).unwrap();
+    dirty(&mut machine, window, 4000);
+    let volume = &mut machine.volume;
+    let mut check = volume.begin_check().unwrap();
+    let mut steps = Vec::new();
+    let report = loop {
+        let before = volume.pmem().work.get();
+        let result = volume.check_step(&mut check).unwrap();
+        steps.push(volume.pmem().work.get() - before);
+        if let Some(report) = result {
+            break report;
+        }
+    };
+    assert_eq!(report.issues, Vec::<String>::new());
+    let (all, most) = (steps.iter().sum::<u64>(), *steps.iter().max().unwrap());
+    println!("{} steps, {all} words and lines, at most {most} in a step", steps.len());
+    assert!(steps.len() > 20 && most < 1 << 16, "{most} words and lines in a step");
+}

@@ -99,3 +99,19 @@ fn the_longest_turn_is_kept_until_somebody_asks_anew() {
     assert_eq!(status.longest_turn.as_deref(), Some("ping"));
     assert!(status.longest_turn_ns.unwrap() < 100_000, "{status:?}");
 }
+
+/// The tables of a check are taken when it begins, if there is memory for them.
+#[test]
+fn a_check_that_memory_is_too_short_for_is_refused() {
+    let mut m = machine();
+    let mut c = Connection::new(64 << 10, 64 << 10);
+    c.greet(&mut m);
+    // Enough for any request, and not for that.
+    m.memory = m.machine.volume.check_memory() - 1;
+    let response = c.call(&mut m, &rpc::Check {}, &[]);
+    assert_eq!(response.error().code, rpc::ErrorCode::NO_MEMORY);
+    c.ok(&mut m, &rpc::Ping {});
+    m.memory += 1;
+    assert_eq!(c.ok(&mut m, &rpc::Check {}).issues_total, Some(0));
+    m.check();
+}

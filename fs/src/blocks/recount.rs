@@ -295,3 +295,34 @@ impl<P: Pmem> Blocks<P> {
         Ok((free, self.free_in[group as usize].into()))
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::blocks::Purpose;
+    use crate::testing::new_volume;
+
+    /// A node that goes and a new one in its place have nothing in common: the walk has to look at
+    /// the new one, too.
+    #[test]
+    fn a_block_that_is_taken_anew_was_not_looked_at() {
+        let mut volume = new_volume(8 << 20, 1);
+        let blocks = &mut volume.tree.blocks;
+        blocks.begin_recount();
+        blocks.begin_walk();
+        let node = blocks.allocate(Purpose::Grow).unwrap().block();
+        let content = Content::Node(1);
+        for looked_at in 1..=3 {
+            assert_eq!(blocks.marks(node), Ok(CHANGED), "before it is looked at");
+            assert_eq!(blocks.visit(node, content), Ok(Visit::Counted));
+            assert_eq!(blocks.marks(node), Ok(CHANGED | VISITED | 1));
+            assert_eq!(blocks.recount.as_ref().unwrap().visited, looked_at);
+            blocks.unallocate(node);
+            assert_eq!(blocks.marks(node), Ok(CHANGED), "it is free");
+            let frames = &blocks.recount.as_ref().unwrap().stack;
+            assert!(frames.iter().all(|frame| frame.block != Some(node)), "nor is it looked at");
+            blocks.cursor = node.0;
+            assert_eq!(blocks.allocate(Purpose::Grow).unwrap().block(), node);
+        }
+    }
+}

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// How often each inode is named: a bit, and a number where there are more names.
+#[derive(Debug)]
 pub(crate) struct Names {
     named: Vec<u64>,
     more: BTreeMap<Ino, u32>,
@@ -18,11 +19,24 @@ pub(crate) struct Names {
 /// Directories that wait to be walked, at most; others are found by another pass.
 pub(crate) const WAITING: usize = 4096;
 
+/// Bytes that a bit for each of `room` inodes takes.
+pub(crate) fn bytes_of_bits(room: u64) -> usize {
+    room.div_ceil(64) as usize * size_of::<u64>()
+}
+
+/// A bit for each of `room` inodes, none of them set.
 pub(crate) fn bits(room: u64) -> Result<Vec<u64>> {
     let mut bits = Vec::new();
-    bits.try_reserve_exact(room.div_ceil(64) as usize).map_err(|_| Error::NoMemory)?;
-    bits.resize(room.div_ceil(64) as usize, 0);
+    grow_bits(&mut bits, room)?;
     Ok(bits)
+}
+
+/// Makes bits be there for `room` inodes, if there are fewer.
+pub(crate) fn grow_bits(bits: &mut Vec<u64>, room: u64) -> Result<()> {
+    let more = (room.div_ceil(64) as usize).saturating_sub(bits.len());
+    bits.try_reserve_exact(more).map_err(|_| Error::NoMemory)?;
+    bits.resize(bits.len() + more, 0);
+    Ok(())
 }
 
 pub(crate) fn is_set(bits: &[u64], ino: Ino) -> bool {
@@ -32,6 +46,17 @@ pub(crate) fn is_set(bits: &[u64], ino: Ino) -> bool {
 impl Names {
     pub fn new(room: u64) -> Result<Self> {
         Ok(Names { named: bits(room)?, more: BTreeMap::new(), distinct: 0, walked: bits(room)? })
+    }
+
+    /// Bytes that [`Names::new`] takes.
+    pub fn memory(room: u64) -> usize {
+        2 * bytes_of_bits(room)
+    }
+
+    /// Makes room for more inodes.
+    pub fn grow(&mut self, room: u64) -> Result<()> {
+        grow_bits(&mut self.named, room)?;
+        grow_bits(&mut self.walked, room)
     }
 
     /// Counts a name of an inode.

@@ -6,6 +6,7 @@ use super::files::{kind, volume};
 use super::shell::{Bytes, Done, Failure, Session};
 use super::windows::{Load, Store};
 use crate::arch::{clock, serial};
+use crate::mm::heap;
 use crate::println;
 use alloc::boxed::Box;
 use alloc::vec;
@@ -185,7 +186,16 @@ fn remove(path: &[u8]) -> Done {
 /// Takes a step of a check, or begins one; true if it is over.
 fn check_on(check: &mut Option<Box<Check>>) -> Result<bool, Failure> {
     let Some(under_way) = check else {
-        *check = volume(|v| Ok(v.begin_check()))?.map(Box::new);
+        let bytes = volume(|v| Ok(v.check_memory()))?;
+        if !heap::admits(bytes) {
+            return Err(Failure::Fs(Error::NoMemory));
+        }
+        match volume(|v| v.begin_check()) {
+            Ok(begun) => *check = Some(Box::new(begun)),
+            // Another one is under way, and comes first.
+            Err(Failure::Fs(Error::Busy)) => {}
+            Err(why) => return Err(why),
+        }
         return Ok(false);
     };
     match volume(|v| v.check_step(under_way))? {

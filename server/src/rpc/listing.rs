@@ -307,7 +307,16 @@ fn check_step<M: Platform>(
     check: &mut Option<Check>,
 ) -> Result<Option<CheckReport>, Failure> {
     let Some(under_way) = check else {
-        *check = machine.volume(|v| v.begin_check());
+        let bytes = machine.volume(|v| v.check_memory());
+        if !machine.has_memory(bytes) {
+            return Err(Failure::no_memory("check the volume"));
+        }
+        match machine.volume(|v| v.begin_check()) {
+            Ok(begun) => *check = Some(begun),
+            // Another one is under way, and comes first.
+            Err(Error::Busy) => {}
+            Err(error) => return Err(error).during(format_args!("check the volume")),
+        }
         return Ok(None);
     };
     let result = machine.volume(|v| v.check_step(under_way));

@@ -40,6 +40,8 @@ pub struct Check {
     phase: Phase,
     report: CheckReport,
     windows: WindowCheck,
+    /// The tables for names, until they are used.
+    naming: Option<Naming>,
     /// What is left of the work that the current phase may take.
     patience: u64,
     /// Nothing was judged by counts: others changed more than it could keep up with.
@@ -84,17 +86,28 @@ const SLOT: u64 = 1 << 15;
 const PAGE: u64 = 1;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    /// Begins to verify the volume and the invariants of windows. `None`: another check is under
-    /// way.
-    pub fn begin_check(&mut self) -> Option<Check> {
+    /// Bytes of memory that a check takes when it begins.
+    pub fn check_memory(&self) -> usize {
+        Naming::memory(self.inodes.room)
+    }
+
+    /// Begins to verify the volume and the invariants of windows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`]: another check is under way. [`Error::NoMemory`]: there is not as much as
+    /// [`Volume::check_memory`] says.
+    pub fn begin_check(&mut self) -> Result<Check> {
         if self.tree.blocks.recount.is_some() || self.naming.is_some() || self.checking {
-            return None;
+            return Err(Error::Busy);
         }
+        let naming = Some(Naming::new(self.inodes.room)?);
         self.checking = true;
         self.tree.blocks.begin_recount();
         let report = CheckReport::default();
         let windows = WindowCheck::default();
-        Some(Check { phase: Phase::Clear(0), report, windows, patience: u64::MAX, outrun: false })
+        let (phase, patience) = (Phase::Clear(0), u64::MAX);
+        Ok(Check { phase, report, windows, naming, patience, outrun: false })
     }
 
     /// Takes one bounded step of a check. `None`: there is more to do. After anything else, an
@@ -122,7 +135,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Takes all steps of a check. Nobody else may have one under way.
     pub fn check(&mut self) -> Result<CheckReport> {
-        let mut check = self.begin_check().ok_or(Error::Busy)?;
+        let mut check = self.begin_check()?;
         loop {
             if let Some(report) = self.check_step(&mut check)? {
                 return Ok(report);
@@ -182,7 +195,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Phase::Judge(_) => {
                 self.judge_sums(&mut check.report);
                 self.tree.blocks.end_recount();
-                self.naming = Some(Naming::new(self.inodes.room)?);
+                if let Some(mut naming) = check.naming.take() {
+                    // Inodes were made since the check began.
+                    naming.grow(self.inodes.room)?;
+                    self.naming = Some(naming);
+                }
                 Phase::Names
             }
             Phase::Names if self.walk_names(&mut check.report, left)? => Phase::Missed(0),

@@ -3,10 +3,11 @@
 use crate::error::{Error, Result};
 use crate::format::inode::{INODES_PER_BLOCK, ROOT_INO};
 use crate::types::{Ino, Kind};
-use crate::volume::census::{Names, WAITING, bits, is_set};
+use crate::volume::census::{Names, WAITING, bits, bytes_of_bits, grow_bits, is_set};
 use alloc::vec::Vec;
 
 /// Names being counted while others work.
+#[derive(Debug)]
 pub(crate) struct Naming {
     pub names: Names,
     /// A bit for each inode: its names changed meanwhile. Those beyond are new.
@@ -40,6 +41,11 @@ pub(super) enum Missed {
 }
 
 impl Naming {
+    /// Bytes that [`Naming::new`] takes.
+    pub fn memory(room: u64) -> usize {
+        Names::memory(room) + bytes_of_bits(room) + WAITING * size_of::<Ino>()
+    }
+
     /// For a volume whose inode file has room for this many inodes.
     pub fn new(room: u64) -> Result<Self> {
         let mut names = Names::new(room)?;
@@ -58,6 +64,12 @@ impl Naming {
             judged: 0,
             used: 0,
         })
+    }
+
+    /// Makes room for more inodes.
+    pub fn grow(&mut self, room: u64) -> Result<()> {
+        self.names.grow(room)?;
+        grow_bits(&mut self.touched, room)
     }
 
     /// Whether the names of an inode are not judged, because they changed meanwhile.
