@@ -88,8 +88,8 @@ pub(super) fn run<M: Platform>(b: &mut Bench<'_, M>, mib: u64) -> Result<(), Fai
     })
 }
 
-/// Loads and stores through windows of clones: the first five, and the seventh, of a file of so many
-/// pages.
+/// Loads and stores through windows of clones: the first five, and the seventh, of a file of so
+/// many pages.
 fn faults<M: Platform>(b: &mut Bench<'_, M>, clones: &[Ino], pages: u64) -> Result<(), Failure> {
     let (np, nr) = (pages.min(4096), pages.min(2048));
     let window = b.open(clones[0])?;
