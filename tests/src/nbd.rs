@@ -8,11 +8,10 @@ use std::time::Duration;
 use umbra::client::{Stream, connect};
 use umbra::state::StateDir;
 use umbra_proto::nbd::{
-    Command, ContextRequest, InfoRequest, InfoType, OptionCode, PORT, ReplyCode, Style,
-    command_flags,
+    Command, InfoRequest, InfoType, OptionCode, PORT, ReplyCode, Style, command_flags,
 };
 use umbra_server::testing::nbd::{
-    Client, Reply, export_info, hello, option, take_greeting, take_replies,
+    Client, Reply, choice, export_info, hello, option, take_greeting, take_replies,
 };
 
 /// How long an answer may take.
@@ -33,26 +32,12 @@ impl Disk {
     /// Connects and chooses an export; selects all contexts where the style has them.
     pub fn open(state: &StateDir, name: &str, style: Style) -> Disk {
         let mut talk = Handshake::start(state);
-        let mut ask = |code, data: &[u8]| {
-            let replies = talk.ask(code, data);
+        let mut replies = Vec::new();
+        for (code, data) in choice(name.as_bytes(), style, &[InfoType::BLOCK_SIZE]) {
+            replies = talk.ask(code, &data);
             assert_eq!(replies.last().map(|r| r.0), Some(ReplyCode::ACK), "{code}: {replies:?}");
-            replies
-        };
-        if style != Style::Simple {
-            let code = match style {
-                Style::Extended => OptionCode::EXTENDED_HEADERS,
-                _ => OptionCode::STRUCTURED_REPLY,
-            };
-            ask(code, &[]);
-            let mut data = Vec::new();
-            ContextRequest::encode(
-                name.as_bytes(),
-                &[b"base:allocation", b"x-umbra:sharing"],
-                &mut data,
-            );
-            ask(OptionCode::SET_META_CONTEXT, &data);
         }
-        let (size, flags) = export_info(&ask(OptionCode::GO, &go(name)));
+        let (size, flags) = export_info(&replies);
         let stream = talk.stream;
         Disk { stream, style, client: Client::new(style), size, flags }
     }

@@ -9,9 +9,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use umbra_proto::nbd::{
-    CHUNK_DONE, CHUNK_LEN, Chunk, ChunkType, Command, EXTENDED_CHUNK_LEN, Errno, ErrorChunk,
-    GREETING_LEN, Greeting, InfoType, OPTION_REPLY_LEN, OptionCode, OptionHeader, OptionReply,
-    ReplyCode, Request, SIMPLE_REPLY_LEN, SimpleReply, Status, Style, client_flags,
+    CHUNK_DONE, CHUNK_LEN, Chunk, ChunkType, Command, ContextRequest, EXTENDED_CHUNK_LEN, Errno,
+    ErrorChunk, GREETING_LEN, Greeting, InfoRequest, InfoType, OPTION_REPLY_LEN, OptionCode,
+    OptionHeader, OptionReply, ReplyCode, Request, SIMPLE_REPLY_LEN, SimpleReply, Status, Style,
+    client_flags,
 };
 
 /// The bytes of an option.
@@ -23,6 +24,26 @@ pub fn option(option: OptionCode, data: &[u8]) -> Vec<u8> {
 /// The flags that a client answers the greeting with.
 pub fn hello() -> Vec<u8> {
     client_flags::ALL.to_be_bytes().to_vec()
+}
+
+/// The options by which a client chooses an export, with their data: requests and replies in this
+/// style, all metadata contexts where the style has them, and these of the infos.
+pub fn choice(name: &[u8], style: Style, infos: &[InfoType]) -> Vec<(OptionCode, Vec<u8>)> {
+    let mut options = Vec::new();
+    match style {
+        Style::Simple => {}
+        Style::Structured => options.push((OptionCode::STRUCTURED_REPLY, Vec::new())),
+        Style::Extended => options.push((OptionCode::EXTENDED_HEADERS, Vec::new())),
+    }
+    if style != Style::Simple {
+        let mut data = Vec::new();
+        ContextRequest::encode(name, &[b"base:allocation", b"x-umbra:sharing"], &mut data);
+        options.push((OptionCode::SET_META_CONTEXT, data));
+    }
+    let mut data = Vec::new();
+    InfoRequest::encode(name, infos, &mut data);
+    options.push((OptionCode::GO, data));
+    options
 }
 
 /// Takes the greeting off the front of what was received.

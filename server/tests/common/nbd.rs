@@ -1,13 +1,10 @@
 //! A connection of NBD, without a network.
 
 use umbra_fs::{Ino, Time};
-use umbra_proto::nbd::{
-    Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style,
-    transmission_flags,
-};
+use umbra_proto::nbd::{Command, InfoType, OptionCode, ReplyCode, Style, transmission_flags};
 use umbra_server::nbd::Nbd;
 use umbra_server::testing::nbd::{
-    Client, Reply, export_info, hello, option, take_greeting, take_replies,
+    Client, Reply, choice, export_info, hello, option, take_greeting, take_replies,
 };
 use umbra_server::testing::{SoftPlatform, Wire, poll};
 use umbra_server::{Progress, Stream};
@@ -83,21 +80,13 @@ impl Connection {
     }
 
     pub fn go(&mut self, machine: &mut SoftPlatform, name: &[u8], style: Style) {
-        match style {
-            Style::Simple => {}
-            Style::Structured => self.ack(machine, OptionCode::STRUCTURED_REPLY, &[]),
-            Style::Extended => self.ack(machine, OptionCode::EXTENDED_HEADERS, &[]),
+        let mut replies = Vec::new();
+        for (code, data) in choice(name, style, &[InfoType::BLOCK_SIZE]) {
+            replies = self.option(machine, code, &data);
+            assert_eq!(replies.last().unwrap().0, ReplyCode::ACK, "{code}: {replies:?}");
+            let contexts = code == OptionCode::SET_META_CONTEXT;
+            assert!(!contexts || replies.len() == 3, "{replies:?}");
         }
-        if style != Style::Simple {
-            let mut data = Vec::new();
-            ContextRequest::encode(name, &[b"base:allocation", b"x-umbra:sharing"], &mut data);
-            let replies = self.option(machine, OptionCode::SET_META_CONTEXT, &data);
-            assert_eq!(replies.len(), 3, "{replies:?}");
-        }
-        let mut data = Vec::new();
-        InfoRequest::encode(name, &[InfoType::BLOCK_SIZE], &mut data);
-        let replies = self.option(machine, OptionCode::GO, &data);
-        assert_eq!(replies.last().unwrap().0, ReplyCode::ACK, "{replies:?}");
         (self.size, self.flags) = export_info(&replies);
         assert_ne!(self.flags & transmission_flags::HAS_FLAGS, 0);
         self.client = Client::new(style);
