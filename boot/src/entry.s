@@ -105,7 +105,8 @@ exception_stubs:
     .set vector, 0
     .rept 32
     .balign 16
-    .if ((0x60227d00 >> vector) & 1) == 0   # the bits are the vectors whose error code the CPU pushes
+    # Of vectors 8, 10 to 14, 17, 21, 29 and 30 the CPU pushes an error code.
+    .if ((0x60227d00 >> vector) & 1) == 0
     push 0
     .endif
     push vector

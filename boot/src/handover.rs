@@ -15,7 +15,7 @@ use x86_64::structures::paging::{FrameAllocator, OffsetPageTable, PageTable, Phy
 use x86_64::{PhysAddr, VirtAddr};
 
 use umbra_boot::memory::{Owner, Region, Regions};
-use umbra_boot::pvh::{Memory, StartInfo};
+use umbra_boot::pvh::{PhysicalMemory, StartInfo};
 use umbra_boot::{PAGE, REACH, image, pvh};
 
 use crate::paging;
@@ -28,7 +28,7 @@ pub enum Error {
     /// The kernel's file is.
     Kernel(image::Error),
     /// There is too little memory, in KiB.
-    Memory { need: u64, have: u64 },
+    TooLittleMemory { need: u64, have: u64 },
 }
 
 impl fmt::Display for Error {
@@ -36,10 +36,11 @@ impl fmt::Display for Error {
         match self {
             Self::StartInfo(error) => error.fmt(f),
             Self::Kernel(error) => error.fmt(f),
-            Self::Memory { need, have } => {
+            Self::TooLittleMemory { need, have } => {
                 write!(
                     f,
-                    "too little memory: the kernel needs {need} KiB, {have} KiB are free; give QEMU more with -m"
+                    "too little memory: the kernel needs {need} KiB, {have} KiB are free; \
+                     give QEMU more with -m"
                 )
             }
         }
@@ -96,13 +97,13 @@ pub fn run(start_info: u64) -> Result<Infallible, Error> {
     let have = regions.usable_below(REACH) / PAGE;
     if need > have {
         let kib = |pages: u64| pages.saturating_mul(PAGE / 1024);
-        return Err(Error::Memory { need: kib(need), have: kib(have) });
+        return Err(Error::TooLittleMemory { need: kib(need), have: kib(have) });
     }
 
     let described = regions.as_slice().iter().map(|region| Described(*region));
     let mut frames = LegacyFrameAllocator::new(described);
-    let page_tables =
-        page_tables(&mut frames).ok_or(Error::Memory { need: need * PAGE / 1024, have: 0 })?;
+    let page_tables = page_tables(&mut frames)
+        .ok_or(Error::TooLittleMemory { need: need * PAGE / 1024, have: 0 })?;
     let system = SystemInfo {
         framebuffer: None,
         rsdp_addr: info.rsdp.and_then(|address| PhysAddr::try_new(address).ok()),

@@ -61,12 +61,14 @@ impl fmt::Display for Error {
             }
             Self::SharedPage(offset) => write!(
                 f,
-                "has segments that share the page at offset {offset:#x}; link it with -z separate-loadable-segments"
+                "has segments that share the page at offset {offset:#x}; \
+                 link it with -z separate-loadable-segments"
             ),
             Self::NoConfig => {
                 write!(
                     f,
-                    "has no section .bootloader-config: its entry point must be made by bootloader_api"
+                    "has no section .bootloader-config: \
+                     its entry point must be made by bootloader_api"
                 )
             }
         }

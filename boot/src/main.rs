@@ -56,7 +56,8 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 #[cfg(not(target_os = "none"))]
 fn main() -> std::process::ExitCode {
     eprintln!(
-        "umbra-boot is a boot loader: build it for x86_64-unknown-none and give it to QEMU as -kernel"
+        "umbra-boot is a boot loader: \
+         build it for x86_64-unknown-none and give it to QEMU as -kernel"
     );
     std::process::ExitCode::from(2)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! firmware:   |RAM----|  |reserved|RAM----------------------------|reserved|   ...   |pmem|
 //! regions:    |loader    |reserved|loader|usable------|loader|usable|reserved|
-//!              0                   1 MiB               kernel's file          4 GiB, or the end of RAM
+//!              0                   1 MiB               kernel's file          4 GiB, or RAM's end
 //! ```
 //!
 //! Where entries overlap the stronger owner wins: loader over firmware over RAM. RAM that does not

@@ -1,7 +1,7 @@
 //! Physical memory through the loader's identity mapping.
 
 use umbra_boot::REACH;
-use umbra_boot::pvh::Memory;
+use umbra_boot::pvh::PhysicalMemory;
 
 /// Everything below [`REACH`], which `entry.s` maps at its own addresses.
 pub struct Identity;
@@ -9,7 +9,7 @@ pub struct Identity;
 /// Only the null pointer cannot be read: QEMU's option ROM puts its memory map into the page at 0.
 const FIRST: u64 = 1;
 
-impl Memory for Identity {
+impl PhysicalMemory for Identity {
     fn bytes(&self, address: u64, length: u64) -> Option<&'static [u8]> {
         let end = address.checked_add(length)?;
         if address < FIRST || end > REACH {

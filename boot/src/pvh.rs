@@ -34,7 +34,7 @@ pub const MAX_MEMMAP: usize = 64;
 pub const E820_RAM: u32 = 1;
 
 /// Physical memory as the loader can see it.
-pub trait Memory {
+pub trait PhysicalMemory {
     /// `length` bytes at a physical address, or `None` if that is not all within reach.
     fn bytes(&self, address: u64, length: u64) -> Option<&[u8]>;
 }
@@ -102,7 +102,8 @@ impl fmt::Display for Error {
             Self::Memmap(entries) => {
                 write!(
                     f,
-                    "PVH start info: a memory map of {entries} entries; 1 to {MAX_MEMMAP} can be used"
+                    "PVH start info: a memory map of {entries} entries; \
+                     1 to {MAX_MEMMAP} can be used"
                 )
             }
         }
@@ -111,7 +112,7 @@ impl fmt::Display for Error {
 
 impl StartInfo {
     /// Reads and checks the start info at a physical address.
-    pub fn read(memory: &impl Memory, address: u64) -> Result<Self, Error> {
+    pub fn read(memory: &impl PhysicalMemory, address: u64) -> Result<Self, Error> {
         let out = |what, address| Error::OutOfReach(what, address);
         let info = memory.bytes(address, START_INFO).ok_or(out("structure", address))?;
         let word = |offset| u32_at(info, offset).ok_or(out("structure", address));
@@ -176,7 +177,7 @@ mod tests {
 
     struct Fake(Vec<u8>);
 
-    impl Memory for Fake {
+    impl PhysicalMemory for Fake {
         fn bytes(&self, address: u64, length: u64) -> Option<&[u8]> {
             let end = address.checked_add(length)?;
             self.0.get(usize::try_from(address).ok()?..usize::try_from(end).ok()?)

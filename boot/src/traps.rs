@@ -77,8 +77,9 @@ pub fn init() {
         )*};
     }
     set!(
-        0 divide_error, 1 debug, 2 non_maskable_interrupt, 3 breakpoint, 4 overflow, 5 bound_range_exceeded,
-        6 invalid_opcode, 7 device_not_available, 8 double_fault, 10 invalid_tss, 11 segment_not_present,
+        0 divide_error, 1 debug, 2 non_maskable_interrupt, 3 breakpoint, 4 overflow,
+        5 bound_range_exceeded, 6 invalid_opcode, 7 device_not_available, 8 double_fault,
+        10 invalid_tss, 11 segment_not_present,
         12 stack_segment_fault, 13 general_protection_fault, 14 page_fault, 16 x87_floating_point,
         17 alignment_check, 18 machine_check, 19 simd_floating_point, 20 virtualization,
         21 cp_protection_exception, 28 hv_injection_exception, 29 vmm_communication_exception,
@@ -93,7 +94,7 @@ extern "C" fn boot_exception(frame: &Frame) -> ! {
     let Frame { vector, error_code, rip, cs, rflags, rsp, ss } = frame;
     let cr2 = Cr2::read_raw();
     crate::console::fail(format_args!(
-        "exception {vector}, error code {error_code:#x}, at rip {cs:#x}:{rip:#x}, rsp {ss:#x}:{rsp:#x}, \
-         rflags {rflags:#x}, cr2 {cr2:#x}"
+        "exception {vector}, error code {error_code:#x}, at rip {cs:#x}:{rip:#x}, \
+         rsp {ss:#x}:{rsp:#x}, rflags {rflags:#x}, cr2 {cr2:#x}"
     ))
 }

@@ -7,18 +7,18 @@
 
 /// Sleep types for the registers PM1a and PM1b.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SleepTypes {
+pub(crate) struct SleepTypes {
     /// For PM1a_CNT.
-    pub a: u8,
+    pub(crate) a: u8,
     /// For PM1b_CNT, where there is one.
-    pub b: u8,
+    pub(crate) b: u8,
 }
 
 const NAME_OP: u8 = 0x08;
 const PACKAGE_OP: u8 = 0x12;
 
 /// Finds `\_S5` in the AML of a DSDT.
-pub fn find(aml: &[u8]) -> Option<SleepTypes> {
+pub(crate) fn find(aml: &[u8]) -> Option<SleepTypes> {
     let names = aml.windows(4).enumerate().filter(|(_, name)| *name == b"_S5_");
     names.map(|(at, _)| at).find_map(|at| {
         let before = &aml[..at];

@@ -7,28 +7,28 @@ use umbra_fs::Time;
 
 /// The registers of a PC's real-time clock (MC146818), as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RtcRegisters {
+pub(crate) struct RtcRegisters {
     /// Seconds.
-    pub second: u8,
+    pub(crate) second: u8,
     /// Minutes.
-    pub minute: u8,
+    pub(crate) minute: u8,
     /// Hours; bit 7 is "p.m." on a 12-hour clock.
-    pub hour: u8,
+    pub(crate) hour: u8,
     /// Day of the month, from 1.
-    pub day: u8,
+    pub(crate) day: u8,
     /// Month, from 1.
-    pub month: u8,
+    pub(crate) month: u8,
     /// Year of the century.
-    pub year: u8,
+    pub(crate) year: u8,
     /// Century, where the platform has a register for it.
-    pub century: Option<u8>,
+    pub(crate) century: Option<u8>,
     /// Status register B: bit 1 is "24 hours", bit 2 "binary, not BCD".
-    pub status_b: u8,
+    pub(crate) status_b: u8,
 }
 
 impl RtcRegisters {
     /// The time, if the registers hold a date.
-    pub fn time(self) -> Option<Time> {
+    pub(crate) fn time(self) -> Option<Time> {
         let binary = self.status_b & 4 != 0;
         let number = |value: u8| {
             if binary {

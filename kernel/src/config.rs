@@ -9,21 +9,21 @@ use alloc::vec::Vec;
 
 /// The options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// `format=yes`: overwrite whatever the NVDIMM holds with an empty volume.
-    pub format: bool,
+    pub(crate) format: bool,
     /// `volume=no`: mount nothing.
-    pub no_volume: bool,
+    pub(crate) no_volume: bool,
     /// `echo=yes`: the console echoes what it reads and prompts, for a bare terminal.
-    pub echo: bool,
+    pub(crate) echo: bool,
     /// `slots=NUMBER`: so many slots of windows, and not as many as suit the RAM. With none,
     /// nothing can be read through windows: that is how their memory is measured.
-    pub slots: Option<u32>,
+    pub(crate) slots: Option<u32>,
 }
 
 impl Config {
     /// Reads the options; what is wrong with a line is in the list, and the line ignored.
-    pub fn parse(text: &[u8]) -> (Config, Vec<String>) {
+    pub(crate) fn parse(text: &[u8]) -> (Config, Vec<String>) {
         let mut config = Config::default();
         let mut problems = Vec::new();
         let lines = text.split(|byte| *byte == b'\n' || *byte == 0).map(|line| line.trim_ascii());

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 /// A map over `frames` frames; a set bit is a free frame.
-pub struct FrameMap<'a> {
+pub(crate) struct FrameMap<'a> {
     words: &'a mut [u64],
     frames: usize,
     free: usize,
@@ -14,39 +14,29 @@ pub struct FrameMap<'a> {
 
 impl<'a> FrameMap<'a> {
     /// Words that a map of `frames` frames needs.
-    pub const fn words(frames: usize) -> usize {
+    pub(crate) const fn words(frames: usize) -> usize {
         frames.div_ceil(64)
     }
 
     /// A map of frames that are all in use.
-    pub fn new(words: &'a mut [u64], frames: usize) -> Self {
+    pub(crate) fn new(words: &'a mut [u64], frames: usize) -> Self {
         assert!(words.len() >= Self::words(frames));
         words.fill(0);
         FrameMap { words, frames, free: 0, next: 0 }
     }
 
-    /// Number of frames that the map covers.
-    pub fn len(&self) -> usize {
-        self.frames
-    }
-
-    /// Whether it covers no frames.
-    pub fn is_empty(&self) -> bool {
-        self.frames == 0
-    }
-
     /// Number of free frames.
-    pub fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free
     }
 
     /// Whether a frame is free.
-    pub fn is_free(&self, frame: usize) -> bool {
+    pub(crate) fn is_free(&self, frame: usize) -> bool {
         frame < self.frames && self.words[frame / 64] >> (frame % 64) & 1 != 0
     }
 
     /// Marks frames as free; returns how many were not.
-    pub fn release(&mut self, start: usize, count: usize) -> usize {
+    pub(crate) fn release(&mut self, start: usize, count: usize) -> usize {
         let mut released = 0;
         for frame in start..start.saturating_add(count).min(self.frames) {
             if !self.is_free(frame) {
@@ -59,7 +49,7 @@ impl<'a> FrameMap<'a> {
     }
 
     /// Marks frames as used.
-    pub fn reserve(&mut self, start: usize, count: usize) {
+    pub(crate) fn reserve(&mut self, start: usize, count: usize) {
         for frame in start..start.saturating_add(count).min(self.frames) {
             if self.is_free(frame) {
                 self.words[frame / 64] &= !(1 << (frame % 64));
@@ -69,7 +59,7 @@ impl<'a> FrameMap<'a> {
     }
 
     /// Takes `count` frames in a row, the first a multiple of `align` (a power of two).
-    pub fn take(&mut self, count: usize, align: usize) -> Option<usize> {
+    pub(crate) fn take(&mut self, count: usize, align: usize) -> Option<usize> {
         if count == 0 || count > self.free {
             return None;
         }
@@ -121,7 +111,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_are_handed_out_once(ops in proptest::collection::vec((any::<bool>(), 0usize..9, 0u32..4), 0..200)) {
+        fn frames_are_handed_out_once(
+            ops in proptest::collection::vec((any::<bool>(), 0usize..9, 0u32..4), 0..200),
+        ) {
             let mut words = vec![0; FrameMap::words(300)];
             let mut map = FrameMap::new(&mut words, 300);
             map.release(7, 290);

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use x86_64::instructions::port::{Port, PortReadOnly};
 
 /// Options.
-pub const CONFIG: &str = "opt/umbra/config";
+pub(crate) const CONFIG: &str = "opt/umbra/config";
 /// Randomness.
-pub const SEED: &str = "opt/umbra/seed";
+pub(crate) const SEED: &str = "opt/umbra/seed";
 
 const SELECTOR: u16 = 0x510;
 const DATA: u16 = 0x511;
@@ -37,7 +37,7 @@ fn read<const N: usize>() -> [u8; N] {
 }
 
 /// Reads a file; `None` if there is no such file, or it is larger than 4 KiB.
-pub fn file(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn file(name: &str) -> Option<Vec<u8>> {
     select(SIGNATURE);
     if read() != *b"QEMU" {
         return None;

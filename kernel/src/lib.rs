@@ -10,56 +10,77 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`nfit`], [`acpi_sleep`] | what firmware tables say, as pure functions over bytes |
-//! | [`calendar`], [`config`], [`frame_map`] | the date, options, free frames |
+//! | [`calendar`], [`config`] | the date, options |
+//! | `counter`, [`frame_map`] | counters, free frames |
 //! | [`console`] | log lines and the command line on the serial port |
-//! | `arch` | registers, descriptor tables, traps, interrupts, time, copies, ports |
+//! | `cpu` | what the processor can do; its control registers |
 //! | `mm` | the address space, frames, heap |
-//! | `acpi` | tables, power-off |
+//! | `acpi`, `power` | firmware's tables; powering off |
+//! | `arch` | interrupts, time, machine checks, the serial port, copies |
 //! | `nvdimm` | persistent memory |
 //! | `dax` | windows: page tables, the fault path, loads and stores |
+//! | `traps` | descriptor tables, exceptions, last reports |
 //! | [`vsock`] | streams over virtio-vsock: the protocol, without the hardware |
 //! | [`pci`], `virtio` | finding devices; the vsock device |
 //! | `net` | clients: connections and their servers |
 //! | `platform` | what servers see of the machine |
+//! | [`memory_errors`] | what the loop does about them |
 //! | `start`, `serve` | start-up, the poll loop |
 //! | `measure` | what faults, copies and counts cost here: the floor of benchmarks |
 //! | `media` | mounting and formatting |
 #![cfg_attr(target_os = "none", no_std)]
+#![warn(unreachable_pub, clippy::missing_docs_in_private_items)]
+// On the host only tests use what is here; on bare metal all of it must have a use.
+#![cfg_attr(not(target_os = "none"), allow(dead_code, unused_imports))]
 
 extern crate alloc;
 
-pub mod acpi_sleep;
-pub mod calendar;
-pub mod config;
-pub mod console;
-pub mod frame_map;
-pub mod nfit;
-pub mod pci;
-pub mod vsock;
+mod acpi_sleep;
+#[cfg(any(target_os = "none", all(test, target_os = "linux", target_arch = "x86_64")))]
+mod arch;
+mod calendar;
+mod config;
+mod console;
+#[cfg(target_arch = "x86_64")]
+mod counter;
+mod frame_map;
+mod memory_errors;
+mod nfit;
+mod pci;
+mod vsock;
 
 #[cfg(target_os = "none")]
-pub mod acpi;
+mod acpi;
 #[cfg(target_os = "none")]
-pub mod arch;
+mod cpu;
 #[cfg(target_os = "none")]
-pub mod dax;
+mod dax;
 #[cfg(target_os = "none")]
-pub mod fw_cfg;
+mod fw_cfg;
 #[cfg(target_os = "none")]
-pub mod measure;
+mod measure;
 #[cfg(target_os = "none")]
-pub mod media;
+mod media;
 #[cfg(target_os = "none")]
-pub mod mm;
+mod mm;
 #[cfg(target_os = "none")]
-pub mod net;
+mod net;
 #[cfg(target_os = "none")]
-pub mod nvdimm;
+mod nvdimm;
 #[cfg(target_os = "none")]
-pub mod platform;
+mod platform;
 #[cfg(target_os = "none")]
-pub mod serve;
+mod power;
 #[cfg(target_os = "none")]
-pub mod start;
+mod serve;
 #[cfg(target_os = "none")]
-pub mod virtio;
+mod start;
+#[cfg(target_os = "none")]
+mod traps;
+#[cfg(target_os = "none")]
+mod virtio;
+
+#[cfg(target_os = "none")]
+pub(crate) use arch::serial::{print, println};
+#[cfg(target_os = "none")]
+pub use {mm::DIRECT, start::start};

@@ -10,7 +10,7 @@ mod entry {
         let mut config = BootloaderConfig::new_default();
         // The same place as in the kernel's own address space, so that pointers into it stay
         // valid when the loader's page tables are replaced.
-        config.mappings.physical_memory = Some(Mapping::FixedAddress(umbra_kernel::mm::DIRECT));
+        config.mappings.physical_memory = Some(Mapping::FixedAddress(umbra_kernel::DIRECT));
         config.kernel_stack_size = 64 << 10;
         config
     };
@@ -18,7 +18,7 @@ mod entry {
     entry_point!(start, config = &CONFIG);
 
     fn start(info: &'static mut BootInfo) -> ! {
-        umbra_kernel::start::start(info)
+        umbra_kernel::start(info)
     }
 }
 

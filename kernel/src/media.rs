@@ -4,12 +4,12 @@
 //! something else never is, unless told so. Without a volume the kernel goes on, and the console
 //! says why there is none.
 
-use crate::arch::{clock, cpu};
+use crate::arch::clock;
 use crate::config::Config;
 use crate::dax::{self, WindowTables};
-use crate::mm::boot::Memory;
+use crate::mm::boot::MemoryMap;
 use crate::nvdimm::{self, Nvdimm};
-use crate::{acpi, fw_cfg};
+use crate::{cpu, fw_cfg, power};
 use alloc::format;
 use alloc::string::{String, ToString};
 use spin::Mutex;
@@ -24,12 +24,12 @@ static MOUNTED: Mutex<Mounted> = Mutex::new(Mounted { took_ns: 0, rebuilt: false
 static IDLE: Mutex<Option<(Nvdimm, WindowTables)>> = Mutex::new(None);
 
 /// Why no volume is served, if none is.
-pub fn why_none() -> String {
+pub(crate) fn why_none() -> String {
     WHY_NONE.lock().clone()
 }
 
 /// Finds the NVDIMM and puts its volume into service, if that is possible.
-pub fn start(memory: &Memory, config: Config) {
+pub(crate) fn start(memory: &MemoryMap, config: Config) {
     if let Err(why) = find_and_mount(memory, config) {
         log::error!("no volume: {why}");
         *WHY_NONE.lock() = why;
@@ -37,8 +37,8 @@ pub fn start(memory: &Memory, config: Config) {
 }
 
 /// Finds the NVDIMM and mounts its volume; formats a blank one, or any if told so.
-fn find_and_mount(memory: &Memory, config: Config) -> Result<(), String> {
-    let nvdimm = Nvdimm::find().map_err(|why| why.to_string())?;
+fn find_and_mount(memory: &MemoryMap, config: Config) -> Result<(), String> {
+    let nvdimm = nvdimm::find().map_err(|why| why.to_string())?;
     log::info!(
         "NVDIMM at {:#x}, {} MiB, lines written back by: {}",
         nvdimm.phys().as_u64(),
@@ -91,7 +91,7 @@ fn mount_and_serve(nvdimm: Nvdimm, windows: WindowTables) -> Result<(), MountErr
 }
 
 /// How the volume was mounted.
-pub fn mounted() -> Mounted {
+pub(crate) fn mounted() -> Mounted {
     *MOUNTED.lock()
 }
 
@@ -105,14 +105,9 @@ fn format_and_serve(mut nvdimm: Nvdimm, windows: WindowTables) -> Result<(), Str
 }
 
 fn format_options() -> FormatOptions {
-    let mut uuid = [0; 16];
-    let (high, low) = (random(), random());
-    uuid[..8].copy_from_slice(&high.to_le_bytes());
-    uuid[8..].copy_from_slice(&low.to_le_bytes());
-    // RFC 9562: version 4 (random), variant 1.
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    FormatOptions { uuid, seed: random(), now: clock::wall() }
+    let bits = u128::from(random()) | u128::from(random()) << 64;
+    let uuid = uuid::Builder::from_random_bytes(bits.to_le_bytes()).into_uuid();
+    FormatOptions { uuid: uuid.into_bytes(), seed: random(), now: clock::wall() }
 }
 
 /// A random word: the launcher's seed and `rdrand`, where there are any, and the moment.
@@ -159,7 +154,7 @@ fn mount_error(why: MountError) -> String {
 
 /// Formats an NVDIMM that is not served, and serves the empty volume. A volume in service is
 /// left alone: its windows and clients would be lost.
-pub fn format_now() -> Result<(), String> {
+pub(crate) fn format_now() -> Result<(), String> {
     let Some((nvdimm, windows)) = IDLE.lock().take() else {
         return Err(match dax::is_served() {
             true => {
@@ -175,12 +170,12 @@ pub fn format_now() -> Result<(), String> {
 
 /// Unmounts and powers off. Where the board does not let itself be powered off, QEMU ends with
 /// its failure status.
-pub fn power_off() -> ! {
+pub(crate) fn power_off() -> ! {
     if let Some(volume) = dax::retire()
         && let Err(why) = volume.unmount()
     {
         log::error!("the volume was not unmounted cleanly: {why}; it will be rebuilt");
     }
     log::info!("powering off");
-    panic!("{}", acpi::power_off());
+    panic!("{}", power::off());
 }

@@ -67,7 +67,7 @@ impl Handler for Servers<'_> {
 }
 
 /// Finds and starts the vsock device.
-pub fn init() {
+pub(crate) fn init() {
     match Vsock::start() {
         None => log::warn!("vsock: the machine has no such device; only the console is served"),
         Some(Err(why)) => log::error!("vsock: the device cannot be used: {why}"),
@@ -84,7 +84,7 @@ pub fn init() {
 /// Does what can be done now, with the machine that servers run on if a volume is served, and what
 /// the servers share; returns whether there is more to do at once. Otherwise an interrupt will come
 /// when there is.
-pub fn poll(mut platform: Option<&mut KernelPlatform>, shared: &mut Shared) -> bool {
+pub(crate) fn poll(mut platform: Option<&mut KernelPlatform>, shared: &mut Shared) -> bool {
     let mut net = NET.lock();
     let Some(Net { device, endpoint }) = net.as_mut() else { return false };
     if device.was_reset() {
@@ -113,23 +113,23 @@ pub fn poll(mut platform: Option<&mut KernelPlatform>, shared: &mut Shared) -> b
 }
 
 /// Whether a packet has come that can be looked at.
-pub fn has_news() -> bool {
+pub(crate) fn has_news() -> bool {
     NET.lock().as_ref().is_some_and(|net| net.endpoint.has_news(&net.device))
 }
 
 /// Makes packets interrupt, as they do not while they are looked at anyway; returns whether one has
 /// come already.
-pub fn listen() -> bool {
+pub(crate) fn listen() -> bool {
     NET.lock().as_ref().is_some_and(|net| net.endpoint.listen(&net.device))
 }
 
 /// Whether everything that servers could send has left.
-pub fn is_drained() -> bool {
+pub(crate) fn is_drained() -> bool {
     NET.lock().as_mut().is_none_or(|net| net.endpoint.is_drained(&mut net.device))
 }
 
 /// What happened since the start, if there is a device.
-pub fn statistics() -> Option<Statistics> {
+pub(crate) fn statistics() -> Option<Statistics> {
     NET.lock().as_ref().map(|net| net.endpoint.statistics())
 }
 

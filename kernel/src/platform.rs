@@ -15,7 +15,7 @@ use umbra_server::Platform;
 use umbra_server::platform::{Counters, MemoryUse, Mounted, Persisted, Region, Sample};
 
 /// The machine with its counters: one, for all servers.
-pub struct KernelPlatform {
+pub(crate) struct KernelPlatform {
     processor: Processor,
     counters: Counters,
     regions: Vec<Region>,
@@ -27,7 +27,7 @@ pub struct KernelPlatform {
 
 impl KernelPlatform {
     /// The machine, served from now on. `processor` says that a volume is.
-    pub fn new(processor: Processor, ready: Instant) -> Self {
+    pub(crate) fn new(processor: Processor, ready: Instant) -> Self {
         let regions = match nvdimm::table() {
             Ok(nfit) => nfit
                 .persistent()
@@ -52,7 +52,7 @@ impl KernelPlatform {
     }
 
     /// Whether a client asked for power-off.
-    pub fn wants_power_off(&self) -> bool {
+    pub(crate) fn wants_power_off(&self) -> bool {
         self.power_off
     }
 }

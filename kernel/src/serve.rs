@@ -1,11 +1,11 @@
 //! The poll loop: everything that the kernel does once it runs.
 
-use crate::arch::{apic, clock, mce};
+use crate::arch::{clock, interrupts};
 use crate::config::Config;
 use crate::console::Console;
 use crate::dax::Processor;
 use crate::platform::KernelPlatform;
-use crate::{media, net, println};
+use crate::{media, memory_errors, net, println};
 use umbra_server::platform::{Turn, take_turn};
 use umbra_server::{Progress, Shared};
 
@@ -32,7 +32,7 @@ impl Pause {
     fn rest(&mut self) {
         let start = clock::now().0;
         while self.looking_ns > 0 && clock::now().0 - start < self.looking_ns {
-            if net::has_news() || apic::is_woken() {
+            if net::has_news() || interrupts::is_woken() {
                 return;
             }
         }
@@ -40,7 +40,7 @@ impl Pause {
             return;
         }
         let start = clock::now().0;
-        apic::sleep();
+        interrupts::sleep();
         self.looking_ns = looking_after(self.looking_ns, clock::now().0 - start);
     }
 }
@@ -60,7 +60,7 @@ fn looking_after(before: u64, slept_ns: u64) -> u64 {
 ///
 /// Does whatever there is to do, and sleeps otherwise. Whatever an interrupt brings after a
 /// round began keeps that round from ending in sleep.
-pub fn serve(config: Config) -> ! {
+pub(crate) fn serve(config: Config) -> ! {
     net::init();
     let ready = clock::now();
     println!("ready {} ms", ready.0 / 1_000_000);
@@ -70,8 +70,8 @@ pub fn serve(config: Config) -> ! {
     let mut off_at = None;
     let mut pause = Pause::default();
     loop {
-        apic::begin_round();
-        let mut worked = machine_checks();
+        interrupts::begin_round();
+        let mut worked = memory_errors::act();
         worked |= match &mut platform {
             Some(platform) => take_turn(platform, Turn::Console, |_| console.poll(&shared)),
             None => console.poll(&shared),
@@ -97,24 +97,4 @@ pub fn serve(config: Config) -> ! {
             pause.rest();
         }
     }
-}
-
-/// Logs what the machine-check handler recorded.
-fn machine_checks() -> bool {
-    let mut worked = false;
-    while let Some(record) = mce::take() {
-        worked = true;
-        let sort = if record.uncorrected() { "uncorrected" } else { "corrected" };
-        match record.physical() {
-            Some(address) => {
-                log::error!("{sort} memory error at {address:#x} (bank {})", record.bank)
-            }
-            None => log::error!(
-                "{sort} machine check without address (bank {}, {:#x})",
-                record.bank,
-                record.status
-            ),
-        }
-    }
-    worked
 }

@@ -1,15 +1,17 @@
 //! Start-up: from the loader's hands to the poll loop.
 
-use crate::arch::{apic, clock, copy, cpu, mce, serial, tables};
+use crate::arch::apic::{self, vector};
+use crate::arch::{clock, copy, mce, serial};
 use crate::config::Config;
 use crate::console::log_lines;
-use crate::mm::boot::Memory;
+use crate::mm::boot::MemoryMap;
 use crate::mm::{DIRECT, frames, image, space};
-use crate::{acpi, fw_cfg, media, serve};
+use crate::traps::tables;
+use crate::{acpi, cpu, fw_cfg, media, serve};
 use bootloader_api::BootInfo;
 use spin::Once;
 
-static MEMORY: Once<Memory> = Once::new();
+static MEMORY_MAP: Once<MemoryMap> = Once::new();
 
 /// The kernel's start, on the loader's stack and page tables.
 pub fn start(info: &'static mut BootInfo) -> ! {
@@ -22,7 +24,7 @@ pub fn start(info: &'static mut BootInfo) -> ! {
         Some(DIRECT),
         "the loader did not map physical memory where the kernel wants it"
     );
-    let memory = MEMORY.call_once(|| Memory::new(info));
+    let memory = MEMORY_MAP.call_once(|| MemoryMap::new(info));
     // SAFETY: the first and only time; the loader mapped RAM at `DIRECT`, and says which is free.
     unsafe { frames::init(memory) };
     // SAFETY: the pool is started; `run` needs nothing of the loader.
@@ -32,7 +34,7 @@ pub fn start(info: &'static mut BootInfo) -> ! {
 /// Goes on in the kernel's own address space, on the main stack.
 extern "C" fn run() -> ! {
     tables::load();
-    let memory = MEMORY.get().expect("set by `start`");
+    let memory = MEMORY_MAP.get().expect("set by `start`");
     // SAFETY: page tables, stack and descriptor tables are the kernel's own now; what mattered
     // of the loader's information was copied.
     unsafe { frames::reclaim_loader(memory, space::image_frames()) };
@@ -54,18 +56,18 @@ extern "C" fn run() -> ! {
 
 /// Interrupts, clock, machine checks, copies. Without interrupt controllers nothing would ever
 /// wake the kernel, so it does not go on without them.
-fn start_devices(memory: &Memory) {
-    let tables = match acpi::init(memory.rsdp) {
-        Ok(tables) => tables,
+fn start_devices(memory: &MemoryMap) {
+    let firmware = match acpi::init(memory.rsdp) {
+        Ok(firmware) => firmware,
         Err(why) => panic!("{why}"),
     };
-    if let Err(why) = apic::init(&tables.interrupts) {
+    if let Err(why) = apic::init(&firmware.interrupts) {
         panic!("local APIC: {why}");
     }
-    clock::init(tables.pm_timer);
-    clock::read_wall_clock(tables.century_register);
+    clock::init(firmware.pm_timer);
+    clock::read_wall_clock(firmware.century_register);
     mce::enable();
-    if let Err(why) = apic::route_serial(&tables.interrupts) {
+    if let Err(why) = apic::route_isa(&firmware.interrupts, serial::IRQ, vector::SERIAL) {
         log::error!("the console cannot be typed at: {why}");
     }
     serial::enable_input();

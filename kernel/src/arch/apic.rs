@@ -1,28 +1,31 @@
-//! Interrupts: the local APIC, the I/O APIC, and the vectors.
-//!
-//! Handlers only note what happened; the poll loop does the work. Every interrupt marks the
-//! loop as woken, so that it does not sleep over what a handler noted.
+//! The local APIC with its timer, and the I/O APIC.
 //!
 //! Follows SDM volume 3, chapter 12, and the 82093AA I/O APIC datasheet.
 
-use super::{clock, cpu, serial};
 use crate::acpi::{Interrupts, IoApic};
+use crate::cpu;
 use crate::mm::space;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::Once;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 use x86_64::{PhysAddr, VirtAddr};
 
-const TIMER: u8 = 32;
-const SERIAL: u8 = 33;
-/// Only wakes the processor.
-const WAKE: u8 = 34;
-const FIRST_FREE: u8 = 48;
-const LAST_FREE: u8 = 239;
-const SPURIOUS: u8 = 255;
-const FREE: usize = (LAST_FREE - FIRST_FREE) as usize + 1;
+/// Vectors that the controllers are programmed with. Those below 32 are exceptions.
+pub(crate) mod vector {
+    /// The local APIC's timer.
+    pub(crate) const TIMER: u8 = 32;
+    /// The serial port.
+    pub(crate) const SERIAL: u8 = 33;
+    /// Only wakes the processor.
+    pub(crate) const WAKE: u8 = 34;
+    /// The first of those that devices get.
+    pub(crate) const FIRST_FREE: u8 = 48;
+    /// The last of those that devices get.
+    pub(crate) const LAST_FREE: u8 = 239;
+    /// Interrupts that went away before they were delivered.
+    pub(crate) const SPURIOUS: u8 = 255;
+}
 
 /// Registers of the local APIC, as offsets of its MMIO page.
 const ID: u32 = 0x20;
@@ -51,24 +54,15 @@ const TSC_DEADLINE: u32 = 0x6e0;
 #[derive(Clone, Copy)]
 enum Access {
     /// One page of memory.
-    Memory(VirtAddr),
+    Page(VirtAddr),
     /// Model-specific registers.
     X2,
 }
 
 static LOCAL: Once<Access> = Once::new();
-static WOKEN: AtomicBool = AtomicBool::new(false);
-static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
-
-/// A handler of a device's interrupt. It runs with interrupts off and only notes what
-/// happened: it allocates nothing and takes no lock.
-pub type Handler = fn();
-
-static HANDLERS: [Once<Handler>; FREE] = [const { Once::new() }; FREE];
-
 /// Why interrupts cannot be set up.
 #[derive(Clone, Copy, Debug)]
-pub enum ApicError {
+pub(crate) enum ApicError {
     /// Its registers could not be mapped.
     Map(space::MapError),
     /// No I/O APIC serves the interrupt.
@@ -90,7 +84,7 @@ impl fmt::Display for ApicError {
 fn read(register: u32) -> u32 {
     match *LOCAL.get().expect("the local APIC is started first") {
         // SAFETY: the page is the local APIC's, mapped for good; the register is in it.
-        Access::Memory(base) => unsafe {
+        Access::Page(base) => unsafe {
             (base + u64::from(register)).as_ptr::<u32>().read_volatile()
         },
         // SAFETY: the processor is in x2APIC mode, where these registers exist.
@@ -101,7 +95,7 @@ fn read(register: u32) -> u32 {
 fn write(register: u32, value: u32) {
     match *LOCAL.get().expect("the local APIC is started first") {
         // SAFETY: as in `read`; the values written are those that the manual gives.
-        Access::Memory(base) => unsafe {
+        Access::Page(base) => unsafe {
             (base + u64::from(register)).as_mut_ptr::<u32>().write_volatile(value)
         },
         // SAFETY: as in `read`.
@@ -110,7 +104,7 @@ fn write(register: u32, value: u32) {
 }
 
 /// Starts the local APIC, with its timer stopped.
-pub fn init(interrupts: &Interrupts) -> Result<(), ApicError> {
+pub(crate) fn init(interrupts: &Interrupts) -> Result<(), ApicError> {
     mask_legacy();
     let x2 = cpu::features().x2apic;
     let access = if x2 {
@@ -118,7 +112,7 @@ pub fn init(interrupts: &Interrupts) -> Result<(), ApicError> {
     } else {
         let phys = PhysAddr::new(interrupts.local_apic);
         // SAFETY: the address is the local APIC's, says firmware; nobody else uses it.
-        Access::Memory(unsafe { space::map_device(phys, 4096) }.map_err(ApicError::Map)?)
+        Access::Page(unsafe { space::map_device(phys, 4096) }.map_err(ApicError::Map)?)
     };
     // SAFETY: sets "enabled", and x2APIC mode where the processor has it.
     unsafe {
@@ -134,7 +128,7 @@ pub fn init(interrupts: &Interrupts) -> Result<(), ApicError> {
     write(LVT_LINT1, NMI);
     write(LVT_ERROR, MASKED);
     write(DIVIDE, DIVIDE_BY_1);
-    write(SPURIOUS_VECTOR, 1 << 8 | u32::from(SPURIOUS));
+    write(SPURIOUS_VECTOR, 1 << 8 | u32::from(vector::SPURIOUS));
     Ok(())
 }
 
@@ -153,9 +147,9 @@ fn mask_legacy() {
     }
 }
 
-/// Lets the serial port interrupt.
-pub fn route_serial(interrupts: &Interrupts) -> Result<(), ApicError> {
-    let line = interrupts.isa(serial::IRQ);
+/// Routes an interrupt of the ISA bus to this processor.
+pub(crate) fn route_isa(interrupts: &Interrupts, irq: u8, vector: u8) -> Result<(), ApicError> {
+    let line = interrupts.isa(irq);
     let io_apic =
         interrupts.io_apics().filter(|io| io.gsi_base <= line.gsi).max_by_key(|io| io.gsi_base);
     let IoApic { address, gsi_base } = io_apic.ok_or(ApicError::NoIoApic { gsi: line.gsi })?;
@@ -181,90 +175,40 @@ pub fn route_serial(interrupts: &Interrupts) -> Result<(), ApicError> {
     }
     let flags = u32::from(line.active_low) << 13 | u32::from(line.level) << 15;
     access(0x10 + 2 * pin + 1, Some(id() << 24));
-    access(0x10 + 2 * pin, Some(flags | u32::from(SERIAL)));
+    access(0x10 + 2 * pin, Some(flags | u32::from(vector)));
     Ok(())
 }
 
 /// The local APIC's number.
-pub fn id() -> u32 {
+pub(crate) fn id() -> u32 {
     match LOCAL.get() {
         Some(Access::X2) => read(ID),
         _ => read(ID) >> 24,
     }
 }
 
-/// Gives a device a vector, and its interrupts a handler. `None` if all are taken.
-pub fn allocate_vector(handler: Handler) -> Option<u8> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let index = NEXT.fetch_add(1, Ordering::Relaxed) as usize;
-    HANDLERS.get(index)?.call_once(|| handler);
-    Some(FIRST_FREE + index as u8)
-}
-
 /// What a device must write where, to raise a vector (SDM volume 3, 12.11).
-pub fn msi_message(vector: u8) -> (PhysAddr, u32) {
+pub(crate) fn msi_message(vector: u8) -> (PhysAddr, u32) {
     (PhysAddr::new(0xfee0_0000 | u64::from(id() & 0xff) << 12), vector.into())
 }
 
-/// The entry of all interrupts, from the stub.
-pub extern "C" fn interrupt(vector: u32) {
-    INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-    WOKEN.store(true, Ordering::Relaxed);
-    match vector as u8 {
-        TIMER => clock::expired(),
-        SERIAL => serial::interrupt(),
-        // A spurious interrupt is not acknowledged.
-        SPURIOUS => return,
-        vector @ FIRST_FREE..=LAST_FREE => {
-            if let Some(handler) = HANDLERS[usize::from(vector - FIRST_FREE)].get() {
-                handler();
-            }
-        }
-        _ => {}
-    }
-    write(END_OF_INTERRUPT, 0);
-}
-
-/// Wakes the poll loop from an exception that no interrupt follows. It may come between the
-/// loop's last look and its sleep, so the processor is sent an interrupt.
-pub fn wake() {
+/// Sends this processor an interrupt, if the local APIC is started.
+pub(crate) fn interrupt_self(vector: u8) {
     const SELF: u32 = 1 << 18;
-    WOKEN.store(true, Ordering::Relaxed);
     match LOCAL.get() {
-        Some(Access::Memory(_)) => write(INTERRUPT_COMMAND, SELF | u32::from(WAKE)),
-        Some(Access::X2) => write(SELF_INTERRUPT, WAKE.into()),
+        Some(Access::Page(_)) => write(INTERRUPT_COMMAND, SELF | u32::from(vector)),
+        Some(Access::X2) => write(SELF_INTERRUPT, vector.into()),
         None => {}
     }
 }
 
-/// Interrupts so far.
-pub fn count() -> u64 {
-    INTERRUPTS.load(Ordering::Relaxed)
-}
-
-/// The poll loop starts a round: whatever wakes it from here on keeps it from sleeping.
-pub fn begin_round() {
-    WOKEN.store(false, Ordering::Relaxed);
-}
-
-/// Whether an interrupt came since [`begin_round`].
-pub fn is_woken() -> bool {
-    WOKEN.load(Ordering::Relaxed)
-}
-
-/// Sleeps until an interrupt, unless one came since [`begin_round`].
-pub fn sleep() {
-    x86_64::instructions::interrupts::disable();
-    if WOKEN.load(Ordering::Relaxed) {
-        x86_64::instructions::interrupts::enable();
-    } else {
-        // `sti` takes effect behind the next instruction: no interrupt can come in between.
-        x86_64::instructions::interrupts::enable_and_hlt();
-    }
+/// Tells the local APIC that the handler of an interrupt is done.
+pub(crate) fn end_of_interrupt() {
+    write(END_OF_INTERRUPT, 0);
 }
 
 /// Counts the timer's ticks over `wait`: how many there were.
-pub fn count_timer(wait: impl FnOnce()) -> u64 {
+pub(crate) fn count_timer(wait: impl FnOnce()) -> u64 {
     write(INITIAL_COUNT, u32::MAX);
     wait();
     let left = read(CURRENT_COUNT);
@@ -273,18 +217,18 @@ pub fn count_timer(wait: impl FnOnce()) -> u64 {
 }
 
 /// Chooses how the timer is armed.
-pub fn enable_timer() {
+pub(crate) fn enable_timer() {
     let mode = if cpu::features().tsc_deadline { DEADLINE_MODE } else { 0 };
-    write(LVT_TIMER, u32::from(TIMER) | mode);
+    write(LVT_TIMER, u32::from(vector::TIMER) | mode);
 }
 
 /// Arms the timer for a time-stamp (deadline mode).
-pub fn arm_deadline(tsc: u64) {
+pub(crate) fn arm_deadline(tsc: u64) {
     // SAFETY: the processor has the register: the timer is in deadline mode.
     unsafe { Msr::new(TSC_DEADLINE).write(tsc) };
 }
 
 /// Arms the timer for a number of its ticks, at least one (one-shot mode).
-pub fn arm_ticks(ticks: u32) {
+pub(crate) fn arm_ticks(ticks: u32) {
     write(INITIAL_COUNT, ticks.max(1));
 }

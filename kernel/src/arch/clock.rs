@@ -7,9 +7,10 @@
 //!
 //! There is no periodic tick: the timer is armed for the next deadline, if there is one.
 
-use super::{apic, cpu};
+use super::apic;
 use crate::acpi::PmTimer;
 use crate::calendar::RtcRegisters;
+use crate::cpu;
 use core::sync::atomic::{AtomicU64, Ordering};
 use umbra_fs::Time;
 use x86_64::instructions::interrupts::without_interrupts;
@@ -17,15 +18,15 @@ use x86_64::instructions::port::{Port, PortReadOnly};
 
 /// Time since the machine was started, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(pub u64);
+pub(crate) struct Instant(pub(crate) u64);
 
 impl Instant {
     /// This much later.
-    pub fn after_ns(self, ns: u64) -> Instant {
+    pub(crate) fn after_ns(self, ns: u64) -> Instant {
         Instant(self.0.saturating_add(ns))
     }
     /// Nanoseconds since an earlier instant; 0 if it is later.
-    pub fn since(self, earlier: Instant) -> u64 {
+    pub(crate) fn since(self, earlier: Instant) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -47,27 +48,27 @@ static WALL_AT_START: AtomicU64 = AtomicU64::new(0);
 static ARMED: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Now.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant(ticks_to_ns(cpu::tsc()))
 }
 
 /// Nanoseconds in a number of ticks of the counter.
-pub fn ticks_to_ns(ticks: u64) -> u64 {
+pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// The wall clock.
-pub fn wall() -> Time {
+pub(crate) fn wall() -> Time {
     Time(WALL_AT_START.load(Ordering::Relaxed).saturating_add(now().0) as i64)
 }
 
 /// Frequency of the counter in Hz.
-pub fn frequency() -> u64 {
+pub(crate) fn frequency() -> u64 {
     TSC_HZ.load(Ordering::Relaxed)
 }
 
 /// Finds the frequencies of counter and timer. The local APIC is started.
-pub fn init(pm_timer: Option<PmTimer>) {
+pub(crate) fn init(pm_timer: Option<PmTimer>) {
     let mut measured = (0, 1);
     let timer_ticks = apic::count_timer(|| {
         measured = match pm_timer {
@@ -135,7 +136,7 @@ fn measure_by_pit() -> (u64, u64) {
 }
 
 /// Reads the wall clock. `century` is the register for it, 0 if there is none.
-pub fn read_wall_clock(century: u8) {
+pub(crate) fn read_wall_clock(century: u8) {
     let read = |register: u8| {
         // SAFETY: the ports are the real-time clock's; bit 7 keeps NMIs enabled.
         unsafe {
@@ -175,7 +176,7 @@ pub fn read_wall_clock(century: u8) {
 
 /// Asks to be woken at a time, unless an earlier one is asked for already. Whoever needs a
 /// later one too asks again when woken.
-pub fn wake_at(at: Instant) {
+pub(crate) fn wake_at(at: Instant) {
     without_interrupts(|| {
         if at.0 >= ARMED.load(Ordering::Relaxed) {
             return;
@@ -198,7 +199,7 @@ fn arm(at: Instant) {
 }
 
 /// The timer's interrupt.
-pub fn expired() {
+pub(crate) fn expired() {
     let armed = Instant(ARMED.load(Ordering::Relaxed));
     if armed > now() && armed.0 != u64::MAX {
         arm(armed);

@@ -11,8 +11,8 @@ const PORT: u16 = 0xf4;
 const FAILURE: u32 = 0x10;
 
 /// Ends QEMU with status 33; where the device is missing, the processor just stops.
-pub fn failure() -> ! {
+pub(crate) fn failure() -> ! {
     // SAFETY: the port is the exit device's or nobody's.
     unsafe { Port::<u32>::new(PORT).write(FAILURE) };
-    super::cpu::halt()
+    crate::cpu::halt()
 }

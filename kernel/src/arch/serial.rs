@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts::without_interrupts;
 
 const PORT: u16 = 0x3f8;
 /// ISA interrupt of the first serial port.
-pub const IRQ: u8 = 4;
+pub(crate) const IRQ: u8 = 4;
 const RING: usize = 4096;
 
 struct Port {
@@ -38,7 +38,7 @@ static PORT_1: Mutex<Port> = Mutex::new(Port {
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the device. Without one, output goes nowhere.
-pub fn init() {
+pub(crate) fn init() {
     let config = Config {
         baud_rate: BaudRate::Baud115200,
         // An interrupt for each byte: console input is rare, and is wanted at once.
@@ -49,7 +49,7 @@ pub fn init() {
 }
 
 /// Lets the device interrupt when bytes arrive.
-pub fn enable_input() {
+pub(crate) fn enable_input() {
     with(|port| {
         if port.present {
             port.uart.enable_interrupts(IER::DATA_READY);
@@ -63,7 +63,7 @@ fn with<R>(f: impl FnOnce(&mut Port) -> R) -> R {
 }
 
 /// The interrupt of the device.
-pub fn interrupt() {
+pub(crate) fn interrupt() {
     with(|port| {
         // A bounded number, so that a device gone mad cannot hold the processor.
         for _ in 0..RING {
@@ -80,7 +80,7 @@ pub fn interrupt() {
 }
 
 /// Takes a received byte.
-pub fn take() -> Option<u8> {
+pub(crate) fn take() -> Option<u8> {
     with(|port| {
         if port.len == 0 {
             return None;
@@ -93,12 +93,12 @@ pub fn take() -> Option<u8> {
 }
 
 /// Bytes lost since the last call, because the ring was full.
-pub fn take_lost() -> u64 {
+pub(crate) fn take_lost() -> u64 {
     LOST.swap(0, Ordering::Relaxed)
 }
 
 /// Writes bytes, in pieces so that interrupts wait for no more than one of them.
-pub fn write(bytes: &[u8]) {
+pub(crate) fn write(bytes: &[u8]) {
     for piece in bytes.chunks(16) {
         with(|port| {
             if port.present {
@@ -109,7 +109,7 @@ pub fn write(bytes: &[u8]) {
 }
 
 /// Writes text.
-pub struct Serial;
+pub(crate) struct Serial;
 
 impl fmt::Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -123,7 +123,7 @@ impl fmt::Write for Serial {
 /// # Safety
 ///
 /// The caller never returns to what it interrupted.
-pub unsafe fn seize() {
+pub(crate) unsafe fn seize() {
     if PORT_1.is_locked() {
         // SAFETY: the holder never runs again, as the caller promises.
         unsafe { PORT_1.force_unlock() };
@@ -131,17 +131,17 @@ pub unsafe fn seize() {
 }
 
 /// Prints to the serial port.
-#[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {{
         use core::fmt::Write;
         let _ = core::write!($crate::arch::serial::Serial, $($arg)*);
     }};
 }
+pub(crate) use print;
 
 /// Prints a line to the serial port.
-#[macro_export]
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($arg:tt)*) => { $crate::print!("{}\n", core::format_args!($($arg)*)) };
 }
+pub(crate) use println;

@@ -8,6 +8,16 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::Mutex;
 
+/// Runs `f` with a trap after each instruction.
+pub(crate) fn step<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: sets the trap flag, whose exception is handled.
+    unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
+    let result = f();
+    // SAFETY: clears it.
+    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
+    result
+}
+
 /// What is looked at, as addresses: so many words, what they were before, and what they will be.
 #[derive(Clone, Copy)]
 struct Watch {
@@ -23,11 +33,11 @@ static TORN: AtomicBool = AtomicBool::new(false);
 
 /// What was seen.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Instructions after which memory was looked at.
-    pub steps: u64,
+    pub(crate) steps: u64,
     /// A word was neither old nor new after one of them.
-    pub torn: bool,
+    pub(crate) torn: bool,
 }
 
 /// Runs `f`, which changes the words at `now` from `old` to `new`, and looks at them after each
@@ -36,28 +46,19 @@ pub struct Seen {
 /// # Safety
 ///
 /// The words can be read as long as `f` runs, and nothing else changes them.
-pub unsafe fn watch(now: *const u64, old: &[u64], new: &[u64], f: impl FnOnce()) -> Seen {
+pub(crate) unsafe fn watch(now: *const u64, old: &[u64], new: &[u64], f: impl FnOnce()) -> Seen {
     assert_eq!(old.len(), new.len());
     STEPS.store(0, Ordering::Relaxed);
     TORN.store(false, Ordering::Relaxed);
     let (old, new, words) = (old.as_ptr().addr(), new.as_ptr().addr(), old.len());
     *WATCH.lock() = Some(Watch { words, now: now.addr(), old, new });
-    // SAFETY: sets the trap flag, whose exception is handled.
-    unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
-    f();
-    // SAFETY: clears it.
-    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
+    step(f);
     *WATCH.lock() = None;
     Seen { steps: STEPS.load(Ordering::Relaxed), torn: TORN.load(Ordering::Relaxed) }
 }
 
-/// Whether something is looked at.
-pub fn is_on() -> bool {
-    WATCH.try_lock().is_some_and(|watch| watch.is_some())
-}
-
 /// An instruction is done.
-pub fn look() {
+pub(crate) fn look() {
     let Some(Some(watch)) = WATCH.try_lock().map(|watch| *watch) else { return };
     STEPS.fetch_add(1, Ordering::Relaxed);
     let word = |base: usize, at: usize| {

@@ -1,7 +1,7 @@
-//! Commands of test builds. All but two do something that must be caught and reported as what it
+//! Commands of test builds. All but three do something that must be caught and reported as what it
 //! is, and that ends QEMU with its failure status; `test-copies` and `test-words` try what the host
 //! cannot run: the assembly behind `memcpy`, `memmove` and `memset`, and behind stores to
-//! persistent memory.
+//! persistent memory. `test-lost` is in `lost.rs`.
 
 use super::args::Args;
 use super::shell::{Command, Done, Failure, Session};
@@ -38,6 +38,11 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "test-words",
         help: "        stores tear no word, after any instruction",
         run: words,
+    },
+    Command {
+        name: "test-lost",
+        help: "WINDOW   loads of memory that is lost end with a failure",
+        run: super::lost::lost,
     },
 ];
 

@@ -1,10 +1,10 @@
 //! Lines from bytes that anyone may send.
 
 /// Longest line in bytes; the rest of a longer one is dropped.
-pub const MAX_LINE: usize = 1024;
+pub(crate) const MAX_LINE: usize = 1024;
 
 /// Collects bytes until a line is complete.
-pub struct LineEditor {
+pub(crate) struct LineEditor {
     bytes: [u8; MAX_LINE],
     len: usize,
     too_long: bool,
@@ -13,7 +13,7 @@ pub struct LineEditor {
 
 /// What a byte did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edit {
+pub(crate) enum Edit {
     /// It was added.
     Added,
     /// The last byte was taken back.
@@ -34,12 +34,12 @@ impl Default for LineEditor {
 
 impl LineEditor {
     /// An empty line.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         LineEditor { bytes: [0; MAX_LINE], len: 0, too_long: false, after_return: false }
     }
 
     /// Takes one byte. A line ends with CR, LF or both.
-    pub fn byte(&mut self, byte: u8) -> Edit {
+    pub(crate) fn byte(&mut self, byte: u8) -> Edit {
         let after_return = core::mem::replace(&mut self.after_return, byte == b'\r');
         match byte {
             b'\n' if after_return => Edit::Ignored,
@@ -65,12 +65,12 @@ impl LineEditor {
     }
 
     /// The bytes so far.
-    pub fn line(&self) -> &[u8] {
+    pub(crate) fn line(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
     /// Starts a new line.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.len = 0;
         self.too_long = false;
     }

@@ -25,7 +25,7 @@ impl Log for Logger {
 }
 
 /// Starts logging.
-pub fn init() {
+pub(crate) fn init() {
     static LOGGER: Logger = Logger;
     // It is set once; were it set already, that one would do.
     let _ = log::set_logger(&LOGGER);

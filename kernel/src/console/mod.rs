@@ -16,19 +16,22 @@
 //! | `files.rs` | commands on files |
 //! | `windows.rs` | commands on windows |
 //! | `system.rs` | commands on the machine |
+//! | `lost.rs` | a command of test builds: loads of lost memory |
 //! | `breakage.rs` | commands of test builds that do what must be caught |
 
 #[forbid(unsafe_code)]
-pub mod args;
+pub(crate) mod args;
 #[forbid(unsafe_code)]
-pub mod line;
+pub(crate) mod line;
 
 #[cfg(all(target_os = "none", feature = "test-commands"))]
 mod breakage;
 #[cfg(target_os = "none")]
 mod files;
 #[cfg(target_os = "none")]
-pub mod log_lines;
+pub(crate) mod log_lines;
+#[cfg(all(target_os = "none", feature = "test-commands"))]
+mod lost;
 #[cfg(target_os = "none")]
 mod running;
 #[cfg(target_os = "none")]
@@ -39,4 +42,4 @@ mod system;
 mod windows;
 
 #[cfg(target_os = "none")]
-pub use shell::Console;
+pub(crate) use shell::Console;

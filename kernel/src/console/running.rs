@@ -61,13 +61,13 @@ pub(super) enum Then {
 
 impl Session {
     /// Has the command go on with this.
-    pub fn go_on(&mut self, running: Running) -> Done {
+    pub(crate) fn go_on(&mut self, running: Running) -> Done {
         self.running = Some(running);
         Ok(())
     }
 
     /// Says what an operation has come to, or has it go on.
-    pub fn operate(&mut self, begun: Begun, then: Then) -> Done {
+    pub(crate) fn operate(&mut self, begun: Begun, then: Then) -> Done {
         match begun {
             Begun::Over(outcome) => then.say(self, outcome),
             Begun::GoesOn(operation) => self.go_on(Running::Operation(operation, then)),
@@ -77,7 +77,7 @@ impl Session {
 
 impl Running {
     /// Takes a step: `None` if there is more to do.
-    pub fn step(&mut self, session: &mut Session) -> Option<Done> {
+    pub(crate) fn step(&mut self, session: &mut Session) -> Option<Done> {
         match self.go_on(session) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,

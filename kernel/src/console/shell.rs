@@ -64,20 +64,20 @@ pub(super) type Done = Result<(), Failure>;
 /// A command.
 pub(super) struct Command {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its arguments, and what it does.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
     /// Runs it.
-    pub run: fn(&mut Session, Args<'_>) -> Done,
+    pub(crate) run: fn(&mut Session, Args<'_>) -> Done,
 }
 
 /// What lives from command to command.
 #[derive(Default)]
 pub(super) struct Session {
     /// Windows that the console opened.
-    pub windows: Vec<(Window, Ino)>,
+    pub(crate) windows: Vec<(Window, Ino)>,
     /// What the last command goes on with.
-    pub running: Option<Running>,
+    pub(crate) running: Option<Running>,
 }
 
 /// All commands.
@@ -100,7 +100,7 @@ fn help(_: &mut Session, args: Args<'_>) -> Done {
 }
 
 /// The console.
-pub struct Console {
+pub(crate) struct Console {
     editor: LineEditor,
     session: Session,
     echo: bool,
@@ -108,7 +108,7 @@ pub struct Console {
 
 impl Console {
     /// A console that has read nothing yet.
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let console =
             Console { editor: LineEditor::new(), session: Session::default(), echo: config.echo };
         console.prompt();
@@ -123,7 +123,7 @@ impl Console {
 
     /// Takes what was typed, up to one line, and runs that, or goes on with the last one; whether
     /// there was anything.
-    pub fn poll(&mut self, shared: &Shared) -> bool {
+    pub(crate) fn poll(&mut self, shared: &Shared) -> bool {
         if self.go_on(shared) {
             return true;
         }
@@ -201,7 +201,7 @@ impl Console {
 }
 
 /// Bytes that may be anything, as text.
-pub(super) struct Bytes<'a>(pub &'a [u8]);
+pub(super) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Bytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

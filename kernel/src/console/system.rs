@@ -2,13 +2,14 @@
 
 use super::args::Args;
 use super::shell::{Command, Done, Failure, Session};
-use crate::arch::{apic, clock};
+use crate::arch::{clock, interrupts};
 use crate::mm::{frames, heap, image};
-use crate::{dax, media, nvdimm, println};
+use crate::{dax, media, memory_errors, nvdimm, println};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "nvdimm", help: "            the NVDIMMs of the machine", run: list_nvdimms },
     Command { name: "mem", help: "               memory in use", run: mem },
+    Command { name: "errors", help: "            memory errors since the start", run: errors },
     Command { name: "net", help: "               connections of clients", run: net },
     Command { name: "uptime", help: "            time since start, interrupts", run: uptime },
     Command { name: "version", help: "           version of this kernel", run: version },
@@ -81,6 +82,16 @@ fn mem(_: &mut Session, args: Args<'_>) -> Done {
     Ok(())
 }
 
+fn errors(_: &mut Session, args: Args<'_>) -> Done {
+    args.end()?;
+    let e = memory_errors::counts();
+    println!(
+        "memory errors: {} uncorrected, {} corrected, {} not recorded",
+        e.uncorrected, e.corrected, e.lost
+    );
+    Ok(())
+}
+
 fn net(_: &mut Session, args: Args<'_>) -> Done {
     args.end()?;
     let Some(n) = crate::net::statistics() else {
@@ -110,7 +121,7 @@ fn uptime(_: &mut Session, args: Args<'_>) -> Done {
     println!(
         "{} ms, {} interrupts, counter at {} kHz",
         clock::now().0 / 1_000_000,
-        apic::count(),
+        interrupts::count(),
         clock::frequency() / 1000
     );
     println!("wall clock {} s since 1970", clock::wall().0 / 1_000_000_000);

@@ -51,7 +51,8 @@ fn map(session: &mut Session, mut args: Args<'_>) -> Done {
     Ok(())
 }
 
-fn window(session: &Session, args: &mut Args<'_>) -> Result<Window, Failure> {
+/// Takes the number of a window that the console opened.
+pub(super) fn window(session: &Session, args: &mut Args<'_>) -> Result<Window, Failure> {
     let number = args.number("WINDOW")?;
     let found = session.windows.iter().find(|(window, _)| u64::from(window.0) == number);
     found

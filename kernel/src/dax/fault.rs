@@ -23,7 +23,7 @@ use umbra_fs::dax::Access;
 
 /// What became of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The access can be tried again.
     Retry,
     /// It has to wait for an operation on the file; the copy that it was part of ends with
@@ -37,11 +37,11 @@ pub enum Outcome {
 
 /// An access that failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The address that could not be accessed.
-    pub address: u64,
+    pub(crate) address: u64,
     /// Why.
-    pub error: Error,
+    pub(crate) error: Error,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,15 +55,14 @@ static FAILURE: Mutex<Option<Failure>> = Mutex::new(None);
 static BUG: Mutex<Option<Bug>> = Mutex::new(None);
 
 /// Whether an address is in the window area.
-pub fn in_windows(address: u64) -> bool {
+pub(crate) fn in_windows(address: u64) -> bool {
     tables::page_of(address).is_some()
 }
 
 /// Resolves a page fault at an address of the window area. `has_fixup` says whether the
 /// interrupted instruction can be told of a failure.
-pub fn resolve(address: u64, store: bool, has_fixup: bool) -> Outcome {
+pub(crate) fn resolve(address: u64, access: Access, has_fixup: bool) -> Outcome {
     let Some(page) = tables::page_of(address) else { return Outcome::Bug };
-    let access = if store { Access::Store } else { Access::Load };
     let Some(mut volume) = VOLUME.try_lock() else { return bug(Bug::Locked) };
     let Some(volume) = volume.as_mut() else { return bug(Bug::NoVolume) };
     match volume.fault(page, access) {
@@ -84,12 +83,12 @@ fn bug(bug: Bug) -> Outcome {
 }
 
 /// Takes what the last failed access failed by.
-pub fn take_failure() -> Option<Failure> {
+pub(crate) fn take_failure() -> Option<Failure> {
     FAILURE.lock().take()
 }
 
 /// Why the last fault was a bug, for the report.
-pub fn why_unresolved() -> impl fmt::Display {
+pub(crate) fn why_unresolved() -> impl fmt::Display {
     struct Why(Option<Bug>);
     impl fmt::Display for Why {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,37 +14,37 @@
 //! | `fault.rs` | the fault path |
 //! | `processor.rs` | loads and stores |
 
-pub mod fault;
+pub(crate) mod fault;
 mod processor;
 mod tables;
 
-pub use processor::Processor;
-pub use tables::{SLOT, WindowTables, address_of, slots};
+pub(crate) use processor::Processor;
+pub(crate) use tables::{SLOT, WindowTables, slots};
 
 use crate::nvdimm::Nvdimm;
 use spin::Mutex;
 
 /// The volume that the kernel serves.
-pub type Volume = umbra_fs::Volume<Nvdimm, WindowTables>;
+pub(crate) type Volume = umbra_fs::Volume<Nvdimm, WindowTables>;
 
 static VOLUME: Mutex<Option<Volume>> = Mutex::new(None);
 
 /// Puts a mounted volume into service.
-pub fn serve(volume: Volume) {
+pub(crate) fn serve(volume: Volume) {
     *VOLUME.lock() = Some(volume);
 }
 
 /// Takes the volume out of service.
-pub fn retire() -> Option<Volume> {
+pub(crate) fn retire() -> Option<Volume> {
     VOLUME.lock().take()
 }
 
 /// Whether a volume is in service.
-pub fn is_served() -> bool {
+pub(crate) fn is_served() -> bool {
     VOLUME.lock().is_some()
 }
 
 /// Runs `f` on the volume, if one is served. `f` must not access a window.
-pub fn with_volume<R>(f: impl FnOnce(&mut Volume) -> R) -> Option<R> {
+pub(crate) fn with_volume<R>(f: impl FnOnce(&mut Volume) -> R) -> Option<R> {
     VOLUME.lock().as_mut().map(f)
 }

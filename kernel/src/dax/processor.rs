@@ -3,16 +3,16 @@
 use super::{VOLUME, Volume, WindowTables, fault, tables};
 use crate::arch::copy;
 use crate::mm::PAGE;
-use crate::nvdimm::Nvdimm;
+use crate::nvdimm::{self, Nvdimm};
 use umbra_fs::Error;
 use umbra_fs::dax::{AccessError, Machine, PAGES_PER_SLOT, Page};
 
 /// This processor, while a volume is served.
-pub struct Processor(());
+pub(crate) struct Processor(());
 
 impl Processor {
     /// The processor, if a volume is served.
-    pub fn new() -> Option<Processor> {
+    pub(crate) fn new() -> Option<Processor> {
         super::is_served().then_some(Processor(()))
     }
 }
@@ -37,11 +37,9 @@ fn failure(start: u64, len: usize) -> AccessError {
             done: f.address.saturating_sub(start).min(len as u64) as usize,
             error: f.error,
         },
-        // The copy ends early only behind a failed fault.
-        None => AccessError {
-            done: 0,
-            error: Error::Invalid("the access failed for a reason that got lost"),
-        },
+        // Without a failed fault, the memory itself could not be loaded. How much was copied before
+        // is not known.
+        None => AccessError { done: 0, error: Error::Poisoned(nvdimm::poisoned()) },
     }
 }
 

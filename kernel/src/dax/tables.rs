@@ -17,7 +17,7 @@ const RAM_PER_SLOT: u64 = 64 << 10;
 const FEWEST_SLOTS: u64 = 16;
 const MOST_SLOTS: u64 = 4096;
 /// Bytes of address space in a slot.
-pub const SLOT: u64 = PAGE * PAGES_PER_SLOT as u64;
+pub(crate) const SLOT: u64 = PAGE * PAGES_PER_SLOT as u64;
 
 /// Bits 12 to 51 of an entry.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -31,24 +31,24 @@ static SLOTS: AtomicU32 = AtomicU32::new(0);
 
 /// Number of slots that are mapped.
 #[inline]
-pub fn slots() -> u32 {
+pub(crate) fn slots() -> u32 {
     SLOTS.load(Ordering::Relaxed)
 }
 
 /// Where a page of the window area is.
-pub fn address_of(page: Page) -> u64 {
+pub(crate) fn address_of(page: Page) -> u64 {
     WINDOWS + u64::from(page.0) * PAGE
 }
 
 /// The page that an address is in, if it is in the window area.
 #[inline]
-pub fn page_of(address: u64) -> Option<Page> {
+pub(crate) fn page_of(address: u64) -> Option<Page> {
     let offset = address.wrapping_sub(WINDOWS);
     (offset < u64::from(slots()) * SLOT).then_some(Page((offset / PAGE) as u32))
 }
 
 /// The page tables.
-pub struct WindowTables {
+pub(crate) struct WindowTables {
     /// The entries of all leaf tables, in the direct map.
     entries: *mut u64,
     slots: u32,
@@ -64,7 +64,7 @@ impl WindowTables {
     /// Takes frames for as many slots as are wanted, or else suit `ram` bytes of RAM, and hooks
     /// them into the address space. Blocks are counted from `media`. Once; `None` if there is no
     /// memory.
-    pub fn new(ram: u64, wanted: Option<u32>, media: PhysAddr) -> Option<WindowTables> {
+    pub(crate) fn new(ram: u64, wanted: Option<u32>, media: PhysAddr) -> Option<WindowTables> {
         assert_eq!(slots(), 0, "the window area is built once");
         let mut slots = match wanted {
             Some(wanted) => u64::from(wanted).min(MOST_SLOTS),

@@ -14,7 +14,8 @@
 mod counts;
 mod floor;
 
-use crate::arch::{clock, cpu};
+use crate::arch::clock;
+use crate::cpu;
 use alloc::string::String;
 use alloc::vec::Vec;
 use umbra_server::platform::Sample;
@@ -42,7 +43,7 @@ fn median(name: impl Into<String>, ops: u64, mut f: impl FnMut() -> u64) -> Samp
 }
 
 /// Measures. What there is no memory for is left out.
-pub fn run() -> Vec<Sample> {
+pub(crate) fn run() -> Vec<Sample> {
     let mut all = Vec::new();
     floor::run(&mut all);
     counts::run(&mut all);

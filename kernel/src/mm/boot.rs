@@ -5,14 +5,14 @@ use bootloader_api::info::MemoryRegionKind;
 
 /// Most regions that are looked at.
 const MAX_REGIONS: usize = 64;
-/// Memory below this address is left to firmware.
+/// MemoryMap below this address is left to firmware.
 const LOW: u64 = 1 << 20;
 /// How far a reserved region that touches RAM is taken for a part of it (firmware tables).
 const MAX_TABLES: u64 = 16 << 20;
 
 /// What a region of memory may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub(crate) enum Use {
     /// Free.
     Free,
     /// The loader's: free once its page tables, and the file of the kernel, are not needed.
@@ -23,29 +23,29 @@ pub enum Use {
 
 /// A region of RAM.
 #[derive(Clone, Copy, Debug)]
-pub struct Region {
+pub(crate) struct Region {
     /// First byte.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Byte behind the last.
-    pub end: u64,
+    pub(crate) end: u64,
     /// What it may be used for.
-    pub usage: Use,
+    pub(crate) usage: Use,
 }
 
 /// RAM, and where firmware's tables start.
-pub struct Memory {
+pub(crate) struct MemoryMap {
     regions: [Region; MAX_REGIONS],
     len: usize,
     /// Physical address of the RSDP.
-    pub rsdp: Option<u64>,
+    pub(crate) rsdp: Option<u64>,
 }
 
-impl Memory {
+impl MemoryMap {
     /// Copies what matters out of the loader's information.
-    pub fn new(info: &BootInfo) -> Self {
+    pub(crate) fn new(info: &BootInfo) -> Self {
         let empty = Region { start: 0, end: 0, usage: Use::Firmware };
         let mut memory =
-            Memory { regions: [empty; MAX_REGIONS], len: 0, rsdp: info.rsdp_addr.into_option() };
+            MemoryMap { regions: [empty; MAX_REGIONS], len: 0, rsdp: info.rsdp_addr.into_option() };
         let mut ram_end = 0;
         for region in info.memory_regions.iter() {
             let usage = match region.kind {
@@ -70,17 +70,17 @@ impl Memory {
     }
 
     /// The regions of RAM.
-    pub fn regions(&self) -> &[Region] {
+    pub(crate) fn regions(&self) -> &[Region] {
         &self.regions[..self.len]
     }
 
     /// Address behind the last byte of RAM.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.regions().iter().map(|r| r.end).max().unwrap_or(0)
     }
 
     /// Bytes of RAM that the kernel may use, now or after start-up.
-    pub fn usable(&self) -> u64 {
+    pub(crate) fn usable(&self) -> u64 {
         self.regions().iter().filter(|r| r.usage != Use::Firmware).map(|r| r.end - r.start).sum()
     }
 }

@@ -3,7 +3,7 @@
 //! Page tables, DMA buffers and the heap take frames from here; windows take theirs once, at
 //! start. All frames of the pool are in the direct map.
 
-use super::boot::{Memory, Use};
+use super::boot::{MemoryMap, Use};
 use super::{PAGE, direct, round_up};
 use crate::frame_map::FrameMap;
 use core::ptr::NonNull;
@@ -21,13 +21,13 @@ static POOL: Once<Mutex<Pool>> = Once::new();
 
 /// Counts of the pool, in frames.
 #[derive(Clone, Copy, Debug)]
-pub struct FrameCounts {
+pub(crate) struct FrameCounts {
     /// Frames that the pool ever had to give.
-    pub total: usize,
+    pub(crate) total: usize,
     /// Frames that are free.
-    pub free: usize,
+    pub(crate) free: usize,
     /// The fewest that were ever free.
-    pub least_free: usize,
+    pub(crate) least_free: usize,
 }
 
 /// Starts the pool with all free regions; the map itself is put into the first that fits.
@@ -35,7 +35,7 @@ pub struct FrameCounts {
 /// # Safety
 ///
 /// Once, with regions that nobody uses, and with RAM mapped at [`super::DIRECT`].
-pub unsafe fn init(memory: &Memory) {
+pub(crate) unsafe fn init(memory: &MemoryMap) {
     let frames = (memory.end() / PAGE) as usize;
     let words = FrameMap::words(frames);
     let bytes = round_up(words as u64 * 8, PAGE);
@@ -71,7 +71,7 @@ fn release_region(map: &mut FrameMap<'_>, start: u64, end: u64) -> usize {
 ///
 /// Nothing of the loader is in use any more but the frames that are kept: not its page
 /// tables, its stack, its information, nor the file of the kernel.
-pub unsafe fn reclaim_loader(memory: &Memory, keep: impl Iterator<Item = PhysFrame>) {
+pub(crate) unsafe fn reclaim_loader(memory: &MemoryMap, keep: impl Iterator<Item = PhysFrame>) {
     with(|pool| {
         for region in memory.regions().iter().filter(|r| r.usage == Use::Loader) {
             pool.total += release_region(&mut pool.map, region.start, region.end);
@@ -93,7 +93,7 @@ fn with<R>(f: impl FnOnce(&mut Pool) -> R) -> R {
 
 /// Takes `pages` frames in a row, the first at a multiple of `align` frames (a power of
 /// two); their content is arbitrary. `None` if there is no such run.
-pub fn take(pages: usize, align: usize) -> Option<PhysAddr> {
+pub(crate) fn take(pages: usize, align: usize) -> Option<PhysAddr> {
     with(|pool| {
         let frame = pool.map.take(pages, align)?;
         pool.least_free = pool.least_free.min(pool.map.free());
@@ -103,7 +103,7 @@ pub fn take(pages: usize, align: usize) -> Option<PhysAddr> {
 
 /// Takes `pages` zeroed frames in a row, for DMA and tables: their physical address, and
 /// where the kernel sees them. They stay taken until [`free_contiguous`].
-pub fn alloc_contiguous(pages: usize) -> Option<(PhysAddr, NonNull<u8>)> {
+pub(crate) fn alloc_contiguous(pages: usize) -> Option<(PhysAddr, NonNull<u8>)> {
     let phys = take(pages, 1)?;
     let ptr = direct(phys).as_mut_ptr::<u8>();
     // SAFETY: the frames were free, so nobody else uses them, and the direct map has them.
@@ -117,12 +117,12 @@ pub fn alloc_contiguous(pages: usize) -> Option<(PhysAddr, NonNull<u8>)> {
 ///
 /// The frames came from [`take`] or [`alloc_contiguous`], and neither the kernel nor a device
 /// uses them any more.
-pub unsafe fn free_contiguous(phys: PhysAddr, pages: usize) {
+pub(crate) unsafe fn free_contiguous(phys: PhysAddr, pages: usize) {
     with(|pool| pool.map.release((phys.as_u64() / PAGE) as usize, pages));
 }
 
 /// What the pool has.
-pub fn counts() -> FrameCounts {
+pub(crate) fn counts() -> FrameCounts {
     with(|pool| FrameCounts {
         total: pool.total,
         free: pool.map.free(),
@@ -131,7 +131,7 @@ pub fn counts() -> FrameCounts {
 }
 
 /// Single frames of the pool, for page tables.
-pub struct TableFrames;
+pub(crate) struct TableFrames;
 
 // SAFETY: each frame is handed out once, and is unused.
 unsafe impl FrameAllocator<Size4KiB> for TableFrames {

@@ -26,17 +26,17 @@ struct State {
 
 /// Counts of the heap.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HeapCounts {
+pub(crate) struct HeapCounts {
     /// Bytes that the heap has, used or not.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Bytes in use.
-    pub used: u64,
+    pub(crate) used: u64,
     /// The most bytes that were ever in use.
-    pub peak: u64,
+    pub(crate) peak: u64,
     /// Allocations that live.
-    pub live: u64,
+    pub(crate) live: u64,
     /// Allocations ever made.
-    pub allocations: u64,
+    pub(crate) allocations: u64,
 }
 
 /// The global allocator.
@@ -112,7 +112,7 @@ unsafe impl GlobalAlloc for KernelHeap {
 }
 
 /// Whether `bytes` can be allocated, in one piece, and what is kept back besides.
-pub fn admits(bytes: usize) -> bool {
+pub(crate) fn admits(bytes: usize) -> bool {
     let need = bytes + KEPT_BACK;
     // Mostly there are frames that the heap can still grow by.
     if frames::counts().free.saturating_sub(RESERVE) * PAGE as usize >= need + 2 * PAGE as usize {
@@ -131,6 +131,6 @@ pub fn admits(bytes: usize) -> bool {
 }
 
 /// What the heap has.
-pub fn counts() -> HeapCounts {
+pub(crate) fn counts() -> HeapCounts {
     ALLOCATOR.0.lock().counts
 }

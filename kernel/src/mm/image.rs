@@ -10,7 +10,7 @@ use x86_64::VirtAddr;
 
 /// Rights of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
+pub(crate) enum Rights {
     /// Code.
     Execute,
     /// Constants, and what the linker says is constant after relocation.
@@ -21,13 +21,13 @@ pub enum Rights {
 
 /// A range of pages of the image with the same rights.
 #[derive(Clone, Copy, Debug)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// First byte, page-aligned.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Byte behind the last, page-aligned.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Rights of its pages.
-    pub rights: Rights,
+    pub(crate) rights: Rights,
 }
 
 const MAX_SEGMENTS: usize = 8;
@@ -62,7 +62,7 @@ struct Segments {
 static SEGMENTS: Once<Segments> = Once::new();
 
 /// The segments, in the order of their addresses as the linker lays them out.
-pub fn segments() -> impl Iterator<Item = Segment> {
+pub(crate) fn segments() -> impl Iterator<Item = Segment> {
     SEGMENTS.call_once(read).list.iter().flatten().copied()
 }
 
@@ -94,12 +94,12 @@ fn read() -> Segments {
 }
 
 /// The addresses of the image, data included.
-pub fn range() -> Range<u64> {
+pub(crate) fn range() -> Range<u64> {
     let start = segments().map(|s| s.start).min().unwrap_or(0);
     start..segments().map(|s| s.end).max().unwrap_or(0)
 }
 
 /// Whose segment an address is in.
-pub fn rights_at(address: VirtAddr) -> Option<Rights> {
+pub(crate) fn rights_at(address: VirtAddr) -> Option<Rights> {
     segments().find(|s| (s.start..s.end).contains(&address.as_u64())).map(|s| s.rights)
 }

@@ -31,40 +31,40 @@
 //! | `stack.rs` | stacks and their guard pages |
 //! | `heap.rs` | the global allocator |
 
-pub mod boot;
-pub mod frames;
-pub mod heap;
-pub mod image;
-pub mod space;
-pub mod stack;
+pub(crate) mod boot;
+pub(crate) mod frames;
+pub(crate) mod heap;
+pub(crate) mod image;
+pub(crate) mod space;
+pub(crate) mod stack;
 
 use x86_64::{PhysAddr, VirtAddr};
 
 /// Where physical memory is mapped (see the drawing above).
 pub const DIRECT: u64 = 0xffff_8000_0000_0000;
 /// Where the NVDIMM is mapped for writing, at its physical address.
-pub const WRITE_ALIAS: u64 = 0xffff_8080_0000_0000;
+pub(crate) const WRITE_ALIAS: u64 = 0xffff_8080_0000_0000;
 /// Where windows are.
-pub const WINDOWS: u64 = 0xffff_8100_0000_0000;
+pub(crate) const WINDOWS: u64 = 0xffff_8100_0000_0000;
 /// Where device registers are mapped.
-pub const DEVICES: u64 = 0xffff_8180_0000_0000;
+pub(crate) const DEVICES: u64 = 0xffff_8180_0000_0000;
 /// Where stacks are.
-pub const STACKS: u64 = 0xffff_8200_0000_0000;
+pub(crate) const STACKS: u64 = 0xffff_8200_0000_0000;
 /// Where the heap is.
-pub const HEAP: u64 = 0xffff_8280_0000_0000;
+pub(crate) const HEAP: u64 = 0xffff_8280_0000_0000;
 /// What each of these areas may hold.
-pub const AREA: u64 = 512 << 30;
+pub(crate) const AREA: u64 = 512 << 30;
 
 /// Bytes in a frame and in a small page.
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// Where the direct map has a physical address. Whether anything is mapped there is another
 /// question: RAM and the NVDIMM are.
-pub fn direct(phys: PhysAddr) -> VirtAddr {
+pub(crate) fn direct(phys: PhysAddr) -> VirtAddr {
     VirtAddr::new(DIRECT + phys.as_u64())
 }
 
 /// Rounds up to a multiple of `unit`, a power of two.
-pub const fn round_up(value: u64, unit: u64) -> u64 {
+pub(crate) const fn round_up(value: u64, unit: u64) -> u64 {
     (value + unit - 1) & !(unit - 1)
 }

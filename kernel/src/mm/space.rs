@@ -1,6 +1,6 @@
 //! Building the address space, and mapping into it.
 
-use super::boot::Memory;
+use super::boot::MemoryMap;
 use super::frames::{self, TableFrames};
 use super::image::{self, Rights};
 use super::stack::Stack;
@@ -24,7 +24,7 @@ const DEVICE: Flags = WRITE.union(Flags::NO_CACHE).union(Flags::WRITE_THROUGH);
 
 /// Why memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
+pub(crate) enum MapError {
     /// No frames are left for page tables.
     NoFrames,
     /// The range is beyond what the address space has room for.
@@ -79,7 +79,7 @@ unsafe fn active() -> OffsetPageTable<'static> {
 ///
 /// Once, with the loader's page tables active, RAM mapped at [`DIRECT`] and the pool of
 /// frames started; `continue_on_main` never returns.
-pub unsafe fn enter(memory: &Memory, continue_on_main: extern "C" fn() -> !) -> ! {
+pub(crate) unsafe fn enter(memory: &MemoryMap, continue_on_main: extern "C" fn() -> !) -> ! {
     // SAFETY: the caller says that the loader mapped RAM there.
     let loader = unsafe { active() };
     let root = frames::take(1, 1).expect("no frame for the top page table");
@@ -117,7 +117,7 @@ pub unsafe fn enter(memory: &Memory, continue_on_main: extern "C" fn() -> !) -> 
 }
 
 /// Maps RAM in pages of 2 MiB.
-fn map_ram(space: &mut OffsetPageTable<'_>, memory: &Memory) -> Result<(), MapError> {
+fn map_ram(space: &mut OffsetPageTable<'_>, memory: &MemoryMap) -> Result<(), MapError> {
     let mut mapped = 0;
     for region in memory.regions() {
         let start = (region.start & !(LARGE - 1)).max(mapped);
@@ -195,7 +195,7 @@ fn map(
     flags: Flags,
 ) -> Result<(), MapError> {
     let parents = Flags::PRESENT | Flags::WRITABLE;
-    let gib_pages = crate::arch::cpu::features().gib_pages;
+    let gib_pages = crate::cpu::features().gib_pages;
     let large_allowed = at.as_u64() < WRITE_ALIAS + AREA;
     let mut done = 0;
     while done < len {
@@ -248,13 +248,13 @@ fn with<R>(f: impl FnOnce(&mut OffsetPageTable<'static>) -> R) -> R {
 /// # Safety
 ///
 /// The physical range belongs to a device whose registers the caller owns, not to RAM.
-pub unsafe fn map_device(phys: PhysAddr, len: u64) -> Result<VirtAddr, MapError> {
+pub(crate) unsafe fn map_device(phys: PhysAddr, len: u64) -> Result<VirtAddr, MapError> {
     map_pages(phys, len, DEVICE)
 }
 
 /// Maps a range that is not RAM in this kernel's view, such as a firmware table far away,
 /// cached and read-only. It stays mapped.
-pub fn map_table(phys: PhysAddr, len: u64) -> Result<VirtAddr, MapError> {
+pub(crate) fn map_table(phys: PhysAddr, len: u64) -> Result<VirtAddr, MapError> {
     map_pages(phys, len, READ)
 }
 
@@ -271,7 +271,7 @@ fn map_pages(phys: PhysAddr, len: u64, flags: Flags) -> Result<VirtAddr, MapErro
 }
 
 /// Maps the NVDIMM: read-only in the direct map, writable in the alias. Returns both places.
-pub fn map_nvdimm(phys: PhysAddr, len: u64) -> Result<(VirtAddr, VirtAddr), MapError> {
+pub(crate) fn map_nvdimm(phys: PhysAddr, len: u64) -> Result<(VirtAddr, VirtAddr), MapError> {
     if phys.as_u64().checked_add(len).is_none_or(|end| end > AREA) {
         return Err(MapError::OutOfReach);
     }
@@ -284,7 +284,7 @@ pub fn map_nvdimm(phys: PhysAddr, len: u64) -> Result<(VirtAddr, VirtAddr), MapE
 }
 
 /// Maps frames of the pool at the heap's end; returns how many bytes it managed.
-pub fn map_heap(at: VirtAddr, len: u64) -> u64 {
+pub(crate) fn map_heap(at: VirtAddr, len: u64) -> u64 {
     debug_assert!(at.as_u64() >= HEAP);
     with(|space| {
         (0..len).step_by(PAGE as usize).find(|done| {
@@ -306,7 +306,7 @@ pub fn map_heap(at: VirtAddr, len: u64) -> u64 {
 ///
 /// `leaf` is a zeroed frame in the direct map that stays a page table for good, and `at` is
 /// unused so far.
-pub unsafe fn hook_leaf(at: VirtAddr, leaf: PhysAddr) -> Result<(), MapError> {
+pub(crate) unsafe fn hook_leaf(at: VirtAddr, leaf: PhysAddr) -> Result<(), MapError> {
     let parents = Flags::PRESENT | Flags::WRITABLE;
     with(|space| {
         let mut level = space.level_4_table_mut() as *mut PageTable;
@@ -328,7 +328,7 @@ pub unsafe fn hook_leaf(at: VirtAddr, leaf: PhysAddr) -> Result<(), MapError> {
 }
 
 /// The frames that the image lies in.
-pub fn image_frames() -> impl Iterator<Item = PhysFrame> {
+pub(crate) fn image_frames() -> impl Iterator<Item = PhysFrame> {
     image::range().step_by(PAGE as usize).filter_map(|at| {
         let phys = with(|space| space.translate_addr(VirtAddr::new(at)))?;
         Some(PhysFrame::containing_address(phys))
@@ -336,7 +336,7 @@ pub fn image_frames() -> impl Iterator<Item = PhysFrame> {
 }
 
 /// Whether the direct map has a physical range, as RAM or firmware tables.
-pub fn is_ram(phys: PhysAddr, len: u64) -> bool {
+pub(crate) fn is_ram(phys: PhysAddr, len: u64) -> bool {
     let end = phys.as_u64().checked_add(len);
     let mapped = |at: u64| with(|space| space.translate_addr(direct(PhysAddr::new(at)))).is_some();
     end.is_some_and(|end| {
@@ -347,7 +347,7 @@ pub fn is_ram(phys: PhysAddr, len: u64) -> bool {
 
 /// How an address is translated now, for reports: its frame and rights. Does not wait for
 /// anything: `None` also while the tables are being changed.
-pub fn look_up(at: VirtAddr) -> Option<(PhysAddr, Flags)> {
+pub(crate) fn look_up(at: VirtAddr) -> Option<(PhysAddr, Flags)> {
     let space = SPACE.try_lock()?;
     match space.as_ref()?.translate(at) {
         TranslateResult::Mapped { frame, offset, flags } => {

@@ -12,7 +12,7 @@ const PLACE: u64 = 1 << 20;
 
 /// Whose stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stack {
+pub(crate) enum Stack {
     /// The one everything runs on: start-up, the poll loop, interrupts and page faults.
     Main,
     /// For double faults.
@@ -25,10 +25,11 @@ pub enum Stack {
 
 impl Stack {
     /// All of them.
-    pub const ALL: [Stack; 4] = [Stack::Main, Stack::DoubleFault, Stack::Nmi, Stack::MachineCheck];
+    pub(crate) const ALL: [Stack; 4] =
+        [Stack::Main, Stack::DoubleFault, Stack::Nmi, Stack::MachineCheck];
 
     /// Its size in bytes, without the guard page.
-    pub const fn size(self) -> u64 {
+    pub(crate) const fn size(self) -> u64 {
         match self {
             Stack::Main => 128 << 10,
             _ => 16 << 10,
@@ -36,7 +37,7 @@ impl Stack {
     }
 
     /// What it is called in reports.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Stack::Main => "the main stack",
             Stack::DoubleFault => "the double fault stack",
@@ -46,27 +47,27 @@ impl Stack {
     }
 
     /// Its guard page; the stack starts behind it.
-    pub const fn guard(self) -> u64 {
+    pub(crate) const fn guard(self) -> u64 {
         STACKS + self as u64 * PLACE
     }
 
     /// Its lowest byte.
-    pub const fn bottom(self) -> u64 {
+    pub(crate) const fn bottom(self) -> u64 {
         self.guard() + PAGE
     }
 
     /// The address behind its first entry: stacks grow down.
-    pub fn top(self) -> VirtAddr {
+    pub(crate) fn top(self) -> VirtAddr {
         VirtAddr::new(self.bottom() + self.size())
     }
 
     /// Whose guard page has this address.
-    pub fn of_guard(address: u64) -> Option<Stack> {
+    pub(crate) fn of_guard(address: u64) -> Option<Stack> {
         Stack::ALL.into_iter().find(|s| (s.guard()..s.bottom()).contains(&address))
     }
 
     /// Whose stack has this address.
-    pub fn containing(address: u64) -> Option<Stack> {
+    pub(crate) fn containing(address: u64) -> Option<Stack> {
         Stack::ALL.into_iter().find(|s| (s.bottom()..s.bottom() + s.size()).contains(&address))
     }
 }

@@ -7,7 +7,7 @@ const HEADER: usize = 36 + 4;
 
 /// Why a table cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NfitError {
+pub(crate) enum NfitError {
     /// Fewer bytes than a header has.
     TooShort(usize),
     /// Another table.
@@ -109,7 +109,7 @@ fn least_length(kind: u16) -> Option<u16> {
 }
 
 /// Reads a whole NFIT, header included. The slice is exactly the table.
-pub fn parse(table: &[u8]) -> Result<Nfit, NfitError> {
+pub(crate) fn parse(table: &[u8]) -> Result<Nfit, NfitError> {
     let header = Fields(table);
     if table.len() < HEADER {
         return Err(NfitError::TooShort(table.len()));
@@ -158,7 +158,7 @@ impl Nfit {
                 }
                 self.ranges.push(SpaRange {
                     index,
-                    kind: RangeKind::of(Guid(f.bytes(16))),
+                    kind: RangeKind::of(Uuid::from_bytes_le(f.bytes(16))),
                     base,
                     length,
                     attributes: f.u64(48),
@@ -368,7 +368,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), fix in any::<bool>()) {
+        fn no_bytes_make_it_panic(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            fix in any::<bool>(),
+        ) {
             if fix && bytes.len() >= HEADER {
                 bytes[..4].copy_from_slice(b"NFIT");
                 let length = bytes.len() as u32;
@@ -380,7 +383,10 @@ mod tests {
 
         #[test]
         fn no_structures_make_it_panic(
-            parts in proptest::collection::vec((0u16..9, 0u16..100, proptest::collection::vec(any::<u8>(), 96)), 0..8),
+            parts in proptest::collection::vec(
+                (0u16..9, 0u16..100, proptest::collection::vec(any::<u8>(), 96)),
+                0..8,
+            ),
         ) {
             let parts: Vec<_> = parts
                 .iter()

@@ -12,16 +12,16 @@ use virtio_drivers::transport::pci::bus::{
 
 /// Physical addresses from `start` up to, without, `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
+pub(crate) struct Range {
     /// The first.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Behind the last.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 impl Range {
     /// `size` bytes from `start`; `None` if that leaves the address space or is empty.
-    pub fn of(start: u64, size: u64) -> Option<Self> {
+    pub(crate) fn of(start: u64, size: u64) -> Option<Self> {
         let end = start.checked_add(size)?;
         (size > 0).then_some(Self { start, end })
     }
@@ -29,20 +29,20 @@ impl Range {
 
 /// Where QEMU's boards have no registers of their own: beside the memory-mapped configuration
 /// space (at 0xB0000000 or 0xE0000000) and below the I/O APIC.
-pub const HOLES: [Range; 2] = [
+pub(crate) const HOLES: [Range; 2] = [
     Range { start: 0xC000_0000, end: 0xE000_0000 },
     Range { start: 0xF000_0000, end: 0xFE00_0000 },
 ];
 
 /// Addresses to give to registers.
 #[derive(Debug)]
-pub struct Space {
+pub(crate) struct Space {
     free: Vec<Range>,
 }
 
 impl Space {
     /// What is free of `holes` besides what is taken.
-    pub fn new(holes: &[Range], taken: &[Range]) -> Self {
+    pub(crate) fn new(holes: &[Range], taken: &[Range]) -> Self {
         let mut free: Vec<Range> = holes.to_vec();
         for taken in taken {
             free = free.iter().flat_map(|range| without(*range, *taken)).collect();
@@ -51,7 +51,7 @@ impl Space {
     }
 
     /// Takes `size` addresses aligned to `size`, a power of two.
-    pub fn take(&mut self, size: u64) -> Option<u64> {
+    pub(crate) fn take(&mut self, size: u64) -> Option<u64> {
         if !size.is_power_of_two() {
             return None;
         }
@@ -78,7 +78,7 @@ fn without(range: Range, taken: Range) -> impl Iterator<Item = Range> {
 
 /// Why a function cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarError {
+pub(crate) enum BarError {
     /// A base address register has a type that does not exist.
     Malformed,
     /// No room for registers of this many bytes.
@@ -86,11 +86,11 @@ pub enum BarError {
 }
 
 /// The registers of a function, by base address register.
-pub type Bars = [Option<Range>; 6];
+pub(crate) type Bars = [Option<Range>; 6];
 
 /// Gives addresses to the memory registers of a function that have none; returns where all of
 /// them are. The function does not answer before [`enable`].
-pub fn assign<C: ConfigurationAccess + Clone>(
+pub(crate) fn assign<C: ConfigurationAccess + Clone>(
     access: &C,
     function: DeviceFunction,
     space: &mut Space,
@@ -120,7 +120,7 @@ pub fn assign<C: ConfigurationAccess + Clone>(
 ///
 /// To be called last: as long as a function does not answer, an emulator has nothing to
 /// rearrange when its base addresses are written, or sized once more.
-pub fn enable<C: ConfigurationAccess + Clone>(access: &C, function: DeviceFunction) {
+pub(crate) fn enable<C: ConfigurationAccess + Clone>(access: &C, function: DeviceFunction) {
     let mut root = PciRoot::new(access.clone());
     let (_, command) = root.get_status_command(function);
     let wanted = Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE;
@@ -173,7 +173,8 @@ mod tests {
             sizes in prop::collection::vec(0u32..13, 0..30),
         ) {
             let hole = range(1 << 10, 1 << 16);
-            let taken: Vec<Range> = taken.iter().map(|(start, len)| range(*start, start + len)).collect();
+            let taken = taken.iter().map(|(start, len)| range(*start, start + len));
+            let taken: Vec<Range> = taken.collect();
             let mut space = Space::new(&[hole], &taken);
             let mut used = taken.clone();
             for size in sizes {
@@ -182,7 +183,8 @@ mod tests {
                 let got = range(start, start + size);
                 prop_assert_eq!(start % size, 0);
                 prop_assert!(hole.start <= start && got.end <= hole.end);
-                prop_assert!(used.iter().all(|used| got.end <= used.start || used.end <= got.start));
+                let apart = |used: &Range| got.end <= used.start || used.end <= got.start;
+                prop_assert!(used.iter().all(apart));
                 used.push(got);
             }
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
 /// The function at an address.
-pub fn at(bus: u8, device: u8, function: u8) -> DeviceFunction {
+pub(crate) fn at(bus: u8, device: u8, function: u8) -> DeviceFunction {
     DeviceFunction { bus, device, function }
 }
 
@@ -19,14 +19,14 @@ struct Config {
 
 /// A bus with some functions.
 #[derive(Clone, Default)]
-pub struct Fake(Rc<RefCell<HashMap<DeviceFunction, Config>>>);
+pub(crate) struct Fake(Rc<RefCell<HashMap<DeviceFunction, Config>>>);
 
 /// A function being described.
-pub struct Describe<'a>(&'a Fake, DeviceFunction);
+pub(crate) struct Describe<'a>(&'a Fake, DeviceFunction);
 
 impl Fake {
     /// Adds a function.
-    pub fn function(&self, at: DeviceFunction, vendor: u16, device: u16) -> Describe<'_> {
+    pub(crate) fn function(&self, at: DeviceFunction, vendor: u16, device: u16) -> Describe<'_> {
         let mut config = Config::default();
         config.words.insert(0, u32::from(device) << 16 | u32::from(vendor));
         config.writable.insert(4, 0x0407);
@@ -35,7 +35,7 @@ impl Fake {
     }
 
     /// Adds a bridge with a bus behind it and a memory window.
-    pub fn bridge(&self, at: DeviceFunction, behind: u8, first: u32, last: u32) {
+    pub(crate) fn bridge(&self, at: DeviceFunction, behind: u8, first: u32, last: u32) {
         self.function(at, 0x1b36, 0x000c)
             .word(0x0C, 1 << 16)
             .word(0x18, u32::from(behind) << 8)
@@ -45,7 +45,7 @@ impl Fake {
 
 impl Describe<'_> {
     /// Sets a word.
-    pub fn word(self, offset: u8, value: u32) -> Self {
+    pub(crate) fn word(self, offset: u8, value: u32) -> Self {
         self.0.0.borrow_mut().get_mut(&self.1).unwrap().words.insert(offset, value);
         self
     }
@@ -57,28 +57,28 @@ impl Describe<'_> {
     }
 
     /// Adds a 32-bit memory base address register.
-    pub fn bar32(self, index: u8, size: u32) -> Self {
+    pub(crate) fn bar32(self, index: u8, size: u32) -> Self {
         self.bar(index, size, 0)
     }
 
     /// Adds a 64-bit one, prefetchable.
-    pub fn bar64(self, index: u8, size: u32) -> Self {
+    pub(crate) fn bar64(self, index: u8, size: u32) -> Self {
         self.0.0.borrow_mut().get_mut(&self.1).unwrap().writable.insert(0x14 + 4 * index, u32::MAX);
         self.bar(index, size, 0b1100)
     }
 
     /// Adds one in I/O space.
-    pub fn bar_io(self, index: u8, size: u32) -> Self {
+    pub(crate) fn bar_io(self, index: u8, size: u32) -> Self {
         self.bar(index, size, 1)
     }
 
     /// Sets the address of one.
-    pub fn assign(self, index: u8, address: u32) -> Self {
+    pub(crate) fn assign(self, index: u8, address: u32) -> Self {
         self.word(0x10 + 4 * index, address)
     }
 
     /// Makes the function answer to its memory addresses.
-    pub fn enable(self) -> Self {
+    pub(crate) fn enable(self) -> Self {
         self.word(4, 2)
     }
 }

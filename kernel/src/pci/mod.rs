@@ -18,12 +18,12 @@
 //!
 //! Follows PCI Local Bus 3.0 and PCI-to-PCI Bridge 1.2.
 
-pub mod bars;
+pub(crate) mod bars;
 #[cfg(test)]
 mod fake;
-pub mod msix;
+pub(crate) mod msix;
 #[cfg(target_os = "none")]
-pub mod ports;
+pub(crate) mod ports;
 #[cfg(target_os = "none")]
-pub mod registers;
-pub mod scan;
+pub(crate) mod registers;
+pub(crate) mod scan;

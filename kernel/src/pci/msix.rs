@@ -8,24 +8,24 @@ const ENABLE: u32 = 1 << 31;
 const MASK_ALL: u32 = 1 << 30;
 
 /// Bytes of an entry of the table of messages.
-pub const ENTRY: usize = 16;
+pub(crate) const ENTRY: usize = 16;
 
 /// The MSI-X capability of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capability {
+pub(crate) struct Capability {
     function: DeviceFunction,
     offset: u8,
     /// Entries of the table.
-    pub entries: usize,
+    pub(crate) entries: usize,
     /// The base address register that the table is behind.
-    pub bar: u8,
+    pub(crate) bar: u8,
     /// Where it is there.
-    pub table: u32,
+    pub(crate) table: u32,
 }
 
 impl Capability {
     /// Finds it.
-    pub fn find<C: ConfigurationAccess + Clone>(
+    pub(crate) fn find<C: ConfigurationAccess + Clone>(
         access: &C,
         function: DeviceFunction,
     ) -> Option<Self> {
@@ -43,7 +43,7 @@ impl Capability {
     }
 
     /// Turns messages on; what the table masks stays quiet.
-    pub fn enable<C: ConfigurationAccess>(&self, access: &mut C) {
+    pub(crate) fn enable<C: ConfigurationAccess>(&self, access: &mut C) {
         let control = access.read_word(self.function, self.offset);
         access.write_word(self.function, self.offset, control & !MASK_ALL | ENABLE);
     }
@@ -51,16 +51,16 @@ impl Capability {
 
 /// A message: what a device writes where to interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
+pub(crate) struct Message {
     /// Where it is written to.
-    pub address: u64,
+    pub(crate) address: u64,
     /// What is written.
-    pub data: u32,
+    pub(crate) data: u32,
 }
 
 impl Message {
     /// Its table entry. The last word is 0: not masked.
-    pub fn entry(&self) -> [u32; ENTRY / 4] {
+    pub(crate) fn entry(&self) -> [u32; ENTRY / 4] {
         [self.address as u32, (self.address >> 32) as u32, self.data, 0]
     }
 }

@@ -8,7 +8,7 @@ const DATA: u16 = 0xCFC;
 
 /// The two ports. Nobody uses them but this, from one processor and never from an interrupt.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports(());
+pub(crate) struct Ports(());
 
 impl Ports {
     /// The ports.
@@ -16,7 +16,7 @@ impl Ports {
     /// # Safety
     ///
     /// Nobody uses them in between: there is one processor, and interrupts stay away.
-    pub const unsafe fn new() -> Self {
+    pub(crate) const unsafe fn new() -> Self {
         Self(())
     }
 

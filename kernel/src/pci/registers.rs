@@ -4,13 +4,13 @@ use core::ptr::NonNull;
 
 /// Registers of a device, at their place in the address space.
 #[derive(Debug)]
-pub struct Registers {
+pub(crate) struct Registers {
     base: NonNull<u8>,
     len: usize,
 }
 
 /// A width in which registers are accessed.
-pub trait Width: Copy {}
+pub(crate) trait Width: Copy {}
 impl Width for u16 {}
 impl Width for u32 {}
 
@@ -24,7 +24,7 @@ impl Registers {
     ///
     /// They are mapped, uncached and for good; accessing any of them harms no memory that
     /// the device was not given.
-    pub unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
+    pub(crate) unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
         Self { base, len }
     }
 
@@ -39,13 +39,13 @@ impl Registers {
     }
 
     /// Reads a register.
-    pub fn read<T: Width>(&self, offset: usize) -> T {
+    pub(crate) fn read<T: Width>(&self, offset: usize) -> T {
         // SAFETY: within the block and aligned, which was checked; the rest was promised to `new`.
         unsafe { self.at::<T>(offset).read_volatile() }
     }
 
     /// Writes a register.
-    pub fn write<T: Width>(&mut self, offset: usize, value: T) {
+    pub(crate) fn write<T: Width>(&mut self, offset: usize, value: T) {
         // SAFETY: as for reading.
         unsafe { self.at::<T>(offset).write_volatile(value) }
     }

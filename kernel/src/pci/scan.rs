@@ -14,27 +14,27 @@ const BRIDGE_WINDOWS: [u8; 2] = [0x20, 0x24];
 
 /// A function and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Function {
+pub(crate) struct Function {
     /// Where it is.
-    pub at: DeviceFunction,
+    pub(crate) at: DeviceFunction,
     /// Who made it.
-    pub vendor: u16,
+    pub(crate) vendor: u16,
     /// What it is, to its maker.
-    pub device: u16,
+    pub(crate) device: u16,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// All functions but bridges.
-    pub functions: Vec<Function>,
+    pub(crate) functions: Vec<Function>,
     /// Memory addresses that are taken: by base addresses of functions, by windows of bridges.
-    pub taken: Vec<Range>,
+    pub(crate) taken: Vec<Range>,
 }
 
 /// Looks at all functions. Nothing of them is changed in the end; while a base address is being
 /// sized, its function answers to no address.
-pub fn scan<C: ConfigurationAccess + Clone>(access: &C) -> Scan {
+pub(crate) fn scan<C: ConfigurationAccess + Clone>(access: &C) -> Scan {
     let mut found = Scan::default();
     let mut root = PciRoot::new(access.clone());
     let mut buses = Vec::from([0u8]);

@@ -11,10 +11,10 @@ use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
 /// The kernel's memory, as `virtio-drivers` wants it.
 #[derive(Debug)]
-pub struct KernelHal;
+pub(crate) struct KernelHal;
 
 /// Memory shared with devices for good: `pages` zeroed frames in a row.
-pub fn shared(pages: usize) -> Option<&'static mut [u8]> {
+pub(crate) fn shared(pages: usize) -> Option<&'static mut [u8]> {
     let (_, start) = frames::alloc_contiguous(pages)?;
     let len = pages * PAGE as usize;
     // SAFETY: the frames are the caller's alone, in the direct map, zeroed, and never given
@@ -24,7 +24,7 @@ pub fn shared(pages: usize) -> Option<&'static mut [u8]> {
 
 /// One page for good. What it holds is whatever the frame held: memory that is written before
 /// it is read need not be touched at start.
-pub fn page() -> Option<&'static mut [u8; PAGE as usize]> {
+pub(crate) fn page() -> Option<&'static mut [u8; PAGE as usize]> {
     let start = direct(frames::take(1, 1)?).as_mut_ptr::<[u8; PAGE as usize]>();
     // SAFETY: the frame is the caller's alone, in the direct map, and never given back; any bytes
     // are bytes.

@@ -15,6 +15,5 @@ mod hal;
 mod pci;
 mod vsock;
 
-pub use hal::page;
-pub use pci::Error;
-pub use vsock::Vsock;
+pub(crate) use hal::page;
+pub(crate) use vsock::Vsock;

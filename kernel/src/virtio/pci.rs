@@ -2,7 +2,7 @@
 
 use super::hal::KernelHal;
 use crate::acpi;
-use crate::arch::apic;
+use crate::arch::{apic, interrupts};
 use crate::mm::{direct, space};
 use crate::pci::bars::{self, BarError, Bars, HOLES, Range, Space};
 use crate::pci::msix::{Capability, ENTRY, Message};
@@ -40,7 +40,7 @@ const NO_VECTOR: u16 = 0xFFFF;
 
 /// Why a device cannot be used.
 #[derive(Debug)]
-pub enum Error {
+pub(crate) enum Error {
     /// Its registers can have no addresses.
     Bars(BarError),
     /// Its registers cannot be mapped.
@@ -109,9 +109,9 @@ fn transitional() -> u32 {
 }
 
 /// A device that was found, with its registers mapped.
-pub struct Device {
+pub(crate) struct Device {
     /// The registers that `virtio-drivers` uses.
-    pub transport: PciTransport,
+    pub(crate) transport: PciTransport,
     function: DeviceFunction,
     access: Ports,
     /// The common configuration once more, for what the transport does not do.
@@ -128,7 +128,7 @@ pub struct Device {
 /// `should_notify` of the queue is not it: it errs when the 16-bit counters turn over, and
 /// otherwise rings for everything.
 #[derive(Debug)]
-pub struct Doorbell {
+pub(crate) struct Doorbell {
     register: Registers,
     queue: u16,
     /// The entry after whose addition the device wants to be told (2.7.10); without, after each.
@@ -141,12 +141,12 @@ pub struct Doorbell {
 
 impl Doorbell {
     /// An entry was added to the queue.
-    pub fn added(&mut self) {
+    pub(crate) fn added(&mut self) {
         self.added = self.added.wrapping_add(1);
     }
 
     /// Tells the device of what was added since the last call, if it wants to know.
-    pub fn ring(&mut self) {
+    pub(crate) fn ring(&mut self) {
         if self.added == self.looked {
             return;
         }
@@ -164,7 +164,7 @@ impl Doorbell {
 }
 
 /// Finds the vsock device; `None` if there is none. Of several, the first.
-pub fn find_vsock() -> Option<Result<Device, Error>> {
+pub(crate) fn find_vsock() -> Option<Result<Device, Error>> {
     // SAFETY: only one processor runs, and only start-up uses the ports.
     let access = unsafe { Ports::new() };
     let found = scan(&access);
@@ -221,9 +221,9 @@ impl Device {
 
     /// Lets all queues and changes of the configuration interrupt with one vector. Before the
     /// queues are set up.
-    pub fn enable_interrupts(&mut self, queues: u16) -> Result<(), Error> {
+    pub(crate) fn enable_interrupts(&mut self, queues: u16) -> Result<(), Error> {
         // What woke the processor is found by looking at the queues.
-        let vector = apic::allocate_vector(|| ()).ok_or(Error::NoInterrupts)?;
+        let vector = interrupts::allocate_vector().ok_or(Error::NoInterrupts)?;
         let (address, data) = apic::msi_message(vector);
         let message = Message { address: address.as_u64(), data };
         for (i, word) in message.entry().into_iter().enumerate() {
@@ -241,7 +241,12 @@ impl Device {
 
     /// The doorbell of a queue that was set up with this many entries and has none yet; `by_index`:
     /// the device says which it wants to be told of.
-    pub fn doorbell(&mut self, queue: u16, size: usize, by_index: bool) -> Result<Doorbell, Error> {
+    pub(crate) fn doorbell(
+        &mut self,
+        queue: u16,
+        size: usize,
+        by_index: bool,
+    ) -> Result<Doorbell, Error> {
         self.common.write(QUEUE_SELECT, queue);
         let number = usize::from(self.common.read::<u16>(QUEUE_NOTIFY_OFFSET));
         let offset = number * self.notify_step;
@@ -256,7 +261,7 @@ impl Device {
     }
 
     /// Where the driver says after which entry of such a queue it wants an interrupt (2.7.7).
-    pub fn interrupt_wish(&mut self, queue: u16, size: usize) -> &'static AtomicU16 {
+    pub(crate) fn interrupt_wish(&mut self, queue: u16, size: usize) -> &'static AtomicU16 {
         // Behind flags, index and the entries of the available ring (2.7.6).
         self.wish(queue, QUEUE_DRIVER, 4 + 2 * size)
     }

@@ -17,10 +17,11 @@
 use super::hal::{KernelHal, shared};
 use super::pci::{self, Doorbell, Error};
 use crate::dax::Volume;
-use crate::nvdimm;
 use crate::vsock::{
-    Buffer, Busy, Cid, Device, Exchange, HEADER_LEN, Header, Lender, Memory, PAYLOAD, Packet, Room,
+    Buffer, Busy, Cid, Device, Exchange, HEADER_LEN, Header, Lender, PAYLOAD, Packet,
+    PayloadMemory, Room,
 };
+use crate::{memory_errors, nvdimm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitflags::bitflags;
@@ -65,7 +66,7 @@ bitflags! {
 struct Blocks<'a>(&'a mut Volume);
 
 impl Lender for Blocks<'_> {
-    fn lend(&mut self) -> Option<(Block, Memory)> {
+    fn lend(&mut self) -> Option<(Block, PayloadMemory)> {
         let run = self.0.lend()?;
         // SAFETY: the run is lent from here on; its memory is the buffer's that gets it until it is
         // taken back. What a file takes over of it is not looked at through the buffer any more.
@@ -86,7 +87,7 @@ enum Sending {
 }
 
 /// The vsock device.
-pub struct Vsock {
+pub(crate) struct Vsock {
     transport: PciTransport,
     receive: VirtQueue<KernelHal, SIZE>,
     transmit: VirtQueue<KernelHal, SIZE>,
@@ -138,7 +139,7 @@ fn buffers() -> Option<Vec<Buffer>> {
 
 impl Vsock {
     /// Finds and starts the device; `None` if the machine has none.
-    pub fn start() -> Option<Result<Self, Error>> {
+    pub(crate) fn start() -> Option<Result<Self, Error>> {
         Some(pci::find_vsock()?.and_then(Self::new))
     }
 
@@ -200,7 +201,7 @@ impl Vsock {
     }
 
     /// The number of this machine.
-    pub fn cid(&self) -> Cid {
+    pub(crate) fn cid(&self) -> Cid {
         let half = |at| self.transport.read_config_space::<u32>(at).unwrap_or(0);
         let read = || Ok(u64::from(half(0)) | u64::from(half(4)) << 32);
         Cid(self.transport.read_consistent(read).unwrap_or(0))
@@ -208,7 +209,7 @@ impl Vsock {
 
     /// Whether the transport was reset since the last call: all connections are lost, and this
     /// machine may have another number.
-    pub fn was_reset(&mut self) -> bool {
+    pub(crate) fn was_reset(&mut self) -> bool {
         let mut reset = false;
         while let Some(token) = self.event.peek_used() {
             let Some(event) = self.events.get_mut(usize::from(token)).and_then(Option::take) else {
@@ -228,12 +229,12 @@ impl Vsock {
     }
 
     /// Whether there are receive buffers that wait for [`settle`](Self::settle).
-    pub fn is_unsettled(&self) -> bool {
+    pub(crate) fn is_unsettled(&self) -> bool {
         self.exchange.is_pending()
     }
 
     /// Gives receive buffers to the device that waited for other memory.
-    pub fn settle(&mut self, volume: &mut Volume) {
+    pub(crate) fn settle(&mut self, volume: &mut Volume) {
         let mut exchange = core::mem::replace(&mut self.exchange, Exchange::new(0));
         exchange.settle(&mut Blocks(volume), |buffer| self.offer(buffer));
         self.exchange = exchange;
@@ -370,6 +371,7 @@ impl Device for Vsock {
     }
 
     fn send(&mut self, header: &Header, buffer: Buffer) {
+        memory_errors::act_before_sending();
         header.encode(buffer.header);
         let len = header.len as usize;
         // SAFETY: the slices are kept in `sending`, untouched, until the token is popped.
@@ -382,6 +384,7 @@ impl Device for Vsock {
 
     fn send_control(&mut self, header: &Header) -> Result<(), Busy> {
         let control = self.controls.pop().ok_or(Busy)?;
+        memory_errors::act_before_sending();
         header.encode(control);
         // SAFETY: the header is kept in `sending`, untouched, until the token is popped.
         match unsafe { self.transmit.add(&[&control[..]], &mut []) } {

@@ -23,61 +23,61 @@ pub(super) enum Closing {
 /// Packets without payload that are to be sent once there is room for them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pending {
-    pub response: bool,
-    pub credit_update: bool,
-    pub credit_request: bool,
-    pub shutdown: bool,
+    pub(crate) response: bool,
+    pub(crate) credit_update: bool,
+    pub(crate) credit_request: bool,
+    pub(crate) shutdown: bool,
 }
 
 /// What the server found missing when it wanted to send.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lacking {
     /// Credit of the peer.
-    pub credit: bool,
+    pub(crate) credit: bool,
     /// A buffer of the device.
-    pub buffer: bool,
+    pub(crate) buffer: bool,
 }
 
 /// The state of a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub key: Key,
-    pub send: SendWindow,
-    pub receive: ReceiveWindow,
+    pub(crate) key: Key,
+    pub(crate) send: SendWindow,
+    pub(crate) receive: ReceiveWindow,
     /// What was received and not consumed.
-    pub queue: Queue,
+    pub(crate) queue: Queue,
     /// Chunks that the pool keeps for it.
-    pub reserved: usize,
+    pub(crate) reserved: usize,
     /// Gone: nothing is sent any more.
-    pub gone: bool,
+    pub(crate) gone: bool,
     /// The peer will send no more.
-    pub peer_finished: bool,
+    pub(crate) peer_finished: bool,
     /// The peer says that it will receive no more.
-    pub peer_deaf: bool,
-    pub closing: Closing,
-    pub pending: Pending,
-    pub lacking: Lacking,
+    pub(crate) peer_deaf: bool,
+    pub(crate) closing: Closing,
+    pub(crate) pending: Pending,
+    pub(crate) lacking: Lacking,
     /// In its last turn the server got a buffer.
-    pub took_buffer: bool,
+    pub(crate) took_buffer: bool,
     /// The peer asked for credit when there was none to give.
-    pub owes_credit: bool,
+    pub(crate) owes_credit: bool,
     /// Bytes received since the window was made larger.
-    pub since_growth: u32,
+    pub(crate) since_growth: u32,
     /// In the list of those whose server has something to do.
-    pub is_ready: bool,
+    pub(crate) is_ready: bool,
     /// In the list of those whose server waits for a buffer.
-    pub is_starved: bool,
+    pub(crate) is_starved: bool,
     /// In the list of those with pending packets.
-    pub is_pending: bool,
+    pub(crate) is_pending: bool,
     /// When something is to be done if nothing happened before: ask again, or give up.
-    pub ask_at: Option<Millis>,
-    pub ask_after_ms: u64,
-    pub give_up_at: Option<Millis>,
+    pub(crate) ask_at: Option<Millis>,
+    pub(crate) ask_after_ms: u64,
+    pub(crate) give_up_at: Option<Millis>,
 }
 
 impl Connection {
     /// A connection that was just granted; the pool keeps what its window takes.
-    pub fn new(key: Key, window: u32) -> Self {
+    pub(crate) fn new(key: Key, window: u32) -> Self {
         Self {
             key,
             send: SendWindow::default(),
@@ -103,7 +103,7 @@ impl Connection {
     }
 
     /// The header of a packet to the peer. It tells the peer of the receive window.
-    pub fn header(&mut self, local: Cid, operation: Operation, len: usize) -> Header {
+    pub(crate) fn header(&mut self, local: Cid, operation: Operation, len: usize) -> Header {
         self.receive.told();
         Header {
             source: super::Address { cid: local, port: self.key.port },
@@ -119,7 +119,7 @@ impl Connection {
 
     /// Makes the receive window larger, up to `wanted`, as far as the pool has chunks
     /// above `keep`. Half of what is there is left for the next one.
-    pub fn grow_window(&mut self, pool: &mut Pool, wanted: u32, keep: usize) {
+    pub(crate) fn grow_window(&mut self, pool: &mut Pool, wanted: u32, keep: usize) {
         let spare = pool.unreserved().saturating_sub(keep) / 2;
         let more = chunks_of(wanted).saturating_sub(self.reserved).min(spare);
         if more > 0 && pool.reserve(more).is_ok() {
@@ -129,7 +129,7 @@ impl Connection {
     }
 
     /// Gives everything back to the pool.
-    pub fn release(&mut self, pool: &mut Pool) {
+    pub(crate) fn release(&mut self, pool: &mut Pool) {
         self.queue.clear(pool);
         pool.release(self.reserved);
         self.reserved = 0;
@@ -167,25 +167,25 @@ pub(super) struct Polled<'a, D: Device> {
 /// What came of a poll, beside what the server answered.
 pub(super) struct Outcome {
     /// The server asked to close.
-    pub close: bool,
+    pub(crate) close: bool,
     /// It used up its turn and has more to send.
-    pub again: bool,
+    pub(crate) again: bool,
     /// What was received found no room, though the peer kept to its window.
-    pub overflow: bool,
+    pub(crate) overflow: bool,
     /// It could take over what comes, if it came in blocks.
-    pub wants_blocks: bool,
+    pub(crate) wants_blocks: bool,
 }
 
 /// What a packet brought.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrived<'a> {
-    pub bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// The blocks that they lie in, from the start of this one on.
-    pub blocks: Option<Block>,
+    pub(crate) blocks: Option<Block>,
 }
 
 impl<'a, D: Device> Polled<'a, D> {
-    pub fn new(
+    pub(crate) fn new(
         connection: &'a mut Connection,
         pool: &'a mut Pool,
         device: &'a mut D,
@@ -210,7 +210,7 @@ impl<'a, D: Device> Polled<'a, D> {
     }
 
     /// Sends what was committed and keeps what was not consumed.
-    pub fn finish(mut self) -> Outcome {
+    pub(crate) fn finish(mut self) -> Outcome {
         self.flush();
         self.connection.took_buffer = self.quota < super::BUFFERS_A_TURN;
         // A server that asked to close will not look at it any more.

@@ -4,32 +4,32 @@ use super::packet::{HEADER_LEN, Header};
 use umbra_fs::{BLOCK_SIZE, Block, LENT_RUN};
 
 /// Bytes of payload that a buffer holds, and the largest packet that is sent.
-pub const PAYLOAD: usize = 64 * 1024;
+pub(crate) const PAYLOAD: usize = 64 * 1024;
 
 /// Memory of one packet, shared with the device while that has it.
 #[derive(Debug)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     /// Its header.
-    pub header: &'static mut [u8; HEADER_LEN],
+    pub(crate) header: &'static mut [u8; HEADER_LEN],
     /// Its payload. It begins with a page.
-    pub payload: &'static mut [u8; PAYLOAD],
+    pub(crate) payload: &'static mut [u8; PAYLOAD],
     /// The run of blocks that the payload is, if it is one that the volume has lent.
-    pub blocks: Option<Block>,
+    pub(crate) blocks: Option<Block>,
 }
 
 const _: () = assert!(PAYLOAD as u64 == LENT_RUN * BLOCK_SIZE);
 
 /// A packet that the device received.
 #[derive(Debug)]
-pub struct Packet {
+pub(crate) struct Packet {
     /// Where it is.
-    pub buffer: Buffer,
+    pub(crate) buffer: Buffer,
     /// Bytes that the device wrote, the header included.
-    pub written: usize,
+    pub(crate) written: usize,
 }
 
 /// A device that moves packets. Nothing here waits.
-pub trait Device {
+pub(crate) trait Device {
     /// The next packet received, in order.
     fn receive(&mut self) -> Option<Packet>;
 
@@ -73,11 +73,11 @@ pub trait Device {
 
 /// No room for another packet until some of those under way are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub(crate) struct Busy;
 
 /// Whether a call made room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub(crate) enum Room {
     /// It did.
     Made,
     /// It did not.
@@ -86,7 +86,7 @@ pub enum Room {
 
 /// Whether a counter that went from `old` to `new` passed `event`, all modulo 2^16: so both ends of
 /// a queue say which entry is the one that they want to be told of (virtio 1.2, 2.7.10.1).
-pub fn crosses(event: u16, old: u16, new: u16) -> bool {
+pub(crate) fn crosses(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 

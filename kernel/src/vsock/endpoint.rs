@@ -22,7 +22,7 @@ const PACKETS_A_POLL: usize = 8;
 const MAX_RESETS: usize = 64;
 
 /// The servers.
-pub trait Handler {
+pub(crate) trait Handler {
     /// The state of a server for one connection.
     type Server;
 
@@ -35,7 +35,7 @@ pub trait Handler {
 
 /// How much room there is for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vacancy {
+pub(crate) enum Vacancy {
     /// Anybody may come.
     Plenty,
     /// What is left is kept for servers that matter most.
@@ -46,7 +46,7 @@ pub enum Vacancy {
 
 /// When to poll again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// At once: there is more to do.
     Now,
     /// When the device has something.
@@ -57,27 +57,27 @@ pub enum Next {
 
 /// What happened since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// Connections now.
-    pub connections: u64,
+    pub(crate) connections: u64,
     /// Connections granted.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Connections refused: nobody listens, or there is no room.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Connections that this end reset: violations and timeouts.
-    pub resets: u64,
+    pub(crate) resets: u64,
     /// Of these: the peer sent more than its window allows.
-    pub overruns: u64,
+    pub(crate) overruns: u64,
     /// Of these: the peer let a deadline pass.
-    pub timeouts: u64,
+    pub(crate) timeouts: u64,
     /// Packets received.
-    pub packets: u64,
+    pub(crate) packets: u64,
     /// Of these: passed over as malformed, misdirected or meaningless.
-    pub ignored: u64,
+    pub(crate) ignored: u64,
     /// Bytes of data received.
-    pub bytes_in: u64,
+    pub(crate) bytes_in: u64,
     /// Chunks of the pool that are not reserved.
-    pub chunks_unreserved: u64,
+    pub(crate) chunks_unreserved: u64,
 }
 
 struct Entry<S> {
@@ -86,7 +86,7 @@ struct Entry<S> {
 }
 
 /// This machine's end of all connections.
-pub struct Endpoint<S> {
+pub(crate) struct Endpoint<S> {
     local: Cid,
     table: Table<Entry<S>>,
     pool: Pool,
@@ -107,7 +107,7 @@ pub struct Endpoint<S> {
 
 impl<S> Endpoint<S> {
     /// An endpoint without connections. It has room for as many as the pool has memory for.
-    pub fn new(local: Cid, pool: Pool) -> Self {
+    pub(crate) fn new(local: Cid, pool: Pool) -> Self {
         let places = (pool.chunks() / LEAST_CHUNKS).min(MAX_CONNECTIONS + MAX_AT_DOOR);
         Self {
             local,
@@ -125,7 +125,7 @@ impl<S> Endpoint<S> {
     }
 
     /// Connections that there can be, without those that are only told that there is no room.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         let places = self.table.capacity();
         places - MAX_AT_DOOR.min(places / 16)
     }
@@ -141,7 +141,7 @@ impl<S> Endpoint<S> {
     }
 
     /// What happened so far.
-    pub fn statistics(&self) -> Statistics {
+    pub(crate) fn statistics(&self) -> Statistics {
         Statistics {
             connections: self.table.len() as u64,
             chunks_unreserved: self.pool.unreserved() as u64,
@@ -151,7 +151,7 @@ impl<S> Endpoint<S> {
 
     /// Does what can be done now: a bounded number of packets, and one turn for every server
     /// that has something to do.
-    pub fn poll<D, H>(&mut self, device: &mut D, handler: &mut H, now: Millis) -> Next
+    pub(crate) fn poll<D, H>(&mut self, device: &mut D, handler: &mut H, now: Millis) -> Next
     where
         D: Device,
         H: Handler<Server = S>,
@@ -196,19 +196,19 @@ impl<S> Endpoint<S> {
     }
 
     /// Whether a packet has come that a poll would look at.
-    pub fn has_news<D: Device>(&self, device: &D) -> bool {
+    pub(crate) fn has_news<D: Device>(&self, device: &D) -> bool {
         !self.is_full() && device.has_news()
     }
 
     /// Makes packets interrupt that a poll would look at; returns whether one has come already.
     /// While none would be, the interrupt that matters is the one for room, which the last poll
     /// asked for.
-    pub fn listen<D: Device>(&self, device: &D) -> bool {
+    pub(crate) fn listen<D: Device>(&self, device: &D) -> bool {
         !self.is_full() && device.listen()
     }
 
     /// Whether everything that servers could send has left.
-    pub fn is_drained<D: Device>(&self, device: &mut D) -> bool {
+    pub(crate) fn is_drained<D: Device>(&self, device: &mut D) -> bool {
         !self.waits() && device.is_drained()
     }
 
@@ -224,7 +224,7 @@ impl<S> Endpoint<S> {
 
     /// All connections are lost, and the machine may have another number: the transport was
     /// reset (virtio 1.2, 5.10.6.7).
-    pub fn transport_reset(&mut self, local: Cid) {
+    pub(crate) fn transport_reset(&mut self, local: Cid) {
         self.local = local;
         self.resets.clear();
         for i in 0..self.table.capacity() {
@@ -235,7 +235,7 @@ impl<S> Endpoint<S> {
     }
 
     /// Gives every server a turn, whether its stream has something new or not.
-    pub fn wake_all(&mut self) {
+    pub(crate) fn wake_all(&mut self) {
         for i in 0..self.table.capacity() {
             if let Some(slot) = self.table.slot(i) {
                 self.make_ready(slot);

@@ -9,17 +9,17 @@ use super::device::{Buffer, PAYLOAD};
 use alloc::vec::Vec;
 use umbra_fs::Block;
 
-/// Memory of a payload.
-pub type Memory = &'static mut [u8; PAYLOAD];
+/// PayloadMemory of a payload.
+pub(crate) type PayloadMemory = &'static mut [u8; PAYLOAD];
 
 /// Buffers that get blocks after a server would have taken some over: there are several packets
 /// between two exchanges.
 const WISH: usize = 16;
 
 /// Who lends blocks.
-pub trait Lender {
+pub(crate) trait Lender {
     /// Lends a run, which has this memory; `None` if there is none to lend.
-    fn lend(&mut self) -> Option<(Block, Memory)>;
+    fn lend(&mut self) -> Option<(Block, PayloadMemory)>;
 
     /// Takes a run back that was lent. Its memory is used no more.
     fn take_back(&mut self, run: Block);
@@ -27,27 +27,27 @@ pub trait Lender {
 
 /// Buffers that wait for other memory, and memory that waits for buffers.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     waiting: Vec<Buffer>,
     /// How many buffers are still to get blocks.
     wanted: usize,
     /// The own memory of those that have blocks.
-    spare: Vec<Memory>,
+    spare: Vec<PayloadMemory>,
 }
 
 impl Exchange {
     /// An exchange for so many buffers.
-    pub fn new(buffers: usize) -> Self {
+    pub(crate) fn new(buffers: usize) -> Self {
         Self { waiting: Vec::with_capacity(buffers), wanted: 0, spare: Vec::with_capacity(buffers) }
     }
 
     /// Blocks are wanted: see [`Device::want_blocks`](super::Device::want_blocks).
-    pub fn want(&mut self) {
+    pub(crate) fn want(&mut self) {
         self.wanted = WISH;
     }
 
     /// Keeps a buffer that is recycled, or hands it back if it can be used on as it is.
-    pub fn keep(&mut self, buffer: Buffer) -> Option<Buffer> {
+    pub(crate) fn keep(&mut self, buffer: Buffer) -> Option<Buffer> {
         if self.wanted == 0 && buffer.blocks.is_none() {
             return Some(buffer);
         }
@@ -56,12 +56,12 @@ impl Exchange {
     }
 
     /// Whether buffers wait.
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Gives each buffer that waits its memory, and hands it on.
-    pub fn settle(&mut self, lender: &mut impl Lender, mut on: impl FnMut(Buffer)) {
+    pub(crate) fn settle(&mut self, lender: &mut impl Lender, mut on: impl FnMut(Buffer)) {
         let mut buffers = core::mem::take(&mut self.waiting);
         for buffer in &mut buffers {
             if let Some(run) = buffer.blocks.take() {
@@ -100,7 +100,7 @@ mod tests {
     const NOW: Time = Time(1);
     const BUFFERS: usize = 8;
 
-    fn memory(mark: u8) -> Memory {
+    fn memory(mark: u8) -> PayloadMemory {
         Box::leak(vec![mark; PAYLOAD].into_boxed_slice()).as_mut_array().unwrap()
     }
 
@@ -108,7 +108,7 @@ mod tests {
     struct Lends(Volume<MemPmem, SoftMmu>, Ino);
 
     impl Lender for Lends {
-        fn lend(&mut self) -> Option<(Block, Memory)> {
+        fn lend(&mut self) -> Option<(Block, PayloadMemory)> {
             self.0.lend().map(|run| (run, memory(b'l')))
         }
         fn take_back(&mut self, run: Block) {
@@ -150,7 +150,7 @@ mod tests {
         fn the_device_never_has_what_somebody_else_has(
             steps in prop::collection::vec(
                 prop_oneof![
-                    6 => (0u64..64, 1u64..17, any::<bool>()).prop_map(|(at, n, want)| Some((at, n, want))),
+                    6 => (0u64..64, 1u64..17, any::<bool>()).prop_map(Some),
                     1 => Just(None),
                 ],
                 1..120,
@@ -172,7 +172,11 @@ mod tests {
             let mut lends = Lends(volume, ino);
             let mut exchange = Exchange::new(BUFFERS);
             let mut ring: VecDeque<Buffer> = (0..BUFFERS)
-                .map(|_| Buffer { header: Box::leak(Box::new([0; HEADER_LEN])), payload: memory(b'r'), blocks: None })
+                .map(|_| Buffer {
+                    header: Box::leak(Box::new([0; HEADER_LEN])),
+                    payload: memory(b'r'),
+                    blocks: None,
+                })
                 .collect();
             let mut keep = keep.into_iter().cycle();
             for step in steps {

@@ -54,27 +54,27 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room, crosses};
-pub use endpoint::{Endpoint, Handler, Next, Statistics, Vacancy};
-pub use exchange::{Exchange, Lender, Memory};
-pub use pool::{CHUNK, Page, Pool};
-pub use umbra_proto::vsock::{Address, Cid, HEADER_LEN, Header, Operation, Port};
+pub(crate) use device::{Buffer, Busy, Device, PAYLOAD, Packet, Room, crosses};
+pub(crate) use endpoint::{Endpoint, Handler, Next, Statistics, Vacancy};
+pub(crate) use exchange::{Exchange, Lender, PayloadMemory};
+pub(crate) use pool::{CHUNK, Page, Pool};
+pub(crate) use umbra_proto::vsock::{Address, Cid, HEADER_LEN, Header, Port};
 use umbra_proto::vsock::{packet, window};
 
 /// Milliseconds since some moment in the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Millis(pub u64);
+pub(crate) struct Millis(pub(crate) u64);
 
 impl Millis {
     /// This much later.
     #[must_use]
-    pub fn after(self, ms: u64) -> Self {
+    pub(crate) fn after(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 }
 
 /// Connections at the same time at most; with little memory there are fewer.
-pub const MAX_CONNECTIONS: usize = 1024;
+pub(crate) const MAX_CONNECTIONS: usize = 1024;
 
 /// Connections beyond these, whose clients are only told that there is no room.
 const MAX_AT_DOOR: usize = 16;
@@ -83,19 +83,19 @@ const MAX_AT_DOOR: usize = 16;
 const MAX_KEPT: usize = 32;
 
 /// Receive window of a new connection, in bytes.
-pub const BASE_WINDOW: u32 = 8 * 1024;
+pub(crate) const BASE_WINDOW: u32 = 8 * 1024;
 
 /// The same while so many connections may still come that the pool has to be kept for them.
-pub const LEAST_WINDOW: u32 = 4 * 1024;
+pub(crate) const LEAST_WINDOW: u32 = 4 * 1024;
 
 /// Receive window of a busy connection, in bytes, if the pool has that much.
-pub const MAX_WINDOW: u32 = 1024 * 1024;
+pub(crate) const MAX_WINDOW: u32 = 1024 * 1024;
 
 /// Chunks that every connection has, or will have when it comes.
-pub const LEAST_CHUNKS: usize = pool::chunks_of(LEAST_WINDOW);
+pub(crate) const LEAST_CHUNKS: usize = pool::chunks_of(LEAST_WINDOW);
 
 /// Chunks of a pool for all connections that there can be.
-pub const BASE_CHUNKS: usize = (MAX_CONNECTIONS + MAX_AT_DOOR) * LEAST_CHUNKS;
+pub(crate) const BASE_CHUNKS: usize = (MAX_CONNECTIONS + MAX_AT_DOOR) * LEAST_CHUNKS;
 
 /// Buffers that one server may fill in one turn.
-pub const BUFFERS_A_TURN: usize = 8;
+pub(crate) const BUFFERS_A_TURN: usize = 8;

@@ -9,16 +9,16 @@
 use alloc::vec::Vec;
 
 /// Bytes of a chunk.
-pub const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 
 /// The memory of a chunk.
-pub type Page = &'static mut [u8; CHUNK];
+pub(crate) type Page = &'static mut [u8; CHUNK];
 
 /// No chunk.
 const NONE: u16 = u16::MAX;
 
 /// The chunks.
-pub struct Pool {
+pub(crate) struct Pool {
     pages: Vec<Page>,
     /// The chunk after this one, in a queue or in the free list.
     next: Vec<u16>,
@@ -28,13 +28,13 @@ pub struct Pool {
 
 /// Chunks that a window of `bytes` needs at worst: the first and the last may be filled
 /// in part only.
-pub const fn chunks_of(bytes: u32) -> usize {
+pub(crate) const fn chunks_of(bytes: u32) -> usize {
     (bytes as usize).div_ceil(CHUNK) + 1
 }
 
 impl Pool {
     /// A pool of these pages (no more than 65,535 of them are used).
-    pub fn new(mut pages: Vec<Page>) -> Self {
+    pub(crate) fn new(mut pages: Vec<Page>) -> Self {
         pages.truncate(usize::from(NONE));
         let count = pages.len() as u16;
         let next = (1..=count).map(|next| if next == count { NONE } else { next }).collect();
@@ -42,17 +42,17 @@ impl Pool {
     }
 
     /// Chunks in the pool.
-    pub fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         self.pages.len()
     }
 
     /// Chunks not promised to anybody.
-    pub fn unreserved(&self) -> usize {
+    pub(crate) fn unreserved(&self) -> usize {
         self.pages.len() - self.reserved
     }
 
     /// Promises `chunks` chunks.
-    pub fn reserve(&mut self, chunks: usize) -> Result<(), Exhausted> {
+    pub(crate) fn reserve(&mut self, chunks: usize) -> Result<(), Exhausted> {
         if chunks > self.unreserved() {
             return Err(Exhausted);
         }
@@ -61,7 +61,7 @@ impl Pool {
     }
 
     /// Takes a promise back.
-    pub fn release(&mut self, chunks: usize) {
+    pub(crate) fn release(&mut self, chunks: usize) {
         debug_assert!(chunks <= self.reserved);
         self.reserved = self.reserved.saturating_sub(chunks);
     }
@@ -84,12 +84,12 @@ impl Pool {
 
 /// The pool has not that many chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
+pub(crate) struct Exhausted;
 
 /// A queue of bytes in chunks of a pool. It must be [cleared](Self::clear) before it is
 /// dropped, or its chunks are lost.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     head: u16,
     tail: u16,
     /// Where the first byte lies in the first chunk.
@@ -99,22 +99,22 @@ pub struct Queue {
 
 impl Queue {
     /// An empty queue.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { head: NONE, tail: NONE, start: 0, len: 0 }
     }
 
     /// Bytes in the queue.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The first contiguous bytes.
-    pub fn front<'p>(&self, pool: &'p Pool) -> &'p [u8] {
+    pub(crate) fn front<'p>(&self, pool: &'p Pool) -> &'p [u8] {
         if self.len == 0 {
             return &[];
         }
@@ -123,7 +123,7 @@ impl Queue {
     }
 
     /// Appends bytes; on failure those that found no room are dropped.
-    pub fn push(&mut self, pool: &mut Pool, mut bytes: &[u8]) -> Result<(), Exhausted> {
+    pub(crate) fn push(&mut self, pool: &mut Pool, mut bytes: &[u8]) -> Result<(), Exhausted> {
         while !bytes.is_empty() {
             let end = (self.start + self.len) % CHUNK;
             if self.len == 0 || end == 0 {
@@ -146,7 +146,7 @@ impl Queue {
     }
 
     /// Drops the first `n` bytes, at most all; returns how many.
-    pub fn drop_front(&mut self, pool: &mut Pool, n: usize) -> usize {
+    pub(crate) fn drop_front(&mut self, pool: &mut Pool, n: usize) -> usize {
         let n = n.min(self.len);
         let mut left = n;
         while left > 0 {
@@ -165,7 +165,7 @@ impl Queue {
     }
 
     /// Drops all bytes.
-    pub fn clear(&mut self, pool: &mut Pool) {
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
         self.drop_front(pool, self.len);
     }
 }
@@ -224,7 +224,9 @@ mod tests {
             let mut counter = 0u8;
             for (i, push, n) in steps {
                 if push && models[i].len() + n <= 40_000 {
-                    let bytes: Vec<u8> = (0..n).map(|_| { counter = counter.wrapping_add(1); counter }).collect();
+                    let first = counter.wrapping_add(1);
+                    let bytes: Vec<u8> = (0..n).map(|i| first.wrapping_add(i as u8)).collect();
+                    counter = counter.wrapping_add(n as u8);
                     queues[i].push(&mut pool, &bytes).unwrap();
                     models[i].extend(bytes);
                 } else {

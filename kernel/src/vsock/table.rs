@@ -8,29 +8,29 @@ use alloc::vec::Vec;
 
 /// What identifies a connection: the peer's end, and the port here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     /// The peer's end.
-    pub peer: Address,
+    pub(crate) peer: Address,
     /// The port here.
-    pub port: Port,
+    pub(crate) port: Port,
 }
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(u16);
+pub(crate) struct Slot(u16);
 
 /// No slot.
 const NONE: u16 = u16::MAX;
 
-struct Place<E> {
+struct Entry<E> {
     /// The next place in the same bucket, or in the free list.
     next: u16,
     content: Option<(Key, E)>,
 }
 
 /// A table of at most as many entries as it was made for. It allocates only when made.
-pub struct Table<E> {
-    places: Vec<Place<E>>,
+pub(crate) struct Table<E> {
+    entries: Vec<Entry<E>>,
     /// First place of each bucket; their number is a power of two.
     buckets: Vec<u16>,
     free: u16,
@@ -39,25 +39,25 @@ pub struct Table<E> {
 
 impl<E> Table<E> {
     /// A table for `capacity` entries (at most 32,768).
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.min(1 << 15);
-        let places = (0..capacity)
-            .map(|i| Place {
+        let entries = (0..capacity)
+            .map(|i| Entry {
                 next: if i + 1 == capacity { NONE } else { i as u16 + 1 },
                 content: None,
             })
             .collect();
         let buckets = (0..(capacity * 2).next_power_of_two()).map(|_| NONE).collect();
-        Self { places, buckets, free: if capacity == 0 { NONE } else { 0 }, len: 0 }
+        Self { entries, buckets, free: if capacity == 0 { NONE } else { 0 }, len: 0 }
     }
 
     /// Entries in the table.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether no entry finds room any more.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.free == NONE
     }
 
@@ -69,10 +69,10 @@ impl<E> Table<E> {
     }
 
     /// Finds an entry by its key.
-    pub fn find(&self, key: &Key) -> Option<Slot> {
+    pub(crate) fn find(&self, key: &Key) -> Option<Slot> {
         let mut at = self.buckets[self.bucket(key)];
         while at != NONE {
-            let place = &self.places[usize::from(at)];
+            let place = &self.entries[usize::from(at)];
             if place.content.as_ref().is_some_and(|(k, _)| k == key) {
                 return Some(Slot(at));
             }
@@ -82,13 +82,13 @@ impl<E> Table<E> {
     }
 
     /// Adds an entry whose key is not in the hash; gives it back if the table is full.
-    pub fn insert(&mut self, key: Key, entry: E) -> Result<Slot, E> {
+    pub(crate) fn insert(&mut self, key: Key, entry: E) -> Result<Slot, E> {
         let at = self.free;
         if at == NONE {
             return Err(entry);
         }
         let bucket = self.bucket(&key);
-        let place = &mut self.places[usize::from(at)];
+        let place = &mut self.entries[usize::from(at)];
         self.free = place.next;
         place.next = self.buckets[bucket];
         place.content = Some((key, entry));
@@ -98,27 +98,28 @@ impl<E> Table<E> {
     }
 
     /// The entry in a slot.
-    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut E> {
-        self.places.get_mut(usize::from(slot.0))?.content.as_mut().map(|(_, entry)| entry)
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut E> {
+        self.entries.get_mut(usize::from(slot.0))?.content.as_mut().map(|(_, entry)| entry)
     }
 
     /// Takes an entry out of the hash, if it is there; it stays in the table.
-    pub fn hide(&mut self, slot: Slot) {
-        let Some(Some((key, _))) = self.places.get(usize::from(slot.0)).map(|place| &place.content)
+    pub(crate) fn hide(&mut self, slot: Slot) {
+        let Some(Some((key, _))) =
+            self.entries.get(usize::from(slot.0)).map(|place| &place.content)
         else {
             return;
         };
         let bucket = self.bucket(key);
-        let after = self.places[usize::from(slot.0)].next;
+        let after = self.entries[usize::from(slot.0)].next;
         let mut at = self.buckets[bucket];
         if at == slot.0 {
             self.buckets[bucket] = after;
             return;
         }
         while at != NONE {
-            let next = self.places[usize::from(at)].next;
+            let next = self.entries[usize::from(at)].next;
             if next == slot.0 {
-                self.places[usize::from(at)].next = after;
+                self.entries[usize::from(at)].next = after;
                 return;
             }
             at = next;
@@ -126,9 +127,9 @@ impl<E> Table<E> {
     }
 
     /// Takes an entry out of the table.
-    pub fn remove(&mut self, slot: Slot) -> Option<E> {
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<E> {
         self.hide(slot);
-        let place = self.places.get_mut(usize::from(slot.0))?;
+        let place = self.entries.get_mut(usize::from(slot.0))?;
         let (_, entry) = place.content.take()?;
         place.next = self.free;
         self.free = slot.0;
@@ -137,13 +138,13 @@ impl<E> Table<E> {
     }
 
     /// Entries that find room.
-    pub fn capacity(&self) -> usize {
-        self.places.len()
+    pub(crate) fn capacity(&self) -> usize {
+        self.entries.len()
     }
 
     /// The slot number `i`, if it holds an entry; `i` counts up to the capacity.
-    pub fn slot(&self, i: usize) -> Option<Slot> {
-        self.places.get(i)?.content.as_ref().map(|_| Slot(i as u16))
+    pub(crate) fn slot(&self, i: usize) -> Option<Slot> {
+        self.entries.get(i)?.content.as_ref().map(|_| Slot(i as u16))
     }
 }
 
@@ -163,7 +164,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_finds_what_a_map_finds(steps in prop::collection::vec((0..3u8, 0..60u32), 1..300)) {
+        fn the_table_finds_what_a_map_finds(
+            steps in prop::collection::vec((0..3u8, 0..60u32), 1..300),
+        ) {
             let mut table = Table::new(16);
             let mut hidden = Vec::new();
             let mut model: HashMap<Key, u32> = HashMap::new();
@@ -196,7 +199,8 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(table.len(), model.len() + hidden.len());
-                prop_assert_eq!((0..table.capacity()).filter_map(|i| table.slot(i)).count(), table.len());
+                let slots = (0..table.capacity()).filter_map(|i| table.slot(i));
+                prop_assert_eq!(slots.count(), table.len());
                 for (slot, n) in &hidden {
                     prop_assert_eq!(table.get_mut(*slot).copied(), Some(*n));
                 }

@@ -3,7 +3,7 @@
 mod connections;
 mod peer;
 
-use super::packet::{SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
+use super::packet::{Operation, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
 use super::pool::test_pool;
 use super::*;
 use proptest::prelude::*;

@@ -114,7 +114,8 @@ proptest! {
                 1 => {
                     let room = guest.device.has_room();
                     if room && let Some((header, payload)) = guest.device.complete() {
-                        let peer = peers.iter_mut().find(|p| p.port == header.destination.port.0).unwrap();
+                        let port = header.destination.port.0;
+                        let peer = peers.iter_mut().find(|p| p.port == port).unwrap();
                         peer.take(&mut guest.device, &header, &payload);
                     }
                 }
@@ -138,7 +139,8 @@ proptest! {
                     let most = left.min(peer.credit()).min(PAYLOAD);
                     if left == 0 {
                         peer.finished = true;
-                        let header = Header { flags: SHUTDOWN_SEND, ..peer.header(Operation::Shutdown, 0) };
+                        let header = peer.header(Operation::Shutdown, 0);
+                        let header = Header { flags: SHUTDOWN_SEND, ..header };
                         guest.device.deliver(header, &[]);
                     } else if most > 0 {
                         let n = if next(3) == 0 { 1 } else { next(most) + 1 };
@@ -167,7 +169,10 @@ proptest! {
                 (prop_oneof![Just(5u64), any::<u64>()], prop_oneof![Just(2u64), any::<u64>()]),
                 (0..4u32, prop_oneof![Just(7u32), Just(9), Just(19), Just(20), Just(21), 0..30u32]),
                 prop_oneof![Just(0u32), 0..5000u32, Just(65536), any::<u32>()],
-                (prop_oneof![9 => Just(1u16), 1 => any::<u16>()], prop_oneof![9 => 0..8u16, 1 => any::<u16>()]),
+                (
+                    prop_oneof![9 => Just(1u16), 1 => any::<u16>()],
+                    prop_oneof![9 => 0..8u16, 1 => any::<u16>()],
+                ),
                 (0..4u32, prop_oneof![Just(0u32), 0..100_000u32, any::<u32>()], any::<u32>()),
                 prop_oneof![Just(None), (0..70_000usize).prop_map(Some)],
                 0..20_000u64,
@@ -176,7 +181,9 @@ proptest! {
         ),
     ) {
         let mut guest = Guest::new(3, 3, BASE_CHUNKS + 20);
-        for (cids, ports, len, (kind, operation), (flags, buf_alloc, fwd_cnt), written, wait) in packets {
+        for packet in packets {
+            let (cids, ports, len, (kind, operation), rest, written, wait) = packet;
+            let (flags, buf_alloc, fwd_cnt) = rest;
             let header = Header {
                 source: Address { cid: Cid(cids.1), port: Port(ports.0) },
                 destination: Address { cid: Cid(cids.0), port: Port(ports.1) },

@@ -6,35 +6,35 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
 /// Features by CPUID that the kernel makes use of.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Features {
+pub(crate) struct Features {
     /// Supervisor-mode execution prevention.
-    pub smep: bool,
+    pub(crate) smep: bool,
     /// Supervisor-mode access prevention.
-    pub smap: bool,
+    pub(crate) smap: bool,
     /// User-mode instruction prevention.
-    pub umip: bool,
+    pub(crate) umip: bool,
     /// Pages of 1 GiB.
-    pub gib_pages: bool,
+    pub(crate) gib_pages: bool,
     /// `clwb`: writes a line back and keeps it.
-    pub clwb: bool,
+    pub(crate) clwb: bool,
     /// `clflushopt`: writes a line back and drops it, unordered.
-    pub clflushopt: bool,
+    pub(crate) clflushopt: bool,
     /// x2APIC: the local APIC's registers as model-specific ones.
-    pub x2apic: bool,
+    pub(crate) x2apic: bool,
     /// The local APIC's timer takes a time-stamp as deadline.
-    pub tsc_deadline: bool,
+    pub(crate) tsc_deadline: bool,
     /// Random numbers.
-    pub rdrand: bool,
+    pub(crate) rdrand: bool,
     /// Machine-check exceptions and registers.
-    pub mca: bool,
+    pub(crate) mca: bool,
     /// Frequency of the time-stamp counter in Hz, where CPUID or the hypervisor says it.
-    pub tsc_hz: Option<u64>,
+    pub(crate) tsc_hz: Option<u64>,
 }
 
 static FEATURES: Once<Features> = Once::new();
 
 /// The features.
-pub fn features() -> &'static Features {
+pub(crate) fn features() -> &'static Features {
     FEATURES.call_once(detect)
 }
 
@@ -81,7 +81,7 @@ fn tsc_hz(basic: u32, hypervisor: bool) -> Option<u64> {
 
 /// Turns on every protection that the processor has. CR0.WP stays on for good: shared pages
 /// are protected from the kernel itself by it.
-pub fn protect() {
+pub(crate) fn protect() {
     let features = features();
     let mut cr4 = Cr4::read() | Cr4Flags::PAGE_GLOBAL;
     cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
@@ -99,13 +99,13 @@ pub fn protect() {
 }
 
 /// The time-stamp counter.
-pub fn tsc() -> u64 {
+pub(crate) fn tsc() -> u64 {
     // SAFETY: reads a counter that every x86-64 processor has.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// A random word by `rdrand`, if the processor has it and gives one.
-pub fn random() -> Option<u64> {
+pub(crate) fn random() -> Option<u64> {
     if !features().rdrand {
         return None;
     }
@@ -113,14 +113,20 @@ pub fn random() -> Option<u64> {
         let (value, good): (u64, u8);
         // SAFETY: the processor has the instruction, as CPUID says; it changes flags only.
         unsafe {
-            core::arch::asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) good, options(nomem, nostack));
+            core::arch::asm!(
+                "rdrand {}",
+                "setc {}",
+                out(reg) value,
+                out(reg_byte) good,
+                options(nomem, nostack)
+            );
         }
         (good != 0).then_some(value)
     })
 }
 
 /// Stops for good.
-pub fn halt() -> ! {
+pub(crate) fn halt() -> ! {
     loop {
         x86_64::instructions::interrupts::disable();
         x86_64::instructions::hlt();

@@ -26,12 +26,12 @@ static IDT: Mutex<InterruptDescriptorTable> = Mutex::new(InterruptDescriptorTabl
 
 /// Loads an IDT that reports exceptions on whatever stack they happen: for start-up, until
 /// there are stacks of our own.
-pub fn load_early_idt() {
+pub(crate) fn load_early_idt() {
     fill_idt(false);
 }
 
 /// Loads the final GDT, TSS and IDT. The stacks are mapped.
-pub fn load() {
+pub(crate) fn load() {
     let tss = TSS.call_once(|| {
         let mut tss = TaskStateSegment::new();
         for (index, stack) in [
@@ -68,7 +68,7 @@ pub fn load() {
 /// # Safety
 ///
 /// `entry` is the entry of a handler that resolves every page fault that `f` causes.
-pub unsafe fn with_page_fault_entry<R>(entry: VirtAddr, f: impl FnOnce() -> R) -> R {
+pub(crate) unsafe fn with_page_fault_entry<R>(entry: VirtAddr, f: impl FnOnce() -> R) -> R {
     // SAFETY: the processor reads the entry only when a page fault happens, and none does here.
     unsafe { IDT.lock().page_fault.set_handler_addr(entry) };
     let result = f();

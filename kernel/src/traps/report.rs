@@ -1,8 +1,9 @@
 //! What is printed about an exception or a panic, before QEMU ends with status 33.
 
-use super::traps::{TrapFrame, page_fault_error};
-use super::{exit, serial};
+use super::frame::TrapFrame;
+use crate::arch::{exit, serial};
 use crate::dax::fault;
+use crate::memory_errors::RING;
 use crate::mm::image::{self, Rights};
 use crate::mm::stack::Stack;
 use crate::mm::{AREA, DEVICES, DIRECT, HEAP, PAGE, STACKS, WINDOWS, WRITE_ALIAS, space};
@@ -11,40 +12,11 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 use x86_64::VirtAddr;
+use x86_64::structures::idt::{ExceptionVector, PageFaultErrorCode};
 use x86_64::structures::paging::PageTableFlags;
 
 /// Most frames of a backtrace.
 const MAX_FRAMES: usize = 32;
-
-/// What the exceptions are called (SDM volume 3, table 7-1).
-const NAMES: [&str; 22] = [
-    "divide error",
-    "debug exception",
-    "non-maskable interrupt",
-    "breakpoint",
-    "overflow",
-    "bound range exceeded",
-    "invalid opcode",
-    "device not available",
-    "double fault",
-    "coprocessor segment overrun",
-    "invalid TSS",
-    "segment not present",
-    "stack segment fault",
-    "general protection fault",
-    "page fault",
-    "reserved exception 15",
-    "x87 floating-point error",
-    "alignment check",
-    "machine check",
-    "SIMD floating-point exception",
-    "virtualization exception",
-    "control protection exception",
-];
-
-fn name(vector: u64) -> &'static str {
-    NAMES.get(vector as usize).unwrap_or(&"reserved exception")
-}
 
 /// Starts a last report; a failure inside one ends at once.
 fn begin() {
@@ -58,23 +30,30 @@ fn begin() {
 }
 
 /// Reports an exception that is a bug, and ends.
-pub fn exception(frame: &TrapFrame, address: u64) -> ! {
+pub(crate) fn exception(frame: &TrapFrame, address: u64) -> ! {
     begin();
-    match frame.vector {
-        14 => println!("\nfatal: {}", PageFault { error: frame.error, address }),
-        // An overflowing stack has no room for the page fault's frame.
-        8 => match Stack::of_guard(address).or_else(|| Stack::of_guard(frame.rsp - 1)) {
-            Some(stack) => {
-                println!(
-                    "\nfatal: stack overflow into the guard page of {} (double fault)",
-                    stack.name()
-                )
-            }
-            None => println!("\nfatal: double fault"),
-        },
-        vector => {
-            println!("\nfatal: {} (vector {vector}, error code {:#x})", name(vector), frame.error)
+    match ExceptionVector::try_from(frame.vector as u8) {
+        Ok(ExceptionVector::Page) => {
+            let error = PageFaultErrorCode::from_bits_retain(frame.error);
+            println!("\nfatal: {}", PageFault { error, address })
         }
+        // An overflowing stack has no room for the page fault's frame.
+        Ok(ExceptionVector::Double) => {
+            match Stack::of_guard(address).or_else(|| Stack::of_guard(frame.rsp - 1)) {
+                Some(stack) => {
+                    println!(
+                        "\nfatal: stack overflow into the guard page of {} (double fault)",
+                        stack.name()
+                    )
+                }
+                None => println!("\nfatal: double fault"),
+            }
+        }
+        Ok(vector) => println!(
+            "\nfatal: exception {vector:?} (vector {}, error code {:#x})",
+            frame.vector, frame.error
+        ),
+        Err(_) => println!("\nfatal: exception with the reserved vector {}", frame.vector),
     }
     registers(frame, address);
     backtrace(Some(frame.rip), frame.rbp);
@@ -82,10 +61,10 @@ pub fn exception(frame: &TrapFrame, address: u64) -> ! {
 }
 
 /// Reports a machine check that cannot be survived, and ends.
-pub fn machine_check(frame: &TrapFrame, status: u64) -> ! {
+pub(crate) fn machine_check(frame: &TrapFrame, status: u64) -> ! {
     begin();
     println!("\nfatal: machine check that cannot be resumed from (MCG_STATUS {status:#x})");
-    while let Some(record) = super::mce::take() {
+    while let Some(record) = RING.take() {
         println!(
             "  bank {} status {:#018x} address {:#x}",
             record.bank, record.status, record.address
@@ -109,30 +88,32 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// Says what a page fault was.
 struct PageFault {
-    error: u64,
+    error: PageFaultErrorCode,
     address: u64,
 }
 
 impl fmt::Display for PageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PageFault { error, address } = *self;
-        let mapped = error & page_fault_error::PROTECTION != 0;
-        let doing = match error {
-            e if e & page_fault_error::FETCH != 0 => "execution of",
-            e if e & page_fault_error::STORE != 0 => "store to",
-            _ => "load from",
+        let mapped = error.contains(PageFaultErrorCode::PROTECTION_VIOLATION);
+        let fetches = error.contains(PageFaultErrorCode::INSTRUCTION_FETCH);
+        let stores = error.contains(PageFaultErrorCode::CAUSED_BY_WRITE);
+        let doing = match (fetches, stores) {
+            (true, _) => "execution of",
+            (false, true) => "store to",
+            (false, false) => "load from",
         };
         let within = |start: u64, len: u64| (start..start + len).contains(&address);
-        let place = Place(address);
+        let place = Described(address);
         if let Some(stack) = Stack::of_guard(address) {
             write!(f, "stack overflow into the guard page of {}", stack.name())?;
-        } else if error & page_fault_error::RESERVED != 0 {
+        } else if error.contains(PageFaultErrorCode::MALFORMED_TABLE) {
             write!(f, "page table with reserved bits for {place}")?;
-        } else if error & page_fault_error::FETCH != 0 && mapped {
+        } else if fetches && mapped {
             write!(f, "execution of data: {place}")?;
         } else if within(WINDOWS, AREA) && fault::in_windows(address) {
             write!(f, "{doing} a window that could not be resolved: {}", fault::why_unresolved())?;
-        } else if mapped && error & page_fault_error::STORE != 0 && nvdimm::contains_view(address) {
+        } else if mapped && stores && nvdimm::contains_view(address) {
             write!(f, "store to the NVDIMM outside the write path")?;
         } else if address < PAGE {
             write!(f, "{doing} a null pointer")?;
@@ -140,14 +121,15 @@ impl fmt::Display for PageFault {
             write!(f, "{doing} {place}")?;
         }
         let how = if mapped { "not allowed" } else { "not mapped" };
-        write!(f, " (page fault at {address:#x}, {how}, error code {error:#x})")
+        let bits = error.bits();
+        write!(f, " (page fault at {address:#x}, {how}, error code {bits:#x})")
     }
 }
 
-/// What lies at an address.
-struct Place(u64);
+/// An address, shown as what lies there.
+struct Described(u64);
 
-impl fmt::Display for Place {
+impl fmt::Display for Described {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let within = |start: u64| (start..start + AREA).contains(&self.0);
         let Ok(address) = VirtAddr::try_new(self.0) else {

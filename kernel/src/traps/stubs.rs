@@ -13,6 +13,24 @@ use x86_64::VirtAddr;
 /// Bytes from one stub to the next.
 const STUB: u64 = 16;
 
+/// Saves the registers that a function of the C ABI may change: 72 bytes on the stack.
+macro_rules! save_scratch {
+    () => {
+        "pushq %rax; pushq %rcx; pushq %rdx; pushq %rsi; pushq %rdi
+         pushq %r8; pushq %r9; pushq %r10; pushq %r11"
+    };
+}
+pub(crate) use save_scratch;
+
+/// Restores what `save_scratch` saved.
+macro_rules! restore_scratch {
+    () => {
+        "popq %r11; popq %r10; popq %r9; popq %r8
+         popq %rdi; popq %rsi; popq %rdx; popq %rcx; popq %rax"
+    };
+}
+pub(crate) use restore_scratch;
+
 global_asm!(
     r#"
     .text
@@ -73,41 +91,24 @@ umbra_exception:
     addq $16, %rsp
     iretq
 
-    .macro save_scratch
-    pushq %rax
-    pushq %rcx
-    pushq %rdx
-    pushq %rsi
-    pushq %rdi
-    pushq %r8
-    pushq %r9
-    pushq %r10
-    pushq %r11
-    .endm
-    .macro restore_scratch
-    popq %r11
-    popq %r10
-    popq %r9
-    popq %r8
-    popq %rdi
-    popq %rsi
-    popq %rdx
-    popq %rcx
-    popq %rax
-    .endm
-
 umbra_interrupt:
-    save_scratch
+"#,
+    save_scratch!(),
+    r#"
     cld
     movl 72(%rsp), %edi
     call {interrupt}
-    restore_scratch
+"#,
+    restore_scratch!(),
+    r#"
     addq $16, %rsp
     iretq
 
     .balign 16
 umbra_page_fault:
-    save_scratch
+"#,
+    save_scratch!(),
+    r#"
     subq $8, %rsp
     cld
     leaq 80(%rsp), %rdi
@@ -116,17 +117,21 @@ umbra_page_fault:
     addq $8, %rsp
     testb %al, %al
     jz 1f
-    restore_scratch
+"#,
+    restore_scratch!(),
+    r#"
     addq $8, %rsp
     iretq
 1:
-    restore_scratch
+"#,
+    restore_scratch!(),
+    r#"
     pushq $14
     jmp umbra_exception
 "#,
-    exception = sym super::traps::exception,
-    interrupt = sym super::apic::interrupt,
-    page_fault = sym super::traps::page_fault,
+    exception = sym super::exceptions::exception,
+    interrupt = sym crate::arch::interrupts::interrupt,
+    page_fault = sym super::exceptions::page_fault,
     options(att_syntax)
 );
 
@@ -136,11 +141,11 @@ unsafe extern "C" {
 }
 
 /// The entry of a vector.
-pub fn address(vector: u8) -> VirtAddr {
+pub(crate) fn address(vector: u8) -> VirtAddr {
     VirtAddr::from_ptr(&raw const umbra_stubs) + u64::from(vector) * STUB
 }
 
 /// The entry of page faults.
-pub fn page_fault() -> VirtAddr {
+pub(crate) fn page_fault() -> VirtAddr {
     VirtAddr::from_ptr(&raw const umbra_page_fault)
 }

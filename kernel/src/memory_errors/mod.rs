@@ -1,0 +1,38 @@
+//! Memory errors: what the hardware reports, from the banks of the processor to the log.
+//!
+//! ```text
+//!  machine check        arch::mce reads the banks, and puts a record for each error into the ring
+//!       |               traps: a load of the lost memory ends with a failure; all else is resumed
+//!       v
+//!     ring              32 records; errors beyond that are counted
+//!       |
+//!       v
+//!      act              by the poll loop, and before any packet leaves: counted, logged
+//! ```
+//!
+//! Every error leaves a trace: a line in the log, and a count (the console's `errors`). Errors that
+//! the hardware corrected raise no machine check: the loop asks for them, once a second at most.
+//!
+//! Left out: repair. Which files have the block is not looked up, and it is not taken out of use.
+//! Single words of metadata are loaded without a fixup.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `record.rs` | what a bank says |
+//! | `ring.rs` | records that wait for the loop |
+//! | `act.rs` | what the loop does about them |
+//!
+//! Follows SDM volume 3, chapter 17.
+
+#[cfg(target_os = "none")]
+mod act;
+mod record;
+mod ring;
+
+#[cfg(target_os = "none")]
+pub(crate) use act::{act, act_before_sending, counts};
+pub(crate) use record::{ADDRESS_VALID, MISC_VALID, Record, VALID};
+pub(crate) use ring::{Again, Ring};
+
+/// What the machine-check handler found, and the loop has not taken yet.
+pub(crate) static RING: Ring = Ring::new();
