@@ -4,7 +4,7 @@
 //! persistent memory. `test-lost` is in `lost.rs`.
 
 use super::args::Args;
-use super::shell::{Command, Done, Failure, Session};
+use super::command::{Command, Done, Failure, Session};
 use crate::arch::{copy, stepping};
 use crate::mm::image::{self, Rights};
 use crate::mm::{DIRECT, direct, space};

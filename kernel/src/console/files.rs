@@ -1,12 +1,13 @@
 //! Commands on files. Reading and writing here does not go through windows.
 
 use super::args::Args;
-use super::running::{MAX_RUNS, Running, Then};
-use super::shell::{Command, Done, Failure, Session};
+use super::command::{Command, Done, Failure, Session, volume};
+use super::tasks::{
+    Checking, Extents, Listing, MAX_RUNS, Removing, Renaming, Showing, Then, operate,
+};
 use crate::arch::clock;
-use crate::dax::{self, Volume};
 use crate::{media, println};
-use umbra_fs::{Climb, Error, FileBlock, Kind};
+use umbra_fs::{Climb, Error, FileBlock};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "ls", help: "[DIR]           list a directory", run: ls },
@@ -36,27 +37,11 @@ pub(super) const COMMANDS: &[Command] = &[
 /// Most bytes that `cat` shows.
 const MAX_SHOWN: u64 = 64 << 10;
 
-/// Runs `f` on the volume, or says why there is none.
-pub(super) fn volume<R>(f: impl FnOnce(&mut Volume) -> Result<R, Error>) -> Result<R, Failure> {
-    match dax::with_volume(f) {
-        Some(result) => Ok(result?),
-        None => Err(Failure::NoVolume(media::why_none())),
-    }
-}
-
-pub(super) fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::File => "file",
-        Kind::Directory => "dir",
-        Kind::Symlink => "symlink",
-    }
-}
-
 fn ls(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.optional().unwrap_or(b"/");
     args.end()?;
     let dir = volume(|v| v.resolve(path))?;
-    session.go_on(Running::List { dir, cookie: 0 })
+    session.go_on(Listing { dir, cookie: 0 })
 }
 
 fn stat(session: &mut Session, mut args: Args<'_>) -> Done {
@@ -66,14 +51,14 @@ fn stat(session: &mut Session, mut args: Args<'_>) -> Done {
         let ino = v.resolve(path)?;
         Ok((ino, v.begin_count(ino)?))
     })?;
-    session.operate(begun, Then::Attributes(ino))
+    operate(session, begun, Then::Attributes(ino))
 }
 
 fn extents(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
     let ino = volume(|v| v.resolve(path))?;
-    session.go_on(Running::Extents { ino, from: FileBlock(0), left: MAX_RUNS })
+    session.go_on(Extents { ino, from: FileBlock(0), left: MAX_RUNS })
 }
 
 fn df(_: &mut Session, args: Args<'_>) -> Done {
@@ -124,7 +109,7 @@ fn truncate(session: &mut Session, mut args: Args<'_>) -> Done {
         let ino = v.resolve(path)?;
         v.begin_truncate(ino, size, clock::wall())
     })?;
-    session.operate(begun, Then::Nothing)
+    operate(session, begun, Then::Nothing)
 }
 
 fn cat(session: &mut Session, mut args: Args<'_>) -> Done {
@@ -133,7 +118,7 @@ fn cat(session: &mut Session, mut args: Args<'_>) -> Done {
     let left = args.optional_number("LENGTH")?.unwrap_or(MAX_SHOWN).min(MAX_SHOWN);
     args.end()?;
     let ino = volume(|v| v.resolve(path))?;
-    session.go_on(Running::Show { ino, at, left })
+    session.go_on(Showing { ino, at, left })
 }
 
 fn clone(session: &mut Session, mut args: Args<'_>) -> Done {
@@ -157,20 +142,20 @@ fn clone(session: &mut Session, mut args: Args<'_>) -> Done {
             }
         }
     })?;
-    session.operate(begun, Then::Elapsed(start))
+    operate(session, begun, Then::Elapsed(start))
 }
 
 fn rm(session: &mut Session, mut args: Args<'_>) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
-    session.go_on(Running::Remove { path: path.to_vec() })
+    session.go_on(Removing { path: path.to_vec() })
 }
 
 fn mv(session: &mut Session, mut args: Args<'_>) -> Done {
     let (from, to) = (args.word("FROM")?, args.word("TO")?);
     args.end()?;
     let (from, to, climb) = (from.to_vec(), to.to_vec(), Climb::default());
-    session.go_on(Running::Rename { from, to, climb })
+    session.go_on(Renaming { from, to, climb })
 }
 
 fn sync(session: &mut Session, mut args: Args<'_>) -> Done {
@@ -180,12 +165,12 @@ fn sync(session: &mut Session, mut args: Args<'_>) -> Done {
         let ino = v.resolve(path)?;
         v.begin_sync(ino)
     })?;
-    session.operate(begun, Then::Nothing)
+    operate(session, begun, Then::Nothing)
 }
 
 fn check(session: &mut Session, args: Args<'_>) -> Done {
     args.end()?;
-    session.go_on(Running::Check(None))
+    session.go_on(Checking(None))
 }
 
 fn format(_: &mut Session, mut args: Args<'_>) -> Done {

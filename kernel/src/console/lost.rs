@@ -1,8 +1,8 @@
 //! The command of test builds that shows what becomes of loads from memory that is lost.
 
 use super::args::Args;
-use super::shell::{Done, Failure, Session};
-use super::{files, windows};
+use super::command::{Done, Failure, Session, volume};
+use super::windows;
 use crate::arch::{compare, copy};
 use crate::dax::Processor;
 use crate::mm::{DIRECT, PAGE};
@@ -32,12 +32,12 @@ pub(super) fn lost(session: &mut Session, mut args: Args<'_>) -> Done {
     comparisons(base)?;
 
     let mut into = vec![0; 3 * LEN];
-    let result = files::volume(|v| Ok(pretend(base + PAGE, || v.pmem().read(0, &mut into).err())))?;
+    let result = volume(|v| Ok(pretend(base + PAGE, || v.pmem().read(0, &mut into).err())))?;
     expect("a read", result == Some(Poisoned { at: PAGE }))?;
 
     let ino = session.windows.iter().find(|(open, _)| *open == window).map(|(_, ino)| *ino);
     let ino = ino.ok_or(Failure::Other("the window is closed".into()))?;
-    let extent = files::volume(|v| v.extent(ino, FileBlock(0)))?;
+    let extent = volume(|v| v.extent(ino, FileBlock(0)))?;
     let block = extent.and_then(|extent| extent.at);
     let block = block.ok_or(Failure::Other("the file begins with a hole".into()))?;
     let mut processor = Processor::new().ok_or(Failure::Other("there is no volume".into()))?;

@@ -12,7 +12,8 @@
 //! | `args.rs` | words, numbers, payloads |
 //! | `log_lines.rs` | the logger |
 //! | `shell.rs` | reading lines, finding commands |
-//! | `running.rs` | commands that take more than one turn |
+//! | `command.rs` | what a command is: arguments, failures, tasks of more than one turn |
+//! | `tasks.rs` | tasks on files |
 //! | `files.rs` | commands on files |
 //! | `windows.rs` | commands on windows |
 //! | `system.rs` | commands on the machine |
@@ -27,17 +28,19 @@ pub(crate) mod line;
 #[cfg(all(target_os = "none", feature = "test-commands"))]
 mod breakage;
 #[cfg(target_os = "none")]
+mod command;
+#[cfg(target_os = "none")]
 mod files;
 #[cfg(target_os = "none")]
 pub(crate) mod log_lines;
 #[cfg(all(target_os = "none", feature = "test-commands"))]
 mod lost;
 #[cfg(target_os = "none")]
-mod running;
-#[cfg(target_os = "none")]
 mod shell;
 #[cfg(target_os = "none")]
 mod system;
+#[cfg(target_os = "none")]
+mod tasks;
 #[cfg(target_os = "none")]
 mod windows;
 

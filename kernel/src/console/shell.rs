@@ -1,84 +1,14 @@
 //! Reading lines, finding and running commands.
 
-use super::args::{ArgError, Args};
+use super::args::Args;
+use super::command::{Bytes, Command, Done, Failure, Session, Step};
 use super::line::{Edit, LineEditor, MAX_LINE};
-use super::running::Running;
 use super::{files, system, windows};
 use crate::arch::serial;
 use crate::config::Config;
 use crate::{print, println};
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::fmt;
-use umbra_fs::dax::AccessError;
-use umbra_fs::{Error, Ino, Window};
+use umbra_fs::Error;
 use umbra_server::Shared;
-
-/// Why a command failed.
-pub(super) enum Failure {
-    /// Its arguments.
-    Args(ArgError),
-    /// The filesystem.
-    Fs(Error),
-    /// A load or store through a window.
-    Access(AccessError),
-    /// There is no volume; why.
-    NoVolume(String),
-    /// Anything else.
-    Other(String),
-}
-
-impl From<ArgError> for Failure {
-    fn from(error: ArgError) -> Self {
-        Failure::Args(error)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Fs(error)
-    }
-}
-
-impl From<AccessError> for Failure {
-    fn from(error: AccessError) -> Self {
-        Failure::Access(error)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Args(why) => write!(f, "{why}"),
-            Failure::Fs(why) => write!(f, "{why}"),
-            Failure::Access(e) => write!(f, "{} (after {} bytes)", e.error, e.done),
-            Failure::NoVolume(why) => write!(f, "no volume: {why}"),
-            Failure::Other(why) => f.write_str(why),
-        }
-    }
-}
-
-/// What a command gives back.
-pub(super) type Done = Result<(), Failure>;
-
-/// A command.
-pub(super) struct Command {
-    /// Its name.
-    pub(crate) name: &'static str,
-    /// Its arguments, and what it does.
-    pub(crate) help: &'static str,
-    /// Runs it.
-    pub(crate) run: fn(&mut Session, Args<'_>) -> Done,
-}
-
-/// What lives from command to command.
-#[derive(Default)]
-pub(super) struct Session {
-    /// Windows that the console opened.
-    pub(crate) windows: Vec<(Window, Ino)>,
-    /// What the last command goes on with.
-    pub(crate) running: Option<Running>,
-}
 
 /// All commands.
 fn commands() -> impl Iterator<Item = &'static Command> {
@@ -163,14 +93,16 @@ impl Console {
 
     /// Takes a step of the command that is under way; false if none is.
     fn go_on(&mut self, shared: &Shared) -> bool {
-        let Some(mut running) = self.session.running.take() else { return false };
-        match running.step(&mut self.session) {
-            Some(done) => {
-                self.over(done, shared);
-                self.prompt();
+        let Some(mut task) = self.session.running.take() else { return false };
+        match task.step(&mut self.session) {
+            Ok(Step::GoesOn) => {
+                self.session.running = Some(task);
+                return true;
             }
-            None => self.session.running = Some(running),
+            Ok(Step::Over) => self.over(Ok(()), shared),
+            Err(why) => self.over(Err(why), shared),
         }
+        self.prompt();
         true
     }
 
@@ -197,24 +129,5 @@ impl Console {
                 Bytes(&name[..name.len().min(40)])
             ))),
         })
-    }
-}
-
-/// Bytes that may be anything, as text.
-pub(super) struct Bytes<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Bytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c.is_control() {
-                    write!(f, "{}", c.escape_default())?
-                } else {
-                    write!(f, "{c}")?
-                }
-            }
-            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
-        }
-        Ok(())
     }
 }

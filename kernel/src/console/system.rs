@@ -1,7 +1,7 @@
 //! Commands on the machine.
 
 use super::args::Args;
-use super::shell::{Command, Done, Failure, Session};
+use super::command::{Command, Done, Failure, Session};
 use crate::arch::{clock, interrupts};
 use crate::mm::{frames, heap, image};
 use crate::{dax, media, memory_errors, nvdimm, println};

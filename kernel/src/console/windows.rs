@@ -1,15 +1,14 @@
 //! Commands on windows: loads and stores that take real page faults.
 
 use super::args::{Args, MAX_PAYLOAD};
-use super::files::volume;
-use super::running::{Running, Then};
-use super::shell::{Bytes, Command, Done, Failure, Session};
+use super::command::{Bytes, Command, Done, Failure, Session, Step, Task, volume};
+use super::tasks::{Then, operate};
 use crate::dax::Processor;
 use crate::{media, println};
 use alloc::vec;
 use alloc::vec::Vec;
 use umbra_fs::dax::AccessError;
-use umbra_fs::{Error, PagesReport, Window, dax};
+use umbra_fs::{Error, PageCount, PagesReport, Window, dax};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -68,7 +67,7 @@ fn unmap(session: &mut Session, mut args: Args<'_>) -> Done {
     let window = window(session, &mut args)?;
     args.end()?;
     let begun = volume(|v| v.begin_close(window))?;
-    session.operate(begun, Then::Forget(window))
+    operate(session, begun, Then::Forget(window))
 }
 
 fn load(session: &mut Session, mut args: Args<'_>) -> Done {
@@ -78,11 +77,11 @@ fn load(session: &mut Session, mut args: Args<'_>) -> Done {
     if length > MAX_PAYLOAD {
         return Err(Failure::Other("at most 1M at a time".into()));
     }
-    session.go_on(Running::Load(Load { window, at: offset, left: length, loaded: 0, sum: 0 }))
+    session.go_on(Loading { window, at: offset, left: length, loaded: 0, sum: 0 })
 }
 
 /// Bytes that are being loaded.
-pub(super) struct Load {
+struct Loading {
     window: Window,
     at: u64,
     left: u64,
@@ -90,10 +89,8 @@ pub(super) struct Load {
     sum: u64,
 }
 
-impl Load {
-    /// Loads what one turn may; true: it is over. An operation that has parked the file comes
-    /// first.
-    pub(super) fn go_on(&mut self) -> Result<bool, Failure> {
+impl Task for Loading {
+    fn step(&mut self, _: &mut Session) -> Result<Step, Failure> {
         let mut bytes = vec![0; self.left.min(BYTES_A_TURN) as usize];
         let result = dax::load(&mut processor()?, self.window, self.at, &mut bytes);
         let done = result.as_ref().map_or_else(|e| e.done, |()| bytes.len());
@@ -110,13 +107,14 @@ impl Load {
         self.left -= done as u64;
         match &result {
             Ok(()) if self.left == 0 => {}
-            Ok(()) => return Ok(false),
-            Err(e) if e.error == Error::Parked => return Ok(false),
+            Ok(()) => return Ok(Step::GoesOn),
+            // An operation that has parked the file comes first.
+            Err(e) if e.error == Error::Parked => return Ok(Step::GoesOn),
             Err(_) => {}
         }
         println!("{} bytes, sum {}", self.loaded, self.sum);
         result?;
-        Ok(true)
+        Ok(Step::Over)
     }
 }
 
@@ -124,35 +122,34 @@ fn store(session: &mut Session, mut args: Args<'_>) -> Done {
     let window = window(session, &mut args)?;
     let offset = args.number("OFFSET")?;
     let bytes = args.payload()?;
-    session.go_on(Running::Store(Store { window, offset, bytes, stored: 0 }))
+    session.go_on(Storing { window, offset, bytes, stored: 0 })
 }
 
 /// Bytes that are being stored.
-pub(super) struct Store {
+struct Storing {
     window: Window,
     offset: u64,
     bytes: Vec<u8>,
     stored: usize,
 }
 
-impl Store {
-    /// Stores what one turn may; true: it is over. An operation that has parked the file comes
-    /// first.
-    pub(super) fn go_on(&mut self) -> Result<bool, Failure> {
+impl Task for Storing {
+    fn step(&mut self, _: &mut Session) -> Result<Step, Failure> {
         let at = self.offset.saturating_add(self.stored as u64);
         let most = (BYTES_A_TURN - at % WORD) as usize;
         let piece = &self.bytes[self.stored..];
         let piece = &piece[..piece.len().min(most)];
         match dax::store(&mut processor()?, self.window, at, piece) {
             Ok(()) => self.stored += piece.len(),
+            // An operation that has parked the file comes first.
             Err(e) if e.error == Error::Parked => self.stored += e.done,
             Err(e) => return Err(AccessError { done: self.stored + e.done, ..e }.into()),
         }
         if self.stored < self.bytes.len() {
-            return Ok(false);
+            return Ok(Step::GoesOn);
         }
         println!("{} bytes", self.bytes.len());
-        Ok(true)
+        Ok(Step::Over)
     }
 }
 
@@ -167,11 +164,23 @@ fn pages(session: &mut Session, mut args: Args<'_>) -> Done {
         let ino = v.resolve(path)?;
         Ok(v.count_pages(ino))
     })?;
-    session.go_on(Running::Pages(counting))
+    session.go_on(Counting(counting))
+}
+
+/// The pages of windows of a file are being counted.
+struct Counting(PageCount);
+
+impl Task for Counting {
+    fn step(&mut self, _: &mut Session) -> Result<Step, Failure> {
+        let report = volume(|v| v.count_pages_step(&mut self.0))?;
+        let Some(report) = report else { return Ok(Step::GoesOn) };
+        show_pages(&report);
+        Ok(Step::Over)
+    }
 }
 
 /// Says how windows are.
-pub(super) fn show_pages(r: &PagesReport) {
+fn show_pages(r: &PagesReport) {
     println!("windows {} slots {} masters {} shadows {}", r.windows, r.slots, r.masters, r.shadows);
     println!("zero {} writable {}", r.zero, r.writable);
 }
