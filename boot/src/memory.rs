@@ -17,7 +17,7 @@ use crate::pvh::{E820_RAM, Entry, MAX_MEMMAP};
 /// The kernel is never given memory below this as usable: firmware and real mode live there.
 pub const LOW_MEMORY: u64 = 1 << 20;
 
-/// Who a region belongs to.
+/// The owner of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// RAM that nobody uses.
@@ -35,7 +35,7 @@ pub struct Region {
     pub start: u64,
     /// Physical address after the last byte.
     pub end: u64,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
 }
 

@@ -16,8 +16,8 @@
 //! 48 u32 memmap entries
 //! ```
 //!
-//! Command lines are not used. Who fills this in is the firmware (qboot) or QEMU's option ROM (with
-//! SeaBIOS).
+//! Command lines are not used. The firmware (qboot) or QEMU's option ROM (with SeaBIOS) fills the
+//! structures in.
 
 use core::fmt;
 

@@ -1,6 +1,6 @@
 //! Options that the launcher passes to the kernel.
 //!
-//! A text of `key=value` lines. Whoever starts the machine writes it, so a line that is not
+//! A text of `key=value` lines. The launcher writes it, so a line that is not
 //! understood is an error that is shown, but never keeps the server from starting.
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! QEMU's firmware configuration device: named files that whoever starts the machine passes.
+//! QEMU's firmware configuration device: named files that the launcher passes.
 //!
 //! Used for options (`opt/umbra/config`) and a seed of randomness (`opt/umbra/seed`). Read
 //! byte by byte through its ports; the files are small. Without the device there are none.

@@ -4,27 +4,28 @@
 //! by any loader of the `bootloader_api` contract and runs on one processor, in ring 0, with
 //! one loop that polls whatever has work and sleeps otherwise.
 //!
-//! Rooms without hardware compile on the host too and are tested there; they forbid unsafe
-//! code. The others exist on bare metal only.
+//! Rooms without hardware compile on the host too and are tested there; they forbid unsafe code,
+//! but for `counter` and the copies of `arch`, which are assembly. The others exist on bare metal
+//! only.
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`nfit`], [`acpi_sleep`] | what firmware tables say, as pure functions over bytes |
-//! | [`calendar`], [`config`] | the date, options |
-//! | `counter`, [`frame_map`] | counters, free frames |
-//! | [`console`] | log lines and the command line on the serial port |
+//! | `nfit`, `acpi_sleep` | what firmware tables say, as pure functions over bytes |
+//! | `calendar`, `config` | the date, options |
+//! | `counter`, `frame_map` | counters, free frames |
+//! | `console` | log lines and the command line on the serial port |
 //! | `cpu` | what the processor can do; its control registers |
 //! | `mm` | the address space, frames, heap |
 //! | `acpi`, `power` | firmware's tables; powering off |
+//! | `memory_errors`, `error_log` | errors of memory: records; counts and the log |
 //! | `arch` | interrupts, time, machine checks, the serial port, copies |
 //! | `nvdimm` | persistent memory |
 //! | `dax` | windows: page tables, the fault path, loads and stores |
 //! | `traps` | descriptor tables, exceptions, last reports |
-//! | [`vsock`] | streams over virtio-vsock: the protocol, without the hardware |
-//! | [`pci`], `virtio` | finding devices; the vsock device |
+//! | `vsock` | streams over virtio-vsock: the protocol, without the hardware |
+//! | `pci`, `virtio` | finding devices; the vsock device |
 //! | `net` | clients: connections and their servers |
 //! | `platform` | what servers see of the machine |
-//! | [`memory_errors`] | what the loop does about them |
 //! | `start`, `serve` | start-up, the poll loop |
 //! | `measure` | what faults, copies and counts cost here: the floor of benchmarks |
 //! | `media` | mounting and formatting |
@@ -56,6 +57,8 @@ mod cpu;
 #[cfg(target_os = "none")]
 mod dax;
 #[cfg(target_os = "none")]
+mod error_log;
+#[cfg(target_os = "none")]
 mod fw_cfg;
 #[cfg(target_os = "none")]
 mod measure;
@@ -80,7 +83,5 @@ mod traps;
 #[cfg(target_os = "none")]
 mod virtio;
 
-#[cfg(target_os = "none")]
-pub(crate) use arch::serial::{print, println};
 #[cfg(target_os = "none")]
 pub use {mm::DIRECT, start::start};

@@ -1,11 +1,12 @@
 //! The poll loop: everything that the kernel does once it runs.
 
+use crate::arch::serial::println;
 use crate::arch::{clock, interrupts};
 use crate::config::Config;
 use crate::console::Console;
 use crate::dax::Processor;
 use crate::platform::KernelPlatform;
-use crate::{media, memory_errors, net, println};
+use crate::{error_log, media, net};
 use umbra_server::platform::{Turn, take_turn};
 use umbra_server::{Progress, Shared};
 
@@ -20,8 +21,8 @@ const LEAST_LOOKING_NS: u64 = 25_000;
 
 /// Between two rounds in which there was nothing to do.
 ///
-/// Looking out pays if packets come soon after one another, and if the host has another processor
-/// for who sends them. Whether they do is seen from how long the last sleeps were.
+/// Polling pays only if packets come soon after one another and their sender has a processor of its
+/// own. How long the last sleeps were shows whether that is so.
 #[derive(Default)]
 struct Pause {
     looking_ns: u64,
@@ -71,7 +72,7 @@ pub(crate) fn serve(config: Config) -> ! {
     let mut pause = Pause::default();
     loop {
         interrupts::begin_round();
-        let mut worked = memory_errors::act();
+        let mut worked = error_log::act();
         worked |= match &mut platform {
             Some(platform) => take_turn(platform, Turn::Console, |_| console.poll(&shared)),
             None => console.poll(&shared),

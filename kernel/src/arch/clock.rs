@@ -174,7 +174,7 @@ pub(crate) fn read_wall_clock(century: u8) {
     }
 }
 
-/// Asks to be woken at a time, unless an earlier one is asked for already. Whoever needs a
+/// Asks to be woken at a time, unless an earlier one is asked for already. A caller that needs a
 /// later one too asks again when woken.
 pub(crate) fn wake_at(at: Instant) {
     without_interrupts(|| {

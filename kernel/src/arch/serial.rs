@@ -118,7 +118,7 @@ impl fmt::Write for Serial {
     }
 }
 
-/// Takes the port by force, for a last report: whoever holds it was interrupted for good.
+/// Takes the port by force, for a last report: the code that holds it was interrupted for good.
 ///
 /// # Safety
 ///
@@ -141,7 +141,7 @@ pub(crate) use print;
 
 /// Prints a line to the serial port.
 macro_rules! println {
-    () => { $crate::print!("\n") };
-    ($($arg:tt)*) => { $crate::print!("{}\n", core::format_args!($($arg)*)) };
+    () => { $crate::arch::serial::print!("\n") };
+    ($($arg:tt)*) => { $crate::arch::serial::print!("{}\n", core::format_args!($($arg)*)) };
 }
 pub(crate) use println;

@@ -62,7 +62,7 @@ pub(crate) fn look() {
     let Some(Some(watch)) = WATCH.try_lock().map(|watch| *watch) else { return };
     STEPS.fetch_add(1, Ordering::Relaxed);
     let word = |base: usize, at: usize| {
-        // SAFETY: who watches vouches for it.
+        // SAFETY: the caller of `watch` vouches for the words.
         unsafe { (base as *const u64).add(at).read_volatile() }
     };
     for at in 0..watch.words {

@@ -5,10 +5,11 @@
 
 use super::args::Args;
 use super::command::{Command, Done, Failure, Session};
+use crate::arch::serial::println;
 use crate::arch::{copy, stepping};
 use crate::mm::image::{self, Rights};
 use crate::mm::{DIRECT, direct, space};
-use crate::{nvdimm, println};
+use crate::nvdimm;
 use alloc::vec;
 use alloc::vec::Vec;
 use x86_64::{PhysAddr, VirtAddr};

@@ -6,7 +6,8 @@ use super::tasks::{
     Checking, Extents, Listing, MAX_RUNS, Removing, Renaming, Showing, Then, operate,
 };
 use crate::arch::clock;
-use crate::{media, println};
+use crate::arch::serial::println;
+use crate::media;
 use umbra_fs::{Climb, Error, FileBlock};
 
 pub(super) const COMMANDS: &[Command] = &[

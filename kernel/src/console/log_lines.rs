@@ -1,7 +1,7 @@
 //! The logger: lines with the time since start, on the serial port.
 
 use crate::arch::clock;
-use crate::println;
+use crate::arch::serial::println;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Logger;

@@ -1,8 +1,8 @@
 //! The serial console: log lines out, a small command line in.
 //!
-//! Who types is not trusted to type sense: lines are bounded, and a command that fails says
-//! why. Each command's output ends with a line `ok` or `error: ...`, so that a program can drive
-//! it. Without the option `echo=yes` nothing is echoed: a host's terminal does that.
+//! The text that is typed is not trusted: lines are bounded, and a command that fails says why.
+//! Each command's output ends with a line `ok` or `error: ...`, so that a program can drive it.
+//! Without the option `echo=yes` nothing is echoed: a host's terminal does that.
 //!
 //! Left out: quoting (names with spaces), history, editing beyond backspace.
 //!

@@ -5,8 +5,8 @@ use super::command::{Bytes, Command, Done, Failure, Session, Step};
 use super::line::{Edit, LineEditor, MAX_LINE};
 use super::{files, system, windows};
 use crate::arch::serial;
+use crate::arch::serial::{print, println};
 use crate::config::Config;
-use crate::{print, println};
 use umbra_fs::Error;
 use umbra_server::Shared;
 

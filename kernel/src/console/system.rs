@@ -2,9 +2,10 @@
 
 use super::args::Args;
 use super::command::{Command, Done, Failure, Session};
+use crate::arch::serial::println;
 use crate::arch::{clock, interrupts};
 use crate::mm::{frames, heap, image};
-use crate::{dax, media, memory_errors, nvdimm, println};
+use crate::{dax, error_log, media, nvdimm};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command { name: "nvdimm", help: "            the NVDIMMs of the machine", run: list_nvdimms },
@@ -84,7 +85,7 @@ fn mem(_: &mut Session, args: Args<'_>) -> Done {
 
 fn errors(_: &mut Session, args: Args<'_>) -> Done {
     args.end()?;
-    let e = memory_errors::counts();
+    let e = error_log::counts();
     println!(
         "memory errors: {} uncorrected, {} corrected, {} not recorded",
         e.uncorrected, e.corrected, e.lost

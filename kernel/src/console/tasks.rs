@@ -2,9 +2,9 @@
 //! that may be large, and what prints more than a serial line takes in a moment.
 
 use super::command::{Bytes, Done, Failure, Session, Step, Task, volume};
+use crate::arch::serial::println;
 use crate::arch::{clock, serial};
 use crate::mm::heap;
-use crate::println;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -3,8 +3,9 @@
 use super::args::{Args, MAX_PAYLOAD};
 use super::command::{Bytes, Command, Done, Failure, Session, Step, Task, volume};
 use super::tasks::{Then, operate};
+use crate::arch::serial::{print, println};
 use crate::dax::Processor;
-use crate::{media, println};
+use crate::media;
 use alloc::vec;
 use alloc::vec::Vec;
 use umbra_fs::dax::AccessError;
@@ -97,7 +98,7 @@ impl Task for Loading {
         let shown = MAX_SHOWN.saturating_sub(self.loaded as usize).min(done);
         for line in bytes[..shown].chunks(16) {
             for byte in line {
-                crate::print!("{byte:02x} ");
+                print!("{byte:02x} ");
             }
             println!(" {}", Bytes(line));
         }

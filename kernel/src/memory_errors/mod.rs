@@ -1,4 +1,4 @@
-//! Memory errors: what the hardware reports, from the banks of the processor to the log.
+//! Memory errors: what the hardware reports, on the way to the log.
 //!
 //! ```text
 //!  machine check        arch::mce reads the banks, and puts a record for each error into the ring
@@ -7,7 +7,7 @@
 //!     ring              32 records; errors beyond that are counted
 //!       |
 //!       v
-//!      act              by the poll loop, and before any packet leaves: counted, logged
+//!   error_log           by the poll loop, and before any packet leaves: counted, logged
 //! ```
 //!
 //! Every error leaves a trace: a line in the log, and a count (the console's `errors`). Errors that
@@ -20,17 +20,12 @@
 //! |---|---|
 //! | `record.rs` | what a bank says |
 //! | `ring.rs` | records that wait for the loop |
-//! | `act.rs` | what the loop does about them |
 //!
 //! Follows SDM volume 3, chapter 17.
 
-#[cfg(target_os = "none")]
-mod act;
 mod record;
 mod ring;
 
-#[cfg(target_os = "none")]
-pub(crate) use act::{act, act_before_sending, counts};
 pub(crate) use record::{ADDRESS_VALID, MISC_VALID, Record, VALID};
 pub(crate) use ring::{Again, Ring};
 

@@ -135,9 +135,26 @@ pub(crate) fn parse(table: &[u8]) -> Result<Nfit, NfitError> {
         nfit.add(kind, &rest[..usize::from(length)]).map_err(|e| e.unwrap_or(bad))?;
         at += usize::from(length);
     }
-    // Whoever takes the first one takes the same with every firmware.
+    // The first usable range is served; the order of addresses makes that the same range with
+    // every firmware.
     nfit.ranges.sort_by_key(|range| range.base);
     Ok(nfit)
+}
+
+/// The fields of a SPA range structure.
+fn spa_range(f: &Fields<'_>) -> Result<SpaRange, NfitError> {
+    let (base, length) = (f.u64(32), f.u64(40));
+    if length == 0 || base.checked_add(length).is_none() {
+        return Err(NfitError::Range { base, length });
+    }
+    Ok(SpaRange {
+        index: f.u16(4),
+        kind: RangeKind::of(Uuid::from_bytes_le(f.bytes(16))),
+        base,
+        length,
+        attributes: f.u64(48),
+        proximity: (f.u16(6) & 2 != 0).then(|| f.u32(12)),
+    })
 }
 
 impl Nfit {
@@ -148,22 +165,12 @@ impl Nfit {
         let duplicate = || Some(NfitError::Duplicate { kind, index });
         match kind {
             0 => {
-                let (base, length) = (f.u64(32), f.u64(40));
-                if length == 0 || base.checked_add(length).is_none() {
-                    return Err(Some(NfitError::Range { base, length }));
-                }
+                let range = spa_range(&f).map_err(Some)?;
                 // Number 0 is no number: nothing refers to such a range.
                 if index != 0 && self.ranges.iter().any(|r| r.index == index) {
                     return Err(duplicate());
                 }
-                self.ranges.push(SpaRange {
-                    index,
-                    kind: RangeKind::of(Uuid::from_bytes_le(f.bytes(16))),
-                    base,
-                    length,
-                    attributes: f.u64(48),
-                    proximity: (f.u16(6) & 2 != 0).then(|| f.u32(12)),
-                });
+                self.ranges.push(range);
             }
             1 => self.regions.push(RegionMapping {
                 handle: f.u32(4),

@@ -17,7 +17,7 @@ const BRIDGE_WINDOWS: [u8; 2] = [0x20, 0x24];
 pub(crate) struct Function {
     /// Where it is.
     pub(crate) at: DeviceFunction,
-    /// Who made it.
+    /// Its vendor.
     pub(crate) vendor: u16,
     /// What it is, to its maker.
     pub(crate) device: u16,

@@ -1,7 +1,8 @@
 //! Ending loads of memory that is lost.
 //!
 //! An emulator reports an error whenever it is told to, and interrupts whatever runs then. So a
-//! load is ended only if it loads from the page that is lost; all else is resumed.
+//! load is ended only if it loads from the page that is lost, or is about to go on there; all else
+//! is resumed.
 
 use super::frame::TrapFrame;
 use crate::arch::loads::{self, LoadsAt, Sources};

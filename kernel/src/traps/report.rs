@@ -1,13 +1,14 @@
 //! What is printed about an exception or a panic, before QEMU ends with status 33.
 
 use super::frame::TrapFrame;
+use crate::arch::serial::println;
 use crate::arch::{exit, serial};
 use crate::dax::fault;
 use crate::memory_errors::RING;
 use crate::mm::image::{self, Rights};
 use crate::mm::stack::Stack;
 use crate::mm::{AREA, DEVICES, DIRECT, HEAP, PAGE, STACKS, WINDOWS, WRITE_ALIAS, space};
-use crate::{nvdimm, println};
+use crate::nvdimm;
 use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};

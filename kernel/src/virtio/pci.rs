@@ -122,6 +122,15 @@ pub(crate) struct Device {
     capability: Capability,
 }
 
+/// Of which entries of a queue a device is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notifications {
+    /// Of each.
+    All,
+    /// Of those that the device chooses (VIRTIO_F_EVENT_IDX; 2.7.10).
+    Chosen,
+}
+
 /// The register that tells a device of new buffers in one queue, and what the device wants to be
 /// told of: writing it is what costs most of all that is done for a packet.
 ///
@@ -239,13 +248,12 @@ impl Device {
         if accepted { Ok(()) } else { Err(Error::NoInterrupts) }
     }
 
-    /// The doorbell of a queue that was set up with this many entries and has none yet; `by_index`:
-    /// the device says which it wants to be told of.
+    /// The doorbell of a queue that was set up with this many entries and has none yet.
     pub(crate) fn doorbell(
         &mut self,
         queue: u16,
         size: usize,
-        by_index: bool,
+        wanted: Notifications,
     ) -> Result<Doorbell, Error> {
         self.common.write(QUEUE_SELECT, queue);
         let number = usize::from(self.common.read::<u16>(QUEUE_NOTIFY_OFFSET));
@@ -256,7 +264,10 @@ impl Device {
         }
         let register = map((start + offset as u64, 2), 2)?;
         // Behind flags, index and the entries of the used ring (2.7.8).
-        let wish = by_index.then(|| self.wish(queue, QUEUE_DEVICE, 4 + 8 * size));
+        let wish = match wanted {
+            Notifications::Chosen => Some(self.wish(queue, QUEUE_DEVICE, 4 + 8 * size)),
+            Notifications::All => None,
+        };
         Ok(Doorbell { register, queue, wish, added: 0, looked: 0 })
     }
 

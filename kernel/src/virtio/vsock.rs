@@ -11,17 +11,16 @@
 //!
 //! The device is told of a whole batch at once, by one doorbell a queue, and only if it wants to
 //! know. What it has sent is looked at only when buffers run short: each look asks it for an
-//! interrupt. For what it has received it interrupts only one who is about to sleep
-//! ([`Vsock::listen`]).
+//! interrupt. Receive interrupts are armed only before the processor sleeps ([`Vsock::listen`]).
 
 use super::hal::{KernelHal, shared};
-use super::pci::{self, Doorbell, Error};
+use super::pci::{self, Doorbell, Error, Notifications};
 use crate::dax::Volume;
 use crate::vsock::{
     Buffer, Busy, Cid, Device, Exchange, HEADER_LEN, Header, Lender, PAYLOAD, Packet,
     PayloadMemory, Room,
 };
-use crate::{memory_errors, nvdimm};
+use crate::{error_log, nvdimm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitflags::bitflags;
@@ -158,10 +157,11 @@ impl Vsock {
         let transmit =
             VirtQueue::new(transport, TRANSMIT, false, by_index).map_err(Error::Queue)?;
         let event = VirtQueue::new(transport, EVENT, false, by_index).map_err(Error::Queue)?;
+        let notifications = if by_index { Notifications::Chosen } else { Notifications::All };
         let doorbells = [
-            device.doorbell(RECEIVE, SIZE, by_index)?,
-            device.doorbell(TRANSMIT, SIZE, by_index)?,
-            device.doorbell(EVENT, EVENT_SIZE, by_index)?,
+            device.doorbell(RECEIVE, SIZE, notifications)?,
+            device.doorbell(TRANSMIT, SIZE, notifications)?,
+            device.doorbell(EVENT, EVENT_SIZE, notifications)?,
         ];
         let interrupt = by_index.then(|| device.interrupt_wish(RECEIVE, SIZE));
         let mut headers = shared((CONTROLS * HEADER_STEP).div_ceil(PAGE)).ok_or(Error::NoMemory)?;
@@ -371,7 +371,7 @@ impl Device for Vsock {
     }
 
     fn send(&mut self, header: &Header, buffer: Buffer) {
-        memory_errors::act_before_sending();
+        error_log::act_before_sending();
         header.encode(buffer.header);
         let len = header.len as usize;
         // SAFETY: the slices are kept in `sending`, untouched, until the token is popped.
@@ -384,7 +384,7 @@ impl Device for Vsock {
 
     fn send_control(&mut self, header: &Header) -> Result<(), Busy> {
         let control = self.controls.pop().ok_or(Busy)?;
-        memory_errors::act_before_sending();
+        error_log::act_before_sending();
         header.encode(control);
         // SAFETY: the header is kept in `sending`, untouched, until the token is popped.
         match unsafe { self.transmit.add(&[&control[..]], &mut []) } {

@@ -98,7 +98,7 @@ pub(crate) struct Endpoint<S> {
     pending: VecDeque<Slot>,
     /// Resets to be sent.
     resets: VecDeque<Header>,
-    /// The device made room when nobody could make use of it any more.
+    /// The device made room after the last server had its turn.
     room: bool,
     deadline: Option<Millis>,
     now: Millis,
@@ -186,8 +186,8 @@ impl<S> Endpoint<S> {
         }
         self.send_pending(device);
         device.notify();
-        // Who waits for room waits for the device, which says so only to one who has just found
-        // none.
+        // The device interrupts for room only after the endpoint has found none, so the endpoint
+        // looks once more before it relies on the interrupt.
         self.room = self.waits() && device.reap() == Room::Made;
         if more || self.room || !self.ready.is_empty() {
             return Next::Now;
@@ -212,7 +212,7 @@ impl<S> Endpoint<S> {
         !self.waits() && device.is_drained()
     }
 
-    /// Whether somebody waits for the device to make room.
+    /// Whether a server, a connection or a reset waits for the device to make room.
     fn waits(&self) -> bool {
         !self.starved.is_empty() || !self.pending.is_empty() || !self.resets.is_empty()
     }

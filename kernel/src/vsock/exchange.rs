@@ -16,7 +16,7 @@ pub(crate) type PayloadMemory = &'static mut [u8; PAYLOAD];
 /// between two exchanges.
 const WISH: usize = 16;
 
-/// Who lends blocks.
+/// The owner of blocks that are lent.
 pub(crate) trait Lender {
     /// Lends a run, which has this memory; `None` if there is none to lend.
     fn lend(&mut self) -> Option<(Block, PayloadMemory)>;

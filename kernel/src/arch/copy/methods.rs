@@ -267,3 +267,42 @@ unsafe fn zero_parts(to: *mut u8, len: usize) {
     // SAFETY: the caller's duty. Nothing faults, so nothing fails.
     let _ = unsafe { in_words(to, len, |_, _| 0, words) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    const LENGTHS: [usize; 18] =
+        [0, 1, 7, 8, 9, 63, 64, 65, 127, 129, 511, 512, 1023, 1024, 1600, 4095, 4096, 8191];
+    /// Pages after which addresses share entries of an emulator's TLB.
+    const TLB: usize = 64 << 12;
+
+    #[test]
+    fn all_ways_copy_the_same() {
+        let source: Vec<u8> = (0..TLB + 16384).map(|i| (i * 7 + i / 256) as u8).collect();
+        let mut room = vec![0xee_u8; 2 * TLB + 16384];
+        let same = source.as_ptr().addr().wrapping_sub(room.as_ptr().addr()) % TLB;
+        for method in &METHODS {
+            for len in LENGTHS {
+                for (to, from) in [(1, 0), (1, 3), (9, 6), (same + 8, 0), (same + 17, 9)] {
+                    let mut check = |copy: &dyn Fn(*mut u8, *const u8)| {
+                        copy(room[to..].as_mut_ptr(), source[from..].as_ptr());
+                        assert_eq!(room[to..][..len], source[from..][..len], "{}", method.name);
+                        assert_eq!((room[to - 1], room[to + len]), (0xee, 0xee), "{len}");
+                        room[to..][..len].fill(0xee);
+                    };
+                    // SAFETY: both ranges are inside their vectors, here and below.
+                    check(&|to, from| unsafe { method.copy(to, from, len) });
+                    // SAFETY: as above.
+                    check(&|to, from| unsafe { method.write(to, from, len) });
+                    // SAFETY: as above.
+                    check(&|to, from| assert_eq!(unsafe { method.read(to, from, len) }, Ok(())));
+                    // SAFETY: as above.
+                    check(&|to, from| assert_eq!(unsafe { method.store(to, from, len) }, Ok(())));
+                }
+            }
+        }
+    }
+}

@@ -1,8 +1,8 @@
-//! What the loop does about memory errors: it counts and logs them.
+//! What the kernel does about memory errors: it counts and logs each of them.
 
-use super::RING;
 use crate::arch::{clock, mce};
 use crate::counter::Counter;
+use crate::memory_errors::RING;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How long corrected errors may wait in their banks, in nanoseconds, while the loop runs.
