@@ -2,8 +2,8 @@
 //! that is lost ends with an error.
 //!
 //! QEMU's monitor reports errors of any address (`mce`). Its emulated processor takes them at once,
-//! and not when it loads what is lost; so loads of lost memory are shown by a command of test builds
-//! that ends them as the machine check would.
+//! and not when it loads what is lost; so loads of lost memory are shown by a command of test
+//! builds that ends them as the machine check would.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
