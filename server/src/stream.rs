@@ -2,9 +2,9 @@
 //!
 //! A server is one state machine per connection, a [`Service`](crate::Service). Whoever owns the
 //! connections (in the guest the network loop, in tests a pair of buffers) makes one when a client
-//! connects, by [`crate::accept`], and polls it whenever its stream has something new: bytes
-//! arrived, room to send came free, the peer finished or vanished. A service works for a bounded
-//! time per poll and never waits.
+//! connects, by [`accept`](crate::accept()), and polls it whenever its stream has something new:
+//! bytes arrived, room to send came free, the peer finished or vanished. A service works for a
+//! bounded time per poll and never waits.
 //!
 //! Both directions are done in place. What was received is looked at where it lies and then
 //! consumed; what is to be sent is written where it will be sent from.
