@@ -8,6 +8,12 @@ use core::fmt;
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Why an operation failed. Nothing was changed unless the operation says otherwise.
+///
+/// # Media errors
+///
+/// [`Error::Poisoned`] and [`Error::Damaged`] can come from every operation that reads the media.
+/// What was published before one of them stays; blocks whose records cannot be read stay taken
+/// until the references are counted anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// No such file or directory.

@@ -14,6 +14,7 @@
 //! Everything runs over the seams [`Pmem`] and [`dax::Mmu`], so all of it is tested on the host.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 
 extern crate alloc;
 

@@ -34,9 +34,17 @@ pub trait Pmem {
     }
 
     /// Loads the little-endian word at `at` (8-byte aligned) in one access.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`] if the line of the word cannot be delivered.
     fn load(&self, at: u64) -> Result<u64, Poisoned>;
 
     /// Copies bytes out of the region.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`], with the first line that cannot be delivered; `into` is undefined then.
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Poisoned>;
 
     /// Stores a word at `at` (8-byte aligned) in one access that never tears.
@@ -49,6 +57,10 @@ pub trait Pmem {
     fn zero(&mut self, at: u64, len: u64);
 
     /// Where two ranges of `len` bytes first differ, counted from their starts.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`] if a line before the first difference cannot be delivered.
     fn first_difference(&self, a: u64, b: u64, len: u64) -> Result<Option<u64>, Poisoned> {
         let (mut left, mut right) = ([0; PIECE], [0; PIECE]);
         for at in (0..len).step_by(PIECE) {
@@ -63,6 +75,10 @@ pub trait Pmem {
     }
 
     /// Where a range has its first byte that is not zero, counted from its start.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`] if a line before the first such byte cannot be delivered.
     fn first_nonzero(&self, at: u64, len: u64) -> Result<Option<u64>, Poisoned> {
         let mut bytes = [0; PIECE];
         for begin in (0..len).step_by(PIECE) {
@@ -76,6 +92,10 @@ pub trait Pmem {
     }
 
     /// Copies `len` bytes inside the region; the ranges do not overlap.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`] if the source cannot be delivered; the destination is undefined then.
     fn copy(&mut self, from: u64, to: u64, len: u64) -> Result<(), Poisoned>;
 
     /// Starts writing back every line that overlaps the range (clwb or its like).

@@ -35,6 +35,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Gives the window a slot for the 2 MiB leaf `leaf` of its file (it may have one
     /// already), taking one from another window if none is free. The slot stays attached
     /// at least until the next call of `attach` or `close_window`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such window, [`Error::NoMemory`] if there are no slots, or
+    /// a [media error](Error#media-errors) while a slot is taken away.
     pub fn attach(&mut self, window: Window, leaf: u32) -> Result<Slot> {
         self.dax.attach(&mut self.tree.blocks, window, leaf)
     }
@@ -187,7 +192,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             None => {
                 let word = self.tree.data_word(&path, ino, block, Some(written));
-                self.tree.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?
+                self.tree.commit(stage, &[Edit::independent(&path, &[word])], Purpose::Grow)?
             }
         };
         self.faults.cow += 1;
@@ -249,7 +254,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, _) = self.tree.leaf_path(ino, block)?;
         let (stage, new) = self.stage_copy(entry)?;
         let word = self.tree.data_word(&path, ino, block, Some(Pointer::to(new)));
-        let done = self.tree.commit(stage, &[Edit::each(&path, &[word])], Purpose::Grow)?;
+        let done = self.tree.commit(stage, &[Edit::independent(&path, &[word])], Purpose::Grow)?;
         Ok((new, done))
     }
 

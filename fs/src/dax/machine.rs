@@ -31,9 +31,17 @@ pub trait Machine {
     fn volume<R>(&mut self, f: impl FnOnce(&mut Volume<Self::Pmem, Self::Mmu>) -> R) -> R;
 
     /// Loads bytes that start `offset` bytes into `page` and end within its slot.
+    ///
+    /// # Errors
+    ///
+    /// Why a page fault was not resolved, and how many bytes were loaded before it.
     fn load(&mut self, page: Page, offset: usize, into: &mut [u8]) -> Result<(), AccessError>;
 
     /// Stores bytes that start `offset` bytes into `page` and end within its slot.
+    ///
+    /// # Errors
+    ///
+    /// Why a page fault was not resolved, and how many bytes were stored before it.
     fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError>;
 }
 
@@ -49,6 +57,11 @@ fn first_piece(at: u64, len: usize) -> (u32, u32, usize, usize) {
 }
 
 /// Loads from a window at byte `at` of its file.
+///
+/// # Errors
+///
+/// Why the window got no slot or a page fault was not resolved, and how many bytes were loaded
+/// before it.
 pub fn load<T: Machine>(
     machine: &mut T,
     window: Window,
@@ -70,6 +83,11 @@ pub fn load<T: Machine>(
 }
 
 /// Stores into a window at byte `at` of its file. Durable after [`Volume::sync`].
+///
+/// # Errors
+///
+/// Why the window got no slot or a page fault was not resolved, and how many bytes were stored
+/// before it.
 pub fn store<T: Machine>(
     machine: &mut T,
     window: Window,

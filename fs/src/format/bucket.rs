@@ -187,7 +187,7 @@ pub(crate) struct Bucket {
 
 /// Where a new entry goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Fit {
     /// A free slot, and a free run of units.
     At { slot: u16, unit: u16 },
     /// There is room once the entries are written anew, side by side.
@@ -204,13 +204,13 @@ pub(crate) const NO_SLOTS: Slots = [[0; 8]; SLOTS as usize];
 /// Finds room for a name in a bucket. `header` gives the word at a byte of the bucket, where a
 /// payload starts with its header. The names are not verified: only their lengths matter here.
 /// `bad` makes the error where the bucket is damaged.
-pub(crate) fn find_place<E>(
+pub(crate) fn find_fit<E>(
     slots: &Slots,
     header: impl Fn(u16) -> Result<u64, E>,
     bad: impl Fn() -> E,
     range: Range,
     name_len: usize,
-) -> Result<Place, E> {
+) -> Result<Fit, E> {
     // The units at which payloads start.
     let mut starts = ArrayVec::<u16, { SLOTS as usize }>::new();
     let (mut free, mut last) = (None, None);
@@ -224,7 +224,7 @@ pub(crate) fn find_place<E>(
             Err(BadWord) => return Err(bad()),
         }
     }
-    let Some(slot) = free else { return Ok(Place::Full) };
+    let Some(slot) = free else { return Ok(Fit::Full) };
     let end = |unit: u16| {
         let header = Header::peek(header(payload_at(unit))?).map_err(|_| bad())?;
         let end = unit as usize + units(header.len as usize);
@@ -234,7 +234,7 @@ pub(crate) fn find_place<E>(
     // Mostly there is room behind all of them: only the length of the last one is needed.
     let behind = last.map_or(Ok(0), end)?;
     if behind + need <= UNITS {
-        return Ok(Place::At { slot, unit: behind as u16 });
+        return Ok(Fit::At { slot, unit: behind as u16 });
     }
     let (mut used, mut total) = (Units::default(), 0);
     for &start in &starts {
@@ -243,9 +243,9 @@ pub(crate) fn find_place<E>(
         total += count;
     }
     if total + need > UNITS {
-        return Ok(Place::Full);
+        return Ok(Fit::Full);
     }
-    Ok(used.free_run(need).map_or(Place::Compact, |unit| Place::At { slot, unit: unit as u16 }))
+    Ok(used.free_run(need).map_or(Fit::Compact, |unit| Fit::At { slot, unit: unit as u16 }))
 }
 
 /// Byte in a bucket where a unit starts.
@@ -375,10 +375,10 @@ mod tests {
 
     const ALL: Range = Range { number: 0, depth: 0 };
 
-    fn place_in(bucket: &Bucket, name_len: usize) -> Result<Place, BadWord> {
+    fn fit_in(bucket: &Bucket, name_len: usize) -> Result<Fit, BadWord> {
         let mut slots = NO_SLOTS;
         slots.as_flattened_mut().copy_from_slice(&bucket.bytes[..PAYLOADS]);
-        find_place(&slots, |at| Ok(bucket.word(at as usize)), || BadWord, ALL, name_len)
+        find_fit(&slots, |at| Ok(bucket.word(at as usize)), || BadWord, ALL, name_len)
     }
 
     #[test]
@@ -414,12 +414,12 @@ mod tests {
             let mut model: Vec<(u64, Vec<u8>)> = Vec::new();
             for (i, name) in names.iter().enumerate() {
                 let hash = NameHash::new(i as u64 * 7);
-                match place_in(&bucket, name.len()).unwrap() {
-                    Place::At { slot, unit } => {
+                match fit_in(&bucket, name.len()).unwrap() {
+                    Fit::At { slot, unit } => {
                         bucket.insert(slot, unit, hash, Ino(i as u64 + 1), Kind::File, name)
                     }
-                    Place::Compact => prop_assert!(false, "nothing was removed"),
-                    Place::Full => break,
+                    Fit::Compact => prop_assert!(false, "nothing was removed"),
+                    Fit::Full => break,
                 }
                 model.push((hash.bits(), name.clone()));
             }
@@ -444,7 +444,7 @@ mod tests {
                 *byte = (x >> 56) as u8;
             }
             let _ = bucket.entries(ALL).count();
-            let _ = place_in(&bucket, 10);
+            let _ = fit_in(&bucket, 10);
         }
     }
 }

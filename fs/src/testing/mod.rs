@@ -39,11 +39,19 @@ pub fn new_volume(len: u64, slots: u32) -> Volume<MemPmem, SoftMmu> {
 }
 
 /// Mounts what is in a memory.
+///
+/// # Errors
+///
+/// Why it cannot be mounted.
 pub fn mount<P: Pmem>(pmem: P, slots: u32) -> Result<Volume<P, SoftMmu>, MountError> {
     Volume::mount(pmem, SoftMmu::new(slots), Time(2_000)).map_err(|(error, _, _)| error)
 }
 
 /// Blocks that are free, once everything that waits is reclaimed.
+///
+/// # Errors
+///
+/// What cannot be read.
 pub fn free_blocks<P: Pmem>(volume: &mut Volume<P, SoftMmu>) -> crate::Result<Vec<Block>> {
     while volume.reclaim_step()? {}
     let geometry = volume.tree.blocks.geometry;

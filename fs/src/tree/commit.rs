@@ -36,18 +36,18 @@ pub(crate) struct Edit<'a> {
     /// Replaces all of the block, before words and payload.
     pub content: Option<&'a [u8]>,
     /// Each word is a change of its own: they may appear one by one.
-    pub each: bool,
+    pub independent: bool,
 }
 
 impl<'a> Edit<'a> {
     /// Words that change at once.
     pub fn words(path: &'a Path, words: &'a [(u16, u64)]) -> Self {
-        Edit { path, words, payload: None, content: None, each: false }
+        Edit { path, words, payload: None, content: None, independent: false }
     }
 
     /// Words that may change one by one.
-    pub fn each(path: &'a Path, words: &'a [(u16, u64)]) -> Self {
-        Edit { each: true, ..Self::words(path, words) }
+    pub fn independent(path: &'a Path, words: &'a [(u16, u64)]) -> Self {
+        Edit { independent: true, ..Self::words(path, words) }
     }
 
     /// A block that is new, or new as a whole.
@@ -203,7 +203,7 @@ impl<P: Pmem> Tree<P> {
             let in_place = edits.len() == 1
                 && edit.content.is_none()
                 && exclusive == edit.path.len()
-                && (edit.each || edit.words.len() <= 1);
+                && (edit.independent || edit.words.len() <= 1);
             depth = depth.min(if in_place { last } else { exclusive.min(last).saturating_sub(1) });
         }
         for (i, a) in edits.iter().enumerate() {

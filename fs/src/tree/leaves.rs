@@ -119,11 +119,12 @@ impl<P: Pmem> Tree<P> {
         retired: Vec<Retire>,
     ) -> Result<Published<Durable>> {
         let stage = stage.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem);
-        let place = match self.place_below(known, block) {
-            Ok(Place::Exclusive(place)) => place,
+        let is_valid = self.is_valid(known);
+        let place = match Place::below(&mut self.blocks, block) {
+            Ok(Place::Exclusive(place)) if is_valid => place,
             found => {
                 let what = "a reference count changed under a change";
-                let error = found.err().unwrap_or(Error::Damaged { block, what });
+                let error = found.err().map_or(Error::Damaged { block, what }, Error::from);
                 return Err(self.give_up(stage, retired, error));
             }
         };

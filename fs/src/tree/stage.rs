@@ -163,7 +163,7 @@ impl Stage<Written> {
         for &(at, len) in &self.ranges {
             pmem.flush(at, len);
         }
-        self.turn()
+        self.into_state()
     }
 }
 
@@ -183,7 +183,7 @@ impl Stage<Flushed> {
         if self.used {
             pmem.fence();
         }
-        self.turn()
+        self.into_state()
     }
 }
 
@@ -218,7 +218,7 @@ impl<S> Stage<S> {
     }
 
     #[inline(always)]
-    fn turn<T>(self) -> Stage<T> {
+    fn into_state<T>(self) -> Stage<T> {
         Stage {
             ranges: ArrayVec::new(),
             fresh: self.fresh,
@@ -380,7 +380,7 @@ impl Published<Written> {
             let at = self.block.0 * BLOCK_SIZE + self.first as u64 * 8;
             pmem.flush(at, (self.last - self.first) as u64 * 8 + 8);
         }
-        self.turn()
+        self.into_state()
     }
 }
 
@@ -389,7 +389,7 @@ impl Published<Flushed> {
     #[inline]
     pub fn fence<P: Pmem>(self, pmem: &mut P) -> Published<Durable> {
         pmem.fence();
-        self.turn()
+        self.into_state()
     }
 }
 
@@ -402,7 +402,7 @@ impl DurableChange for Published<Durable> {
 
 impl<S> Published<S> {
     #[inline]
-    fn turn<T>(self) -> Published<T> {
+    fn into_state<T>(self) -> Published<T> {
         Published {
             block: self.block,
             first: self.first,

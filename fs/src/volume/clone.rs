@@ -24,6 +24,12 @@ const HEADROOM: u64 = 16;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to create `name` as a clone of a file: [`Outcome::Made`]. Atomic, durable at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Exists`], [`Error::InvalidName`],
+    /// [`Error::NoSpace`], [`Error::Invalid`] for a symbolic link, or a [media
+    /// error](Error#media-errors). Nothing has changed then.
     pub fn begin_clone(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Begun> {
         let mut settle = Settle::stores(src);
         if self.settle(&mut settle)? {
@@ -35,6 +41,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Creates `name` as a clone of a file: atomic, durable at return. It takes as long as it takes
     /// to make durable what was stored to the file; beyond that, constant time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_clone`].
     pub fn clone_file(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Ino> {
         let begun = self.begin_clone(src, dir, name, now)?;
         match self.finish(begun)? {
@@ -69,11 +79,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// Meanwhile what others write over is copied. So that this does not fill a volume by surprise,
     /// a part of what the file may take has to be free: without that, "no space".
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`] if too little is free, [`Error::NotFound`], [`Error::IsDirectory`],
+    /// [`Error::NoMemory`], or a [media error](Error#media-errors).
     pub fn begin_freeze(&mut self, src: Ino, now: Time) -> Result<Begun> {
         self.begin(Work::Freeze(Freezing { src: Held::new(src), now, settle: Settle::stores(src) }))
     }
 
     /// Opens a window on what a file contains now: see [`Volume::begin_freeze`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_freeze`].
     pub fn open_frozen(&mut self, src: Ino, now: Time) -> Result<(Ino, Window)> {
         let begun = self.begin_freeze(src, now)?;
         match self.finish(begun)? {

@@ -14,11 +14,19 @@ const LEAF_COST: u64 = 64;
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to count the blocks that the content of a file refers to (shared ones counted in
     /// full): [`Outcome::Blocks`]. Each block is counted as it is when its turn comes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], or a [media error](Error#media-errors).
     pub fn begin_count(&mut self, ino: Ino) -> Result<Begun> {
         self.begin(Work::Count(Counting { file: Held::new(ino), at: 0, sum: 0 }))
     }
 
     /// Blocks that the content of a file refers to (shared ones counted in full).
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_count`].
     pub fn blocks(&mut self, ino: Ino) -> Result<u64> {
         let begun = self.begin_count(ino)?;
         match self.finish(begun)? {

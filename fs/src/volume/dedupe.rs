@@ -83,6 +83,12 @@ struct Run {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Starts a dedupe of `len` bytes. Offsets are multiples of 4096; so is `len`, unless the
     /// range ends at the end of both files. Nothing has changed until the steps are taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the range does not fit the files or overlaps itself,
+    /// [`Error::TooLarge`], [`Error::NotFound`], [`Error::IsDirectory`], or a [media
+    /// error](Error#media-errors).
     pub fn dedupe(
         &mut self,
         src: Ino,
@@ -111,6 +117,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Takes one bounded step. The result is there with the last one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::dedupe`], because files may have changed, and [`Error::NoSpace`]. The dedupe is
+    /// over then; what was shared before stays shared.
     pub fn dedupe_step(&mut self, work: &mut Dedupe) -> Result<Option<Deduped>> {
         let result = self.dedupe_on(work);
         if !matches!(result, Ok(None)) {

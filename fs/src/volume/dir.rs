@@ -9,8 +9,8 @@ use super::Volume;
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
 use crate::format::bucket::{
-    BUCKET_SIZE, Bucket, Header, MAX_DEPTH, NO_SLOTS, NameHash, Place, Range, SLOTS, SlotWord,
-    Slots, find_place, payload,
+    BUCKET_SIZE, Bucket, Fit, Header, MAX_DEPTH, NO_SLOTS, NameHash, Range, SLOTS, SlotWord, Slots,
+    find_fit, payload,
 };
 use crate::format::word::Root;
 use crate::pmem::Pmem;
@@ -188,14 +188,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
             self.read_slots(block, &mut slots)?;
             let header = |at| Ok(self.tree.blocks.word(block, at / 8)?);
-            match find_place(&slots, header, || damaged(block), range, name.len())? {
-                Place::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
-                Place::Compact => {
+            match find_fit(&slots, header, || damaged(block), range, name.len())? {
+                Fit::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
+                Fit::Compact => {
                     let new = self.rebuilt(block, range, range)?;
                     self.tree.commit_beside(other, &[Edit::content(&path, &new.bytes)], purpose)?;
                 }
-                Place::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
-                Place::Full => {
+                Fit::Full if range.depth == MAX_DEPTH => return Err(Error::NoSpace),
+                Fit::Full => {
                     let number = range.number + (1 << range.depth);
                     let new =
                         self.rebuilt(block, range, Range { number, depth: range.depth + 1 })?;
@@ -235,6 +235,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Takes a step of finding out whether a directory has no entries, which whoever removes or
     /// replaces it has to know; true once that takes no more steps. For few directories at a time,
     /// and until a name is added, it is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], or a [media error](Error#media-errors).
     pub fn examine(&mut self, ino: Ino) -> Result<bool> {
         Ok(self.is_empty_step(ino)?.is_some())
     }
@@ -297,6 +301,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// Entries come in the order of the reversed bits of their hashes, which no split
     /// changes: an entry that is there from first call to last is listed exactly once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], or a [media error](Error#media-errors);
+    /// entries before it were listed.
     pub fn read_dir(
         &self,
         dir: Ino,
@@ -312,6 +321,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// As [`Volume::read_dir`], of a bounded number of buckets, which may be empty: a cookie where
     /// there may be more behind them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::read_dir`].
     pub fn read_dir_some(
         &self,
         dir: Ino,

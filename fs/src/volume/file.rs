@@ -45,6 +45,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Reads from media, not through a window. Returns fewer bytes only at end of file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], or a [media error](Error#media-errors); `into`
+    /// is undefined then.
     pub fn read(&self, ino: Ino, offset: u64, into: &mut [u8]) -> Result<usize> {
         let size = self.readable_size(ino)?;
         let (_, root) = self.tree.inode_path(ino)?;
@@ -68,6 +73,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Begins to set the size of a file, in bytes; durable at the end. A pinned file is not made
     /// shorter: see [`Volume::pin`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::TooLarge`], [`Error::InUse`] if a
+    /// pinned file would get shorter, [`Error::NoSpace`], or a [media error](Error#media-errors).
     pub fn begin_truncate(&mut self, ino: Ino, size: u64, now: Time) -> Result<Begun> {
         let file = Held::new(ino);
         // Only what is cut off is to be hidden.
@@ -76,6 +86,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Sets the size of a file; durable at return.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_truncate`].
     pub fn truncate(&mut self, ino: Ino, size: u64, now: Time) -> Result<()> {
         let begun = self.begin_truncate(ino, size, now)?;
         self.finish(begun).map(drop)
@@ -112,6 +126,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Replaces the whole content of a file, by at most 2 MiB, at once: after a crash the file has
     /// the old content or the new. Less content than before may take blocks of the reserve, so that
     /// a full volume is no obstacle.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for more than 2 MiB, [`Error::NoSpace`], [`Error::InUse`] if a pinned
+    /// file would get shorter, [`Error::NotFound`], [`Error::IsDirectory`], or a [media
+    /// error](Error#media-errors). The old content is there then.
     pub fn replace_content(&mut self, ino: Ino, bytes: &[u8], now: Time) -> Result<()> {
         let blocks = bytes.len().div_ceil(BLOCK_SIZE as usize) as u64;
         if blocks > 512 {
@@ -207,7 +227,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if result.is_ok() && !words.is_empty() {
             result = self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release).and_then(|()| {
                 let stage = self.tree.stage();
-                self.tree.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
+                self.tree.commit_and_release(
+                    stage,
+                    &[Edit::independent(&path, &words)],
+                    Purpose::Release,
+                )
             });
         }
         self.tree.words = words;
@@ -215,12 +239,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Begins to make all stores to a file durable, those through windows included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], or a [media error](Error#media-errors).
     pub fn begin_sync(&mut self, ino: Ino) -> Result<Begun> {
         self.tree.leaf_above(ino, FileBlock(0))?;
         self.begin(Work::Sync(Syncing { ino, at: None }))
     }
 
     /// Makes all stores to a file durable, those through windows included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_sync`].
     pub fn sync(&mut self, ino: Ino) -> Result<()> {
         let begun = self.begin_sync(ino)?;
         self.finish(begun).map(drop)
@@ -250,6 +282,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// the file. A run may be cut short: data ends at latest with its leaf, a hole with the node
     /// that would lead to what is missing. So a file is looked through in as many calls as it has
     /// nodes, twice at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], or a [media error](Error#media-errors).
     pub fn extent(&self, ino: Ino, from: FileBlock) -> Result<Option<Extent>> {
         let end = self.readable_size(ino)?.div_ceil(BLOCK_SIZE);
         if from.0 >= end {

@@ -71,6 +71,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The attributes of an inode.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], or a [media error](Error#media-errors).
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
         let block = self.tree.inode_block(ino)?;
         let (kind, mode) = self.kind_in(block, ino)?;
@@ -92,6 +96,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Sets attributes; durable at return.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NoSpace`] if the inode has to be copied, or a [media
+    /// error](Error#media-errors). Nothing has changed then.
     pub fn set_attributes(&mut self, ino: Ino, set: SetAttributes, now: Time) -> Result<()> {
         let (path, _) = self.tree.inode_path(ino)?;
         let old = self.attributes(ino)?;
@@ -107,7 +116,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (word_index(slot, inode::CTIME), now.0 as u64),
         ];
         let stage = self.tree.stage();
-        self.tree.commit_and_release(stage, &[Edit::each(&path, &words)], Purpose::Release)
+        self.tree.commit_and_release(stage, &[Edit::independent(&path, &words)], Purpose::Release)
     }
 
     /// Sets times of an inode after a change: durable with the next fence.
@@ -121,7 +130,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let stage = self.tree.stage();
             return self.tree.commit_and_release(
                 stage,
-                &[Edit::each(&path, &words)],
+                &[Edit::independent(&path, &words)],
                 Purpose::Release,
             );
         }

@@ -35,6 +35,10 @@ pub enum Existing {
 }
 
 /// Whether a symbolic link can have this target.
+///
+/// # Errors
+///
+/// [`Error::Invalid`].
 pub fn check_target(target: &[u8]) -> Result<()> {
     if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
         return Err(Error::Invalid("the target of a symbolic link is 1 to 4095 bytes without NUL"));
@@ -55,6 +59,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Creates a file that has no name yet, to be given one by [`Volume::link`] or
     /// [`Volume::link_as`], and opens a window on it. The file goes with its last window if it was
     /// given none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NoSpace`], [`Error::NoMemory`], or a
+    /// [media error](Error#media-errors).
     pub fn open_unnamed(
         &mut self,
         dir: Ino,
@@ -97,12 +106,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Adds a name for a file or a symbolic link; not for a directory, and not for a file whose
     /// last name is gone. What a file contains that had no name before is durable with its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`], and as [`Volume::link_as`].
     pub fn link(&mut self, ino: Ino, dir: Ino, name: &[u8], now: Time) -> Result<()> {
         self.link_as(ino, dir, name, Existing::Keep, now)
     }
 
     /// As [`Volume::link`]; but what is a name of another file, or of a symbolic link, may be taken
     /// from it, atomically.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IsDirectory`], [`Error::NotFound`], [`Error::NotDirectory`], [`Error::Exists`] if a
+    /// name is kept, [`Error::InUse`] if the last name of a pinned file would go,
+    /// [`Error::InvalidName`], [`Error::NoSpace`], or a [media error](Error#media-errors).
     pub fn link_as(
         &mut self,
         ino: Ino,
@@ -144,6 +163,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Whether [`Volume::link_as`] would be refused now, if there were space.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::link_as`].
     pub fn may_link(&self, ino: Ino, dir: Ino, name: &[u8], existing: Existing) -> Result<()> {
         self.linked(ino, dir, name, existing).map(drop)
     }
@@ -251,12 +274,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Creates a symbolic link. The target is 1 to 4095 bytes without NUL; whether it leads
     /// anywhere is not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for the target, and as [`Volume::create`].
     pub fn symlink(&mut self, dir: Ino, name: &[u8], target: &[u8], now: Time) -> Result<Ino> {
         check_target(target)?;
         self.make(dir, name, now, target, |ino| NewInode::of(Kind::Symlink, 0o777, ino, dir, now))
     }
 
     /// The target of a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if it is no symbolic link, [`Error::NotFound`], or a [media
+    /// error](Error#media-errors).
     pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>> {
         let block = self.tree.inode_block(ino)?;
         if self.kind_in(block, ino)?.0 != Kind::Symlink {

@@ -202,6 +202,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The first bytes of the region: those of no other volume, and of no other mount of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`](crate::Error::Poisoned).
     pub fn identity(&self) -> Result<[u8; IDENTITY_LEN]> {
         let mut bytes = [0; IDENTITY_LEN];
         self.tree.blocks.pmem.read(0, &mut bytes)?;
@@ -209,6 +213,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Does one bounded step of background reclaiming; false if there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// A [media error](crate::Error#media-errors).
     pub fn reclaim_step(&mut self) -> Result<bool> {
         self.tree.blocks.reclaim_step()
     }
@@ -219,6 +227,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The state of windows, of one file or of all.
+    ///
+    /// # Errors
+    ///
+    /// A [media error](crate::Error#media-errors).
     pub fn pages(&self, ino: Option<Ino>) -> Result<PagesReport> {
         let faults = FaultCounts { foreign_unmapped: self.dax.foreign_unmapped, ..self.faults };
         let mut report = PagesReport { faults, ..PagesReport::default() };
@@ -250,6 +262,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Takes a bounded step. The counts are there with the last one; each slot is looked at when
     /// its turn comes.
+    ///
+    /// # Errors
+    ///
+    /// A [media error](crate::Error#media-errors).
     pub fn count_pages_step(&self, counting: &mut PageCount) -> Result<Option<PagesReport>> {
         let PageCount { ino, at, report } = counting;
         if !self.pages_of(*ino, at, report)? {

@@ -221,6 +221,10 @@ fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock, first: u64)
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Writes an empty volume over the whole region. Whatever was there is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError::TooSmall`].
     pub fn format(pmem: &mut P, options: FormatOptions) -> Result<(), MountError> {
         let total = pmem.len() / BLOCK_SIZE;
         if total < MIN_BLOCKS {
@@ -286,6 +290,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Mounts the volume of a region; rebuilds the derived state unless the last unmount
     /// was clean.
     /// On failure the parts are handed back.
+    ///
+    /// # Errors
+    ///
+    /// Why the region cannot be mounted, with the memory and the page tables.
     pub fn mount(pmem: P, mmu: M, now: Time) -> Result<Self, (MountError, P, M)> {
         let (superblock, first) = match read_superblock(&pmem) {
             Ok(found) => found,
@@ -358,6 +366,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Ends all windows, makes everything durable and marks the volume clean. Files that
     /// are open without a name go; the parts are handed back.
+    ///
+    /// # Errors
+    ///
+    /// A [media error](Error#media-errors): the volume is not marked clean then, and is counted
+    /// anew by the next mount.
     pub fn unmount(mut self) -> Result<(P, M), Error> {
         self.dax.detach_all(&mut self.tree.blocks)?;
         for ino in self.dax.orphans() {

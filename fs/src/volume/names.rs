@@ -19,6 +19,11 @@ use arrayvec::ArrayVec;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Finds a name in a directory (`.` and `..` are not names here).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::InvalidName`],
+    /// [`Error::NameTooLong`], or a [media error](Error#media-errors).
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Ino> {
         let dir = self.dir(dir)?;
         check_name(name)?;
@@ -26,11 +31,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Creates an empty file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`], [`Error::NotFound`], [`Error::NotDirectory`], [`Error::InvalidName`],
+    /// [`Error::NameTooLong`], [`Error::NoSpace`], or a [media error](Error#media-errors).
     pub fn create(&mut self, dir: Ino, name: &[u8], mode: u16, now: Time) -> Result<Ino> {
         self.make(dir, name, now, &[], |ino| NewInode::of(Kind::File, mode, ino, dir, now))
     }
 
     /// Creates an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::create`].
     pub fn mkdir(&mut self, dir: Ino, name: &[u8], mode: u16, now: Time) -> Result<Ino> {
         self.make(dir, name, now, &[], |ino| NewInode::of(Kind::Directory, mode, ino, dir, now))
     }
@@ -97,11 +111,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Removes the name of a file; its blocks are reclaimed in the background once no
     /// window shows it. Not the last name of a pinned file: see [`Volume::pin`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::InUse`], [`Error::NoSpace`] if even
+    /// the reserve is used up, or a [media error](Error#media-errors).
     pub fn unlink(&mut self, dir: Ino, name: &[u8], now: Time) -> Result<()> {
         self.remove(dir, name, false, now)
     }
 
     /// Removes an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NotEmpty`], [`Error::NoSpace`] if
+    /// even the reserve is used up, or a [media error](Error#media-errors).
     pub fn rmdir(&mut self, dir: Ino, name: &[u8], now: Time) -> Result<()> {
         self.remove(dir, name, true, now)
     }

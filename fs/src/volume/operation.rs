@@ -48,6 +48,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Takes one bounded step. `None`: there is more to do. After anything else, an error too, the
     /// operation is over.
+    ///
+    /// # Errors
+    ///
+    /// What the function says that began the operation. It is over then.
     pub fn step(&mut self, operation: &mut Operation) -> Result<Option<Outcome>> {
         self.work_on(&mut operation.0)
     }
@@ -78,6 +82,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Takes all steps that are left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::step`].
     #[inline]
     pub fn finish(&mut self, begun: Begun) -> Result<Outcome> {
         match begun {

@@ -45,6 +45,11 @@ fn split_last(path: &[u8]) -> Result<(&[u8], &[u8], bool)> {
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Finds the inode of a path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NameTooLong`], [`Error::InvalidName`]
+    /// for a NUL byte, or a [media error](Error#media-errors).
     pub fn resolve(&self, path: &[u8]) -> Result<Ino> {
         let mut at = self.root();
         for component in components(path) {
@@ -69,6 +74,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The directory that holds the last name of a path, and that name, for anything but a
     /// directory: a `/` behind the name is an error, whether the name exists or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] if the path ends with no name, [`Error::IsDirectory`] if a `/`
+    /// follows it, and as [`Volume::resolve`].
     pub fn resolve_parent<'p>(&self, path: &'p [u8]) -> Result<(Ino, &'p [u8])> {
         let (before, name, is_directory) = split_last(path)?;
         if is_directory {
@@ -80,6 +90,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// As [`Volume::resolve_parent`], for what is or becomes a directory: a `/` may follow the
     /// name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] if the path ends with no name, and as [`Volume::resolve`].
     pub fn resolve_parent_of_directory<'p>(&self, path: &'p [u8]) -> Result<(Ino, &'p [u8])> {
         let (before, name, _) = split_last(path)?;
         Ok((self.resolve(before)?, name))
@@ -87,6 +101,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Directory and name of both ends of a rename. A `/` behind either name says that a directory
     /// is renamed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::resolve_parent_of_directory`], for either path.
     pub fn resolve_rename<'p>(&self, from: &'p [u8], to: &'p [u8]) -> Result<[(Ino, &'p [u8]); 2]> {
         let ((_, _, from_slash), (_, _, to_slash)) = (split_last(from)?, split_last(to)?);
         let ends = [self.resolve_parent_of_directory(from)?, self.resolve_parent_of_directory(to)?];

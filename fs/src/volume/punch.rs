@@ -35,6 +35,11 @@ const PROVIDE_STEP: u64 = 512 * BLOCK_SIZE;
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Makes the front of a range read as zeros, and frees its whole blocks; returns how many
     /// bytes are done, at least one. The size stays; what lies beyond it counts as done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::NoSpace`] if even the reserve is used
+    /// up, or a [media error](Error#media-errors).
     pub fn punch(&mut self, ino: Ino, offset: u64, len: u64, now: Time) -> Result<u64> {
         let size = self.file_size(ino)?;
         let end = offset.saturating_add(len).min(size);
@@ -91,7 +96,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return self.write_piece(ino, offset, Source::Zeros(part), None);
         }
         let start = offset - offset % BLOCK_SIZE;
-        self.write_piece(ino, start, Source::ProvidedZeros(BLOCK_SIZE), None)
+        self.write_piece(ino, start, Source::AllocatedZeros(BLOCK_SIZE), None)
     }
 
     /// Provides whole blocks from `offset` on with zeros, where the last one of the file counts as
@@ -101,7 +106,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let most = whole.min(PROVIDE_STEP - offset % PROVIDE_STEP);
         // What fits still goes in, block by block.
         for piece in [most, most.min(BLOCK_SIZE)] {
-            match self.write_piece(ino, offset, Source::ProvidedZeros(piece), None) {
+            match self.write_piece(ino, offset, Source::AllocatedZeros(piece), None) {
                 Err(Error::NoSpace) if piece > BLOCK_SIZE => {}
                 done => return done.map(|()| piece),
             }
@@ -170,7 +175,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
         let stage = self.tree.stage();
-        let done = self.tree.commit(stage, &[Edit::each(path, words)], Purpose::Release)?;
+        let done = self.tree.commit(stage, &[Edit::independent(path, words)], Purpose::Release)?;
         self.dax.unmap(&mut self.tree.blocks, ino, range.start, range.end)?;
         self.tree.release(done)
     }

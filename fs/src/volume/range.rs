@@ -73,6 +73,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins to share a range of blocks of `src` into `dst`. Offsets are multiples of 4096;
     /// so is `len`, unless the range ends at the end of `src` and at or beyond that of
     /// `dst`. Atomic, and durable at the end; what it shows of `src` is of one moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the range does not fit the files or overlaps itself,
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::NotFound`], [`Error::IsDirectory`], or a
+    /// [media error](Error#media-errors). Nothing has changed then.
     pub fn begin_clone_range(
         &mut self,
         src: Ino,
@@ -97,6 +103,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Shares a range of blocks of `src` into `dst`: see [`Volume::begin_clone_range`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_clone_range`].
     pub fn clone_range(
         &mut self,
         src: Ino,
@@ -363,7 +373,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let result = result.and_then(|()| {
             let stage = self.tree.stage();
-            self.tree.commit_and_release(stage, &[Edit::each(&path, words)], Purpose::Grow)
+            self.tree.commit_and_release(stage, &[Edit::independent(&path, words)], Purpose::Grow)
         });
         if result.is_err() {
             for (pointer, content) in words.iter().filter_map(target).take(counted) {

@@ -11,6 +11,11 @@ use crate::windows::mmu::Mmu;
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Opens a shared window on a file. The file's content lives until it is closed,
     /// even if the last name goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Invalid`] for a symbolic link,
+    /// [`Error::NoMemory`], or a [media error](Error#media-errors).
     pub fn open_window(&mut self, ino: Ino) -> Result<Window> {
         match self.attributes(ino)?.kind {
             Kind::Directory => Err(Error::IsDirectory),
@@ -21,12 +26,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Begins to close a window; what was stored through it is durable at the end. Until then it
     /// must not be used. Its pin ends at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such window, or a [media error](Error#media-errors).
     pub fn begin_close(&mut self, window: Window) -> Result<Begun> {
         self.unpin(window)?;
         self.begin(Work::Close(window))
     }
 
     /// Closes a window; what was stored through it is durable at return.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::begin_close`].
     pub fn close_window(&mut self, window: Window) -> Result<()> {
         let begun = self.begin_close(window)?;
         self.finish(begun).map(drop)

@@ -45,7 +45,7 @@ pub(super) enum Source<'a> {
     /// Zeros, where there is anything else.
     Zeros(u64),
     /// Zeros that take space: whole blocks, which are unwritten then.
-    ProvidedZeros(u64),
+    AllocatedZeros(u64),
 }
 
 impl Source<'_> {
@@ -53,7 +53,7 @@ impl Source<'_> {
         match self {
             Source::Bytes([first, second]) => (first.len() + second.len()) as u64,
             Source::Received(bytes, _) => bytes.len() as u64,
-            Source::Zeros(len) | Source::ProvidedZeros(len) => *len,
+            Source::Zeros(len) | Source::AllocatedZeros(len) => *len,
         }
     }
 
@@ -63,7 +63,7 @@ impl Source<'_> {
         match self {
             Source::Bytes(bytes) => Some(*bytes),
             Source::Received(bytes, _) => Some([bytes, &[]]),
-            Source::Zeros(_) | Source::ProvidedZeros(_) => None,
+            Source::Zeros(_) | Source::AllocatedZeros(_) => None,
         }
     }
 
@@ -77,7 +77,7 @@ impl Source<'_> {
                 Block(first + from / BLOCK_SIZE),
             ),
             Source::Zeros(_) => Source::Zeros(end - from),
-            Source::ProvidedZeros(_) => Source::ProvidedZeros(end - from),
+            Source::AllocatedZeros(_) => Source::AllocatedZeros(end - from),
         }
     }
 
@@ -179,6 +179,7 @@ enum LeafAccess<'a> {
 
 impl LeafAccess<'_> {
     /// Whether blocks below may be the file's own.
+    #[inline(always)]
     fn is_exclusive(&self) -> bool {
         match *self {
             LeafAccess::Own(_) => true,
@@ -236,6 +237,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Writes; extends the file where needed. What had to be allocated or copied is
     /// durable at return, overwrites in place after [`Volume::sync`]. Returns fewer bytes
     /// than given only if space ran out midway.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::TooLarge`], [`Error::NoSpace`] if not
+    /// even the first block fits, or a [media error](Error#media-errors).
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], now: Time) -> Result<usize> {
         self.write_source(ino, offset, Source::Bytes([bytes, &[]]), now)
     }
@@ -243,6 +249,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Writes two pieces, one behind the other, as [`Volume::write`] writes one. Each piece is
     /// stored by itself, so the seam must not be within an aligned word of the file, of which
     /// nobody ever sees a half.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the seam is within a word, and as [`Volume::write`].
     pub fn write_parts(
         &mut self,
         ino: Ino,
@@ -260,6 +270,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// As [`Volume::write`], from `offset` on, the start of a block. The bytes lie in blocks that
     /// are [lent](Volume::lend), from the start of `blocks` on: where the file needs new blocks for
     /// whole ones of them, it takes those over, and nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if `offset` is within a block or the blocks are not lent, and as
+    /// [`Volume::write`].
     pub fn write_received(
         &mut self,
         ino: Ino,
@@ -438,7 +453,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let end = writing.offset + writing.source.len();
         let only_zeros = matches!(writing.source, Source::Zeros(_));
-        let provides = matches!(writing.source, Source::ProvidedZeros(_));
+        let provides = matches!(writing.source, Source::AllocatedZeros(_));
         for block in writing.offset / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
             let old = self.entry_of(writing, FileBlock(block))?;
             match old {
@@ -447,8 +462,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some(Pointer { unwritten: true, .. }) | None if only_zeros => continue,
                 Some(pointer) => {
                     if writing.access.is_exclusive()
+                        && self.tree.is_valid(writing.known)
                         && let Place::Exclusive(own) =
-                            self.tree.place_below(writing.known, pointer.block)?
+                            Place::below(&mut self.tree.blocks, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
                         if pointer.unwritten || provides {
@@ -567,7 +583,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 LeafAccess::Path { path, .. } => {
                     self.tree.retired = retired;
-                    self.tree.commit(stage, &[Edit::each(path, words)], Purpose::Grow)?
+                    self.tree.commit(stage, &[Edit::independent(path, words)], Purpose::Grow)?
                 }
             };
             // Only what was replaced: pages of blocks that stay may hold stores that are not

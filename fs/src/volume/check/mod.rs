@@ -112,6 +112,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Takes one bounded step of a check. `None`: there is more to do. After anything else, an
     /// error too, the check is over. It finishes background reclaiming, and changes nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`], or a [media error](Error#media-errors) where the walk cannot go on.
+    /// Findings are no errors.
     pub fn check_step(&mut self, check: &mut Check) -> Result<Option<CheckReport>> {
         let mut left = self.check_work_a_step.unwrap_or(WORK_A_STEP);
         let result = loop {
@@ -134,6 +139,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Takes all steps of a check. Nobody else may have one under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if another check is under way, and as [`Volume::check_step`].
     pub fn check(&mut self) -> Result<CheckReport> {
         let mut check = self.begin_check()?;
         loop {
