@@ -1,5 +1,30 @@
 //! A mounted volume: the interface that servers and consoles use.
 //!
+//! The life of an inode. A crash at any point leaves it with a name or frees it:
+//!
+//! ```text
+//!   free --- new_inode ---> without a name --- insert_entry ---> named --- link, unlink ---.
+//!    ^                            |                                ^  '---- names > 0 <----'
+//!    |                            '--- link (an open, unnamed file)'            | names = 0
+//!    |                                                                          v
+//!    '--- drop_inode <--- last window closed, unmount, recovery <--- open without a name
+//!    '--- drop_inode <------------------------------------------------- not open
+//! ```
+//!
+//! The life of a block. Its count of references is in the scratch area, and is made anew by
+//! recovery:
+//!
+//! ```text
+//!   free (0) --- allocate ---> fresh (1) --- publish, fence ---> exclusive (1) -- clone --.
+//!     ^                          |                                 ^                      v
+//!     |<---- stage given up -----'                                 '-- others drop -- shared (2+)
+//!     |<---- the last reference goes: data at once
+//!     '----- reclaim_step <--- waits (0): a node, whose references have to go before it
+//! ```
+//!
+//! Only an exclusive block below exclusive nodes is changed in place. A shared one is copied to a
+//! fresh block, and the original loses one reference when the change is durable.
+//!
 //! | file | what |
 //! |---|---|
 //! | `mount.rs` | format, mount, unmount |
