@@ -129,26 +129,29 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// first, if it is unwritten), else by a copy.
     fn store_fault(&mut self, page: Page, block: FileBlock, leaf: Leaf, ino: Ino) -> Result<()> {
         let entry = self.tree.entry_below(leaf, ino, block)?;
+        let mut to_fill = None;
         if let Some(Pointer { block: own, unwritten }) = entry
             && leaf.exclusive
             && self.tree.blocks.count(own)? == 1
         {
-            if unwritten {
-                return self.fill_unwritten(page, block, leaf, ino, own);
+            if !unwritten {
+                self.faults.write += 1;
+                self.tree.changes += 1;
+                return self.grant(page, own);
             }
-            self.faults.write += 1;
-            self.tree.changes += 1;
-            return self.grant(page, own);
+            to_fill = Some(own);
+        } else {
+            self.tree.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
+            if !self.tree.is_valid(&leaf) {
+                // What was reclaimed may have made the position this file's own.
+                let leaf = self.tree.leaf_above(ino, block)?;
+                return self.store_fault(page, block, leaf, ino);
+            }
         }
-        self.tree.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
-        if !self.tree.is_valid(&leaf) {
-            // What was reclaimed may have made the position this file's own.
-            let leaf = self.tree.leaf_above(ino, block)?;
-            return self.store_fault(page, block, leaf, ino);
-        }
-        let (new, done) = match leaf.own() {
-            Some(node) => self.copy_in_place(&leaf, node, block, entry)?,
-            None => self.copy_with_path(ino, block, entry)?,
+        let (new, done) = match (to_fill, leaf.own()) {
+            (Some(own), _) => (own, self.fill_unwritten(block, leaf, ino, own)?),
+            (None, Some(node)) => self.copy_in_place(&leaf, node, block, entry)?,
+            (None, None) => self.copy_with_path(ino, block, entry)?,
         };
         self.faults.cow += 1;
         self.retarget_others(page, ino, new)?;
@@ -156,18 +159,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.release(done)
     }
 
-    /// Makes a page writable whose block is its own and unwritten: the block is filled with zeros
-    /// and loses the mark. That needs no free block.
+    /// Fills a block with zeros that is the position's own and unwritten, and takes its mark away.
+    /// That needs no free block.
     #[cold]
     #[inline(never)]
     fn fill_unwritten(
         &mut self,
-        page: Page,
         block: FileBlock,
         leaf: Leaf,
         ino: Ino,
         own: Block,
-    ) -> Result<()> {
+    ) -> Result<Published<Durable>> {
         // Found before anything is staged, because looking for it can fail.
         let path = match leaf.own() {
             Some(_) => Path::new(),
@@ -183,22 +185,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     Err(Error::Damaged { block: own, what })
                 }
             })?;
-        let done = match leaf.own() {
+        match leaf.own() {
             Some(node) => {
                 let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
                 let word = [(index, written.encode(1, index))];
                 let retired = core::mem::take(&mut self.tree.retired);
-                self.tree.publish_in_place(stage, &leaf, node, &word, retired)?
+                self.tree.publish_in_place(stage, &leaf, node, &word, retired)
             }
             None => {
                 let word = self.tree.data_word(&path, ino, block, Some(written));
-                self.tree.commit(stage, &[Edit::independent(&path, &[word])], Purpose::Grow)?
+                self.tree.commit(stage, &[Edit::independent(&path, &[word])], Purpose::Grow)
             }
-        };
-        self.faults.cow += 1;
-        self.retarget_others(page, ino, own)?;
-        self.grant(page, own)?;
-        self.tree.release(done)
+        }
     }
 
     /// Lets the page show a block of its own; a shadow that was there is tossed.

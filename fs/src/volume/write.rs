@@ -109,25 +109,6 @@ impl Source<'_> {
             None => own.zero(stage, piece.within, piece.len),
         }
     }
-
-    /// Changes a part of a block of the file's own that is unwritten, or has it be unwritten where
-    /// zeros are provided: the pointer for its word, unless that stays as it is.
-    #[cold]
-    #[inline(never)]
-    fn convert<P: Pmem>(
-        &self,
-        stage: &mut Stage<Written>,
-        own: Exclusive<'_, P>,
-        pointer: Pointer,
-        piece: Piece,
-    ) -> Option<Pointer> {
-        match self.bytes() {
-            Some(bytes) => Some(own.into_unwritten().fill(stage, piece.of(bytes))),
-            // Its content is not looked at any more, so it need not be zeros.
-            None if !pointer.unwritten => Some(Pointer::unwritten(pointer.block)),
-            None => None,
-        }
-    }
 }
 
 /// In the place of a word whose block is still to be allocated. No word in use is zero.
@@ -456,10 +437,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let provides = matches!(writing.source, Source::AllocatedZeros(_));
         for block in writing.offset / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
             let old = self.entry_of(writing, FileBlock(block))?;
-            match old {
+            match old.filter(|pointer| !pointer.unwritten && !provides) {
                 // It was taken over by an attempt that then failed for something else.
                 Some(pointer) if writing.received_in(block) == Some(pointer.block) => continue,
-                Some(Pointer { unwritten: true, .. }) | None if only_zeros => continue,
                 Some(pointer) => {
                     if writing.access.is_exclusive()
                         && self.tree.is_valid(writing.known)
@@ -467,16 +447,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                             Place::below(&mut self.tree.blocks, pointer.block)?
                     {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
-                        if pointer.unwritten || provides {
-                            let kept = writing.source.convert(stage, own, pointer, piece);
-                            words.extend(kept.map(|kept| self.entry_word(writing, block, kept)));
-                        } else {
-                            writing.source.overwrite(stage, own, piece);
-                        }
+                        writing.source.overwrite(stage, own, piece);
                         continue;
                     }
                 }
-                None => {}
+                None if only_zeros => continue,
+                None => {
+                    if let Some(old) = old
+                        && self.convert_own(writing, stage, words, block, old)?
+                    {
+                        continue;
+                    }
+                }
             }
             words.push((index_at(FileBlock(block), 1), TO_COME));
             if matches!(writing.access, LeafAccess::Own(_)) {
@@ -521,6 +503,38 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         Ok(())
+    }
+
+    /// Fills a block that is the file's own and unwritten, or marks one where zeros are provided;
+    /// its word is then in `words`, if that changes. False: the block is not the file's own.
+    #[cold]
+    #[inline(never)]
+    fn convert_own(
+        &mut self,
+        writing: &Writing<'_>,
+        stage: &mut Stage<Written>,
+        words: &mut Vec<(u16, u64)>,
+        block: u64,
+        old: Pointer,
+    ) -> Result<bool> {
+        if !writing.access.is_exclusive() {
+            return Ok(false);
+        }
+        let Place::Exclusive(own) = self.tree.place_below(writing.known, old.block)? else {
+            return Ok(false);
+        };
+        let pointer = match writing.source.bytes() {
+            Some(bytes) => {
+                let end = writing.offset + writing.source.len();
+                let piece = Piece::of_blocks(block, 1, writing.offset, end);
+                own.into_unwritten().fill(stage, piece.of(bytes))
+            }
+            // Its content is not looked at any more, so it need not be zeros.
+            None if !old.unwritten => Pointer::unwritten(old.block),
+            None => return Ok(true),
+        };
+        words.push(self.entry_word(writing, block, pointer));
+        Ok(true)
     }
 
     /// The word that makes a file block of the piece refer to `pointer`, and its index.
