@@ -112,13 +112,16 @@ pub(crate) unsafe fn first_difference(
 ///
 /// As for [`first_difference`].
 unsafe fn within_chunk(a: *const u8, b: *const u8, len: usize) -> Result<Option<usize>, Failed> {
+    if len == 0 {
+        return Ok(None);
+    }
     let (mut left, mut right) = ([0; CHUNK], [0; CHUNK]);
     // SAFETY: the caller vouches for the ranges, which are no longer than the arrays.
     unsafe {
         copy::read(left.as_mut_ptr(), a, len)?;
         copy::read(right.as_mut_ptr(), b, len)?;
     }
-    Ok(left.iter().zip(&right).position(|(left, right)| left != right))
+    Ok(left[..len].iter().zip(&right).position(|(left, right)| left != right))
 }
 
 /// Where a range of `len` bytes has its first byte that is not zero, counted in bytes.
