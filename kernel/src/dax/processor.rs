@@ -30,7 +30,10 @@ fn place(page: Page, offset: usize, len: usize) -> u64 {
     tables::address_of(page) + offset as u64
 }
 
-/// What the caller is told of a copy that ended early.
+/// What the caller is told of a copy that ended early. Out of line, so that an access that succeeds
+/// saves no registers for it.
+#[cold]
+#[inline(never)]
 fn failure(start: u64, len: usize) -> AccessError {
     match fault::take_failure() {
         Some(f) => AccessError {
@@ -51,6 +54,7 @@ impl Machine for Processor {
         f(VOLUME.lock().as_mut().expect("a volume is served as long as a Processor is in use"))
     }
 
+    #[inline]
     fn load(&mut self, page: Page, offset: usize, into: &mut [u8]) -> Result<(), AccessError> {
         let start = place(page, offset, into.len());
         // SAFETY: the range is in the window area; `into` is valid; the lock is not held, so no
@@ -59,6 +63,7 @@ impl Machine for Processor {
             .map_err(|copy::Failed| failure(start, into.len()))
     }
 
+    #[inline]
     fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
         let start = place(page, offset, from.len());
         // SAFETY: as in `load`.

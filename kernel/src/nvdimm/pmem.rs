@@ -43,6 +43,7 @@ impl Nvdimm {
 
     /// What the filesystem is told when a load ended early.
     #[cold]
+    #[inline(never)]
     fn poisoned(&self) -> Poisoned {
         Poisoned { at: loads::lost_at().saturating_sub(self.phys.as_u64()) & !(LINE - 1) }
     }
