@@ -13,7 +13,7 @@ fn main() -> std::io::Result<()> {
     let volume = content::build();
     let unclean = volume.pmem().bytes().to_vec();
     let (memory, _) = volume.unmount().expect("it can be unmounted");
-    for (name, bytes) in [("v1-unclean.z", &unclean[..]), ("v1-clean.z", memory.bytes())] {
+    for (name, bytes) in [("v2-unclean.z", &unclean[..]), ("v2-clean.z", memory.bytes())] {
         let path = Path::new(&folder).join(name);
         let packed = compress_to_vec_zlib(&content::pack(bytes), 10);
         println!("{}: {} bytes", path.display(), packed.len());

@@ -2,7 +2,7 @@
 //! any part is left as it is.
 
 use std::collections::BTreeMap;
-use umbra_fs::testing::{FORMAT, MemPmem, SoftMmu, mount, new_volume};
+use umbra_fs::testing::{FORMAT, MemPmem, SoftMmu, in_superblocks, mount, new_volume, superblocks};
 use umbra_fs::{BLOCK_SIZE, MountError, Pmem, Time, Volume, holds_volume, pmem::Poisoned};
 
 const MIB: u64 = 1 << 20;
@@ -104,6 +104,10 @@ fn volume_of(len: u64, unmounted: bool) -> Sparse {
     }
 }
 
+fn lose_superblocks(pmem: &mut impl Pmem) {
+    superblocks().into_iter().for_each(|at| pmem.zero(at, BLOCK_SIZE));
+}
+
 /// What a start makes of it.
 fn refusal(pmem: &Sparse) -> MountError {
     mount(pmem.clone(), 4).map(drop).expect_err("its superblocks are gone")
@@ -113,7 +117,7 @@ fn refusal(pmem: &Sparse) -> MountError {
 fn two_zeroed_superblocks_of_a_large_volume() {
     for unmounted in [true, false] {
         let mut pmem = volume_of(64 << 30, unmounted);
-        pmem.zero(0, 2 * BLOCK_SIZE);
+        lose_superblocks(&mut pmem);
         assert_eq!(refusal(&pmem), MountError::Superblocks);
         assert!(holds_volume(&pmem));
     }
@@ -125,6 +129,10 @@ fn the_first_mebibyte_zeroed() {
         for unmounted in [true, false] {
             let mut pmem = volume_of(len, unmounted);
             pmem.zero(0, MIB);
+            // The other superblock is far away.
+            let volume = mount(pmem.clone(), 4).unwrap_or_else(|why| panic!("{len} bytes: {why}"));
+            volume.resolve(b"kept").unwrap();
+            lose_superblocks(&mut pmem);
             let why = refusal(&pmem);
             assert_eq!(why, MountError::Superblocks, "{len} bytes");
             assert!(why.to_string().contains("left as it is"), "{why}");
@@ -140,6 +148,7 @@ fn content_alone_is_not_blank() {
     volume.write(ino, 0, &vec![7; 2 * MIB as usize], Time(1)).unwrap();
     let mut pmem = volume.pmem().clone();
     pmem.zero(0, MIB);
+    lose_superblocks(&mut pmem);
     let why = mount(pmem, 4).map(drop).unwrap_err();
     assert_eq!(why, MountError::Foreign);
     assert!(why.to_string().contains("left as it is"), "{why}");
@@ -150,7 +159,7 @@ fn content_alone_is_not_blank() {
 fn any_part_of_a_volume_is_enough() {
     let whole = volume_of(1 << 30, true);
     let mut seen = 0;
-    for &block in whole.blocks.keys().filter(|&&block| block > 1) {
+    for &block in whole.blocks.keys().filter(|&&block| !in_superblocks(block * BLOCK_SIZE)) {
         let mut pmem = Sparse::new(1 << 30);
         pmem.blocks.insert(block, whole.blocks[&block].clone());
         match refusal(&pmem) {
@@ -166,10 +175,8 @@ fn any_part_of_a_volume_is_enough() {
 #[test]
 fn a_damaged_superblock_tells() {
     let mut pmem = volume_of(1 << 30, true);
-    pmem.zero(0, MIB);
-    for block in 1020..1100 {
-        pmem.zero(block * BLOCK_SIZE, BLOCK_SIZE);
-    }
+    pmem.zero(0, 16 * MIB);
+    assert_eq!(refusal(&pmem), MountError::Blank);
     pmem.store(0, u64::from_le_bytes(*b"UMBRAFS\0"));
     assert_eq!(refusal(&pmem), MountError::Superblocks);
     assert!(holds_volume(&pmem));
@@ -198,7 +205,7 @@ fn other_content_is_left_alone_wherever_it_is_looked_for() {
 #[test]
 fn nothing_is_stored_to_what_is_refused() {
     let (mut pmem, _) = new_volume(8 * MIB, 4).unmount().unwrap();
-    pmem.zero(0, 2 * BLOCK_SIZE);
+    lose_superblocks(&mut pmem);
     let before = pmem.bytes().to_vec();
     let (why, after, _) =
         Volume::mount(MemPmem::from_bytes(before.clone()), SoftMmu::new(4), Time(1))

@@ -183,7 +183,7 @@ fn may_be_swapped(setup: &str, op: &Op, n: usize) -> Option<&'static str> {
         ("files", Receive("b", ..), 1) => "the blocks that were received, then a part of one",
         ("files", CloneRange("a", _, "a" | "k", ..), 1) => "zeros behind the end, then the range",
         // The last two steps, the file and its name, are not among these.
-        (_, BeginCloneRange(..), 0 | 1 | 3) | (_, Unnamed(_), 0 | 2) => {
+        (_, BeginCloneRange(..), 0 | 2 | 4) | (_, Unnamed(_), 0 | 2) => {
             "nothing shows a file that has no name"
         }
         ("full", Put(..), 1..=4) | ("files" | "links", Put(..), 0..=3) => {

@@ -141,9 +141,7 @@ fn mount_error(why: MountError) -> String {
         MountError::Foreign => {
             format!("the NVDIMM holds something that is no Umbra volume; {LEFT_ALONE}")
         }
-        MountError::Version(version) => {
-            format!("the volume has format version {version}, which this kernel does not know")
-        }
+        MountError::Version(_) | MountError::Features(_) => why.to_string(),
         MountError::TooSmall => "the NVDIMM is too small".to_string(),
         MountError::Superblocks => {
             format!("both superblocks of the volume are damaged; {LEFT_ALONE}")

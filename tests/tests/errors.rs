@@ -4,8 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use umbra_tests::{Machine, Vm};
 
-/// Bytes of one of the two superblocks, which are the first blocks of the region.
+/// Bytes of one of the two superblocks.
 const SUPERBLOCK: usize = 4096;
+/// Where they are in the region: in block 0 and in block 2047.
+const SUPERBLOCKS: [u64; 2] = [0, 2047 * SUPERBLOCK as u64];
 
 /// A machine that does not start: what its NVDIMM is, and what is said.
 struct Unusable {
@@ -30,7 +32,7 @@ const UNUSABLE: &[Unusable] = &[
         spoil: |vm| {
             vm.up();
             vm.down();
-            overwrite(vm, &[0xff; 2 * SUPERBLOCK]);
+            overwrite(vm, &[0xff; SUPERBLOCK]);
         },
         says: "superblocks",
     },
@@ -40,7 +42,7 @@ const UNUSABLE: &[Unusable] = &[
         spoil: |vm| {
             vm.up();
             vm.down();
-            overwrite(vm, &[0; 2 * SUPERBLOCK]);
+            overwrite(vm, &[0; SUPERBLOCK]);
         },
         says: "superblocks",
     },
@@ -50,9 +52,10 @@ fn foreign() -> Vec<u8> {
     b"somebody's only copy ".iter().copied().cycle().take(16 << 20).collect()
 }
 
-fn overwrite(vm: &Vm, bytes: &[u8]) {
+/// Overwrites both superblocks.
+fn overwrite(vm: &Vm, bytes: &[u8; SUPERBLOCK]) {
     let image = OpenOptions::new().write(true).open(vm.state().nvdimm()).unwrap();
-    image.write_all_at(bytes, 0).unwrap();
+    SUPERBLOCKS.iter().for_each(|&at| image.write_all_at(bytes, at).unwrap());
 }
 
 #[test]

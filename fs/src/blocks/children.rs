@@ -3,7 +3,7 @@
 use super::{Blocks, Content, END, PENDING, STICKY};
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, RECORD_SIZE};
-use crate::format::word::Pointer;
+use crate::format::word::{self, Pointer, Salt};
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 
@@ -11,16 +11,22 @@ use crate::types::{BLOCK_SIZE, Block};
 const WORDS: usize = 64;
 type Words = [[u8; 8]; WORDS];
 
-/// Finds the blocks that entries of a leaf refer to, from `index` on, where another leaf has the
-/// same; returns how many. Out of line, so that all that its loop needs is in registers: copying or
-/// reclaiming a leaf goes through it 512 times.
+/// Finds the blocks that entries of a leaf with this salt refer to, from `index` on, where another
+/// leaf has the same; returns how many. Out of line, so that all that its loop needs is in
+/// registers: copying or reclaiming a leaf goes through it 512 times.
 #[inline(never)]
-fn data_of(words: &Words, others: &Words, index: u16, blocks: &mut [u64; WORDS]) -> usize {
+fn data_of(
+    words: &Words,
+    others: &Words,
+    salt: Salt,
+    index: u16,
+    blocks: &mut [u64; WORDS],
+) -> usize {
     let mut count = 0;
     for at in 0..WORDS {
-        let word = u64::from_le_bytes(words[at]);
-        if words[at] == others[at]
-            && let Ok(Some(pointer)) = Pointer::decode(word, 1, index + at as u16)
+        let [word, other] = [words[at], others[at]].map(u64::from_le_bytes);
+        if word::value(word) == word::value(other)
+            && let Ok(Some(pointer)) = Pointer::decode(word, salt, index + at as u16)
         {
             blocks[count] = pointer.block.0;
             count += 1;
@@ -33,11 +39,16 @@ impl<P: Pmem> Blocks<P> {
     /// How many blocks of data a leaf refers to.
     pub fn count_data(&self, leaf: Block) -> Result<u64> {
         let (mut words, mut blocks): (Words, _) = ([[0; 8]; WORDS], [0; WORDS]);
+        let salt = Salt::node(leaf, 1);
         let mut sum = 0;
         for start in (0..512).step_by(WORDS) {
             self.pmem.read(leaf.0 * BLOCK_SIZE + start as u64 * 8, words.as_flattened_mut())?;
-            let found = data_of(&words, &words, start as u16, &mut blocks);
-            if found < words.iter().filter(|word| **word != [0; 8]).count() {
+            let found = data_of(&words, &words, salt, start as u16, &mut blocks);
+            let is_hole = |(word, index): (&[u8; 8], u16)| {
+                Pointer::decode(u64::from_le_bytes(*word), salt, index) == Ok(None)
+            };
+            let holes = words.iter().zip(start as u16..).filter(|&word| is_hole(word)).count();
+            if found + holes < WORDS {
                 return Err(Error::Damaged { block: leaf, what: "a pointer fails its check" });
             }
             sum += found as u64;
@@ -54,19 +65,20 @@ impl<P: Pmem> Blocks<P> {
         content: Content,
     ) -> Result<(), Poisoned> {
         let (mut left, mut right): (Words, Words) = ([[0; 8]; WORDS], [[0; 8]; WORDS]);
+        let salt = content.salt(old);
         for start in (0..512).step_by(WORDS) {
             let offset = start as u64 * 8;
             self.pmem.read(old.0 * BLOCK_SIZE + offset, left.as_flattened_mut())?;
             self.pmem.read(copy.0 * BLOCK_SIZE + offset, right.as_flattened_mut())?;
             // Nearly all that is ever copied are leaves.
             if content == Content::Node(1) {
-                self.share_data(&left, &right, start as u16)?;
+                self.share_data(&left, &right, salt, start as u16)?;
                 continue;
             }
             for ((word, copied), index) in left.iter().zip(&right).zip(start as u16..) {
-                if word == copied
-                    && let Ok(Some((pointer, content))) =
-                        content.reference(index, u64::from_le_bytes(*word))
+                let [word, copied] = [*word, *copied].map(u64::from_le_bytes);
+                if word::value(word) == word::value(copied)
+                    && let Ok(Some((pointer, content))) = content.reference_in(salt, index, word)
                     && self.geometry.holds(pointer.block)
                 {
                     self.add_reference(pointer.block, content)?;
@@ -79,9 +91,15 @@ impl<P: Pmem> Blocks<P> {
     /// Adds a reference to the data that entries of a leaf refer to, from `index` on, where its
     /// copy has the same.
     #[inline(never)]
-    fn share_data(&mut self, words: &Words, copied: &Words, index: u16) -> Result<(), Poisoned> {
+    fn share_data(
+        &mut self,
+        words: &Words,
+        copied: &Words,
+        salt: Salt,
+        index: u16,
+    ) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
-        let count = data_of(words, copied, index, &mut blocks);
+        let count = data_of(words, copied, salt, index, &mut blocks);
         if self.recount.is_some() {
             return self.share_noted(&blocks[..count]);
         }
@@ -99,9 +117,9 @@ impl<P: Pmem> Blocks<P> {
 
     /// Takes a reference away from the data that entries of a leaf refer to, from `index` on.
     #[inline(never)]
-    fn drop_data(&mut self, words: &Words, index: u16) -> Result<(), Poisoned> {
+    fn drop_data(&mut self, words: &Words, salt: Salt, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
-        let count = data_of(words, words, index, &mut blocks);
+        let count = data_of(words, words, salt, index, &mut blocks);
         if self.recount.is_some() {
             return self.drop_noted(&blocks[..count]);
         }
@@ -176,6 +194,7 @@ impl<P: Pmem> Blocks<P> {
         let content = Content::from_code(link >> 40);
         self.pending = (link & END != END).then_some(Block(link & END));
         let mut words: Words = [[0; 8]; WORDS];
+        let salt = content.salt(block);
         for start in (0..512u16).step_by(WORDS) {
             let at = block.0 * BLOCK_SIZE + start as u64 * 8;
             // What cannot be read or fails its check stays taken until a rebuild.
@@ -185,12 +204,12 @@ impl<P: Pmem> Blocks<P> {
                 }
             }
             if content == Content::Node(1) {
-                self.drop_data(&words, start)?;
+                self.drop_data(&words, salt, start)?;
                 continue;
             }
             for (word, index) in words.iter().zip(start..) {
                 if let Ok(Some((pointer, content))) =
-                    content.reference(index, u64::from_le_bytes(*word))
+                    content.reference_in(salt, index, u64::from_le_bytes(*word))
                     && self.geometry.holds(pointer.block)
                 {
                     self.drop_reference(pointer.block, content)?;

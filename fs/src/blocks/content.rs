@@ -1,11 +1,14 @@
 //! What a block holds, and what its words refer to.
 
-use crate::format::word::{Pointer, Root};
+use crate::format::bucket::SLOTS;
+use crate::format::inode::{INODE_WORDS, ROOT};
+use crate::format::word::{self, Pointer, Root, Salt};
+use crate::types::Block;
 
 /// What a block holds, for those who have to follow its references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Bytes of a file, or a directory bucket: refers to nothing.
+    /// Bytes of a file, or a directory bucket, whose slots are words: refers to nothing.
     Data,
     /// A node of a tree of files' blocks; level 1 to 3.
     Node(u8),
@@ -59,31 +62,66 @@ impl Content {
         }
     }
 
-    /// The reference that word `index` of a block with this content makes: `Err` tells what is
-    /// wrong with the word. Bounds are checked by
+    /// The salt of words of a block with this content.
+    #[inline(always)]
+    pub fn salt(self, block: Block) -> Salt {
+        match self {
+            Content::Node(level) | Content::InodeNode(level) => Salt::node(block, level),
+            Content::Inodes => Salt::inodes(block),
+            Content::Data => Salt::slots(block),
+        }
+    }
+
+    /// How many words a block with this content begins with.
+    pub fn words(self) -> u64 {
+        match self {
+            Content::Data => SLOTS.into(),
+            _ => 512,
+        }
+    }
+
+    /// The reference that a value of word `index` of a block with this content makes: `Err` tells
+    /// what is wrong with the value. Bounds are checked by
     /// [`holds`](crate::format::superblock::Geometry::holds).
     #[inline(always)]
     pub fn reference(
         self,
         index: u16,
-        word: u64,
+        value: u64,
     ) -> Result<Option<(Pointer, Content)>, &'static str> {
         match self {
             Content::Data => Ok(None),
-            Content::Node(level) | Content::InodeNode(level) => {
-                let pointer =
-                    Pointer::decode(word, level, index).map_err(|_| "a pointer fails its check")?;
-                Ok(pointer.map(|p| (p, self.child())))
-            }
+            Content::Node(_) | Content::InodeNode(_) => match Pointer::from_value(value) {
+                Ok(pointer) => Ok(pointer.map(|p| (p, self.child()))),
+                Err(_) => Err(wrong_pointer(value)),
+            },
+            Content::Inodes if index % INODE_WORDS != ROOT => Ok(None),
             Content::Inodes => {
-                use crate::format::inode::{INODE_WORDS, ROOT};
-                if index % INODE_WORDS != ROOT {
-                    return Ok(None);
-                }
-                let root = Root::decode(word, index / INODE_WORDS)
-                    .map_err(|_| "a root fails its check")?;
+                let root = Root::from_value(value).map_err(|_| "a root has wrong fields")?;
                 Ok(root.and_then(|r| r.top.map(|top| (top, Content::file_top(r.height)))))
             }
         }
     }
+
+    /// As [`Content::reference`], of a word, of which `salt` is that of the block.
+    #[inline(always)]
+    pub fn reference_in(
+        self,
+        salt: Salt,
+        index: u16,
+        word: u64,
+    ) -> Result<Option<(Pointer, Content)>, &'static str> {
+        match (self, word::open(word, salt, index)) {
+            (Content::Data, _) => Ok(None),
+            (_, Ok(value)) => self.reference(index, value),
+            (Content::Inodes, Err(_)) if index % INODE_WORDS != ROOT => Ok(None),
+            (Content::Inodes, Err(_)) => Err("a root fails its check"),
+            (_, Err(_)) => Err("a pointer fails its check"),
+        }
+    }
+}
+
+#[cold]
+fn wrong_pointer(value: u64) -> &'static str {
+    if word::is_lost(value) { "what was here is lost" } else { "a pointer has wrong fields" }
 }

@@ -30,7 +30,7 @@ pub(crate) use recount::{Judged, Visit};
 use walk::Recount;
 
 use crate::error::{Error, Result};
-use crate::format::superblock::{GROUP, Geometry, RECORD_SIZE};
+use crate::format::superblock::{COPIES, GROUP, Geometry, RECORD_SIZE};
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::boxed::Box;
@@ -161,13 +161,8 @@ impl<P: Pmem> Blocks<P> {
     /// The blocks of a volume whose derived state is unknown: all free, nothing counted.
     pub fn new(pmem: P, geometry: Geometry) -> Self {
         let groups = geometry.groups();
-        let free_in: Vec<u16> = (0..groups)
-            .map(|g| {
-                let start = (g * GROUP).max(geometry.first);
-                let end = ((g + 1) * GROUP).min(geometry.total);
-                end.saturating_sub(start) as u16
-            })
-            .collect();
+        let free_in: Vec<u16> =
+            (0..groups).map(|group| geometry.blocks_of(group).count() as u16).collect();
         let free = free_in.iter().map(|&f| f as u64).sum();
         Blocks {
             pmem,
@@ -182,6 +177,14 @@ impl<P: Pmem> Blocks<P> {
             lent: Box::default(),
             recount: None,
             exclusive_again: 0,
+        }
+    }
+
+    /// Keeps the second superblock from being handed out: its record says that it is referred to
+    /// more often than can be counted. For a mount, once the superblocks say "not clean".
+    pub fn keep_superblock(&mut self) {
+        if COPIES[1].0 >= self.geometry.first {
+            self.set_state(COPIES[1], STICKY.into());
         }
     }
 

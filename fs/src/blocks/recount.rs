@@ -24,7 +24,6 @@ use super::{Blocks, Content, PENDING};
 use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
-use core::ops::Range;
 
 /// The count of the block changed since the walk began.
 const CHANGED: u64 = 1 << 60;
@@ -106,24 +105,19 @@ impl<P: Pmem> Blocks<P> {
         self.pmem.store(at, marks);
     }
 
-    /// Blocks of a group.
-    fn group_blocks(&self, group: u64) -> Range<u64> {
-        (group * GROUP).max(self.geometry.first)..((group + 1) * GROUP).min(self.geometry.total)
-    }
-
     /// Clears the marks of a group; how many records that were.
     pub fn clear_marks(&mut self, group: u64) -> Result<u64, Poisoned> {
-        let blocks = self.group_blocks(group);
-        let first = Block(blocks.start);
-        if blocks.is_empty() || !self.is_initialised(first) {
-            return Ok(0);
-        }
-        for block in blocks.clone().map(Block) {
+        let mut records = 0;
+        for block in self.geometry.blocks_of(group) {
+            if !self.is_initialised(block) {
+                break;
+            }
+            records += 1;
             if !is_pending(self.state(block)?) {
                 self.set_marks(block, 0);
             }
         }
-        Ok(blocks.end - blocks.start)
+        Ok(records)
     }
 
     /// Notes that the first word of a block's record changes.
@@ -269,9 +263,8 @@ impl<P: Pmem> Blocks<P> {
         group: u64,
         each: &mut dyn FnMut(Block, Judged),
     ) -> Result<(u64, u64), Poisoned> {
-        let blocks = self.group_blocks(group);
         let (mut free, mut shared, mut lent) = (0, 0, 0);
-        for block in blocks.clone().map(Block) {
+        for block in self.geometry.blocks_of(group) {
             let state = self.state(block)?;
             if is_pending(state) {
                 continue;
@@ -288,7 +281,7 @@ impl<P: Pmem> Blocks<P> {
             }
         }
         if let Some(recount) = &mut self.recount {
-            recount.judged = blocks.end.max(recount.judged);
+            recount.judged = ((group + 1) * GROUP).min(self.geometry.total).max(recount.judged);
             recount.shared += shared;
             recount.lent += lent;
         }

@@ -188,8 +188,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match leaf.own() {
             Some(node) => {
                 let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
-                let word = [(index, written.encode(1, index))];
+                let word = [(index, written.value())];
                 let retired = core::mem::take(&mut self.tree.retired);
+                let node = (node, Content::Node(1));
                 self.tree.publish_in_place(stage, &leaf, node, &word, retired)
             }
             None => {
@@ -238,7 +239,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             retired.push(Retire::Drop(old.block, Content::Data));
         }
         let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
-        let word = [(index, Pointer::to(new).encode(1, index))];
+        let word = [(index, Pointer::to(new).value())];
+        let node = (node, Content::Node(1));
         Ok((new, self.tree.publish_in_place(stage, known, node, &word, retired)?))
     }
 

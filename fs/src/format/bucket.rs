@@ -5,10 +5,10 @@
 //! | 128 slots | payloads, in units of 8 bytes          |
 //! ```
 //!
-//! A slot is one word, so an entry appears, changes and goes with one store:
-//! bits 0 to 38 are the low bits of the name's hash, bits 39 to 47 the unit where the
-//! payload starts, then the check. A payload is a header word (inode number, length of
-//! the name, kind, check of these and of the name) and the name.
+//! A slot is one word, so an entry appears, changes and goes with one store: bits 0 to 38 are the
+//! low bits of the name's hash, bits 39 to 47 the unit where the payload starts, plus 1. An empty
+//! slot is 0, sealed as all words are. A payload is a header word (inode number, length of the
+//! name, kind; its check covers the name too) and the name.
 //!
 //! Bucket `b` holds hashes that end in the bits of `b`. When it is full, those whose next
 //! bit is 1 move to a new bucket `b + 2^depth`; the old copies stay behind as *stale*
@@ -16,8 +16,8 @@
 //! buckets exist.
 
 use super::inode::kind_from;
-use super::word::{BadWord, Salt, open, seal};
-use crate::types::{Ino, Kind};
+use super::word::{BadWord, NOTHING, NOWHERE, Salt, fill, open, seal};
+use crate::types::{Block, Ino, Kind};
 use arrayvec::ArrayVec;
 
 /// Bytes of a bucket.
@@ -82,17 +82,18 @@ pub(crate) struct SlotWord {
 }
 
 impl SlotWord {
-    pub fn encode(self, slot: u16) -> u64 {
-        seal(self.hash.0 | (self.unit as u64) << HASH_BITS, Salt::slot(slot))
+    /// The value of the slot.
+    pub fn value(self) -> u64 {
+        self.hash.0 | (self.unit as u64 + 1) << HASH_BITS
     }
 
-    /// `Ok(None)`: the slot is empty.
-    pub fn decode(word: u64, slot: u16) -> Result<Option<Self>, BadWord> {
-        if word == 0 {
+    /// Reads a slot of a bucket; `Ok(None)`: it is empty.
+    pub fn decode(word: u64, salt: Salt, slot: u16) -> Result<Option<Self>, BadWord> {
+        let value = open(word, salt, slot)?;
+        if value == NOTHING {
             return Ok(None);
         }
-        let value = open(word, Salt::slot(slot)).ok_or(BadWord)?;
-        let unit = (value >> HASH_BITS) as u16;
+        let unit = ((value >> HASH_BITS) as u16).wrapping_sub(1);
         if unit as usize >= UNITS {
             return Err(BadWord);
         }
@@ -113,13 +114,13 @@ pub(crate) struct Header {
     pub len: u8,
 }
 
-/// Folds a name into 16 bits, so that the header's check covers it.
+/// Folds a name into 15 bits, so that the header's check covers it.
 fn fold(name: &[u8]) -> u64 {
     let mut h = 0u64;
     for &byte in name {
         h = (h ^ byte as u64).wrapping_mul(0x100_0000_01b3).rotate_left(23);
     }
-    (h ^ h >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48
+    (h ^ h >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49
 }
 
 impl Header {
@@ -138,9 +139,9 @@ impl Header {
         Ok(Header { ino: Ino(word & 0xffff_ffff), kind, len: (word >> 32) as u8 })
     }
 
-    /// Verifies a header word with its name.
-    pub fn decode(word: u64, name: &[u8]) -> Result<Self, BadWord> {
-        open(word ^ fold(name) << 48, Salt::payload()).ok_or(BadWord)?;
+    /// Verifies the header word of a payload that starts at a unit, with its name.
+    pub fn decode(word: u64, unit: u16, name: &[u8]) -> Result<Self, BadWord> {
+        open(word, Salt::payloads().with(fold(name)), unit)?;
         let header = Self::peek(word)?;
         if header.len as usize != name.len() || name.is_empty() {
             return Err(BadWord);
@@ -148,9 +149,9 @@ impl Header {
         Ok(header)
     }
 
-    /// The header word for this name.
-    pub fn encode(self, name: &[u8]) -> u64 {
-        seal(self.value(), Salt::payload()) ^ fold(name) << 48
+    /// The header word for this name, in a payload that starts at a unit.
+    fn encode(self, unit: u16, name: &[u8]) -> u64 {
+        seal(self.value(), Salt::payloads().with(fold(name)), unit)
     }
 }
 
@@ -158,11 +159,11 @@ fn units(name_len: usize) -> usize {
     1 + name_len.div_ceil(8)
 }
 
-/// The bytes of a payload.
-pub(crate) fn payload(ino: Ino, kind: Kind, name: &[u8]) -> ArrayVec<u8, MAX_PAYLOAD> {
+/// The bytes of a payload that starts at a unit.
+pub(crate) fn payload(unit: u16, ino: Ino, kind: Kind, name: &[u8]) -> ArrayVec<u8, MAX_PAYLOAD> {
     let header = Header { ino, kind, len: name.len() as u8 };
     let mut bytes = ArrayVec::new();
-    bytes.extend(header.encode(name).to_le_bytes());
+    bytes.extend(header.encode(unit, name).to_le_bytes());
     bytes.extend(name.iter().copied());
     while bytes.len() % 8 != 0 {
         bytes.push(0);
@@ -182,6 +183,8 @@ pub(crate) struct Entry<'a> {
 
 /// A copy of a bucket's bytes.
 pub(crate) struct Bucket {
+    /// The block for which its slots are sealed.
+    pub block: Block,
     pub bytes: [u8; BUCKET_SIZE],
 }
 
@@ -198,14 +201,16 @@ pub(crate) enum Fit {
 
 /// The slot words of a bucket.
 pub(crate) type Slots = [[u8; 8]; SLOTS as usize];
-/// Those of an empty bucket.
+/// To be filled.
 pub(crate) const NO_SLOTS: Slots = [[0; 8]; SLOTS as usize];
 
-/// Finds room for a name in a bucket. `header` gives the word at a byte of the bucket, where a
-/// payload starts with its header. The names are not verified: only their lengths matter here.
+/// Finds room for a name in a bucket, whose slots have this salt. `header` gives the word at a byte
+/// of the bucket, where a payload starts with its header. The names are not verified: only their
+/// lengths matter here.
 /// `bad` makes the error where the bucket is damaged.
 pub(crate) fn find_fit<E>(
     slots: &Slots,
+    salt: Salt,
     header: impl Fn(u16) -> Result<u64, E>,
     bad: impl Fn() -> E,
     range: Range,
@@ -215,7 +220,7 @@ pub(crate) fn find_fit<E>(
     let mut starts = ArrayVec::<u16, { SLOTS as usize }>::new();
     let (mut free, mut last) = (None, None);
     for (raw, slot) in slots.iter().zip(0..) {
-        match SlotWord::decode(u64::from_le_bytes(*raw), slot) {
+        match SlotWord::decode(u64::from_le_bytes(*raw), salt, slot) {
             Ok(Some(word)) if range.owns(word.hash) => {
                 starts.push(word.unit);
                 last = last.max(Some(word.unit));
@@ -249,7 +254,7 @@ pub(crate) fn find_fit<E>(
 }
 
 /// Byte in a bucket where a unit starts.
-fn payload_at(unit: u16) -> u16 {
+pub(crate) fn payload_at(unit: u16) -> u16 {
     (PAYLOADS + unit as usize * 8) as u16
 }
 
@@ -294,9 +299,12 @@ impl Units {
 const _: () = assert!(UNITS.is_multiple_of(64));
 
 impl Bucket {
-    /// An empty bucket.
+    /// An empty bucket, of no block yet.
     pub fn new() -> Self {
-        Bucket { bytes: [0; BUCKET_SIZE] }
+        let mut bucket = Bucket { block: NOWHERE, bytes: [0; BUCKET_SIZE] };
+        let (words, _) = bucket.bytes.as_chunks_mut::<8>();
+        fill(&mut words[..SLOTS as usize], Salt::slots(NOWHERE), 0);
+        bucket
     }
 
     fn word(&self, at: usize) -> u64 {
@@ -311,8 +319,9 @@ impl Bucket {
 
     /// The entries that the bucket owns; stale ones are left out.
     pub fn entries(&self, range: Range) -> impl Iterator<Item = Result<Entry<'_>, BadWord>> {
+        let salt = Salt::slots(self.block);
         (0..SLOTS).filter_map(move |slot| {
-            match SlotWord::decode(self.word(slot as usize * 8), slot) {
+            match SlotWord::decode(self.word(slot as usize * 8), salt, slot) {
                 Ok(Some(word)) if range.owns(word.hash) => Some(self.entry(slot, word)),
                 Ok(_) => None,
                 Err(bad) => Some(Err(bad)),
@@ -325,11 +334,11 @@ impl Bucket {
         let raw = self.word(at);
         let len = Header::peek(raw)?.len as usize;
         let name = self.bytes.get(at + 8..at + 8 + len).ok_or(BadWord)?;
-        let header = Header::decode(raw, name)?;
+        let header = Header::decode(raw, word.unit, name)?;
         Ok(Entry { slot, word, ino: header.ino, kind: header.kind, name })
     }
 
-    /// A new bucket with those owned entries that `keep` wants, side by side.
+    /// A new bucket, of no block yet, with those owned entries that `keep` wants, side by side.
     pub fn rebuilt(
         &self,
         range: Range,
@@ -359,10 +368,11 @@ impl Bucket {
         name: &[u8],
     ) {
         let word = SlotWord { hash, unit };
-        let bytes = payload(ino, kind, name);
+        let bytes = payload(unit, ino, kind, name);
         let at = word.payload() as usize;
         self.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
-        self.put(slot as usize * 8, word.encode(slot));
+        let sealed = seal(word.value(), Salt::slots(self.block), slot);
+        self.put(slot as usize * 8, sealed);
     }
 }
 
@@ -378,7 +388,8 @@ mod tests {
     fn fit_in(bucket: &Bucket, name_len: usize) -> Result<Fit, BadWord> {
         let mut slots = NO_SLOTS;
         slots.as_flattened_mut().copy_from_slice(&bucket.bytes[..PAYLOADS]);
-        find_fit(&slots, |at| Ok(bucket.word(at as usize)), || BadWord, ALL, name_len)
+        let (salt, header) = (Salt::slots(bucket.block), |at| Ok(bucket.word(usize::from(at))));
+        find_fit(&slots, salt, header, || BadWord, ALL, name_len)
     }
 
     #[test]
@@ -433,6 +444,27 @@ mod tests {
             prop_assert_eq!(&found, &model);
             let of_half = model.iter().filter(|m| m.0 & 1 == 1).count();
             prop_assert_eq!(odd.entries(half).count(), of_half);
+        }
+
+        #[test]
+        fn one_flipped_bit_of_a_bucket_is_noticed_where_it_matters(
+            names in prop::collection::vec(prop::collection::vec(1u8..255, 1..40), 1..20),
+            at in 0usize..BUCKET_SIZE * 8,
+        ) {
+            let mut bucket = Bucket::new();
+            let mut end = 0;
+            for (name, slot) in names.iter().zip(0..) {
+                let hash = NameHash::new(u64::from(slot) * 7);
+                bucket.insert(slot, end, hash, Ino(1), Kind::File, name);
+                end += units(name.len()) as u16;
+            }
+            let whole: Vec<_> = bucket.entries(ALL).map(|e| e.map(|e| e.name.to_vec())).collect();
+            bucket.bytes[at / 8] ^= 1 << (at % 8);
+            let found: Vec<_> = bucket.entries(ALL).map(|e| e.map(|e| e.name.to_vec())).collect();
+            let noticed = found.iter().any(|entry| entry.is_err());
+            // What lies between the payloads, or behind them, is never looked at.
+            prop_assert!(noticed || found == whole);
+            prop_assert!(noticed || at / 8 >= PAYLOADS, "a slot");
         }
 
         #[test]

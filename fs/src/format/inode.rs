@@ -1,27 +1,35 @@
-//! An inode: 16 words, 32 inodes to a block.
+//! An inode: 32 words, 16 inodes to a block. Every word is sealed.
 //!
 //! | word | content |
 //! |---|---|
-//! | 0 | root of the tree, checked ([`super::word::Root`]); 0: the inode is free |
-//! | 1 | size in bytes, checked |
-//! | 2 | kind (bits 16 to 18) and permissions (bits 0 to 11), checked |
-//! | 3 | number of names, checked |
-//! | 4 | family of clones: the number of the inode that founded it, checked |
-//! | 5 | seed of the name hash (directories), checked |
-//! | 6 | the directory that holds this directory, checked |
-//! | 7 | owner (low half) and group (high half) |
-//! | 8 to 11 | mtime, ctime, atime, btime: nanoseconds since 1970, signed |
-//! | 12 | generation: grows each time the inode is used anew |
-//! | 13 to 15 | zero |
+//! | 0 | root of the tree ([`super::word::Root`]); 0: the inode is free |
+//! | 1 | size in bytes |
+//! | 2 | kind (bits 16 and up) and permissions (bits 0 to 11) |
+//! | 3 | number of names |
+//! | 4 | family of clones: the number of the inode that founded it |
+//! | 5 | seed of the name hash (directories) |
+//! | 6 | the directory that holds this directory |
+//! | 7 | flags: none are defined |
+//! | 8, 9 | owner, group |
+//! | 10, 11 | generation: the number of the mount that made the inode, and a number in that mount |
+//! | 12 | number of the device, of special files |
+//! | 13 | CRC-32C of the target (symbolic links) |
+//! | 14, 15 | btime: seconds since 1970 (48 bits, signed), nanoseconds |
+//! | 16, 17; 18, 19; 20, 21 | mtime, ctime, atime |
+//! | 22 | grows with each change of content, attributes or names |
+//! | 23 | extended attributes |
+//! | 24 to 31 | 0 |
+//!
+//! What changes with each write is in one line of 64 bytes: words 16 to 23.
 
 pub(crate) use super::word::ROOT;
-use super::word::{BadWord, Root, Salt, open, seal};
+use super::word::{BadWord, Root};
 use crate::types::{Ino, Kind, Time};
 
 /// Words of an inode.
-pub(crate) const INODE_WORDS: u16 = 16;
+pub(crate) const INODE_WORDS: u16 = 32;
 /// Inodes in a block.
-pub(crate) const INODES_PER_BLOCK: u16 = 32;
+pub(crate) const INODES_PER_BLOCK: u16 = 16;
 
 pub(crate) const SIZE: u16 = 1;
 pub(crate) const MODE: u16 = 2;
@@ -29,12 +37,21 @@ pub(crate) const NLINK: u16 = 3;
 pub(crate) const FAMILY: u16 = 4;
 pub(crate) const SEED: u16 = 5;
 pub(crate) const PARENT: u16 = 6;
-pub(crate) const OWNER: u16 = 7;
-pub(crate) const MTIME: u16 = 8;
-pub(crate) const CTIME: u16 = 9;
-pub(crate) const ATIME: u16 = 10;
-pub(crate) const BTIME: u16 = 11;
-pub(crate) const GENERATION: u16 = 12;
+const FLAGS: u16 = 7;
+pub(crate) const UID: u16 = 8;
+pub(crate) const GID: u16 = 9;
+pub(crate) const MOUNT: u16 = 10;
+pub(crate) const USE: u16 = 11;
+const DEVICE: u16 = 12;
+pub(crate) const SUM: u16 = 13;
+pub(crate) const BTIME: u16 = 14;
+pub(crate) const MTIME: u16 = 16;
+pub(crate) const CTIME: u16 = 18;
+pub(crate) const ATIME: u16 = 20;
+pub(crate) const CHANGES: u16 = 22;
+const ATTRIBUTES: u16 = 23;
+/// Words of an inode that have a meaning; the others are as they are in a free one.
+const MEANING: usize = 24;
 
 /// Inodes of the system inode file.
 pub(crate) mod system {
@@ -46,8 +63,8 @@ pub(crate) mod system {
 
 /// The root directory of a volume. Inode 0 is never used.
 pub(crate) const ROOT_INO: Ino = Ino(1);
-/// Inode numbers end here: 2^27 blocks of 32 inodes.
-pub(crate) const MAX_INO: u64 = 1 << 32;
+/// Inode numbers end here: 2^27 blocks of 16 inodes.
+pub(crate) const MAX_INO: u64 = 1 << 31;
 
 /// Slot of an inode in its block.
 #[inline]
@@ -61,16 +78,34 @@ pub(crate) fn word_index(slot: u16, word: u16) -> u16 {
     slot * INODE_WORDS + word
 }
 
-/// Seals a checked number (size, nlink, family, seed, parent) at `word` of `slot`.
-#[inline]
-pub(crate) fn seal_number(value: u64, word: u16, slot: u16) -> u64 {
-    seal(value, Salt::inode(word, slot))
+/// Which use of an inode's number it is: the mount that made it, and a number in that mount. No two
+/// inodes of a volume ever have the same number and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation {
+    pub mount: u64,
+    pub number: u64,
 }
 
-/// Reads a checked number.
+/// Bits of a word that hold a number.
+pub(crate) const NUMBER: u64 = (1 << 48) - 1;
+const NANOSECONDS: i64 = 1_000_000_000;
+
+/// The words of a time: seconds, nanoseconds.
 #[inline]
-pub(crate) fn open_number(raw: u64, word: u16, slot: u16) -> Result<u64, BadWord> {
-    open(raw, Salt::inode(word, slot)).ok_or(BadWord)
+pub(crate) fn time_values(time: Time) -> [u64; 2] {
+    let (seconds, rest) = (time.0.div_euclid(NANOSECONDS), time.0.rem_euclid(NANOSECONDS));
+    [seconds as u64 & NUMBER, rest as u64]
+}
+
+/// The time that two words say; one that [`Time`] cannot hold is its nearest.
+pub(crate) fn time_from([seconds, nanoseconds]: [u64; 2]) -> Result<Time, BadWord> {
+    if nanoseconds >= NANOSECONDS as u64 {
+        return Err(BadWord);
+    }
+    // 48 bits, signed.
+    let seconds = i128::from((seconds << 16) as i64 >> 16);
+    let time = seconds * i128::from(NANOSECONDS) + i128::from(nanoseconds);
+    Ok(Time(time.clamp(i64::MIN.into(), i64::MAX.into()) as i64))
 }
 
 /// The mode word's value.
@@ -109,37 +144,68 @@ pub(crate) struct NewInode {
     pub seed: u64,
     /// The directory that holds it, for directories.
     pub parent: Ino,
-    /// Owner and group.
-    pub owner: u64,
+    pub uid: u32,
+    pub gid: u32,
+    /// CRC-32C of the target, for symbolic links.
+    pub sum: u32,
     pub now: Time,
-    pub generation: u64,
     pub root: Root,
 }
 
 impl NewInode {
-    /// The words of the inode in `slot` of its block, by their index in the block; the
-    /// root comes last.
-    pub fn words(&self, slot: u16) -> [(u16, u64); INODE_WORDS as usize] {
-        let number = |value, word| seal_number(value, word, slot);
-        let now = self.now.0 as u64;
+    /// The values of the words of the inode in `slot` of its block, by their index in the block;
+    /// the root comes last.
+    pub fn words(&self, slot: u16, generation: Generation) -> [(u16, u64); MEANING] {
+        let [seconds, nanoseconds] = time_values(self.now);
         let values = [
-            (SIZE, number(self.size, SIZE)),
-            (MODE, number(mode_bits(self.kind, self.mode), MODE)),
-            (NLINK, number(self.nlink as u64, NLINK)),
-            (FAMILY, number(self.family.0, FAMILY)),
-            (SEED, number(self.seed & 0xffff_ffff_ffff, SEED)),
-            (PARENT, number(self.parent.0, PARENT)),
-            (OWNER, self.owner),
-            (MTIME, now),
-            (CTIME, now),
-            (ATIME, now),
-            (BTIME, now),
-            (GENERATION, self.generation),
-            (13, 0),
-            (14, 0),
-            (15, 0),
-            (ROOT, self.root.encode(slot)),
+            (SIZE, self.size),
+            (MODE, mode_bits(self.kind, self.mode)),
+            (NLINK, self.nlink.into()),
+            (FAMILY, self.family.0),
+            (SEED, self.seed & NUMBER),
+            (PARENT, self.parent.0),
+            (FLAGS, 0),
+            (UID, self.uid.into()),
+            (GID, self.gid.into()),
+            (MOUNT, generation.mount & NUMBER),
+            (USE, generation.number & NUMBER),
+            (DEVICE, 0),
+            (SUM, self.sum.into()),
+            (BTIME, seconds),
+            (BTIME + 1, nanoseconds),
+            (MTIME, seconds),
+            (MTIME + 1, nanoseconds),
+            (CTIME, seconds),
+            (CTIME + 1, nanoseconds),
+            (ATIME, seconds),
+            (ATIME + 1, nanoseconds),
+            (CHANGES, 1),
+            (ATTRIBUTES, 0),
+            (ROOT, self.root.value()),
         ];
         values.map(|(word, value)| (word_index(slot, word), value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_survives_encoding() {
+        for time in [0, 1, -1, 1_999_999_999, -1_000_000_001, i64::MAX, i64::MIN] {
+            assert_eq!(time_from(time_values(Time(time))), Ok(Time(time)));
+        }
+        assert_eq!(time_from([0, 1_000_000_000]), Err(BadWord));
+        assert_eq!(time_from([1 << 47, 0]), Ok(Time(i64::MIN)));
+    }
+
+    #[test]
+    fn what_changes_with_each_write_is_in_one_line() {
+        let line = |word: u16| word / 8;
+        for word in [MTIME, MTIME + 1, CTIME, CTIME + 1, ATIME, ATIME + 1, CHANGES] {
+            assert_eq!(line(word), line(MTIME));
+        }
+        assert!((INODE_WORDS * 8).is_multiple_of(64) && INODE_WORDS * INODES_PER_BLOCK == 512);
     }
 }

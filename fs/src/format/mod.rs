@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `word.rs` | words that carry their own check: pointers, roots, numbers |
 //! | `superblock.rs` | the superblock and the areas of a volume |
-//! | `inode.rs` | an inode: 16 words |
+//! | `inode.rs` | an inode: 32 words |
 //! | `bucket.rs` | a block of directory entries |
 //!
 //! All numbers are little-endian. `docs/on-disk-format.md` has the same to the byte.

@@ -1,27 +1,57 @@
 //! The superblock and the areas of a volume.
 //!
-//! Blocks 0 and 1 hold the same superblock; only mounting and unmounting write them.
-//! Behind them: scratch (16 bytes a block), checkpoint, then the blocks that are handed out.
+//! Blocks 0 and 2047 hold the same superblock; only mounting and unmounting write them. They are
+//! far apart, so that no one mishap takes both, and block 2047 is the last one of the smallest
+//! volume, so it is at the same place in all.
+//!
+//! ```text
+//! to 2 GiB  | A | scratch | checkpoint | handed out ... | B | ... handed out |
+//! larger    | A | unused                                | B | scratch | checkpoint | handed out |
+//! ```
+//!
+//! An area lies below block 2047 or behind it as a whole. Scratch has 16 bytes for each block.
 
 use crate::types::{BLOCK_SIZE, Block};
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-const CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+pub(crate) const CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// "UMBRAFS" and a zero byte.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UMBRAFS\0");
 /// "UMBRANEW": in the place of the magic number while a volume is being made.
 pub(crate) const UNFINISHED: u64 = u64::from_le_bytes(*b"UMBRANEW");
 /// Version of the format that this code reads and writes.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// Blocks that hold the superblock.
+pub(crate) const COPIES: [Block; 2] = [Block(0), Block(2047)];
+/// Block that held the second superblock in version 1.
+pub(crate) const SECOND_OF_VERSION_1: Block = Block(1);
+/// Segments that a volume can have: it has more than one when it has grown.
+const SEGMENTS: usize = 64;
 /// Bytes of derived state for each block.
 pub(crate) const RECORD_SIZE: u64 = 16;
 /// Blocks in a group, the unit in which derived state is initialised.
 pub(crate) const GROUP: u64 = 512;
 /// Smallest volume: 8 MiB.
 pub(crate) const MIN_BLOCKS: u64 = 2048;
+/// Blocks that formatting writes one behind the other, from the first that is handed out: the two
+/// nodes of the system inode file, its first block, the first block of inodes.
+pub(crate) const FORMATTED: u64 = 4;
 /// Largest volume: what 40 bits number.
 pub(crate) const MAX_BLOCKS: u64 = 1 << 40;
+
+/// CRC-32C (Castagnoli) of bytes.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    CRC32C.checksum(bytes)
+}
+
+/// Blocks of the checkpoint: a header, a bit for each group, two bytes for each group, and room for
+/// a checksum of the records of each group.
+fn checkpoint_blocks(groups: u64) -> u64 {
+    1 + groups.div_ceil(BLOCK_SIZE * 8)
+        + (groups * 2).div_ceil(BLOCK_SIZE)
+        + (groups * 4).div_ceil(BLOCK_SIZE)
+}
 
 /// Where the areas of a volume are, all in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +69,42 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// The areas of a volume of `total` blocks.
     pub fn new(total: u64) -> Self {
-        let scratch = 2;
-        let checkpoint = scratch + (total * RECORD_SIZE).div_ceil(BLOCK_SIZE);
         let groups = total.div_ceil(GROUP);
-        // A header, a bit for each group, and two bytes for each group.
-        let first =
-            checkpoint + 1 + groups.div_ceil(BLOCK_SIZE * 8) + (groups * 2).div_ceil(BLOCK_SIZE);
+        // Areas follow each other, but for those that would have the second superblock in them.
+        let place = |at: u64, len: u64| {
+            if at <= COPIES[1].0 && COPIES[1].0 < at + len { COPIES[1].0 + 1 } else { at }
+        };
+        let records = (total * RECORD_SIZE).div_ceil(BLOCK_SIZE);
+        let scratch = place(1, records);
+        let len = checkpoint_blocks(groups);
+        let checkpoint = place(scratch + records, len);
+        // What is made first lies side by side.
+        let first = place(checkpoint + len, FORMATTED);
         Geometry { total, scratch, checkpoint, first }
     }
 
     /// Whether a block number from media can be followed.
     #[inline]
     pub fn holds(self, block: Block) -> bool {
-        (self.first..self.total).contains(&block.0)
+        (self.first..self.total).contains(&block.0) && block != COPIES[1]
     }
 
     /// Whether all block numbers of a group can be followed.
     pub fn holds_group(self, group: u64) -> bool {
-        group * GROUP >= self.first && (group + 1) * GROUP <= self.total
+        group * GROUP >= self.first
+            && (group + 1) * GROUP <= self.total
+            && group != COPIES[1].0 / GROUP
+    }
+
+    /// Blocks of a group that are handed out, or have been.
+    pub fn blocks_of(self, group: u64) -> impl Iterator<Item = Block> + Clone {
+        let blocks = (group * GROUP).max(self.first)..((group + 1) * GROUP).min(self.total);
+        blocks.map(Block).filter(|&block| block != COPIES[1])
+    }
+
+    /// Number of the blocks that are handed out.
+    pub fn handed_out(self) -> u64 {
+        self.total - self.first - u64::from(self.first <= COPIES[1].0)
     }
 
     /// Groups of the volume.
@@ -78,6 +126,9 @@ pub(crate) struct Superblock {
     pub mounts: u64,
     /// The checkpoint is valid, and nothing was written since.
     pub clean: bool,
+    /// Something is damaged: no checkpoint is written, and each mount counts anew, until it was
+    /// repaired.
+    pub damaged: bool,
     /// Second half of the key of the name hash.
     pub seed: u64,
     /// When the volume was made (nanoseconds since 1970).
@@ -93,9 +144,15 @@ pub(crate) enum NoSuperblock {
     Unfinished,
     /// Another version of the format.
     Version(u32),
+    /// Features without whose knowledge the volume can neither be read nor written.
+    Features(u64),
     /// The checksum or a field is wrong.
     Damaged,
 }
+
+/// Index of the word that has the number of segments. Two words for each of them follow.
+const SEGMENT_COUNT: usize = 32;
+const _: () = assert!(SEGMENT_COUNT + 1 + 2 * SEGMENTS < 511);
 
 fn word(bytes: &[u8], index: usize) -> u64 {
     let mut raw = [0; 8];
@@ -123,6 +180,12 @@ impl Superblock {
         put(10, self.clean as u64);
         put(11, self.seed);
         put(12, self.created as u64);
+        put(13, self.damaged as u64);
+        // Words 16 to 18: features that are needed to write, needed to read, may be ignored.
+        put(SEGMENT_COUNT, 1);
+        // The only segment: its first block, and how far behind a block its twin is (0: no twin).
+        put(SEGMENT_COUNT + 1, 0);
+        put(SEGMENT_COUNT + 2, 0);
         let sum = CRC32C.checksum(&bytes[..BLOCK_SIZE as usize - 8]);
         bytes[BLOCK_SIZE as usize - 8..].copy_from_slice(&(sum as u64).to_le_bytes());
         bytes
@@ -142,6 +205,15 @@ impl Superblock {
         }
         if word(bytes, 1) != VERSION as u64 {
             return Err(NoSuperblock::Version(word(bytes, 1) as u32));
+        }
+        // Nothing is known that a volume could have and others could do without.
+        let features = word(bytes, 16) | word(bytes, 17);
+        if features != 0 {
+            return Err(NoSuperblock::Features(features));
+        }
+        let segment = [SEGMENT_COUNT, SEGMENT_COUNT + 1, SEGMENT_COUNT + 2];
+        if segment.map(|index| word(bytes, index)) != [1, 0, 0] {
+            return Err(NoSuperblock::Damaged);
         }
         let total = word(bytes, 4);
         if !(MIN_BLOCKS..=MAX_BLOCKS).contains(&total) {
@@ -165,6 +237,7 @@ impl Superblock {
             clean: word(bytes, 10) == 1,
             seed: word(bytes, 11),
             created: word(bytes, 12) as i64,
+            damaged: word(bytes, 13) != 0,
         })
     }
 }
@@ -181,6 +254,7 @@ mod tests {
             system: Block(geometry.first),
             mounts: 7,
             clean: true,
+            damaged: false,
             seed: 42,
             created: -1,
         }
@@ -200,11 +274,63 @@ mod tests {
         }
     }
 
+    /// A superblock with another value of a word, and a checksum that is right.
+    fn with(index: usize, value: u64) -> Result<Superblock, NoSuperblock> {
+        let mut bytes = example().encode();
+        bytes[index * 8..index * 8 + 8].copy_from_slice(&value.to_le_bytes());
+        let sum = CRC32C.checksum(&bytes[..BLOCK_SIZE as usize - 8]);
+        bytes[BLOCK_SIZE as usize - 8..].copy_from_slice(&(sum as u64).to_le_bytes());
+        Superblock::decode(&bytes)
+    }
+
     #[test]
-    fn areas_take_less_than_half_a_percent() {
-        for total in [MIN_BLOCKS, 262_144, 16 << 20] {
+    fn other_versions_and_features_are_refused_by_their_numbers() {
+        assert_eq!(with(1, 1), Err(NoSuperblock::Version(1)));
+        assert_eq!(with(1, 3), Err(NoSuperblock::Version(3)));
+        assert_eq!(with(16, 4), Err(NoSuperblock::Features(4)));
+        assert_eq!(with(17, 8), Err(NoSuperblock::Features(8)));
+        assert_eq!(with(18, u64::MAX), Ok(example()), "they may be ignored");
+        assert_eq!(with(13, 1), Ok(Superblock { damaged: true, ..example() }));
+        assert_eq!(with(SEGMENT_COUNT, 2), Err(NoSuperblock::Damaged));
+        assert_eq!(with(SEGMENT_COUNT + 2, 1000), Err(NoSuperblock::Damaged));
+    }
+
+    #[test]
+    fn areas_keep_clear_of_each_other_and_of_the_superblocks() {
+        let around = |total: u64| total - 3..total + 3;
+        let totals = (MIN_BLOCKS..MIN_BLOCKS + 2000)
+            .chain(around(500_000))
+            .chain(around(524_288))
+            .chain(around(600_000))
+            .chain([16 << 20, MAX_BLOCKS]);
+        // And where an area comes to lie behind the second superblock.
+        for total in totals.chain((400_000..600_000).step_by(97)) {
             let g = Geometry::new(total);
-            assert!(g.first * 200 <= total + 2000, "{g:?}");
+            let records = (total * RECORD_SIZE).div_ceil(BLOCK_SIZE);
+            let groups = total.div_ceil(GROUP);
+            let checkpoint = checkpoint_blocks(groups);
+            let areas = [
+                (g.scratch, g.scratch + records),
+                (g.checkpoint, g.checkpoint + checkpoint),
+                (g.first, g.first + FORMATTED),
+            ];
+            let mut end = 1;
+            for (start, stop) in areas {
+                assert!(start >= end && stop <= total, "{g:?}");
+                assert!(!(start..stop).contains(&COPIES[1].0), "{g:?}");
+                end = stop;
+            }
+            assert!(!g.holds(COPIES[1]) && !g.holds(COPIES[0]));
+            let counted = (g.first..total).filter(|&block| g.holds(Block(block)));
+            assert!(total > 1 << 20 || counted.count() as u64 == g.handed_out());
+        }
+    }
+
+    #[test]
+    fn areas_take_less_than_a_percent() {
+        for total in [MIN_BLOCKS, 262_144, 524_288, 16 << 20] {
+            let g = Geometry::new(total);
+            assert!((total - g.handed_out()) * 100 <= total + 2000, "{g:?}");
         }
     }
 }

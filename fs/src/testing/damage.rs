@@ -1,11 +1,12 @@
 //! Damage whose checks are right: what only a bug, or somebody who means harm, leaves.
 
 use crate::blocks::Content;
-use crate::format::inode::{self, INODE_WORDS, INODES_PER_BLOCK, seal_number, word_index};
+use crate::format::bucket::SLOTS;
+use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
 use crate::format::superblock::{Geometry, Superblock};
-use crate::format::word::{Pointer, Root};
+use crate::format::word::{self, NOTHING, Pointer, Root, seal};
 use crate::types::{BLOCK_SIZE, Block};
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,7 +26,8 @@ struct Walk<'a> {
     bytes: &'a [u8],
     geometry: Geometry,
     system: Block,
-    seen: BTreeSet<u64>,
+    /// Blocks that were looked at, and what they hold.
+    seen: BTreeMap<u64, Content>,
     /// All blocks that are referred to.
     blocks: Vec<u64>,
     cases: Vec<Damage>,
@@ -37,19 +39,44 @@ fn word(bytes: &[u8], at: u64) -> u64 {
     u64::from_le_bytes(raw)
 }
 
+/// A block of metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metadata {
+    /// A node of a tree, and its level.
+    Node(u8),
+    /// A block of inodes.
+    Inodes,
+    /// A directory bucket, or what looks like an empty one.
+    Bucket,
+}
+
+/// The blocks of metadata of a healthy volume.
+pub fn metadata(bytes: &[u8]) -> Vec<(Block, Metadata)> {
+    let mut raw = [0; BLOCK_SIZE as usize];
+    raw.copy_from_slice(&bytes[..BLOCK_SIZE as usize]);
+    let Ok(superblock) = Superblock::decode(&raw) else { return Vec::new() };
+    let mut walk = Walk::new(bytes, &superblock);
+    walk.block(superblock.system, Content::InodeNode(2), superblock.system);
+    let is_bucket = |block: u64| {
+        let at = |slot| block * BLOCK_SIZE + u64::from(slot) * 8;
+        let salt = Content::Data.salt(Block(block));
+        (0..SLOTS).all(|slot| word::open(word(bytes, at(slot)), salt, slot).is_ok())
+    };
+    let kind = |&(block, content): &(u64, Content)| match content {
+        Content::Node(level) | Content::InodeNode(level) => Some(Metadata::Node(level)),
+        Content::Inodes => Some(Metadata::Inodes),
+        Content::Data => is_bucket(block).then_some(Metadata::Bucket),
+    };
+    let found = walk.seen.iter().map(|(&block, &content)| (block, content));
+    found.filter_map(|found| Some((Block(found.0), kind(&found)?))).collect()
+}
+
 /// Every pointer and every field of every structure of a healthy volume, wrong in several ways.
 pub fn cases(bytes: &[u8]) -> Vec<Damage> {
     let mut raw = [0; BLOCK_SIZE as usize];
     raw.copy_from_slice(&bytes[..BLOCK_SIZE as usize]);
     let Ok(superblock) = Superblock::decode(&raw) else { return Vec::new() };
-    let mut walk = Walk {
-        bytes,
-        geometry: superblock.geometry,
-        system: Block(0),
-        seen: BTreeSet::new(),
-        blocks: Vec::new(),
-        cases: Vec::new(),
-    };
+    let mut walk = Walk::new(bytes, &superblock);
     // First all blocks are found, then the damage is made of them.
     for _ in 0..2 {
         walk.seen.clear();
@@ -59,7 +86,18 @@ pub fn cases(bytes: &[u8]) -> Vec<Damage> {
     walk.cases
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(bytes: &'a [u8], superblock: &Superblock) -> Self {
+        Walk {
+            bytes,
+            geometry: superblock.geometry,
+            system: Block(0),
+            seen: BTreeMap::new(),
+            blocks: Vec::new(),
+            cases: Vec::new(),
+        }
+    }
+
     fn add(&mut self, at: u64, value: u64, what: String) {
         if word(self.bytes, at) != value {
             self.cases.push(Damage { at, value, what });
@@ -83,31 +121,34 @@ impl Walk<'_> {
     }
 
     fn block(&mut self, block: Block, content: Content, parent: Block) {
-        if !self.seen.insert(block.0) {
+        if self.seen.insert(block.0, content).is_some() {
             return;
         }
         if !self.blocks.contains(&block.0) {
             self.blocks.push(block.0);
         }
         let base = block.0 * BLOCK_SIZE;
+        let salt = content.salt(block);
         for index in 0..512u16 {
             let at = base + index as u64 * 8;
             let value = word(self.bytes, at);
-            if let (Content::Node(level) | Content::InodeNode(level), true) = (content, value != 0)
-            {
+            let used = word::value(value) != NOTHING;
+            if let (Content::Node(_) | Content::InodeNode(_), true) = (content, used) {
                 for (target, name) in self.targets(block, parent) {
                     let what = format!(
                         "entry {index} of {content:?} {} leads to {name} {}",
                         block.0, target.0
                     );
-                    self.add(at, Pointer::to(target).encode(level, index), what);
+                    self.add(at, seal(Pointer::to(target).value(), salt, index), what);
                 }
                 self.add(
                     at,
                     value ^ 1,
                     format!("entry {index} of {content:?} {} fails its check", block.0),
                 );
-                self.add(at, 0, format!("entry {index} of {content:?} {} is gone", block.0));
+                self.add(at, 0, format!("entry {index} of {content:?} {} is zero", block.0));
+                let what = format!("entry {index} of {content:?} {} is a hole", block.0);
+                self.add(at, seal(NOTHING, salt, index), what);
             }
             if content == Content::Data && value != 0 {
                 // It may be a bucket: any bit of it.
@@ -117,12 +158,12 @@ impl Walk<'_> {
                 }
                 self.add(at, 0, format!("word {index} of data block {} is gone", block.0));
             }
-            if let Ok(Some((pointer, child))) = content.reference(index, value) {
+            if let Ok(Some((pointer, child))) = content.reference_in(salt, index, value) {
                 if content == Content::InodeNode(1) && self.system.0 == 0 {
                     self.system = pointer.block;
                 }
                 // The first system inode is the inode file of the live volume.
-                let child = match (block == self.system, Root::decode(value, index / INODE_WORDS)) {
+                let child = match (block == self.system, Root::decode(value, salt, index)) {
                     (true, Ok(Some(root))) if index == 0 => Content::inode_file_top(root.height),
                     _ => child,
                 };
@@ -137,7 +178,9 @@ impl Walk<'_> {
     fn inode(&mut self, block: Block, slot: u16, parent: Block) {
         let at = |word: u16| block.0 * BLOCK_SIZE + word_index(slot, word) as u64 * 8;
         let raw = word(self.bytes, at(inode::ROOT));
-        let Ok(Some(root)) = Root::decode(raw, slot) else { return };
+        let salt = Content::Inodes.salt(block);
+        let index = |word| word_index(slot, word);
+        let Ok(Some(root)) = Root::decode(raw, salt, index(inode::ROOT)) else { return };
         for (target, name) in self.targets(block, parent) {
             for height in 0..4 {
                 let new = Root { height, top: Some(Pointer::to(target)) };
@@ -145,20 +188,22 @@ impl Walk<'_> {
                     "root of inode {slot} of {}: height {height}, {name} {}",
                     block.0, target.0
                 );
-                self.add(at(inode::ROOT), new.encode(slot), what);
+                self.add(at(inode::ROOT), seal(new.value(), salt, index(inode::ROOT)), what);
             }
         }
         if root.top.is_some() {
             let what = format!("root of inode {slot} of {} is empty", block.0);
-            self.add(at(inode::ROOT), Root::EMPTY.encode(slot), what);
+            self.add(at(inode::ROOT), seal(Root::EMPTY.value(), salt, index(inode::ROOT)), what);
         }
-        self.add(at(inode::ROOT), 0, format!("inode {slot} of {} is free", block.0));
-        for field in inode::SIZE..=inode::PARENT {
+        let what = format!("inode {slot} of {} is free", block.0);
+        self.add(at(inode::ROOT), seal(NOTHING, salt, index(inode::ROOT)), what);
+        self.add(at(inode::ROOT), 0, format!("root of inode {slot} of {} is zero", block.0));
+        for field in inode::SIZE..=inode::CHANGES {
             for value in
                 [0, 1, 2, 3, 7, 1 << 16, 2 << 16, 3 << 16, 4097, 1 << 32, 1 << 39, (1 << 48) - 1]
             {
                 let what = format!("field {field} of inode {slot} of {} is {value:#x}", block.0);
-                self.add(at(field), seal_number(value, field, slot), what);
+                self.add(at(field), seal(value, salt, index(field)), what);
             }
             self.add(at(field), 0, format!("field {field} of inode {slot} of {} is zero", block.0));
         }

@@ -70,6 +70,16 @@ pub fn derived_area(len: u64) -> core::ops::Range<u64> {
     geometry.scratch * crate::BLOCK_SIZE..geometry.first * crate::BLOCK_SIZE
 }
 
+/// Where the two superblocks are: byte offsets in the region.
+pub fn superblocks() -> [u64; 2] {
+    crate::format::superblock::COPIES.map(|block| block.0 * crate::BLOCK_SIZE)
+}
+
+/// Whether a byte of the region is in one of the two superblocks.
+pub fn in_superblocks(at: u64) -> bool {
+    superblocks().contains(&(at - at % crate::BLOCK_SIZE))
+}
+
 /// Whether the superblocks say that the derived state is valid.
 pub fn claims_clean(pmem: &impl Pmem) -> bool {
     crate::volume::mount::claims_clean(pmem)

@@ -25,16 +25,21 @@ use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
+/// A block's bytes.
+type Bytes = [u8; BLOCK_SIZE as usize];
+
 /// New content for one block: the last one of `path`.
 pub(crate) struct Edit<'a> {
     pub path: &'a Path,
-    /// Words to change: index, and value with its check.
+    /// Words to change: index, and value. They are sealed for the block in which they come to
+    /// stand.
     pub words: &'a [(u16, u64)],
     /// Bytes that have to be there before the words are: offset, and the bytes. No word
     /// in use refers to the place yet.
     pub payload: Option<(u16, &'a [u8])>,
-    /// Replaces all of the block, before words and payload.
-    pub content: Option<&'a [u8]>,
+    /// Replaces all of the block, before words and payload. Its words are sealed for
+    /// [`NOWHERE`](crate::format::word::NOWHERE).
+    pub content: Option<&'a Bytes>,
     /// Each word is a change of its own: they may appear one by one.
     pub independent: bool,
 }
@@ -51,7 +56,7 @@ impl<'a> Edit<'a> {
     }
 
     /// A block that is new, or new as a whole.
-    pub fn content(path: &'a Path, content: &'a [u8]) -> Self {
+    pub fn content(path: &'a Path, content: &'a Bytes) -> Self {
         Edit { content: Some(content), ..Self::words(path, &[]) }
     }
 }
@@ -152,7 +157,8 @@ impl<P: Pmem> Tree<P> {
         };
         let single = plan.word.map(|word| [word]);
         let words = single.as_ref().map_or(edits[0].words, |word| word.as_slice());
-        let published = place.publish(words, &stage, retired);
+        let content = edits[0].path[plan.depth].content;
+        let published = place.publish(content, words, &stage, retired);
         self.fresh = stage.finish(&mut self.blocks);
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
@@ -253,7 +259,8 @@ impl<P: Pmem> Tree<P> {
                 let link = above.link(copies[this].new.block());
                 match parent {
                     Some(p) => {
-                        stage.store_entry(&mut self.blocks.pmem, &copies[p].new, above.index, link);
+                        let (pmem, to) = (&mut self.blocks.pmem, &copies[p].new);
+                        stage.store_entry(pmem, to, above.content, above.index, link);
                     }
                     None => plan.word = Some((above.index, link)),
                 }
@@ -271,7 +278,7 @@ impl<P: Pmem> Tree<P> {
         stage: &mut Stage<Written>,
         path: &Path,
         at: usize,
-        content: Option<&[u8]>,
+        content: Option<&Bytes>,
         purpose: Purpose,
         parent_gone: bool,
         retired: &mut Vec<Retire>,
@@ -279,10 +286,14 @@ impl<P: Pmem> Tree<P> {
         let step = &path[at];
         let new = stage.allocate(&mut self.blocks, purpose)?;
         match (content, step.block()) {
-            (Some(bytes), _) => stage.write(&mut self.blocks.pmem, &new, 0, bytes),
-            (None, Some(old)) => stage.copy_block(&mut self.blocks.pmem, old, &new)?,
+            (Some(bytes), _) => {
+                stage.write_words(&mut self.blocks.pmem, &new, step.content, bytes);
+            }
+            (None, Some(old)) => {
+                stage.copy_words(&mut self.blocks.pmem, old, &new, step.content)?;
+            }
             (None, None) => {
-                stage.zero(&mut self.blocks.pmem, &new, 0, BLOCK_SIZE);
+                stage.write_empty(&mut self.blocks.pmem, &new, step.content);
                 self.attach_spine(stage, &new, step, purpose)?;
             }
         }
@@ -309,11 +320,12 @@ impl<P: Pmem> Tree<P> {
         self.blocks.reference_moved(pointer.block);
         for level in height + 1..top_level {
             let node = stage.allocate(&mut self.blocks, purpose)?;
-            stage.zero(&mut self.blocks.pmem, &node, 0, BLOCK_SIZE);
-            stage.store_entry(&mut self.blocks.pmem, &node, 0, pointer.encode(level, 0));
+            let content = Content::Node(level);
+            stage.write_empty(&mut self.blocks.pmem, &node, content);
+            stage.store_entry(&mut self.blocks.pmem, &node, content, 0, pointer.value());
             pointer = Pointer::to(node.block());
         }
-        stage.store_entry(&mut self.blocks.pmem, top, 0, pointer.encode(top_level, 0));
+        stage.store_entry(&mut self.blocks.pmem, top, step.content, 0, pointer.value());
         Ok(())
     }
 
@@ -353,7 +365,7 @@ impl<P: Pmem> Tree<P> {
                 retired.push(Retire::Drop(pointer.block, content));
             }
             if let Some(copy) = copy {
-                stage.store_entry(&mut self.blocks.pmem, &copy.new, index, value);
+                stage.store_entry(&mut self.blocks.pmem, &copy.new, step.content, index, value);
             }
         }
         Ok(())

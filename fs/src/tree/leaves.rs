@@ -114,7 +114,7 @@ impl<P: Pmem> Tree<P> {
         &mut self,
         stage: Stage<Written>,
         known: &Leaf,
-        block: Block,
+        (block, content): (Block, Content),
         words: &[(u16, u64)],
         retired: Vec<Retire>,
     ) -> Result<Published<Durable>> {
@@ -128,7 +128,7 @@ impl<P: Pmem> Tree<P> {
                 return Err(self.give_up(stage, retired, error));
             }
         };
-        let published = place.publish(words, &stage, retired);
+        let published = place.publish(content, words, &stage, retired);
         self.fresh = stage.finish(&mut self.blocks);
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))

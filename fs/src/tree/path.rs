@@ -9,7 +9,7 @@ use super::shape::{height_for, index_at};
 use crate::blocks::Content;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, INODES_PER_BLOCK, slot_of, system, word_index};
-use crate::format::word::{Pointer, Root};
+use crate::format::word::{NOTHING, Pointer, Root, Salt};
 use crate::pmem::Pmem;
 use crate::types::{Block, FileBlock, FileKey, Ino};
 use arrayvec::ArrayVec;
@@ -25,8 +25,8 @@ pub(crate) type Path = ArrayVec<Step, LONGEST>;
 pub(crate) struct Step {
     /// Number of the block, or [`MISSING`].
     number: u64,
-    /// In the top node of a tree that grows: what refers to the old top, as a root word. 0:
-    /// nothing.
+    /// In the top node of a tree that grows: what refers to the old top, as the value of a root.
+    /// 0: nothing.
     spine: u64,
     /// The word of it that leads on.
     pub index: u16,
@@ -69,19 +69,18 @@ impl Step {
     /// In the top node of a tree that grows: the old top and its height.
     pub fn spine(&self) -> Option<(Pointer, u8)> {
         // It came from media, where it was decoded by the same rules.
-        debug_assert!(Root::decode(self.spine, 0).is_ok(), "{:#x}", self.spine);
-        let old = Root::decode(self.spine, 0).ok().flatten()?;
+        debug_assert!(Root::from_value(self.spine).is_ok(), "{:#x}", self.spine);
+        let old = Root::from_value(self.spine).ok().flatten()?;
         old.top.map(|top| (top, old.height))
     }
 
-    /// The word that refers from here to the next block of the path.
+    /// The value of the word that refers from here to the next block of the path.
     pub fn link(&self, child: Block) -> u64 {
         let pointer = Pointer::to(child);
         match self.content {
-            Content::Node(level) | Content::InodeNode(level) => pointer.encode(level, self.index),
+            Content::Node(_) | Content::InodeNode(_) => pointer.value(),
             Content::Inodes | Content::Data => {
-                let slot = self.index / inode::INODE_WORDS;
-                Root { height: self.height, top: Some(pointer) }.encode(slot)
+                Root { height: self.height, top: Some(pointer) }.value()
             }
         }
     }
@@ -109,8 +108,9 @@ impl<P: Pmem> Tree<P> {
         index: u16,
         word: u64,
     ) -> Result<Option<(Pointer, Content)>> {
-        let found =
-            content.reference(index, word).map_err(|what| Error::Damaged { block, what })?;
+        let found = content
+            .reference_in(content.salt(block), index, word)
+            .map_err(|what| Error::Damaged { block, what })?;
         match found {
             Some((pointer, _)) if !self.blocks.geometry.holds(pointer.block) => {
                 Err(Error::Damaged { block, what: "a pointer leads out of the volume" })
@@ -120,8 +120,8 @@ impl<P: Pmem> Tree<P> {
     }
 
     fn verified_root(&self, block: Block, slot: u16) -> Result<Option<Root>> {
-        let word = self.blocks.word(block, word_index(slot, inode::ROOT))?;
-        let root = Root::decode(word, slot)
+        let index = word_index(slot, inode::ROOT);
+        let root = Root::decode(self.blocks.word(block, index)?, Salt::inodes(block), index)
             .map_err(|_| Error::Damaged { block, what: "a root fails its check" })?;
         match root.and_then(|r| r.top) {
             Some(top) if !self.blocks.geometry.holds(top.block) => {
@@ -159,7 +159,7 @@ impl<P: Pmem> Tree<P> {
             let index = index_at(to, level);
             let mut step = Step::new(current, node(level), index);
             if level == height && height > root.height {
-                step.spine = root.encode(0);
+                step.spine = root.value();
             }
             path.push(step);
             current = match current {
@@ -325,8 +325,8 @@ impl<P: Pmem> Tree<P> {
         Ok(Some(pointer))
     }
 
-    /// The word that makes a file block refer to `pointer`: in the leaf node at the end
-    /// of `path`, or in the inode.
+    /// The value of the word that makes a file block refer to `pointer`: in the leaf node at the
+    /// end of `path`, or in the inode.
     pub(crate) fn data_word(
         &self,
         path: &Path,
@@ -337,10 +337,9 @@ impl<P: Pmem> Tree<P> {
         let leaf = path.last().is_some_and(|step| step.content == Content::Node(1));
         if leaf {
             let index = (block.0 % 512) as u16;
-            (index, pointer.map_or(0, |p| p.encode(1, index)))
+            (index, pointer.map_or(NOTHING, Pointer::value))
         } else {
-            let slot = slot_of(ino);
-            (word_index(slot, inode::ROOT), Root { height: 0, top: pointer }.encode(slot))
+            (word_index(slot_of(ino), inode::ROOT), Root { height: 0, top: pointer }.value())
         }
     }
 }

@@ -15,9 +15,9 @@
 //! A block is found to be exclusive or [`Shared`], and a shared one has no way to store.
 //! A step left out does not compile.
 
-use crate::blocks::{Blocks, DurableChange, Fresh, Purpose, Retire};
+use crate::blocks::{Blocks, Content, DurableChange, Fresh, Purpose, Retire};
 use crate::error::Result;
-use crate::format::word::Pointer;
+use crate::format::word::{NOWHERE, Pointer, fill, reseal, seal};
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
@@ -34,6 +34,9 @@ pub(crate) struct Durable;
 /// Ranges that a stage remembers before it starts to flush early. Few: a stage is moved from
 /// state to state by value, on the page-fault path too.
 const RANGES: usize = 4;
+
+/// Words that are sealed together.
+const WORDS: usize = 64;
 
 /// Byte offset in the region of a place in a block.
 fn byte_at(block: Block, offset: u64) -> u64 {
@@ -130,10 +133,76 @@ impl Stage<Written> {
         self.write_at(pmem, byte_at(to.block(), offset), bytes);
     }
 
-    /// Stores a word.
+    /// Seals and stores a word of a block that holds `content`.
     #[inline]
-    pub fn store_entry<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, index: u16, value: u64) {
-        self.store_at(pmem, byte_at(to.block(), index as u64 * 8), value);
+    pub fn store_entry<P: Pmem>(
+        &mut self,
+        pmem: &mut P,
+        to: &Fresh,
+        content: Content,
+        index: u16,
+        value: u64,
+    ) {
+        let word = seal(value, content.salt(to.block()), index);
+        self.store_at(pmem, byte_at(to.block(), index as u64 * 8), word);
+    }
+
+    /// Fills a block of words with nothing, sealed.
+    pub fn write_empty<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, content: Content) {
+        let (salt, at) = (content.salt(to.block()), byte_at(to.block(), 0));
+        let mut words = [[0; 8]; WORDS];
+        for first in (0..512).step_by(WORDS) {
+            fill(&mut words, salt, first as u16);
+            pmem.write(at + first as u64 * 8, words.as_flattened());
+        }
+        self.wrote(pmem, at, BLOCK_SIZE);
+    }
+
+    /// Copies a block of words, and seals them for their new place. One that does not open there
+    /// does not open here.
+    pub fn copy_words<P: Pmem>(
+        &mut self,
+        pmem: &mut P,
+        from: Block,
+        to: &Fresh,
+        content: Content,
+    ) -> Result<(), Poisoned> {
+        let (old, new) = (content.salt(from), content.salt(to.block()));
+        let sealed = content.words() * 8;
+        let mut words = [[0; 8]; WORDS];
+        for at in (0..sealed).step_by(WORDS * 8) {
+            pmem.read(byte_at(from, at), words.as_flattened_mut())?;
+            reseal(&mut words, old, new);
+            pmem.write(byte_at(to.block(), at), words.as_flattened());
+        }
+        if sealed < BLOCK_SIZE {
+            let rest = byte_at(to.block(), sealed);
+            pmem.copy(byte_at(from, sealed), rest, BLOCK_SIZE - sealed)?;
+        }
+        self.wrote(pmem, byte_at(to.block(), 0), BLOCK_SIZE);
+        Ok(())
+    }
+
+    /// Writes a block of words that were sealed for [`NOWHERE`], and seals them for their place.
+    pub fn write_words<P: Pmem>(
+        &mut self,
+        pmem: &mut P,
+        to: &Fresh,
+        content: Content,
+        block: &[u8; BLOCK_SIZE as usize],
+    ) {
+        let (old, new) = (content.salt(NOWHERE), content.salt(to.block()));
+        let (sealed, rest) = block.split_at(content.words() as usize * 8);
+        let mut words = [[0; 8]; WORDS];
+        let mut at = byte_at(to.block(), 0);
+        for piece in sealed.chunks_exact(WORDS * 8) {
+            words.as_flattened_mut().copy_from_slice(piece);
+            reseal(&mut words, old, new);
+            pmem.write(at, words.as_flattened());
+            at += piece.len() as u64;
+        }
+        pmem.write(at, rest);
+        self.wrote(pmem, byte_at(to.block(), 0), BLOCK_SIZE);
     }
 
     /// Writes zeros from `offset` on.
@@ -304,20 +373,23 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
 
     /// Stores a word, through a stage, that may be there before what is published with it.
     #[inline]
-    pub fn prepare_entry(&mut self, stage: &mut Stage<Written>, index: u16, value: u64) {
-        stage.store_at(&mut self.blocks.pmem, byte_at(self.block, index as u64 * 8), value);
+    pub fn prepare_entry(
+        &mut self,
+        stage: &mut Stage<Written>,
+        content: Content,
+        index: u16,
+        value: u64,
+    ) {
+        let word = seal(value, content.salt(self.block), index);
+        stage.store_at(&mut self.blocks.pmem, byte_at(self.block, index as u64 * 8), word);
     }
 
-    /// Stores a word: whoever looks finds what it refers to.
-    #[inline]
-    fn store_entry(&mut self, index: u16, value: u64) {
-        self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), value);
-    }
-
-    /// Stores the words that make a durable stage part of the tree, each in one store.
+    /// Seals and stores the words that make a durable stage part of the tree, each in one store.
+    /// The block holds `content`.
     #[inline]
     pub fn publish(
-        mut self,
+        self,
+        content: Content,
         words: &[(u16, u64)],
         stage: &Stage<Durable>,
         retired: Vec<Retire>,
@@ -325,8 +397,11 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
         let _ = stage;
         let mut first = u16::MAX;
         let mut last = 0;
+        let salt = content.salt(self.block);
         for &(index, value) in words {
-            self.store_entry(index, value);
+            // From now on whoever looks finds what the word refers to.
+            let word = seal(value, salt, index);
+            self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), word);
             first = first.min(index);
             last = last.max(index);
         }

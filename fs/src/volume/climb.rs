@@ -12,6 +12,7 @@
 
 use super::Volume;
 use crate::error::{Error, Result};
+use crate::format::inode::Generation;
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
@@ -37,7 +38,7 @@ struct Way {
     moved: Ino,
     target: Ino,
     /// Tells whether the number of the target was given to another directory since.
-    generation: u64,
+    generation: Generation,
     /// [`Volume::moves`] when it began.
     moves: u64,
     /// The next one to look at. None from the target up to here is the directory that is moved.

@@ -12,7 +12,7 @@ use super::settle::Settle;
 use super::work::{Begun, Cloning, Freezing, Held, Outcome, Work};
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, NewInode, ROOT_INO, slot_of, word_index};
+use crate::format::inode::{NewInode, ROOT_INO};
 use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::types::*;
@@ -147,7 +147,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Error::Invalid("is a symbolic link")
             });
         }
-        let owner = self.tree.blocks.word(block, word_index(slot_of(src), inode::OWNER))?;
+        let (uid, gid) = self.owner_in(block, src)?;
         let size = self.size_in(block, src)?;
         let family = self.family_of(block, src)?;
         // What the clone shows must not go back in time, and nothing may stay writable: what was
@@ -166,9 +166,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             family,
             seed: 0,
             parent: ROOT_INO,
-            owner,
+            uid,
+            gid,
+            sum: 0,
             now,
-            generation: 1,
             root,
         })
     }

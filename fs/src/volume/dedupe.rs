@@ -14,6 +14,7 @@
 use super::Volume;
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
+use crate::format::inode::Generation;
 use crate::format::word::{self, Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::shape::{index_at, word_at};
@@ -36,7 +37,7 @@ const NODE_BLOCKS: u64 = 12;
 struct Side {
     ino: Ino,
     /// Tells whether the number was given to another file since.
-    generation: u64,
+    generation: Generation,
     offset: u64,
 }
 

@@ -10,9 +10,9 @@ use crate::blocks::Purpose;
 use crate::error::{Error, Result};
 use crate::format::bucket::{
     BUCKET_SIZE, Bucket, Fit, Header, MAX_DEPTH, NO_SLOTS, NameHash, Range, SLOTS, SlotWord, Slots,
-    find_fit, payload,
+    find_fit, payload, payload_at,
 };
-use crate::format::word::Root;
+use crate::format::word::{Root, Salt, open};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::path::Path;
@@ -112,14 +112,27 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Looks for a name, without verifying it.
     pub(super) fn find(&self, dir: Dir, name: &[u8]) -> Result<Option<Found>> {
-        self.find_at(self.spot(dir, name)?, name)
+        let spot = self.spot(dir, name)?;
+        let found = self.find_at(dir, spot, name)?;
+        if let (None, Some(block)) = (found, spot.block) {
+            // The name may be in a slot that is damaged.
+            let mut slots = NO_SLOTS;
+            self.read_slots(block, &mut slots)?;
+            for (raw, slot) in slots.iter().zip(0..) {
+                let word = u64::from_le_bytes(*raw);
+                open(word, Salt::slots(block), slot).map_err(|_| damaged(block))?;
+            }
+        }
+        Ok(found)
     }
 
-    /// As [`Volume::find`], where its spot is known.
-    pub(super) fn find_at(&self, spot: Spot, name: &[u8]) -> Result<Option<Found>> {
+    /// As [`Volume::find`], where its spot is known. Of slots it looks at those that may have the
+    /// name; where there is none, [`Volume::make_room`] looks at all of them.
+    pub(super) fn find_at(&self, dir: Dir, spot: Spot, name: &[u8]) -> Result<Option<Found>> {
         let Spot { hash, range, block: Some(block) } = spot else { return Ok(None) };
         let mut slots = NO_SLOTS;
         self.read_slots(block, &mut slots)?;
+        let salt = Salt::slots(block);
         for (raw, slot) in slots.iter().zip(0..) {
             let word = u64::from_le_bytes(*raw);
             // The hash is in the low bits; most slots are passed over by it. One that is empty is
@@ -127,7 +140,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if NameHash::new(word) != hash {
                 continue;
             }
-            let Some(word) = SlotWord::decode(word, slot).map_err(|_| damaged(block))? else {
+            let Some(word) = SlotWord::decode(word, salt, slot).map_err(|_| damaged(block))? else {
                 continue;
             };
             let at = word_at(block, 0) + word.payload() as u64;
@@ -138,9 +151,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             let mut buffer = [0; MAX_NAME + 1];
             self.tree.blocks.pmem.read(at + 8, &mut buffer[..len])?;
-            let header = Header::decode(raw, &buffer[..len]).map_err(|_| damaged(block))?;
+            let header =
+                Header::decode(raw, word.unit, &buffer[..len]).map_err(|_| damaged(block))?;
             if &buffer[..len] == name {
                 return Ok(Some(Found { ino: header.ino, kind: header.kind, range, slot }));
+            }
+            // Names of the same hash are so rare that another one is looked at twice: the payload
+            // may be another bucket's.
+            if self.hash(dir, &buffer[..len]) != hash {
+                return Err(damaged(block));
             }
         }
         Ok(None)
@@ -158,6 +177,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn read_bucket(&self, block: Block, into: &mut Bucket) -> Result<()> {
+        into.block = block;
         Ok(self.tree.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
     }
 
@@ -188,7 +208,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
             self.read_slots(block, &mut slots)?;
             let header = |at| Ok(self.tree.blocks.word(block, at / 8)?);
-            match find_fit(&slots, header, || damaged(block), range, name.len())? {
+            let bad = || damaged(block);
+            match find_fit(&slots, Salt::slots(block), header, bad, range, name.len())? {
                 Fit::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Fit::Compact => {
                     let new = self.rebuilt(block, range, range)?;
@@ -216,10 +237,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         name: &[u8],
     ) -> Result<()> {
         self.name_changes(ino);
-        let bytes = payload(ino, kind, name);
+        let bytes = payload(room.unit, ino, kind, name);
         let words = [room.word()];
-        let edit =
-            Edit { payload: Some((room.offset(), &bytes)), ..Edit::words(&room.path, &words) };
+        let edit = Edit {
+            payload: Some((payload_at(room.unit), &bytes)),
+            ..Edit::words(&room.path, &words)
+        };
         self.tree.commit_and_release(stage, &[edit], Purpose::Grow)
     }
 
@@ -288,7 +311,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 range.depth += 1;
                 waiting.push(Range { number: split, depth: range.depth });
             }
-            self.tree.blocks.pmem.read(word_at(pointer.block, 0), &mut bucket.bytes)?;
+            self.read_bucket(pointer.block, &mut bucket)?;
             for entry in bucket.entries(range) {
                 let entry = entry.map_err(|_| damaged(pointer.block))?;
                 each(entry.ino, entry.kind);
@@ -390,17 +413,13 @@ pub(super) struct Room {
     pub path: Path,
     hash: NameHash,
     slot: u16,
-    unit: u16,
+    /// Unit of the bucket where the payload goes.
+    pub unit: u16,
 }
 
 impl Room {
     /// The slot word of the entry, by its index in the bucket.
     pub fn word(&self) -> (u16, u64) {
-        (self.slot, SlotWord { hash: self.hash, unit: self.unit }.encode(self.slot))
-    }
-
-    /// Byte in the bucket where the payload goes.
-    pub fn offset(&self) -> u16 {
-        SlotWord { hash: self.hash, unit: self.unit }.payload()
+        (self.slot, SlotWord { hash: self.hash, unit: self.unit }.value())
     }
 }

@@ -11,8 +11,8 @@ use super::work::{Begun, Held, Outcome, Syncing, Truncation, Work};
 use super::write::Source;
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, seal_number, slot_of, word_index};
-use crate::format::word::{Pointer, Root};
+use crate::format::inode::{self, slot_of, word_index};
+use crate::format::word::{NOTHING, Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::shape::{height_for, index_at, word_at};
@@ -147,8 +147,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (stage, staged) =
             self.staged(|volume, stage| volume.stage_tree(stage, bytes, purpose))?;
         let slot = slot_of(ino);
-        let size = seal_number(bytes.len() as u64, inode::SIZE, slot);
-        let words = [Self::root_word(ino, staged), (word_index(slot, inode::SIZE), size)];
+        let size = (word_index(slot, inode::SIZE), bytes.len() as u64);
+        let words = [Self::root_word(ino, staged), size];
         let done = self.tree.commit(stage, &[Edit::words(&path, &words)], purpose)?;
         self.tree.files.forget_clean_tail(FileKey(ino));
         self.dax.unmap(&mut self.tree.blocks, ino, 0, u64::MAX)?;
@@ -170,10 +170,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Ok(Root { height: 0, top: top.map(Pointer::to) });
         }
         let leaf = stage.allocate(&mut self.tree.blocks, purpose)?;
-        stage.zero(&mut self.tree.blocks.pmem, &leaf, 0, BLOCK_SIZE);
+        let content = Content::Node(1);
+        stage.write_empty(&mut self.tree.blocks.pmem, &leaf, content);
         for (piece, index) in pieces.zip(0..) {
             let pointer = Pointer::to(self.stage_content(stage, piece, purpose)?);
-            stage.store_entry(&mut self.tree.blocks.pmem, &leaf, index, pointer.encode(1, index));
+            let pmem = &mut self.tree.blocks.pmem;
+            stage.store_entry(pmem, &leaf, content, index, pointer.value());
         }
         Ok(Root { height: 1, top: Some(Pointer::to(leaf.block())) })
     }
@@ -218,10 +220,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words.clear();
         let mut result = Ok(());
         for index in index_at(last, level) + 1..512 {
-            match self.tree.blocks.word(node, index) {
-                Ok(0) => {}
-                Ok(_) => words.push((index, 0)),
-                Err(poisoned) => result = Err(poisoned.into()),
+            match self.tree.follow(node, Content::Node(level), index) {
+                Ok(None) => {}
+                Ok(Some(_)) => words.push((index, NOTHING)),
+                Err(error) => result = Err(error),
             }
         }
         if result.is_ok() && !words.is_empty() {

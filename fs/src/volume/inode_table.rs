@@ -12,11 +12,13 @@ pub(crate) struct InodeTable {
     pub room: u64,
     /// Where the search for a free one goes on.
     pub cursor: u64,
+    /// Inodes that this mount has made.
+    pub made: u64,
 }
 
 impl Default for InodeTable {
     fn default() -> Self {
-        InodeTable { used: 0, room: 0, cursor: ROOT_INO.0 }
+        InodeTable { used: 0, room: 0, cursor: ROOT_INO.0, made: 0 }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Inodes: attributes, and who gets which number.
 
 use super::Volume;
-use crate::blocks::Purpose;
+use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{
-    self, INODE_WORDS, INODES_PER_BLOCK, MAX_INO, NewInode, ROOT_INO, from_mode_bits, mode_bits,
-    open_number, seal_number, slot_of, word_index,
+    self, Generation, INODES_PER_BLOCK, MAX_INO, NUMBER, NewInode, ROOT_INO, from_mode_bits,
+    mode_bits, slot_of, time_from, time_values, word_index,
 };
-use crate::format::word::Root;
+use crate::format::word::{NOTHING, Root, Salt, open, seal};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
@@ -16,6 +16,7 @@ use crate::tree::shape::word_at;
 use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
+use arrayvec::ArrayVec;
 
 /// Inodes that are looked at for a free one before room is made for more.
 const MOST_TRIES: u64 = 1024;
@@ -25,13 +26,43 @@ fn damaged(block: Block, what: &'static str) -> Error {
 }
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
-    fn raw(&self, block: Block, ino: Ino, word: u16) -> Result<u64> {
-        Ok(self.tree.blocks.word(block, word_index(slot_of(ino), word))?)
+    /// The value of a word of an inode, whose block is known.
+    #[inline]
+    pub(super) fn number(
+        &self,
+        block: Block,
+        ino: Ino,
+        word: u16,
+        what: &'static str,
+    ) -> Result<u64> {
+        let index = word_index(slot_of(ino), word);
+        open(self.tree.blocks.word(block, index)?, Salt::inodes(block), index)
+            .map_err(|_| damaged(block, what))
     }
 
-    fn number(&self, block: Block, ino: Ino, word: u16, what: &'static str) -> Result<u64> {
-        open_number(self.raw(block, ino, word)?, word, slot_of(ino))
-            .map_err(|_| damaged(block, what))
+    /// A time of an inode, which has two words.
+    fn time_in(&self, block: Block, ino: Ino, word: u16) -> Result<Time> {
+        let what = "a time fails its check";
+        let values =
+            [self.number(block, ino, word, what)?, self.number(block, ino, word + 1, what)?];
+        time_from(values).map_err(|_| damaged(block, what))
+    }
+
+    /// Owner and group of an inode.
+    pub(super) fn owner_in(&self, block: Block, ino: Ino) -> Result<(u32, u32)> {
+        let number = |word| {
+            let value = self.number(block, ino, word, "an owner fails its check")?;
+            u32::try_from(value).map_err(|_| damaged(block, "an owner is beyond the limit"))
+        };
+        Ok((number(inode::UID)?, number(inode::GID)?))
+    }
+
+    /// The value that counts the next change of an inode.
+    #[inline]
+    fn next_change(&self, block: Block, ino: Ino) -> Result<u64> {
+        let changes =
+            self.number(block, ino, inode::CHANGES, "a count of changes fails its check")?;
+        Ok((changes + 1) & NUMBER)
     }
 
     /// Size of the inode, whose block is known.
@@ -78,15 +109,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
         let block = self.tree.inode_block(ino)?;
         let (kind, mode) = self.kind_in(block, ino)?;
-        let owner = self.raw(block, ino, inode::OWNER)?;
-        let time = |word| self.raw(block, ino, word).map(|raw| Time(raw as i64));
+        let (uid, gid) = self.owner_in(block, ino)?;
+        let time = |word| self.time_in(block, ino, word);
         Ok(Attributes {
             ino,
             kind,
             mode,
             nlink: self.nlink_in(block, ino)?,
-            uid: owner as u32,
-            gid: (owner >> 32) as u32,
+            uid,
+            gid,
             size: self.size_in(block, ino)?,
             mtime: time(inode::MTIME)?,
             ctime: time(inode::CTIME)?,
@@ -105,16 +136,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, _) = self.tree.inode_path(ino)?;
         let old = self.attributes(ino)?;
         let slot = slot_of(ino);
-        let mode =
-            seal_number(mode_bits(old.kind, set.mode.unwrap_or(old.mode)), inode::MODE, slot);
-        let owner = set.uid.unwrap_or(old.uid) as u64 | (set.gid.unwrap_or(old.gid) as u64) << 32;
-        let words = [
-            (word_index(slot, inode::MODE), mode),
-            (word_index(slot, inode::OWNER), owner),
-            (word_index(slot, inode::ATIME), set.atime.unwrap_or(old.atime).0 as u64),
-            (word_index(slot, inode::MTIME), set.mtime.unwrap_or(old.mtime).0 as u64),
-            (word_index(slot, inode::CTIME), now.0 as u64),
-        ];
+        let changes = self.next_change(self.tree.inode_block(ino)?, ino)?;
+        let mut words = ArrayVec::<_, 10>::new();
+        words.push((inode::MODE, mode_bits(old.kind, set.mode.unwrap_or(old.mode))));
+        words.push((inode::UID, set.uid.unwrap_or(old.uid).into()));
+        words.push((inode::GID, set.gid.unwrap_or(old.gid).into()));
+        for (word, time) in [
+            (inode::ATIME, set.atime.unwrap_or(old.atime)),
+            (inode::MTIME, set.mtime.unwrap_or(old.mtime)),
+            (inode::CTIME, now),
+        ] {
+            let [seconds, nanoseconds] = time_values(time);
+            words.extend([(word, seconds), (word + 1, nanoseconds)]);
+        }
+        words.push((inode::CHANGES, changes));
+        words.iter_mut().for_each(|(word, _)| *word = word_index(slot, *word));
         let stage = self.tree.stage();
         self.tree.commit_and_release(stage, &[Edit::independent(&path, &words)], Purpose::Release)
     }
@@ -122,20 +158,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Sets times of an inode after a change: durable with the next fence.
     pub(super) fn touch(&mut self, ino: Ino, words: &[u16], now: Time) -> Result<()> {
         let (path, _) = self.tree.inode_path(ino)?;
-        let slot = slot_of(ino);
         let Some(block) = path.last().and_then(|step| step.block()) else { return Ok(()) };
         if self.tree.exclusive_steps(&path)? < path.len() {
-            let words: arrayvec::ArrayVec<_, 4> =
-                words.iter().map(|&word| (word_index(slot, word), now.0 as u64)).collect();
+            let values = self.touched(block, ino, words, now)?;
             let stage = self.tree.stage();
             return self.tree.commit_and_release(
                 stage,
-                &[Edit::independent(&path, &words)],
+                &[Edit::independent(&path, &values)],
                 Purpose::Release,
             );
         }
-        self.store_times(block, ino, words, now);
-        Ok(())
+        self.store_touched(block, ino, words, now)
     }
 
     /// As [`Volume::touch`], where the way to the inode may be known.
@@ -149,17 +182,47 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if !known.inodes_exclusive {
             return self.touch(ino, words, now);
         }
-        self.store_times(known.inodes, ino, words, now);
-        Ok(())
+        self.store_touched(known.inodes, ino, words, now)
     }
 
-    /// Stores times in a block of inodes that is exclusive.
-    fn store_times(&mut self, block: Block, ino: Ino, words: &[u16], now: Time) {
+    /// The words that tell of a change, by their index in the block: times, and the count of
+    /// changes.
+    fn touched(
+        &self,
+        block: Block,
+        ino: Ino,
+        words: &[u16],
+        now: Time,
+    ) -> Result<ArrayVec<(u16, u64), 5>> {
+        let slot = slot_of(ino);
+        let [seconds, nanoseconds] = time_values(now);
+        let mut values = ArrayVec::new();
         for &word in words {
-            let at = word_at(block, word_index(slot_of(ino), word));
-            self.tree.blocks.pmem.store(at, now.0 as u64);
-            self.tree.blocks.pmem.flush(at, 8);
+            values.push((word_index(slot, word), seconds));
+            values.push((word_index(slot, word + 1), nanoseconds));
         }
+        values.push((word_index(slot, inode::CHANGES), self.next_change(block, ino)?));
+        Ok(values)
+    }
+
+    /// Stores what tells of a change in a block of inodes that is exclusive.
+    #[inline]
+    fn store_touched(&mut self, block: Block, ino: Ino, words: &[u16], now: Time) -> Result<()> {
+        let changes = self.next_change(block, ino)?;
+        let [seconds, nanoseconds] = time_values(now);
+        let (salt, first) = (Salt::inodes(block), word_index(slot_of(ino), 0));
+        let mut store = |word: u16, value| {
+            let at = word_at(block, first + word);
+            self.tree.blocks.pmem.store(at, seal(value, salt, first + word));
+        };
+        for &word in words {
+            store(word, seconds);
+            store(word + 1, nanoseconds);
+        }
+        store(inode::CHANGES, changes);
+        // All of them are in one line.
+        self.tree.blocks.pmem.flush(word_at(block, first + inode::MTIME), 64);
+        Ok(())
     }
 
     /// Commits a new size.
@@ -171,7 +234,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         purpose: Purpose,
     ) -> Result<()> {
         let slot = slot_of(ino);
-        let word = [(word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))];
+        let word = [(word_index(slot, inode::SIZE), size)];
         let found = self.tree.leaf_above(ino, FileBlock(0)).and_then(|known| {
             match known.inodes_exclusive {
                 true => Ok((known, None)),
@@ -184,8 +247,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             Ok((known, None)) => {
                 let retired = core::mem::take(&mut self.tree.retired);
-                let done =
-                    self.tree.publish_in_place(stage, &known, known.inodes, &word, retired)?;
+                let inodes = (known.inodes, Content::Inodes);
+                let done = self.tree.publish_in_place(stage, &known, inodes, &word, retired)?;
                 self.tree.release(done)
             }
             Err(error) => {
@@ -211,7 +274,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     behind = ino.0 / INODES_PER_BLOCK as u64 * INODES_PER_BLOCK as u64 + 1;
                     break;
                 };
-                if self.raw(block, ino, inode::ROOT)? == 0 {
+                // One that cannot be read is not taken, and not cleared either.
+                let root = self.number(block, ino, inode::ROOT, "a root fails its check");
+                if root == Ok(NOTHING) {
                     return Ok((ino, path));
                 }
             }
@@ -231,31 +296,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<Ino> {
         let (ino, path) = self.free_ino()?;
         let new = make(ino);
+        self.inodes.made += 1;
+        let generation = Generation { mount: self.superblock.mounts, number: self.inodes.made };
+        let words = new.words(slot_of(ino), generation);
         match path.last().and_then(|step| step.block()) {
-            Some(block) => {
-                let generation = self.raw(block, ino, inode::GENERATION)?.wrapping_add(1);
-                let words = NewInode { generation, ..new }.words(slot_of(ino));
-                match self.tree.place(&path)? {
-                    Place::Exclusive(mut place) => {
-                        words
-                            .iter()
-                            .for_each(|&(index, value)| place.prepare_entry(stage, index, value));
+            Some(_) => match self.tree.place(&path)? {
+                Place::Exclusive(mut place) => {
+                    for (index, value) in words {
+                        place.prepare_entry(stage, Content::Inodes, index, value);
                     }
-                    Place::Shared(_) => self.tree.commit_beside(
-                        stage,
-                        &[Edit::words(&path, &words)],
-                        Purpose::Grow,
-                    )?,
                 }
-            }
-            None => {
-                let mut bytes = [0; BLOCK_SIZE as usize];
-                for (index, value) in new.words(slot_of(ino)) {
-                    bytes[index as usize * 8..index as usize * 8 + 8]
-                        .copy_from_slice(&value.to_le_bytes());
+                Place::Shared(_) => {
+                    self.tree.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?
                 }
-                self.tree.commit_beside(stage, &[Edit::content(&path, &bytes)], Purpose::Grow)?;
-            }
+            },
+            // All other inodes of its block are free.
+            None => self.tree.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?,
         }
         // A rebuild counts no room behind the last live inode, even if a block is there.
         let room = (ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64;
@@ -271,8 +327,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let Ok(path) = self.tree.inode_block_path(ino) else { return };
         let Some(block) = path.last().and_then(|step| step.block()) else { return };
         // Recovery would drop it too: it has no name.
-        let at = word_at(block, word_index(slot_of(ino), inode::ROOT));
-        self.tree.blocks.pmem.store(at, 0);
+        let index = word_index(slot_of(ino), inode::ROOT);
+        let at = word_at(block, index);
+        let free = seal(NOTHING, Salt::inodes(block), index);
+        self.tree.blocks.pmem.store(at, free);
         self.tree.blocks.pmem.flush(at, 8);
         self.tree.blocks.pmem.fence();
         self.inodes.used -= 1;
@@ -283,7 +341,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// clearing of its root.
     pub(crate) fn drop_inode(&mut self, ino: Ino) -> Result<()> {
         let (path, _) = self.tree.inode_path(ino)?;
-        let word = [(word_index(slot_of(ino), inode::ROOT), 0)];
+        let word = [(word_index(slot_of(ino), inode::ROOT), NOTHING)];
         let stage = self.tree.stage();
         let done = self.tree.commit(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
         self.inode_dropped(ino);
@@ -308,7 +366,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The new root of an inode as an edit of its own.
     pub(super) fn root_word(ino: Ino, root: Root) -> (u16, u64) {
-        (word_index(slot_of(ino), inode::ROOT), root.encode(slot_of(ino)))
+        (word_index(slot_of(ino), inode::ROOT), root.value())
     }
 
     /// Calls `each` for every live inode: its number, its block and its root.
@@ -321,8 +379,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             at = found;
             let ino = Ino(at * INODES_PER_BLOCK as u64);
             for slot in 0..INODES_PER_BLOCK {
-                let word = self.tree.blocks.word(block, slot * INODE_WORDS + inode::ROOT)?;
-                let root = Root::decode(word, slot)
+                let index = word_index(slot, inode::ROOT);
+                let word = self.tree.blocks.word(block, index)?;
+                let root = Root::decode(word, Salt::inodes(block), index)
                     .map_err(|_| damaged(block, "a root fails its check"))?;
                 if let Some(root) = root {
                     each(self, Ino(ino.0 + slot as u64), block, root)?;

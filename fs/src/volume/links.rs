@@ -13,9 +13,10 @@ use super::Volume;
 use super::budget::{NAME_BLOCKS, REPLACE_BLOCKS};
 use super::dir::{Found, check_name};
 use super::names::Naming;
-use crate::blocks::Purpose;
+use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
+use crate::format::inode::{self, NewInode, slot_of, word_index};
+use crate::format::superblock::crc32c;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::stage::{Place, Stage, Written};
@@ -73,10 +74,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<(Ino, Window)> {
         self.dir(dir)?;
         self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
-        let owner = uid as u64 | (gid as u64) << 32;
         let opened = self.open_nameless(|ino| {
             let new = NewInode::of(Kind::File, mode, ino, dir, now);
-            NewInode { nlink: 0, owner, ..new }
+            NewInode { nlink: 0, uid, gid, ..new }
         })?;
         self.dax.set_unnamed(opened.0);
         Ok(opened)
@@ -248,7 +248,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let word = Self::names_word(ino, names);
         match self.tree.place(&path)? {
             Place::Exclusive(mut place) => {
-                place.prepare_entry(stage, word.0, word.1);
+                place.prepare_entry(stage, Content::Inodes, word.0, word.1);
                 Ok(())
             }
             Place::Shared(_) => {
@@ -268,8 +268,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The word that holds a count of names.
     pub(super) fn names_word(ino: Ino, names: u32) -> (u16, u64) {
-        let slot = slot_of(ino);
-        (word_index(slot, inode::NLINK), seal_number(names as u64, inode::NLINK, slot))
+        (word_index(slot_of(ino), inode::NLINK), names.into())
     }
 
     /// Creates a symbolic link. The target is 1 to 4095 bytes without NUL; whether it leads
@@ -303,6 +302,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let mut target = vec![0; size];
         self.read(ino, 0, &mut target)?;
+        let sum = self.number(block, ino, inode::SUM, "the sum of a target fails its check")?;
+        if u64::from(crc32c(&target)) != sum {
+            return Err(Error::Damaged {
+                block,
+                what: "the target of a symbolic link fails its check",
+            });
+        }
         Ok(target)
     }
 

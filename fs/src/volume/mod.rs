@@ -208,7 +208,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub fn space(&self) -> Space {
         let geometry = self.tree.blocks.geometry;
         Space {
-            total: geometry.total - geometry.first,
+            total: geometry.handed_out(),
             free: self.tree.blocks.free_or_lent(),
             available: self.tree.blocks.available().saturating_sub(budget::NODE_BLOCKS),
             shared: self.tree.blocks.shared(),

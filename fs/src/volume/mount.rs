@@ -4,11 +4,12 @@ use super::inode_table::InodeTable;
 use super::{FaultCounts, Volume};
 use crate::blocks::{Blocks, checkpoint};
 use crate::error::Error;
-use crate::format::inode::{self, INODE_WORDS, ROOT_INO, slot_of, system, word_index};
+use crate::format::inode::{self, Generation, ROOT_INO, slot_of, system, word_index};
 use crate::format::superblock::{
-    Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, RECORD_SIZE, Superblock, UNFINISHED,
+    COPIES, FORMATTED, Geometry, MAGIC, MIN_BLOCKS, NoSuperblock, RECORD_SIZE, SECOND_OF_VERSION_1,
+    Superblock, UNFINISHED,
 };
-use crate::format::word::{Pointer, Root};
+use crate::format::word::{NOTHING, Pointer, Root, Salt, seal};
 use crate::pmem::{Pmem, Poisoned};
 use crate::tree::Tree;
 use crate::tree::shape::word_at;
@@ -39,6 +40,8 @@ pub enum MountError {
     Foreign,
     /// An Umbra volume of a format version that this program does not know.
     Version(u32),
+    /// An Umbra volume with features that this program does not know: a bit for each.
+    Features(u64),
     /// Smaller than the smallest volume, or than the volume says it is.
     TooSmall,
     /// Both superblocks are damaged.
@@ -67,8 +70,16 @@ impl fmt::Display for MountError {
             MountError::Foreign => f.write_str(
                 "the NVDIMM holds something that is not an Umbra volume; it is left as it is",
             ),
+            MountError::Version(1) => f.write_str(
+                "the volume has format version 1, which this program does not know: start it with \
+                 the last commit before \"fs: format version 2\", save its files with `umbra get`, \
+                 and put them into a new volume",
+            ),
             MountError::Version(v) => {
                 write!(f, "the volume has format version {v}, which is not known here")
+            }
+            MountError::Features(bits) => {
+                write!(f, "the volume has features that are not known here (bits {bits:#x})")
             }
             MountError::TooSmall => {
                 f.write_str("the NVDIMM is smaller than the volume (at least 8 MiB)")
@@ -86,9 +97,6 @@ impl core::error::Error for MountError {}
 
 /// Bytes at the start and at the end of a region in which leftovers of any format are looked for.
 const PROBE: u64 = 1 << 20;
-/// Blocks that formatting writes one behind the other, from the first that is handed out: the two
-/// nodes of the system inode file, its first block, the first block of inodes.
-const FORMATTED: u64 = 4;
 
 type Bytes = [u8; BLOCK_SIZE as usize];
 
@@ -122,7 +130,7 @@ fn is_blank<P: Pmem>(pmem: &P) -> Result<bool, Poisoned> {
 
 /// Reads both superblocks and takes the newer of those that are whole.
 /// Tells too which copy to write first: never the one that was taken.
-fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
+fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, usize), MountError> {
     if pmem.len() < MIN_BLOCKS * BLOCK_SIZE {
         return Err(MountError::TooSmall);
     }
@@ -131,16 +139,22 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
     let mut why = [NoSuperblock::Damaged; 2];
     for (copy, why) in why.iter_mut().enumerate() {
         let mut bytes: Bytes = [0; BLOCK_SIZE as usize];
-        if pmem.read(copy as u64 * BLOCK_SIZE, &mut bytes).is_err() {
+        if pmem.read(COPIES[copy].0 * BLOCK_SIZE, &mut bytes).is_err() {
             continue;
         }
         match Superblock::decode(&bytes) {
             Ok(found) if best.is_none_or(|b| found.mounts > b.mounts) => {
                 best = Some(found);
-                first = 1 - copy as u64;
+                first = 1 - copy;
             }
             // Equal mounts: the copies differ in the clean flag at most; unclean is safe.
-            Ok(found) => best = best.map(|b| Superblock { clean: b.clean && found.clean, ..b }),
+            Ok(found) => {
+                best = best.map(|b| Superblock {
+                    clean: b.clean && found.clean,
+                    damaged: b.damaged || found.damaged,
+                    ..b
+                });
+            }
             Err(no) => *why = no,
         }
     }
@@ -149,8 +163,10 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
         return if fits { Ok((found, first)) } else { Err(MountError::TooSmall) };
     }
     for no in why {
-        if let NoSuperblock::Version(version) = no {
-            return Err(MountError::Version(version));
+        match no {
+            NoSuperblock::Version(version) => return Err(MountError::Version(version)),
+            NoSuperblock::Features(bits) => return Err(MountError::Features(bits)),
+            _ => {}
         }
     }
     match why {
@@ -158,6 +174,7 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
         [NoSuperblock::Unfinished, _] | [_, NoSuperblock::Unfinished] => {
             Err(MountError::Unfinished)
         }
+        _ if is_version_1(pmem) => Err(MountError::Version(1)),
         // Asked first, because a volume can be blank wherever a blank region is looked at.
         [NoSuperblock::Magic, NoSuperblock::Magic] if looks_like_ours(pmem) => {
             Err(MountError::Superblocks)
@@ -166,6 +183,13 @@ fn read_superblock<P: Pmem>(pmem: &P) -> Result<(Superblock, u64), MountError> {
         [NoSuperblock::Magic, NoSuperblock::Magic] => Err(MountError::Foreign),
         _ => Err(MountError::Superblocks),
     }
+}
+
+/// Whether the second superblock of a volume of version 1 is whole.
+fn is_version_1<P: Pmem>(pmem: &P) -> bool {
+    let mut bytes: Bytes = [0; BLOCK_SIZE as usize];
+    pmem.read(SECOND_OF_VERSION_1.0 * BLOCK_SIZE, &mut bytes).is_ok()
+        && Superblock::decode(&bytes) == Err(NoSuperblock::Version(1))
 }
 
 /// Whether a region holds a volume, or what is left of one: then it is not for anything else. One
@@ -193,11 +217,16 @@ fn looks_like_ours<P: Pmem>(pmem: &P) -> bool {
     let [top, leaf, system, inodes] = core::array::from_fn(|i| Block(geometry.first + i as u64));
     let word = |block, index| pmem.load(word_at(block, index));
     let pointer = |block, level| {
-        matches!(word(block, 0).map(|word| Pointer::decode(word, level, 0)), Ok(Ok(Some(_))))
+        let salt = Salt::node(block, level);
+        matches!(word(block, 0).map(|word| Pointer::decode(word, salt, 0)), Ok(Ok(Some(_))))
     };
     let root = |block, slot| {
         matches!(
-            word(block, word_index(slot, inode::ROOT)).map(|word| Root::decode(word, slot)),
+            word(block, word_index(slot, inode::ROOT)).map(|word| Root::decode(
+                word,
+                Salt::inodes(block),
+                word_index(slot, inode::ROOT)
+            )),
             Ok(Ok(Some(_)))
         )
     };
@@ -209,13 +238,24 @@ fn looks_like_ours<P: Pmem>(pmem: &P) -> bool {
 }
 
 /// Writes both copies, `first` (0 or 1) first.
-fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock, first: u64) {
+fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock, first: usize) {
     let bytes = superblock.encode();
     for copy in [first, 1 - first] {
-        pmem.write(copy * BLOCK_SIZE, &bytes);
-        pmem.flush(copy * BLOCK_SIZE, BLOCK_SIZE);
+        let at = COPIES[copy].0 * BLOCK_SIZE;
+        pmem.write(at, &bytes);
+        pmem.flush(at, BLOCK_SIZE);
         // One after the other: a crash leaves at least one copy whole, if the other one was.
         pmem.fence();
+    }
+}
+
+/// Writes a block of words: these values, and nothing else.
+fn write_words<P: Pmem>(pmem: &mut P, block: Block, salt: Salt, values: &[(u16, u64)]) {
+    for index in 0..512 {
+        pmem.store(word_at(block, index), seal(NOTHING, salt, index));
+    }
+    for &(index, value) in values {
+        pmem.store(word_at(block, index), seal(value, salt, index));
     }
 }
 
@@ -235,24 +275,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             core::array::from_fn(|i| Block(geometry.first + i as u64));
         // Old superblocks go first: a crash in between must not leave them with new content. The
         // mark in their place says that what is found after such a crash may be formatted anew.
-        for copy in 0..2 {
-            pmem.store(copy * BLOCK_SIZE, UNFINISHED);
-            pmem.flush(copy * BLOCK_SIZE, 8);
+        for copy in COPIES.into_iter().chain([SECOND_OF_VERSION_1]) {
+            pmem.store(copy.0 * BLOCK_SIZE, UNFINISHED);
+            pmem.flush(copy.0 * BLOCK_SIZE, 8);
         }
         pmem.fence();
         pmem.zero(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
         pmem.flush(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
-        for block in [top, leaf, system, inodes] {
-            pmem.zero(word_at(block, 0), BLOCK_SIZE);
-        }
-        pmem.store(word_at(top, 0), Pointer::to(leaf).encode(2, 0));
-        pmem.store(word_at(leaf, 0), Pointer::to(system).encode(1, 0));
         let live = Root { height: 0, top: Some(Pointer::to(inodes)) };
-        pmem.store(word_at(system, system::LIVE * INODE_WORDS), live.encode(system::LIVE));
-        pmem.store(
-            word_at(system, system::BAD_BLOCKS * INODE_WORDS),
-            Root::EMPTY.encode(system::BAD_BLOCKS),
-        );
+        let bad_blocks = word_index(system::BAD_BLOCKS, inode::ROOT);
+        let roots = [
+            (word_index(system::LIVE, inode::ROOT), live.value()),
+            (bad_blocks, Root::EMPTY.value()),
+        ];
+        write_words(pmem, top, Salt::node(top, 2), &[(0, Pointer::to(leaf).value())]);
+        write_words(pmem, leaf, Salt::node(leaf, 1), &[(0, Pointer::to(system).value())]);
+        write_words(pmem, system, Salt::inodes(system), &roots);
         let slot = slot_of(ROOT_INO);
         let root = inode::NewInode {
             kind: Kind::Directory,
@@ -262,14 +300,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             family: ROOT_INO,
             seed: options.seed,
             parent: ROOT_INO,
-            owner: 0,
+            uid: 0,
+            gid: 0,
+            sum: 0,
             now: options.now,
-            generation: 1,
             root: Root::EMPTY,
         };
-        for (index, value) in root.words(slot) {
-            pmem.store(word_at(inodes, index), value);
-        }
+        let generation = Generation { mount: 0, number: 1 };
+        write_words(pmem, inodes, Salt::inodes(inodes), &root.words(slot, generation));
         for block in [top, leaf, system, inodes] {
             pmem.flush(word_at(block, 0), BLOCK_SIZE);
         }
@@ -280,6 +318,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             system: top,
             mounts: 0,
             clean: false,
+            damaged: false,
             seed: options.seed.rotate_left(32) ^ options.now.0 as u64,
             created: options.now.0,
         };
@@ -319,9 +358,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    fn start(&mut self, first: u64, _now: Time) -> Result<(), MountError> {
+    fn start(&mut self, first: usize, _now: Time) -> Result<(), MountError> {
         // Anything doubtful about the checkpoint, a memory error in it too, means a rebuild.
-        let counts = match self.superblock.clean {
+        // Counts of a volume that is damaged are not believed.
+        let counts = match self.superblock.clean && !self.superblock.damaged {
             true => self.tree.blocks.read_checkpoint(self.superblock.mounts).ok().flatten(),
             false => None,
         };
@@ -329,6 +369,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.superblock.mounts += 1;
         self.superblock.clean = false;
         write_superblocks(&mut self.tree.blocks.pmem, &self.superblock, first);
+        self.tree.blocks.keep_superblock();
         self.tree.system = self.find_system()?;
         match counts {
             Some(counts) => self.inodes.restore(counts.inodes_used, counts.inodes_room),
@@ -378,6 +419,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         while self.tree.blocks.reclaim_step()? {}
         self.tree.blocks.take_back_all();
+        if self.superblock.damaged {
+            // The next mount counts anew.
+            self.tree.blocks.pmem.fence();
+            return Ok((self.tree.blocks.pmem, self.dax.mmu));
+        }
         self.tree.blocks.write_checkpoint(self.superblock.mounts, self.inodes.counts());
         self.tree.blocks.pmem.fence();
         self.superblock.clean = true;

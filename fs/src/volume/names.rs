@@ -6,9 +6,10 @@ use super::climb::Climb;
 use super::dir::{Room, check_name};
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
-use crate::format::bucket::payload;
-use crate::format::inode::{self, NewInode, seal_number, slot_of, word_index};
-use crate::format::word::{Pointer, Root};
+use crate::format::bucket::{payload, payload_at};
+use crate::format::inode::{self, NewInode, slot_of, word_index};
+use crate::format::superblock::crc32c;
+use crate::format::word::{NOTHING, Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::path::Path;
@@ -60,8 +61,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<Ino> {
         check_name(name)?;
-        let spot = self.spot(self.dir(dir)?, name)?;
-        if self.find_at(spot, name)?.is_some() {
+        let opened = self.dir(dir)?;
+        let spot = self.spot(opened, name)?;
+        if self.find_at(opened, spot, name)?.is_some() {
             return Err(Error::Exists);
         }
         self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
@@ -102,6 +104,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             kind = new.kind;
             if let Some(block) = top {
                 new.size = content.len() as u64;
+                new.sum = crc32c(content);
                 new.root = Root { height: 0, top: Some(Pointer::to(block)) };
             }
             new
@@ -145,7 +148,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let stage = self.tree.stage();
         self.tree.commit_and_release(
             stage,
-            &[Edit::words(&path, &[(found.slot, 0)])],
+            &[Edit::words(&path, &[(found.slot, NOTHING)])],
             Purpose::Release,
         )?;
         self.drop_name(found.ino)?;
@@ -262,10 +265,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         name: &[u8],
         purpose: Purpose,
     ) -> Result<()> {
-        let bytes = payload(plan.named.0, plan.named.1, name);
+        let bytes = payload(plan.unit, plan.named.0, plan.named.1, name);
         let mut edits = ArrayVec::<Edit<'_>, 4>::new();
         edits.push(Edit {
-            payload: Some((plan.offset, &bytes)),
+            payload: Some((payload_at(plan.unit), &bytes)),
             ..Edit::words(&plan.target, &plan.target_words)
         });
         for (path, words) in plan.source.iter().chain(&plan.inodes) {
@@ -295,12 +298,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // Making room may have moved entries: find them again.
         let moved = self.find(self.dir(dir)?, name)?.ok_or(Error::NotFound)?;
         let mut plan = self.plan_naming(room, to_dir, to_name, (moved.ino, moved.kind))?;
-        plan.source = Some((self.slot_path(dir, &moved)?, [(moved.slot, 0)]));
+        plan.source = Some((self.slot_path(dir, &moved)?, [(moved.slot, NOTHING)]));
         if is_dir && dir != to_dir {
             let (path, _) = self.tree.inode_path(moved.ino)?;
-            let slot = slot_of(moved.ino);
-            let word =
-                (word_index(slot, inode::PARENT), seal_number(to_dir.0, inode::PARENT, slot));
+            let word = (word_index(slot_of(moved.ino), inode::PARENT), to_dir.0);
             plan.inodes.push((path, [word]));
         }
         Ok(plan)
@@ -318,7 +319,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let replaced = self.find(self.dir(dir)?, name)?;
         let mut plan = Naming {
             named,
-            offset: room.offset(),
+            unit: room.unit,
             target_words: ArrayVec::new(),
             source: None,
             inodes: ArrayVec::new(),
@@ -326,7 +327,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             target: room.path.clone(),
         };
         plan.target_words.push(room.word());
-        plan.target_words.extend(replaced.map(|old| (old.slot, 0)));
+        plan.target_words.extend(replaced.map(|old| (old.slot, NOTHING)));
         if let Some(old) = replaced {
             self.name_changes(old.ino);
             let block = self.tree.inode_block(old.ino)?;
@@ -338,7 +339,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Self::names_word(old.ino, 0)
             } else {
                 plan.replaced = Replaced::Gone(old.ino);
-                (word_index(slot_of(old.ino), inode::ROOT), 0)
+                (word_index(slot_of(old.ino), inode::ROOT), NOTHING)
             };
             plan.inodes.push((self.tree.inode_path(old.ino)?.0, [word]));
         }
@@ -352,7 +353,7 @@ pub(super) struct Naming {
     named: (Ino, Kind),
     /// Bucket of the name, and where in it the payload goes.
     target: Path,
-    offset: u16,
+    unit: u16,
     target_words: ArrayVec<(u16, u64), 2>,
     /// Bucket of the old name, if it has one that goes.
     source: Option<(Path, [(u16, u64); 1])>,
@@ -384,9 +385,10 @@ impl NewInode {
             family: ino,
             seed,
             parent,
-            owner: 0,
+            uid: 0,
+            gid: 0,
+            sum: 0,
             now,
-            generation: 1,
             root: Root::EMPTY,
         }
     }

@@ -19,7 +19,7 @@ use super::Volume;
 use super::settle::Settle;
 use super::work::{Begun, Held, Operation, Outcome, Work};
 use crate::error::{Error, Result};
-use crate::format::inode::{self, slot_of, word_index};
+use crate::format::inode::{self, Generation};
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
@@ -152,10 +152,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
-    /// Grows each time the inode is used anew.
-    pub(super) fn generation(&self, ino: Ino) -> Result<u64> {
+    /// Which use of its number an inode is.
+    pub(super) fn generation(&self, ino: Ino) -> Result<Generation> {
         let block = self.tree.inode_block(ino)?;
-        Ok(self.tree.blocks.word(block, word_index(slot_of(ino), inode::GENERATION))?)
+        let what = "a generation fails its check";
+        Ok(Generation {
+            mount: self.number(block, ino, inode::MOUNT, what)?,
+            number: self.number(block, ino, inode::USE, what)?,
+        })
     }
 
     /// Has steps do less: so that small files need many.

@@ -18,10 +18,10 @@
 use super::Volume;
 use super::budget::NODE_BLOCKS;
 use super::write::Source;
-use crate::blocks::Purpose;
+use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode;
-use crate::format::word::Root;
+use crate::format::word::{NOTHING, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::path::Path;
@@ -148,10 +148,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             words.clear();
             let mut read = Ok(());
             for index in index..index + count {
-                match self.tree.blocks.word(node, index) {
-                    Ok(0) => {}
-                    Ok(_) => words.push((index, 0)),
-                    Err(poisoned) => read = Err(poisoned.into()),
+                match self.tree.follow(node, Content::Node(level), index) {
+                    Ok(None) => {}
+                    Ok(Some(_)) => words.push((index, NOTHING)),
+                    Err(error) => read = Err(error),
                 }
             }
             let next = first + u64::from(count) * span;

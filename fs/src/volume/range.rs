@@ -276,7 +276,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, _) = self.tree.inode_path(ino)?;
         let (stage, top) = self.staged(|volume, stage| {
             let top = stage.allocate(&mut volume.tree.blocks, Purpose::Grow)?;
-            stage.zero(&mut volume.tree.blocks.pmem, &top, 0, BLOCK_SIZE);
+            stage.write_empty(&mut volume.tree.blocks.pmem, &top, Content::Node(height));
             Ok(top)
         })?;
         let root = Root { height, top: Some(Pointer::to(top.block())) };
@@ -339,7 +339,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             match self.tree.subtree(splice.source, FileBlock(at + i * span(level)), level) {
                 Ok(Some(pointer)) => {
                     let index = index + i as u16;
-                    words.push((index, pointer.encode(level + 1, index)));
+                    words.push((index, pointer.value()));
                 }
                 Ok(None) => {}
                 Err(error) => read = Err(error),
@@ -359,7 +359,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
         let path = self.tree.node_path(into, at, level + 1)?;
         let content = Content::Node(level + 1);
-        let target = |&(index, word): &(u16, u64)| content.reference(index, word).ok().flatten();
+        let target = |&(index, value): &(u16, u64)| content.reference(index, value).ok().flatten();
         let mut counted = 0;
         let mut result = Ok(());
         for (pointer, content) in words.iter().filter_map(target) {

@@ -9,9 +9,9 @@ use super::census::{Names, WAITING};
 use crate::blocks::{Content, Reference};
 use crate::error::{Error, Result};
 use crate::format::inode::{
-    self, INODE_WORDS, INODES_PER_BLOCK, ROOT_INO, seal_number, slot_of, system, word_index,
+    self, INODE_WORDS, INODES_PER_BLOCK, ROOT_INO, slot_of, system, word_index,
 };
-use crate::format::word::Root;
+use crate::format::word::{Root, Salt, seal};
 use crate::pmem::Pmem;
 use crate::tree::shape::word_at;
 use crate::types::*;
@@ -50,9 +50,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let step = if content == Content::Inodes { INODE_WORDS } else { 1 };
         for index in (0..512).step_by(step as usize) {
             let word = self.tree.blocks.word(block, index)?;
-            if word == 0 {
-                continue;
-            }
             let (found, below) = match (content, place) {
                 _ if block == self.tree.system => {
                     let live = (index == system::LIVE * INODE_WORDS).then_some(0);
@@ -92,17 +89,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         index: u16,
         word: u64,
     ) -> Result<Option<(Block, Content)>> {
-        let slot = index / INODE_WORDS;
         let what = Error::Damaged {
             block: self.tree.system,
             what: "a root of the system fails its check",
         };
-        let Some(root) = Root::decode(word, slot).map_err(|_| what)? else { return Ok(None) };
+        let root = Root::decode(word, Salt::inodes(self.tree.system), index).map_err(|_| what)?;
+        let Some(root) = root else { return Ok(None) };
         let Some(top) = root.top else { return Ok(None) };
         if !self.tree.blocks.geometry.holds(top.block) {
             return Err(what);
         }
-        let content = match slot {
+        let content = match index / INODE_WORDS {
             system::BAD_BLOCKS => Content::file_top(root.height),
             _ => Content::inode_file_top(root.height),
         };
@@ -177,9 +174,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     return Err(volume.dangling());
                 }
                 if volume.nlink_in(block, ino).ok() != Some(is) {
-                    let slot = slot_of(ino);
-                    let at = word_at(block, word_index(slot, inode::NLINK));
-                    volume.tree.blocks.pmem.store(at, seal_number(is as u64, inode::NLINK, slot));
+                    let index = word_index(slot_of(ino), inode::NLINK);
+                    let at = word_at(block, index);
+                    let names = seal(is.into(), Salt::inodes(block), index);
+                    volume.tree.blocks.pmem.store(at, names);
                     volume.tree.blocks.pmem.flush(at, 8);
                 }
                 Ok(())

@@ -9,7 +9,7 @@
 use super::Volume;
 use crate::blocks::{Content, Fresh, Purpose};
 use crate::error::Result;
-use crate::format::inode::{self, seal_number, slot_of, word_index};
+use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
@@ -86,9 +86,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let root = Root { height: if top.is_some() { height } else { 0 }, top };
         let mut words = ArrayVec::<(u16, u64), 2>::new();
         words.push(Self::root_word(dst, root));
-        words.extend(
-            raise.map(|size| (word_index(slot, inode::SIZE), seal_number(size, inode::SIZE, slot))),
-        );
+        words.extend(raise.map(|size| (word_index(slot, inode::SIZE), size)));
         // What was overwritten in place, or stored through windows, is durable with the fence of
         // the stage; a subtree that is shared as it is needs none of its own.
         if !stage.is_used() {
@@ -169,6 +167,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         node: &mut Option<Fresh>,
     ) -> Result<()> {
         let span = 512u64.pow(level as u32 - 1);
+        let content = Content::Node(level);
         for index in 0..512u16 {
             let child = match old {
                 // The old tree was lower: it is all below the first entry.
@@ -185,7 +184,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if node.is_none() {
                 match self.tree.blocks.allocate(Purpose::Grow) {
                     Ok(fresh) => {
-                        stage.zero(&mut self.tree.blocks.pmem, &fresh, 0, BLOCK_SIZE);
+                        stage.write_empty(&mut self.tree.blocks.pmem, &fresh, content);
                         *node = Some(fresh);
                     }
                     Err(error) => {
@@ -195,12 +194,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
             }
             if let Some(node) = node {
-                stage.store_entry(
-                    &mut self.tree.blocks.pmem,
-                    node,
-                    index,
-                    pointer.encode(level, index),
-                );
+                let pmem = &mut self.tree.blocks.pmem;
+                stage.store_entry(pmem, node, content, index, pointer.value());
             }
         }
         Ok(())
@@ -244,8 +239,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     return Err(error);
                 }
             };
-            stage.zero(&mut self.tree.blocks.pmem, &node, 0, BLOCK_SIZE);
-            stage.store_entry(&mut self.tree.blocks.pmem, &node, 0, pointer.encode(above, 0));
+            let (pmem, content) = (&mut self.tree.blocks.pmem, Content::Node(above));
+            stage.write_empty(pmem, &node, content);
+            stage.store_entry(pmem, &node, content, 0, pointer.value());
             pointer = Pointer::to(node.block());
         }
         Ok(Some(pointer))

@@ -3,10 +3,11 @@
 use super::Volume;
 use crate::dax::Access;
 use crate::error::Error;
-use crate::format::superblock::{GROUP, RECORD_SIZE};
-use crate::testing::new_volume;
+use crate::format::superblock::{COPIES, GROUP, RECORD_SIZE, Superblock};
+use crate::pmem::Pmem;
+use crate::testing::{claims_clean, mount, new_volume};
 use crate::tree::scan::Found;
-use crate::types::{FileBlock, Time};
+use crate::types::{BLOCK_SIZE, FileBlock, Time};
 use alloc::vec::Vec;
 
 extern crate std;
@@ -132,5 +133,60 @@ fn a_clone_of_one_file_voids_nothing_that_is_known_of_another() {
     volume.fault(page, Access::Store).unwrap();
     assert_eq!(volume.faults.cow, cow + 1);
     assert!(volume.tree.leaf_searches > before);
+    assert_eq!(volume.check().unwrap().issues, Vec::<alloc::string::String>::new());
+}
+
+/// A volume that is marked as damaged is counted anew by each mount, and never unmounted as clean;
+/// the mark stays. A new inode of a later mount has another generation, under the same number, too.
+#[test]
+fn a_damaged_volume_is_counted_anew_by_each_mount() {
+    let volume = new_volume(8 << 20, 2);
+    let (mut pmem, _) = volume.unmount().unwrap();
+    let mut bytes = [0; BLOCK_SIZE as usize];
+    pmem.read(0, &mut bytes).unwrap();
+    let superblock = Superblock { damaged: true, ..Superblock::decode(&bytes).unwrap() };
+    // One copy that says so is enough.
+    pmem.write(COPIES[1].0 * BLOCK_SIZE, &superblock.encode());
+    let mut generations = Vec::new();
+    for _ in 0..3 {
+        let mut volume = mount(pmem, 2).unwrap();
+        assert!(volume.was_rebuilt());
+        let root = volume.root();
+        let ino = volume.create(root, b"name", 0o600, Time(1)).unwrap();
+        generations.push((ino, volume.generation(ino).unwrap()));
+        volume.unlink(root, b"name", Time(1)).unwrap();
+        assert_eq!(volume.check().unwrap().issues, Vec::<alloc::string::String>::new());
+        (pmem, _) = volume.unmount().unwrap();
+        assert!(!claims_clean(&pmem));
+    }
+    assert!(generations[0] != generations[1] && generations[1] != generations[2]);
+}
+
+/// A volume that is filled to its last block has not used the second superblock, whether its
+/// records were counted anew or are those of a checkpoint.
+#[test]
+fn the_second_superblock_is_never_handed_out() {
+    let mut volume = new_volume(8 << 20, 2);
+    for round in 0..2 {
+        let root = volume.root();
+        let ino = volume.create(root, b"all", 0o600, Time(1)).unwrap();
+        let mut at = 0;
+        while let Ok(BLOCK_SIZE) = volume.write(ino, at, &[9; 4096], Time(1)).map(|n| n as u64) {
+            at += BLOCK_SIZE;
+        }
+        assert_eq!(volume.space().available, 0);
+        let mut from = 0;
+        while let Some(extent) = volume.extent(ino, FileBlock(from)).unwrap() {
+            let first = extent.at.unwrap().0;
+            assert!(!(first..first + extent.blocks).contains(&COPIES[1].0));
+            from += extent.blocks;
+        }
+        assert!(from > 1800, "{from}");
+        volume.unlink(root, b"all", Time(1)).unwrap();
+        let (mut pmem, _) = volume.unmount().unwrap();
+        pmem.zero(0, BLOCK_SIZE);
+        volume = mount(pmem, 2).unwrap();
+        assert!(!volume.was_rebuilt(), "round {round}");
+    }
     assert_eq!(volume.check().unwrap().issues, Vec::<alloc::string::String>::new());
 }

@@ -1,6 +1,7 @@
 //! Operations that take steps: what they are, and what each holds between two of them.
 
 use super::settle::Settle;
+use crate::format::inode::Generation;
 use crate::types::{Ino, Time};
 use crate::windows::Window;
 use alloc::boxed::Box;
@@ -51,7 +52,7 @@ pub enum Outcome {
 pub(crate) struct Held {
     pub ino: Ino,
     /// Tells whether the number was given to another file since; not known in the first step.
-    pub generation: Option<u64>,
+    pub generation: Option<Generation>,
 }
 
 impl Held {

@@ -19,7 +19,7 @@ use super::budget::NODE_BLOCKS;
 use crate::blocks::{Content, Fresh, Lending, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::inode;
-use crate::format::word::{Pointer, Root};
+use crate::format::word::{NOTHING, Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
@@ -111,8 +111,8 @@ impl Source<'_> {
     }
 }
 
-/// In the place of a word whose block is still to be allocated. No word in use is zero.
-const TO_COME: u64 = 0;
+/// In the place of an entry whose block is still to be allocated: a write makes no holes.
+const TO_COME: u64 = NOTHING;
 
 /// A part of a block, or of a run of blocks, that is written.
 #[derive(Clone, Copy)]
@@ -541,10 +541,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     #[inline]
     fn entry_word(&self, writing: &Writing<'_>, block: u64, pointer: Pointer) -> (u16, u64) {
         match &writing.access {
-            LeafAccess::Own(_) => {
-                let index = index_at(FileBlock(block), 1);
-                (index, pointer.encode(1, index))
-            }
+            LeafAccess::Own(_) => (index_at(FileBlock(block), 1), pointer.value()),
             LeafAccess::Path { path, .. } => {
                 self.tree.data_word(path, writing.ino, FileBlock(block), Some(pointer))
             }
@@ -593,7 +590,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         } else {
             let done = match &writing.access {
                 LeafAccess::Own(node) => {
-                    self.tree.publish_in_place(stage, writing.known, *node, words, retired)?
+                    let leaf = (*node, Content::Node(1));
+                    self.tree.publish_in_place(stage, writing.known, leaf, words, retired)?
                 }
                 LeafAccess::Path { path, .. } => {
                     self.tree.retired = retired;

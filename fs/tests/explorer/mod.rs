@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use tree::{Expected, Tree};
 use umbra_fs::BLOCK_SIZE;
-use umbra_fs::testing::{Event, LogPmem, Model, Skip, Undecided};
+use umbra_fs::testing::{Event, LogPmem, Model, Skip, Undecided, in_superblocks, superblocks};
 
 /// Product of choices up to which all states are built.
 pub const EXHAUSTIVE: u64 = 4096;
@@ -283,8 +283,8 @@ impl Explorer {
     /// with one of them lost to a memory error.
     fn point(&mut self, point: &Point<'_>, oracle: &Oracle<'_>) -> Result<(), Violation> {
         self.models_of(point, oracle)?;
-        if !point.nested && point.undecided.lines().any(|line| line < 2 * BLOCK_SIZE) {
-            for lost in [0, BLOCK_SIZE] {
+        if !point.nested && point.undecided.lines().any(in_superblocks) {
+            for lost in superblocks() {
                 self.lost = Some(lost);
                 self.pmem.poison(&[lost]);
                 let result = self.models_of(point, oracle);
@@ -391,7 +391,7 @@ impl Explorer {
             if let Outcome::Fine { tree, fences, .. } = &*outcome {
                 let more = *fences > self.recovery.usual_fences || counts.distinct % 64 == 1;
                 // A superblock may be torn: then recovery must not lean on it.
-                let torn = words.iter().any(|w| w.0 < 2 * BLOCK_SIZE);
+                let torn = words.iter().any(|w| in_superblocks(w.0));
                 let chosen = torn || (more && counts.nested < self.nested);
                 if chosen && self.nested > 0 && !point.nested {
                     counts.nested += !torn as u64;

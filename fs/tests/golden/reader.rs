@@ -1,5 +1,5 @@
 //! A second reader of the format, after docs/on-disk-format.md and without the code under test:
-//! what that code writes is version 1 if this understands it.
+//! what that code writes is version 2 if this understands it.
 
 use super::content::{Seen, Tree};
 use crc::{CRC_32_ISCSI, Crc};
@@ -36,17 +36,31 @@ struct Root {
     height: u64,
 }
 
-/// The value of a checked word.
-fn open(word: u64, kind: u64, index: u64) -> u64 {
+/// Kinds of words beside the levels of nodes.
+const SLOT: u64 = 4;
+const PAYLOAD: u64 = 5;
+const INODE: u64 = 6;
+/// The second superblock.
+const COPY: u64 = 2047;
+
+/// The upper bits of a product.
+fn upper(number: u64, bits: u32) -> u64 {
+    let product = number as u128 * 0x9e37_79b9_7f4a_7c15;
+    product as u64 >> (64 - bits)
+}
+
+/// The value of a sealed word, in whose check another number takes part.
+fn open_with(word: u64, block: u64, kind: u64, index: u64, number: u64) -> u64 {
     let value = word & 0xffff_ffff_ffff;
-    assert_eq!(word >> 48, check(value, kind, index), "check of a word of kind {kind} at {index}");
+    let salt = 1 << 15 | (upper(block, 15) ^ (kind << 9 | index));
+    let check = upper(value, 16) ^ salt ^ number;
+    assert_eq!(word >> 48, check, "check of word {index} of {block}, of kind {kind}");
     value
 }
 
-fn check(value: u64, kind: u64, index: u64) -> u64 {
-    let salt = kind << 12 | index;
-    let x = (value ^ salt << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 48
+/// The value of a sealed word.
+fn open(word: u64, block: u64, kind: u64, index: u64) -> u64 {
+    open_with(word, block, kind, index, 0)
 }
 
 impl<'a> Image<'a> {
@@ -67,27 +81,37 @@ impl<'a> Image<'a> {
         };
         let field = |offset| image.word_at(offset);
         assert_eq!(&bytes[..8], b"UMBRAFS\0");
-        assert_eq!(bytes[..BLOCK], bytes[BLOCK..2 * BLOCK], "both superblocks are the same");
-        assert_eq!(field(8), 1, "format version");
+        let copy = COPY as usize * BLOCK;
+        assert_eq!(bytes[..BLOCK], bytes[copy..copy + BLOCK], "both superblocks are the same");
+        assert_eq!(field(8), 2, "format version");
         assert_eq!(field(4088), CRC32C.checksum(&bytes[..4088]) as u64);
-        assert!(bytes[104..4088].iter().all(|&b| b == 0));
+        assert_eq!(field(104), 0, "not damaged");
+        assert_eq!([128, 136, 144].map(field), [0; 3], "no features");
+        assert_eq!([256, 264, 272].map(field), [1, 0, 0], "one segment without twins");
+        let zeros = [112..128, 152..256, 280..4088];
+        assert!(zeros.into_iter().all(|range| bytes[range].iter().all(|&b| b == 0)));
         let total = field(32);
         assert_eq!(total as usize * BLOCK, bytes.len());
         let groups = total.div_ceil(512);
-        let scratch = 2;
+        // As small as it is, all areas lie below the second superblock.
+        assert!(total < 400_000);
+        let scratch = 1;
         let checkpoint = scratch + (total * 16).div_ceil(4096);
-        let first = checkpoint + 1 + groups.div_ceil(32768) + (2 * groups).div_ceil(4096);
+        let first = checkpoint
+            + 1
+            + groups.div_ceil(32768)
+            + (2 * groups).div_ceil(4096)
+            + (4 * groups).div_ceil(4096);
         assert_eq!([field(40), field(48), field(56)], [scratch, checkpoint, first]);
         let (top, mounts, clean, key) = (field(64), field(72), field(80), field(88));
         assert!(clean <= 1);
         (image.total, image.scratch, image.checkpoint, image.first) =
             (total, scratch, checkpoint, first);
         (image.key, image.mounts, image.clean, image.system_top) = (key, mounts, clean == 1, top);
-        let leaf =
-            image.pointer(image.word(top, 0), 2, 0).expect("the system inode file has a node").0;
-        let system = image.pointer(image.word(leaf, 0), 1, 0).expect("it has a first block").0;
-        image.live = image.root(image.word(system, 0), 0).expect("there is a live volume");
-        let bad = image.root(image.word(system, 16), 1).expect("there is a bad-block list");
+        let leaf = image.pointer(top, 2, 0).expect("the system inode file has a node").0;
+        let system = image.pointer(leaf, 1, 0).expect("it has a first block").0;
+        image.live = image.root(system, 0).expect("there is a live volume");
+        let bad = image.root(system, 1).expect("there is a bad-block list");
         assert!(bad.block.is_none());
         image
     }
@@ -100,25 +124,29 @@ impl<'a> Image<'a> {
         self.word_at(block as usize * BLOCK + index as usize * 8)
     }
 
-    /// Block and whether it is unwritten.
-    fn pointer(&self, word: u64, level: u64, index: u64) -> Option<(u64, bool)> {
-        if word == 0 {
+    /// What an entry of a node says: block and whether it is unwritten.
+    fn pointer(&self, node: u64, level: u64, index: u64) -> Option<(u64, bool)> {
+        let value = open(self.word(node, index), node, level, index);
+        if value == 0 {
             return None;
         }
-        let value = open(word, level, index);
         assert_eq!(value >> 42, 0);
         assert_eq!(value >> 40 & 1, 1, "present");
         let block = value & 0xff_ffff_ffff;
-        assert!((self.first..self.total).contains(&block));
+        assert!((self.first..self.total).contains(&block) && block != COPY);
         Some((block, value >> 41 & 1 == 1))
     }
 
-    /// The root of a live inode.
-    fn root(&self, word: u64, slot: u64) -> Option<Root> {
-        if word == 0 {
+    /// The root of an inode, if it is live; all its words open.
+    fn root(&self, inodes: u64, slot: u64) -> Option<Root> {
+        let open =
+            |word| open(self.word(inodes, slot * 32 + word), inodes, INODE, slot * 32 + word);
+        let value = (0..32).map(open).next().expect("an inode has words");
+        if value == 0 {
             return None;
         }
-        let value = open(word, 8, slot);
+        assert!((24..32).all(|word| open(word) == 0), "words without a meaning");
+        assert_eq!([7, 12, 23].map(open), [0; 3], "flags, device, extended attributes");
         assert_eq!((value >> 42 & 3, value >> 46), (1, 0), "live, and nothing else");
         let block = (value >> 40 & 1 == 1).then_some(value & 0xff_ffff_ffff);
         Some(Root { block, unwritten: value >> 41 & 1 == 1, height: value >> 44 & 3 })
@@ -132,7 +160,7 @@ impl<'a> Image<'a> {
         }
         for level in (1..=root.height).rev() {
             let index = at >> (9 * (level - 1)) & 511;
-            let (next, unwritten) = self.pointer(self.word(block, index), level, index)?;
+            let (next, unwritten) = self.pointer(block, level, index)?;
             if unwritten {
                 return None;
             }
@@ -141,16 +169,24 @@ impl<'a> Image<'a> {
         Some(block)
     }
 
-    /// Word of an inode, checked where words of its number are.
+    /// Word of an inode.
     fn inode(&self, ino: u64, word: u64) -> u64 {
-        let block = self.data(self.live, ino / 32).expect("a block of inodes");
-        let raw = self.word(block, ino % 32 * 16 + word);
-        if word < 7 { open(raw, 8 + word, ino % 32) } else { raw }
+        let block = self.data(self.live, ino / 16).expect("a block of inodes");
+        let index = ino % 16 * 32 + word;
+        open(self.word(block, index), block, INODE, index)
+    }
+
+    /// A time of an inode: seconds, a signed number of 48 bits, and nanoseconds.
+    fn time(&self, ino: u64, word: u64) -> Time {
+        let (seconds, nanoseconds) = (self.inode(ino, word), self.inode(ino, word + 1));
+        assert!(nanoseconds < 1_000_000_000);
+        let seconds = if seconds >> 47 == 1 { seconds as i64 - (1 << 48) } else { seconds as i64 };
+        Time(seconds * 1_000_000_000 + nanoseconds as i64)
     }
 
     fn root_of(&self, ino: u64) -> Root {
-        let block = self.data(self.live, ino / 32).expect("a block of inodes");
-        self.root(self.word(block, ino % 32 * 16), ino % 32).expect("a live inode")
+        let block = self.data(self.live, ino / 16).expect("a block of inodes");
+        self.root(block, ino % 16).expect("a live inode")
     }
 
     /// All that the live volume shows.
@@ -176,14 +212,19 @@ impl<'a> Image<'a> {
                 3 => Kind::Symlink,
                 other => panic!("{path}: kind {other}"),
             };
-            let owner = self.inode(ino, 7);
+            let owner = (self.inode(ino, 8) as u32, self.inode(ino, 9) as u32);
+            assert!(self.inode(ino, 10) <= self.mounts && self.inode(ino, 11) > 0, "generation");
+            assert!(self.inode(ino, 22) > 0, "changes");
             let content = if kind == Kind::Directory { Vec::new() } else { self.content(ino) };
+            if kind == Kind::Symlink {
+                assert_eq!(self.inode(ino, 13), CRC32C.checksum(&content) as u64, "{path}");
+            }
             let seen = Seen {
                 kind,
                 mode: (mode & 0o7777) as u16,
                 nlink: self.inode(ino, 3) as u32,
-                owner: (owner as u32, (owner >> 32) as u32),
-                mtime: Time(self.inode(ino, 8) as i64),
+                owner,
+                mtime: self.time(ino, 16),
                 content,
             };
             tree.insert(path.clone(), seen);
@@ -218,12 +259,11 @@ impl<'a> Image<'a> {
                 depth += 1;
             }
             for slot in 0..128 {
-                let word = self.word(block, slot);
-                if word == 0 {
+                let value = open(self.word(block, slot), block, SLOT, slot);
+                if value == 0 {
                     continue;
                 }
-                let value = open(word, 4, slot);
-                let (hash, unit) = (value & 0x7f_ffff_ffff, value >> 39);
+                let (hash, unit) = (value & 0x7f_ffff_ffff, (value >> 39) - 1);
                 if hash & ((1 << depth) - 1) != bucket {
                     continue;
                 }
@@ -233,8 +273,8 @@ impl<'a> Image<'a> {
                 let fold = name.iter().fold(0u64, |h, &c| {
                     (h ^ c as u64).wrapping_mul(0x100_0000_01b3).rotate_left(23)
                 });
-                let fold = (fold ^ fold >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-                let value = open(header ^ fold << 48, 5, 0);
+                let fold = upper(fold ^ fold >> 32, 15);
+                let value = open_with(header, 0, PAYLOAD, unit, fold);
                 let mut hasher = SipHasher13::new_with_keys(seed, self.key);
                 hasher.write(name);
                 assert_eq!(hasher.finish() & 0x7f_ffff_ffff, hash, "hash of a name");
@@ -267,6 +307,10 @@ impl<'a> Image<'a> {
             let group = block as usize / 512;
             let record = self.scratch as usize * BLOCK + block as usize * 16;
             let valid = bits[group / 8] >> (group % 8) & 1 == 1;
+            if block == COPY {
+                assert_eq!(self.word_at(record), u32::MAX as u64, "it is never handed out");
+                continue;
+            }
             let counted = self.references.get(&block).copied().unwrap_or(0);
             let state = if valid { self.word_at(record) } else { 0 };
             assert_eq!(state, counted as u64, "record of block {block}");
@@ -290,16 +334,14 @@ impl<'a> Image<'a> {
         }
         if level > 0 {
             for index in 0..512 {
-                if let Some((child, _)) = self.pointer(self.word(block, index), level, index) {
+                if let Some((child, _)) = self.pointer(block, level, index) {
                     self.count_inode_file(child, level - 1, system);
                 }
             }
             return;
         }
-        for slot in 0..32 {
-            let Some(Root { block: Some(top), height, .. }) =
-                self.root(self.word(block, slot * 16), slot)
-            else {
+        for slot in 0..16 {
+            let Some(Root { block: Some(top), height, .. }) = self.root(block, slot) else {
                 continue;
             };
             match system && slot == 0 {
@@ -314,7 +356,7 @@ impl<'a> Image<'a> {
             return;
         }
         for index in 0..512 {
-            if let Some((child, _)) = self.pointer(self.word(block, index), level, index) {
+            if let Some((child, _)) = self.pointer(block, level, index) {
                 self.count_file(child, level - 1);
             }
         }

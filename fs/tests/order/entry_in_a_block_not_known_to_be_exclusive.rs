@@ -1,4 +1,5 @@
 // error: private field
 fn case<P: Pmem>(blocks: &mut Blocks<P>, shared: Block, stage: &Stage<Durable>) {
-    let _ = Exclusive { blocks, block: shared }.publish(&[(0, 1)], stage, Vec::new());
+    let place = Exclusive { blocks, block: shared };
+    let _ = place.publish(Content::Node(1), &[(0, 1)], stage, Vec::new());
 }

@@ -1,5 +1,5 @@
 // error: expected `&Stage<Durable>`, found `&Stage<Flushed>`
 fn case<P: Pmem>(place: Exclusive<'_, P>, pmem: &mut P, stage: Stage<Written>) {
     let stage = stage.flush(pmem);
-    let _ = place.publish(&[(0, 1)], &stage, Vec::new());
+    let _ = place.publish(Content::Node(1), &[(0, 1)], &stage, Vec::new());
 }

@@ -6,10 +6,10 @@ fn case<P: Pmem>(
     block: Block,
     new: &Fresh,
 ) {
-    stage.store_entry(pmem, new, 0, 1);
+    stage.store_entry(pmem, new, Content::Node(1), 0, 1);
     let stage = stage.flush(pmem).fence(pmem);
     let Ok(Place::Exclusive(place)) = Place::find(blocks, core::iter::once(block)) else { return };
-    let published = place.publish(&[(0, 1)], &stage, Vec::new());
+    let published = place.publish(Content::Node(1), &[(0, 1)], &stage, Vec::new());
     let _ = blocks.release(published.flush(pmem).fence(pmem));
 }
 
@@ -19,7 +19,7 @@ fn fill<P: Pmem>(
     mut stage: Stage<Written>,
     leaf: Exclusive<'_, P>,
 ) {
-    let word = place.fill(&mut stage, core::iter::once((8, &b"content"[..]))).encode(1, 0);
+    let word = place.fill(&mut stage, core::iter::once((8, &b"content"[..]))).value();
     let stage = stage.flush(pmem).fence(pmem);
-    let _ = leaf.publish(&[(0, word)], &stage, Vec::new());
+    let _ = leaf.publish(Content::Node(1), &[(0, word)], &stage, Vec::new());
 }

@@ -2,5 +2,5 @@
 fn case<P: Pmem>(blocks: &mut Blocks<P>, block: Block, stage: &Stage<Durable>) {
     let Ok(Place::Exclusive(place)) = Place::find(blocks, core::iter::once(block)) else { return };
     let _ = blocks.add_reference(block, Content::Data);
-    let _ = place.publish(&[(0, 1)], stage, Vec::new());
+    let _ = place.publish(Content::Node(1), &[(0, 1)], stage, Vec::new());
 }

@@ -1,5 +1,5 @@
 // error: expected `Pointer`, found `Unwritten<'_, P>`
 fn case<P: Pmem>(place: Exclusive<'_, P>) -> u64 {
     let pointer: Pointer = place.into_unwritten();
-    pointer.encode(1, 0)
+    pointer.value()
 }

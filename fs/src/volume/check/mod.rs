@@ -320,14 +320,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         index: u16,
     ) -> Result<Option<(Block, Content)>> {
         let word = self.tree.blocks.word(block, index)?;
-        match word {
-            0 => Ok(None),
-            word if block == self.tree.system => self.system_reference(index, word),
-            word => Ok(self
-                .tree
-                .reference(block, content, index, word)?
-                .map(|(p, content)| (p.block, content))),
+        if block == self.tree.system {
+            return self.system_reference(index, word);
         }
+        let found = self.tree.reference(block, content, index, word)?;
+        Ok(found.map(|(p, content)| (p.block, content)))
     }
 
     /// Looks at nodes that gained references while the walk was under way; true if there are none

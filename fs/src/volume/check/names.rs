@@ -9,7 +9,8 @@
 use super::naming::{MOST_ROUNDS, Missed};
 use super::report::CheckReport;
 use crate::error::{Error, Result};
-use crate::format::inode::{INODE_WORDS, INODES_PER_BLOCK, ROOT, ROOT_INO};
+use crate::format::inode::{INODES_PER_BLOCK, ROOT, ROOT_INO, word_index};
+use crate::format::word::{Root, Salt};
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::volume::Volume;
@@ -178,7 +179,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 *left = left.saturating_sub(INODE * u64::from(INODES_PER_BLOCK));
                 for slot in 0..INODES_PER_BLOCK {
                     let ino = Ino(first * u64::from(INODES_PER_BLOCK) + u64::from(slot));
-                    if self.tree.blocks.word(block, slot * INODE_WORDS + ROOT)? != 0 {
+                    let index = word_index(slot, ROOT);
+                    let word = self.tree.blocks.word(block, index)?;
+                    if Root::decode(word, Salt::inodes(block), index) != Ok(None) {
                         used += 1;
                         self.judge_inode(ino, report);
                     }
