@@ -5,6 +5,9 @@
 //! it has one of its own in the same directory, which goes when the transfer fails, and when a
 //! signal ends this program.
 //!
+//! To replace a file it gets a name beside it, `.umbra-get-PROCESS-NUMBER`, which is renamed at
+//! once: only `SIGKILL` between these two calls leaves that name.
+//!
 //! What is no regular file is written to directly: a pipe, a device, and what `/dev/stdout` leads
 //! to.
 
@@ -112,6 +115,9 @@ impl Replacement {
             let given = fchown(self.file(), Some(uid), Some(gid));
             let special = if given.is_ok() { 0o7777 } else { 0o777 };
             fchmod(self.file(), Mode::from_raw_mode(old.mode() & special))?;
+            // The name may be on the disk before the bytes are: a crash of the host in between
+            // would leave neither the old content nor the new.
+            self.file().sync_data()?;
         }
         match self.way {
             Way::Direct(_) => Ok(()),
