@@ -237,7 +237,7 @@ fn benchmarks_measure_and_leave_nothing() {
     assert_eq!(too_large.error().code, ErrorCode::NO_SPACE);
     let after = c.ok(&mut m, &rpc::Space {});
     assert_eq!((after.inodes, after.blocks_shared), (before.inodes, 0));
-    // A directory that was large keeps its buckets.
-    assert!(before.blocks_free - after.blocks_free < 80, "{before:?} {after:?}");
+    // A directory that was large keeps its buckets; free inodes keep their blocks, 16 in each.
+    assert!(before.blocks_free - after.blocks_free < 102, "{before:?} {after:?}");
     m.check();
 }
