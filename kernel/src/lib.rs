@@ -18,14 +18,14 @@
 //! | `mm` | the address space, frames, heap |
 //! | `acpi`, `power` | firmware's tables; powering off |
 //! | `memory_errors`, `error_log` | errors of memory: records; counts and the log |
-//! | `arch` | interrupts, time, machine checks, the serial port, copies |
+//! | `arch` | interrupts, time, machine checks, the serial port; copies, those through windows too |
 //! | `nvdimm` | persistent memory |
 //! | `dax` | windows: page tables, the fault path, loads and stores |
 //! | `traps` | descriptor tables, exceptions, last reports |
 //! | `vsock` | streams over virtio-vsock: the protocol, without the hardware |
 //! | `pci`, `virtio` | finding devices; the vsock device |
 //! | `net` | clients: connections and their servers |
-//! | `platform` | what servers see of the machine |
+//! | `platform` | what servers see of the machine; their loads and stores go through it |
 //! | `start`, `serve` | start-up, the poll loop |
 //! | `measure` | what faults, copies and counts cost here: the floor of benchmarks |
 //! | `media` | mounting and formatting |

@@ -9,7 +9,6 @@
 //! | [`programs`]| the `umbra` program and the guest's images, built once        |
 //! | [`qemus`]   | the QEMU that is installed, and another version beside it     |
 //! | [`image`]   | disk images with a real filesystem, and their hashes          |
-//! | [`linux`]   | Linux guests                                                  |
 //! | [`edits`]   | stores as the host computes them                              |
 //! | [`linux`]   | Linux guests: Debian's kernel and an initial RAM disk           |
 //! | [`nbd`]     | a client of NBD that speaks all of it                         |

@@ -7,7 +7,8 @@
 //! | `inode.rs` | an inode: 32 words |
 //! | `bucket.rs` | a block of directory entries |
 //!
-//! All numbers are little-endian. `docs/on-disk-format.md` has the same to the byte.
+//! All numbers are little-endian. `docs/on-disk-format.md` has the same to the byte, and at its end
+//! the recipe for a change; the tests have a reader of their own (`fs/tests/golden/reader.rs`).
 
 pub(crate) mod bucket;
 pub(crate) mod inode;

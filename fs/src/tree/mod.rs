@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `path.rs` | the way from the top of the volume to a block |
 //! | `shape.rs` | which entry of which node leads to a block of a file |
-//! | `leaves.rs` | the leaf node above a block, looked up or remembered |
+//! | `leaves.rs` | the leaf node above a block, looked up or remembered, and changed in place |
 //! | `leaf_cache.rs` | the leaves that were used last |
 //! | `files.rs` | what is known of files beside what is on media |
 //! | `scan.rs` | looking for what exists in a tree |

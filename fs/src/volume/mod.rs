@@ -30,16 +30,20 @@
 //! | `mount.rs` | format, mount, unmount |
 //! | `rebuild.rs` | counting references and free blocks anew after a stop that was not clean |
 //! | `inodes.rs` | attributes, allocation of inodes |
+//! | `inode_table.rs` | which inode numbers are taken |
+//! | `census.rs` | how often inodes are named |
 //! | `file.rs` | read, truncate, extents |
 //! | `write.rs` | write |
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `paths.rs` | paths |
-//! | `pins.rs` | files that are in use, and what is refused for them |
+//! | `pins.rs` | files that are in use (counted in `windows/`), and what is refused for them |
+//! | `window.rs` | windows on files: opened, and closed in steps |
 //! | `names.rs` | create, remove, rename |
 //! | `climb.rs` | what has to be known before a directory is moved |
 //! | `links.rs` | hard links and symbolic links |
-//! | `operation.rs` | operations that take steps |
+//! | `operation.rs`, `work.rs` | operations that take steps; what they hold between two |
+//! | `budget.rs` | blocks that a change may need, and work that a step may do |
 //! | `settle.rs` | what they need of windows |
 //! | `count.rs` | counting the blocks of a file |
 //! | `clone.rs` | clones of files |

@@ -21,6 +21,7 @@
 //! | `connect.rs`  | connections to ports of the guest               |
 //! | `error.rs`    | what can go wrong                               |
 //! | `files.rs`    | a method for each request                       |
+//! | `exports.rs`  | the same for exports, and their URIs            |
 //! | `put.rs`      | whole files into the server, with their holes   |
 //! | `get.rs`      | whole files out of it                           |
 //! | `image.rs`    | blocks read in the image of the NVDIMM          |

@@ -11,7 +11,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `tables.rs` | page tables of the window area |
-//! | `fault.rs` | the fault path |
+//! | `fault.rs` | from the exception (`traps/exceptions.rs`) to `Volume::fault` and back |
 //! | `processor.rs` | loads and stores |
 
 pub(crate) mod fault;

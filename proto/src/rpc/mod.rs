@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `frame.rs` | the header, and the limits |
 //! | `body.rs` | encoding and decoding of bodies; what is refused before decoding |
-//! | `method.rs` | the numbers of the methods; requests and what they answer |
+//! | `method.rs` | numbers of methods, by their first digit in groups; requests and answers |
 //! | `error.rs` | the numbers of the errors, and the body of an error |
 //! | `server.rs` | methods about the server: hello, status, check, ... |
 //! | `volume.rs` | methods about names, attributes and space |

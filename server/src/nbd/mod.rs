@@ -28,19 +28,23 @@
 //! | file | what |
 //! |---|---|
 //! | `connection.rs` | a connection from its greeting to its end |
-//! | `handshake.rs` | options |
+//! | `handshake.rs` | options, and the flags that say which commands there are |
 //! | `exports.rs` | which exports there are |
 //! | `clients.rs` | who uses them |
 //! | `table.rs` | the exports that were added, kept in the volume |
-//! | `backing.rs` | what is served: a file through its window, or a region of an NVDIMM |
+//! | `backing.rs` | a file through its window, or a region: what commands on ranges do to it |
 //! | `transmission.rs` | the state of a connection that transmits |
-//! | `intake.rs`, `payload.rs` | requests as they come in, and the payloads of writes |
+//! | `intake.rs`, `payload.rs` | which commands and flags there are; the payloads of writes |
 //! | `queue.rs` | requests that are not answered yet |
 //! | `reply.rs` | work and answers |
 //! | `contexts.rs`, `status.rs` | metadata contexts, and block status in their view |
 //! | `out.rs` | small replies on their way out |
 //! | `failure.rs` | why a request failed |
 //! | `limits.rs` | numbers that a client is told |
+//!
+//! A new command is added in `proto/src/nbd/request.rs`, its flag in both `handshake.rs`, then in
+//! `intake.rs`, `queue.rs`, `reply.rs` and `backing.rs`; the tests say which of their rows are
+//! missing (`tests/src/ping/nbd.rs`).
 //!
 //! What it leaves out: TLS, which ends in front of this server if it is wanted, and resizing. What
 //! is supported to the letter is in `docs/protocols.md`.

@@ -28,7 +28,7 @@
 //! | `output.rs` | one frame on its way out |
 //! | `failure.rs` | errors and their texts |
 //! | `handles.rs` | open files |
-//! | `begin.rs` | what each method does first; most of them are done then |
+//! | `begin.rs` | what each method does first, and which are let in when memory is short |
 //! | `attributes.rs` | kinds and attributes on the wire |
 //! | `names.rs` | methods about names and attributes |
 //! | `naming.rs` | names for files that are there |
@@ -40,6 +40,10 @@
 //! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `listing.rs` | answers of many items, frame by frame |
 //! | `turned_away.rs` | a client for whom there is no room |
+//!
+//! A new method gets its number and its body in `proto/src/rpc/`, then a line in `begin.rs`, a
+//! function in `host/src/client/files.rs` or `exports.rs`, and a place in `docs/protocols.md`; the
+//! tests say which of their rows are missing (`tests/src/ping/methods.rs`, `out_of_memory.rs`).
 
 mod attributes;
 mod begin;
