@@ -47,7 +47,7 @@ fn each(b: &mut Bench, name: &str, how: &str, arguments: impl Fn(&str, Subject) 
 /// Measures a command; false if there is no row for it.
 fn one(b: &mut Bench, name: &str) -> bool {
     match name {
-        "help" | "df" | "faults" | "nvdimm" | "mem" | "net" | "uptime" | "version" => {
+        "help" | "df" | "errors" | "faults" | "nvdimm" | "mem" | "net" | "uptime" | "version" => {
             run(b, name, "", "", "")
         }
         "check" => run(b, name, "", "", ""),
