@@ -12,7 +12,7 @@ use super::settle::Settle;
 use super::work::{Begun, Cloning, Freezing, Held, Outcome, Work};
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
-use crate::format::inode::{NewInode, ROOT_INO};
+use crate::format::inode::{self, NewInode, ROOT_INO};
 use crate::format::word::Root;
 use crate::pmem::Pmem;
 use crate::types::*;
@@ -65,11 +65,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Makes a clone of a file, which is settled.
     fn make_clone(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Outcome> {
         let new = self.share_content(src, now)?;
-        let made = self.make(dir, name, now, &[], |_| NewInode { parent: dir, ..new });
+        let made = self.make_untouched(dir, name, &[], |_| NewInode { parent: dir, ..new });
         if made.is_err() {
             self.unshare_content(new.root);
         }
-        made.map(Outcome::Made)
+        let ino = made?;
+        // The clone is there now: an error of this is no reason to take its content back.
+        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(Outcome::Made(ino))
     }
 
     /// Begins to open a window on what a file contains when it has ended, which is durable then:

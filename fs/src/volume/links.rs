@@ -83,7 +83,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Makes a file without a name, which goes with its window. Nothing leads to it, so nothing is
-    /// published, and recovery frees it.
+    /// published, and recovery frees it. If that fails, there is no such file, and no reference to
+    /// what it would have shown.
     pub(super) fn open_nameless(
         &mut self,
         new: impl FnOnce(Ino) -> NewInode,
@@ -98,7 +99,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Ok((ino, window))
             }
             Err(error) => {
-                self.drop_inode(ino)?;
+                // What it shows is the caller's to take back, as if it had never been made.
+                self.forget_inode(ino);
                 Err(error)
             }
         }

@@ -60,6 +60,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         content: &[u8],
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<Ino> {
+        let ino = self.make_untouched(dir, name, content, new)?;
+        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        Ok(ino)
+    }
+
+    /// As [`Volume::make`], without the times of the directory. If this fails, nothing has changed.
+    pub(super) fn make_untouched(
+        &mut self,
+        dir: Ino,
+        name: &[u8],
+        content: &[u8],
+        new: impl FnOnce(Ino) -> NewInode,
+    ) -> Result<Ino> {
         check_name(name)?;
         let opened = self.dir(dir)?;
         let spot = self.spot(opened, name)?;
@@ -83,7 +96,6 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.forget_inode(ino);
             return Err(error);
         }
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
         Ok(ino)
     }
 
