@@ -19,6 +19,7 @@ use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
 use crate::tree::path::Path;
+use crate::tree::shape::index_at;
 use crate::tree::stage::{Durable, Place, Published, Stage, Written};
 use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
 use crate::volume::Volume;
@@ -187,7 +188,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             })?;
         match leaf.own() {
             Some(node) => {
-                let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
+                let index = index_at(block, 1);
                 let word = [(index, written.value())];
                 let retired = core::mem::take(&mut self.tree.retired);
                 let node = (node, Content::Node(1));
@@ -238,7 +239,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if let Some(old) = entry {
             retired.push(Retire::Drop(old.block, Content::Data));
         }
-        let index = (block.0 % PAGES_PER_SLOT as u64) as u16;
+        let index = index_at(block, 1);
         let word = [(index, Pointer::to(new).value())];
         let node = (node, Content::Node(1));
         Ok((new, self.tree.publish_in_place(stage, known, node, &word, retired)?))

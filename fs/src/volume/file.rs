@@ -7,8 +7,8 @@
 use super::Volume;
 use super::budget::NODE_BLOCKS;
 use super::settle::Settle;
+use super::source::Source;
 use super::work::{Begun, Held, Outcome, Syncing, Truncation, Work};
-use super::write::Source;
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};

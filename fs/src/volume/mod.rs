@@ -33,7 +33,7 @@
 //! | `inode_table.rs` | which inode numbers are taken |
 //! | `census.rs` | how often inodes are named |
 //! | `file.rs` | read, truncate, extents |
-//! | `write.rs` | write |
+//! | `write.rs`, `source.rs` | write; what is written |
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `paths.rs` | paths |
@@ -77,6 +77,7 @@ mod punch;
 mod range;
 mod rebuild;
 mod settle;
+mod source;
 mod splice;
 #[cfg(all(test, feature = "testing"))]
 mod tests;

@@ -17,7 +17,7 @@
 
 use super::Volume;
 use super::budget::NODE_BLOCKS;
-use super::write::Source;
+use super::source::Source;
 use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode;

@@ -16,6 +16,7 @@
 
 use super::Volume;
 use super::budget::NODE_BLOCKS;
+use super::source::{Piece, Source};
 use crate::blocks::{Content, Fresh, Lending, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::inode;
@@ -34,120 +35,8 @@ use core::ops::Range;
 /// Bytes that one leaf node maps.
 const LEAF_SIZE: u64 = BLOCK_SIZE * PAGES_PER_SLOT as u64;
 
-/// What is written.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    /// Bytes in two pieces, one behind the other.
-    Bytes([&'a [u8]; 2]),
-    /// Whole blocks, which a device has received into blocks that are lent, from this one on: where
-    /// a file needs new blocks, it takes these.
-    Received(&'a [u8], Block),
-    /// Zeros, where there is anything else.
-    Zeros(u64),
-    /// Zeros that take space: whole blocks, which are unwritten then.
-    AllocatedZeros(u64),
-}
-
-impl Source<'_> {
-    fn len(&self) -> u64 {
-        match self {
-            Source::Bytes([first, second]) => (first.len() + second.len()) as u64,
-            Source::Received(bytes, _) => bytes.len() as u64,
-            Source::Zeros(len) | Source::AllocatedZeros(len) => *len,
-        }
-    }
-
-    /// What it writes, in two pieces, if that is not zeros.
-    #[inline]
-    fn bytes(&self) -> Option<[&[u8]; 2]> {
-        match self {
-            Source::Bytes(bytes) => Some(*bytes),
-            Source::Received(bytes, _) => Some([bytes, &[]]),
-            Source::Zeros(_) | Source::AllocatedZeros(_) => None,
-        }
-    }
-
-    /// The bytes `from` to `end` of it: whole blocks, of what was received.
-    #[inline(always)]
-    fn cut(&self, from: u64, end: u64) -> Self {
-        match *self {
-            Source::Bytes(parts) => Source::Bytes(cut(parts, from as usize, end as usize)),
-            Source::Received(bytes, Block(first)) => Source::Received(
-                &bytes[from as usize..end as usize],
-                Block(first + from / BLOCK_SIZE),
-            ),
-            Source::Zeros(_) => Source::Zeros(end - from),
-            Source::AllocatedZeros(_) => Source::AllocatedZeros(end - from),
-        }
-    }
-
-    /// Fills a part of a new block.
-    fn fill<P: Pmem>(&self, stage: &mut Stage<Written>, pmem: &mut P, to: &Fresh, piece: Piece) {
-        match self.bytes() {
-            Some(bytes) => {
-                for (within, bytes) in piece.of(bytes) {
-                    stage.write(pmem, to, within, bytes);
-                }
-            }
-            None => stage.zero(pmem, to, piece.within, piece.len),
-        }
-    }
-
-    /// Overwrites a part of a block in place.
-    fn overwrite<P: Pmem>(
-        &self,
-        stage: &mut Stage<Written>,
-        mut own: Exclusive<'_, P>,
-        piece: Piece,
-    ) {
-        match self.bytes() {
-            Some(bytes) => {
-                for (within, bytes) in piece.of(bytes) {
-                    own.write(stage, within, bytes);
-                }
-            }
-            None => own.zero(stage, piece.within, piece.len),
-        }
-    }
-}
-
 /// In the place of an entry whose block is still to be allocated: a write makes no holes.
 const TO_COME: u64 = NOTHING;
-
-/// A part of a block, or of a run of blocks, that is written.
-#[derive(Clone, Copy)]
-struct Piece {
-    /// Where it is in the source, and in the blocks.
-    from: u64,
-    within: u64,
-    len: u64,
-}
-
-impl Piece {
-    /// What a write of the bytes from `offset` to `end` of a file has in `count` blocks of it.
-    #[inline]
-    fn of_blocks(first: u64, count: u64, offset: u64, end: u64) -> Piece {
-        let begin = first * BLOCK_SIZE;
-        let (from, to) = (begin.max(offset), (begin + count * BLOCK_SIZE).min(end));
-        Piece { from: from - offset, within: from - begin, len: to - from }
-    }
-
-    /// The bytes of this piece that each part of the source has, and where in the block they go.
-    fn of(self, source: [&[u8]; 2]) -> impl Iterator<Item = (u64, &[u8])> {
-        let parts = cut(source, self.from as usize, (self.from + self.len) as usize);
-        let within = [self.within, self.within + parts[0].len() as u64];
-        within.into_iter().zip(parts).filter(|(_, bytes)| !bytes.is_empty())
-    }
-}
-
-/// Bytes `from` to `end` of two pieces that lie one behind the other.
-fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
-    let seam = first.len();
-    [
-        &first[from.min(seam)..end.min(seam)],
-        &second[from.saturating_sub(seam)..end.saturating_sub(seam)],
-    ]
-}
 
 /// Where the entries of a piece are.
 enum LeafAccess<'a> {
@@ -395,6 +284,22 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         result
     }
 
+    /// A block of the piece, if it is the file's own.
+    #[inline(always)]
+    fn own_block(
+        &mut self,
+        writing: &Writing<'_>,
+        block: Block,
+    ) -> Result<Option<Exclusive<'_, P>>> {
+        if !writing.access.is_exclusive() {
+            return Ok(None);
+        }
+        Ok(match self.tree.place_below(writing.known, block)? {
+            Place::Exclusive(own) => Some(own),
+            Place::Shared(_) => None,
+        })
+    }
+
     /// The entry of a block of the piece.
     #[inline]
     fn entry_of(&self, writing: &Writing<'_>, block: FileBlock) -> Result<Option<Pointer>> {
@@ -441,11 +346,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 // It was taken over by an attempt that then failed for something else.
                 Some(pointer) if writing.received_in(block) == Some(pointer.block) => continue,
                 Some(pointer) => {
-                    if writing.access.is_exclusive()
-                        && self.tree.is_valid(writing.known)
-                        && let Place::Exclusive(own) =
-                            Place::below(&mut self.tree.blocks, pointer.block)?
-                    {
+                    if let Some(own) = self.own_block(writing, pointer.block)? {
                         let piece = Piece::of_blocks(block, 1, writing.offset, end);
                         writing.source.overwrite(stage, own, piece);
                         continue;
@@ -517,12 +418,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         block: u64,
         old: Pointer,
     ) -> Result<bool> {
-        if !writing.access.is_exclusive() {
-            return Ok(false);
-        }
-        let Place::Exclusive(own) = self.tree.place_below(writing.known, old.block)? else {
-            return Ok(false);
-        };
+        let Some(own) = self.own_block(writing, old.block)? else { return Ok(false) };
         let pointer = match writing.source.bytes() {
             Some(bytes) => {
                 let end = writing.offset + writing.source.len();
