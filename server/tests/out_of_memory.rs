@@ -84,6 +84,16 @@ fn has_failed() -> bool {
     failed
 }
 
+/// Runs a case with `n` = 1, 2, ... until it says that there was no n-th allocation to fail; how
+/// many there were.
+fn each(mut case: impl FnMut(u64) -> bool) -> u64 {
+    let mut n = 1;
+    while case(n) {
+        n += 1;
+    }
+    n - 1
+}
+
 /// A machine with some of everything, whose steps are small.
 fn machine() -> Full {
     let mut m = Full::new(24, 8);
@@ -263,7 +273,7 @@ fn end(mut m: Full, rpc: Connection, nbd: Option<Nbd>) {
 
 /// Fails each allocation of a request in turn. Returns how many there are.
 fn fail_each(method: Method, name: &str, which: usize) -> u64 {
-    for n in 1.. {
+    each(|n| {
         let mut m = machine();
         let nbd = Nbd::open(&mut m, b"golden", Style::Structured);
         let (mut c, handle, unnamed) = client(&mut m);
@@ -283,11 +293,8 @@ fn fail_each(method: Method, name: &str, which: usize) -> u64 {
         }
         assert!(!send(&mut c, &mut m, &request(1, &rpc::Ping {}, &[])).is_empty());
         end(m, c, Some(nbd));
-        if !failed {
-            return n - 1;
-        }
-    }
-    unreachable!()
+        failed
+    })
 }
 
 #[test]
@@ -312,7 +319,7 @@ fn each_allocation_of_each_method_may_fail() {
 /// What a failure says of which there was no memory for a text.
 #[test]
 fn a_failure_keeps_its_number_without_memory_for_its_text() {
-    for n in 1.. {
+    let texts = each(|n| {
         let mut m = machine();
         let (mut c, ..) = client(&mut m);
         fail(n);
@@ -322,17 +329,15 @@ fn a_failure_keeps_its_number_without_memory_for_its_text() {
         assert_eq!(error.code, ErrorCode::NOT_FOUND, "{error}");
         assert_eq!(error.message.contains("no memory left to say more"), failed, "{error}");
         end(m, c, None);
-        if !failed {
-            assert!(n > 1, "the text takes memory");
-            return;
-        }
-    }
+        failed
+    });
+    assert!(texts > 0, "the text takes memory");
 }
 
 /// A connection that cannot even begin ends, and takes nothing along.
 #[test]
 fn each_allocation_of_a_new_connection_may_fail() {
-    for n in 1.. {
+    let buffers = each(|n| {
         let mut m = machine();
         let mut c = Connection::new(4096, 64 << 10);
         fail(n);
@@ -341,23 +346,19 @@ fn each_allocation_of_a_new_connection_may_fail() {
         assert_eq!(answers.is_empty(), c.wire.closing, "allocation {n}");
         assert!(failed || answers.len() == 1);
         end(m, c, None);
-        if !failed {
-            println!("a connection of the native protocol: {} allocations", n - 1);
-            break;
-        }
-    }
+        failed
+    });
+    println!("a connection of the native protocol: {buffers} allocations");
     for port in [1, 7, 9, 19, 10_809] {
-        for n in 1.. {
+        each(|n| {
             fail(n);
             let peer = umbra_server::Peer { cid: 2, port: 9 };
             let service =
                 counted(|| umbra_server::accept::<Full>(port, peer, umbra_server::Room::Plenty));
             let failed = has_failed();
             assert_eq!(service.is_none(), failed, "port {port}, allocation {n}");
-            if !failed {
-                break;
-            }
-        }
+            failed
+        });
     }
 }
 
@@ -403,7 +404,7 @@ fn each_allocation_of_each_option_may_fail() {
     }
     let mut cases = 0;
     for (option, data) in rows {
-        for n in 1.. {
+        let allocations = each(|n| {
             let mut m = machine();
             let mut c = Nbd::new(&mut m);
             if matches!(option, OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT) {
@@ -431,12 +432,10 @@ fn each_allocation_of_each_option_may_fail() {
             assert_eq!(m.exports_in_use(), 0);
             assert_eq!(m.machine.volume.pages(None).unwrap().windows, 0, "{option} left a window");
             m.check();
-            if !failed {
-                println!("{option}: {} allocations", n - 1);
-                cases += n - 1;
-                break;
-            }
-        }
+            failed
+        });
+        println!("{option}: {allocations} allocations");
+        cases += allocations;
     }
     println!("{cases} cases");
     assert!(cases > 20, "allocations are not counted");
@@ -447,7 +446,7 @@ fn each_allocation_of_each_command_may_fail() {
     let mut cases = 0;
     for style in STYLES {
         for &(command, name) in Command::ALL {
-            for n in 1.. {
+            let allocations = each(|n| {
                 let mut m = machine();
                 let mut c = Nbd::open(&mut m, b"/file", style);
                 let mut bytes = Vec::new();
@@ -482,12 +481,10 @@ fn each_allocation_of_each_command_may_fail() {
                 c.vanish(&mut m);
                 assert_eq!(m.machine.volume.pages(None).unwrap().windows, 0);
                 m.check();
-                if !failed {
-                    println!("{style:?}, {name}: {} allocations", n - 1);
-                    cases += n - 1;
-                    break;
-                }
-            }
+                failed
+            });
+            println!("{style:?}, {name}: {allocations} allocations");
+            cases += allocations;
         }
     }
     println!("{cases} cases");
