@@ -54,7 +54,10 @@ pub use volume::climb::Climb;
 pub use volume::dedupe::{Dedupe, Deduped};
 pub use volume::links::{Existing, check_target};
 pub use volume::mount::{FormatOptions, MountError, holds_volume};
+pub use volume::owners::{BadBlock, Loss, Owned, OwnerSearch, Owners};
 pub use volume::paths::{Component, components};
 pub use volume::work::{Begun, Operation, Outcome};
-pub use volume::{FaultCounts, IDENTITY_LEN, PageCount, PagesReport, Volume};
+pub use volume::{
+    BadBlockCounts, FaultCounts, IDENTITY_LEN, PageCount, PagesReport, Struck, Volume,
+};
 pub use windows::Window;

@@ -124,4 +124,6 @@ pub struct Extent {
     pub shared: bool,
     /// Allocated, but reads as zeros.
     pub unwritten: bool,
+    /// The blocks are on the list of bad blocks, and have content: it cannot be read.
+    pub bad: bool,
 }

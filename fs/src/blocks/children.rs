@@ -120,7 +120,7 @@ impl<P: Pmem> Blocks<P> {
     fn drop_data(&mut self, words: &Words, salt: Salt, index: u16) -> Result<(), Poisoned> {
         let mut blocks = [0; WORDS];
         let count = data_of(words, words, salt, index, &mut blocks);
-        if self.recount.is_some() {
+        if self.recount.is_some() || self.has_bad {
             return self.drop_noted(&blocks[..count]);
         }
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
@@ -151,7 +151,7 @@ impl<P: Pmem> Blocks<P> {
         self.each_record(blocks, |blocks, block, _, _| blocks.add_reference(block, Content::Data))
     }
 
-    /// As [`Blocks::drop_data`], while references are counted anew.
+    /// As [`Blocks::drop_data`], while references are counted anew, or where blocks may be bad.
     #[cold]
     #[inline(never)]
     fn drop_noted(&mut self, blocks: &[u64]) -> Result<(), Poisoned> {

@@ -134,6 +134,9 @@ impl<P: Pmem> Blocks<P> {
         if self.is_lent(block) == Ok(true) {
             self.lent.blocks -= 1;
             self.note(block, LENT, 0);
+            if self.is_bad(block) {
+                return self.put_out_of_use(block);
+            }
             self.set_state(block, 0);
             self.count_free(block);
         }

@@ -15,6 +15,7 @@
 //! | n | head | n references; all ones: more than can be counted (sticky until a rebuild) |
 //! | 1 | all ones but the last | lent to a device, to receive content into |
 
+mod bad;
 pub(crate) mod checkpoint;
 mod children;
 mod content;
@@ -23,6 +24,8 @@ mod lent;
 mod recount;
 mod walk;
 
+use bad::BadBlocks;
+pub(crate) use bad::MOST_BAD;
 pub(crate) use content::Content;
 use lent::Lent;
 pub use lent::{LENT_RUN, Lending};
@@ -155,6 +158,9 @@ pub(crate) struct Blocks<P> {
     pub(crate) recount: Option<Box<Recount>>,
     /// Grows whenever a node may have become exclusive because another file lost it.
     pub exclusive_again: u64,
+    /// The list of bad blocks has some. Beside it, because what is tested often lies close together.
+    has_bad: bool,
+    bad: Box<BadBlocks>,
 }
 
 impl<P: Pmem> Blocks<P> {
@@ -177,6 +183,8 @@ impl<P: Pmem> Blocks<P> {
             lent: Box::default(),
             recount: None,
             exclusive_again: 0,
+            has_bad: false,
+            bad: Box::default(),
         }
     }
 
@@ -357,6 +365,10 @@ impl<P: Pmem> Blocks<P> {
         );
         if self.recount.is_some() {
             self.note_free(block)?;
+        }
+        if self.is_bad(block) {
+            self.put_out_of_use(block);
+            return Ok(());
         }
         self.set_state(block, 0);
         self.count_free(block);

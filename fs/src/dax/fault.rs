@@ -116,7 +116,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 continue;
             }
             let frame = match self.tree.entry_below(leaf, ino, FileBlock(first + at as u64)) {
-                Ok(Some(pointer)) if !pointer.unwritten => Frame::Block(pointer.block),
+                Ok(Some(pointer)) if !pointer.unwritten => {
+                    match self.tree.blocks.verify_readable(pointer.block, 1) {
+                        Ok(()) => Frame::Block(pointer.block),
+                        Err(poisoned) if at == index => return Err(poisoned.into()),
+                        Err(_) => continue,
+                    }
+                }
                 Ok(_) => Frame::Zero,
                 Err(error) if at == index => return Err(error),
                 Err(_) => continue,
@@ -134,6 +140,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if let Some(Pointer { block: own, unwritten }) = entry
             && leaf.exclusive
             && self.tree.blocks.count(own)? == 1
+            && !self.tree.blocks.is_bad(own)
         {
             if !unwritten {
                 self.faults.write += 1;
@@ -217,6 +224,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let new = stage.allocate(blocks, Purpose::Grow)?;
             match entry {
                 Some(old) if !old.unwritten => {
+                    blocks.verify_readable(old.block, 1)?;
                     stage.copy_block(&mut blocks.pmem, old.block, &new)?
                 }
                 _ => stage.zero(&mut blocks.pmem, &new, 0, BLOCK_SIZE),

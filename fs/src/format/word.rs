@@ -80,6 +80,11 @@ impl Salt {
     pub const fn inodes(block: Block) -> Self {
         Self::new(block, 6)
     }
+    /// Entries of the list of bad blocks.
+    #[inline]
+    pub const fn bad_blocks(block: Block) -> Self {
+        Self::new(block, 7)
+    }
     /// A salt in which a hash of 15 bits takes part.
     #[inline]
     pub const fn with(self, hash: u64) -> Self {
@@ -113,6 +118,12 @@ pub(crate) fn open(word: u64, salt: Salt, index: u16) -> Result<u64, BadWord> {
 #[inline]
 pub(crate) fn value(word: u64) -> u64 {
     word & VALUE
+}
+
+/// The bits of a word that name a block, should it be a pointer whose check is right.
+#[inline]
+pub(crate) fn block(word: u64) -> Block {
+    Block(word & BLOCK)
 }
 
 /// Fills words, the first of which has index `first`, with [`NOTHING`].

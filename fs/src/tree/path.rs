@@ -131,6 +131,14 @@ impl<P: Pmem> Tree<P> {
         }
     }
 
+    /// The path to an inode of the system inode file.
+    pub(crate) fn system_path(&self, slot: u16) -> Path {
+        let mut path = Path::new();
+        let index = word_index(slot, inode::ROOT);
+        path.push(Step::new(Some(self.system), Content::Inodes, index));
+        path
+    }
+
     /// Root of the live inode file.
     pub(crate) fn live_root(&self) -> Result<Root> {
         let damaged = Error::Damaged { block: self.system, what: "there is no live volume" };

@@ -272,9 +272,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let found = match (place(pair[0]), place(pair[1])) {
                 (None, None) => None,
                 (Some(a), Some(b)) if a == b => None,
-                (Some(a), Some(b)) => self.tree.blocks.pmem.first_difference(a, b, piece)?,
-                (Some(a), None) | (None, Some(a)) => {
-                    self.tree.blocks.pmem.first_nonzero(a, piece)?
+                places => {
+                    for read in pair.into_iter().flatten().filter(|p| !p.unwritten) {
+                        self.tree.blocks.verify_readable(read.block, at - begin)?;
+                    }
+                    self.find_difference(places, piece)?
                 }
             };
             if let Some(byte) = found {
@@ -282,6 +284,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         Ok(None)
+    }
+
+    /// Compares bytes at two places, where `None` is zeros.
+    fn find_difference(&self, places: (Option<u64>, Option<u64>), len: u64) -> Result<Option<u64>> {
+        let pmem = &self.tree.blocks.pmem;
+        Ok(match places {
+            (Some(a), Some(b)) => pmem.first_difference(a, b, len)?,
+            (Some(a), None) | (None, Some(a)) => pmem.first_nonzero(a, len)?,
+            (None, None) => None,
+        })
     }
 
     /// Bytes of `blocks` blocks of the range from block `first` on: fewer than whole blocks only at

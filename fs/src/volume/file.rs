@@ -62,6 +62,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let target = &mut into[done as usize..(done + piece) as usize];
             match self.tree.entry(root, block)? {
                 Some(pointer) if !pointer.unwritten => {
+                    self.tree.blocks.verify_readable(pointer.block, 1)?;
                     self.tree.blocks.pmem.read(word_at(pointer.block, 0) + within, target)?;
                 }
                 _ => target.fill(0),
@@ -296,7 +297,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, root) = self.tree.leaf_path(ino, from)?;
         let hole = |blocks: u64| {
             let blocks = blocks.min(end - from.0);
-            Ok(Some(Extent { start: from, blocks, at: None, shared: false, unwritten: false }))
+            let (shared, unwritten, bad) = (false, false, false);
+            Ok(Some(Extent { start: from, blocks, at: None, shared, unwritten, bad }))
         };
         if height_for(from) > root.height {
             return hole(end);
@@ -321,7 +323,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let exclusive = self.tree.exclusive_steps(&path)? == path.len();
         // Nothing is missing: without a leaf the inode refers to the only block.
         let leaf = path.last().filter(|_| root.height > 0).and_then(|step| step.block());
-        let look = |block: u64| -> Result<(Option<Pointer>, bool)> {
+        let look = |block: u64| -> Result<(Option<Pointer>, bool, bool)> {
             let pointer = match leaf {
                 Some(leaf) => self.tree.entry_in(leaf, FileBlock(block))?,
                 None => root.top.filter(|_| block == 0),
@@ -330,15 +332,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Some(p) => !exclusive || self.tree.blocks.count(p.block)? != 1,
                 None => false,
             };
-            Ok((pointer, shared))
+            let content = pointer.filter(|p| !p.unwritten);
+            Ok((pointer, shared, content.is_some_and(|p| self.tree.blocks.is_bad(p.block))))
         };
-        let (first, shared) = look(from.0)?;
+        let (first, shared, bad) = look(from.0)?;
         let most = (512 - from.0 % 512).min(end - from.0);
         let mut blocks = 1;
-        while blocks < most && look(from.0 + blocks)? == (first.map(|p| p.behind(blocks)), shared) {
+        while blocks < most
+            && look(from.0 + blocks)? == (first.map(|p| p.behind(blocks)), shared, bad)
+        {
             blocks += 1;
         }
         let (at, unwritten) = (first.map(|p| p.block), first.is_some_and(|p| p.unwritten));
-        Ok(Some(Extent { start: from, blocks, at, shared, unwritten }))
+        Ok(Some(Extent { start: from, blocks, at, shared, unwritten, bad }))
     }
 }

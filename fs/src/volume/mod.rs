@@ -34,6 +34,8 @@
 //! | `census.rs` | how often inodes are named |
 //! | `file.rs` | read, truncate, extents |
 //! | `write.rs`, `source.rs` | write; what is written |
+//! | `bad_blocks.rs` | memory errors: the list of bad blocks |
+//! | `owners/` | which files have bad blocks |
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
 //! | `paths.rs` | paths |
@@ -56,6 +58,7 @@
 //! Operations are atomic and durable at return unless they say otherwise. Those whose work grows
 //! with a size can be taken step by step, as an [`Operation`](work::Operation).
 
+mod bad_blocks;
 mod budget;
 mod census;
 pub(crate) mod check;
@@ -71,6 +74,7 @@ pub(crate) mod links;
 pub(crate) mod mount;
 mod names;
 mod operation;
+pub(crate) mod owners;
 pub(crate) mod paths;
 mod pins;
 mod punch;
@@ -85,6 +89,8 @@ mod window;
 pub(crate) mod work;
 mod write;
 
+use self::bad_blocks::BadList;
+pub use self::bad_blocks::{BadBlockCounts, Struck};
 use self::check::naming::Naming;
 use self::inode_table::InodeTable;
 use crate::error::Result;
@@ -119,6 +125,7 @@ pub struct Volume<P, M> {
     naming: Option<Naming>,
     /// Work that a step of a check does, where that is not as usual.
     check_work_a_step: Option<u64>,
+    bad_list: BadList,
 }
 
 /// Bytes of [`Volume::identity`].
@@ -216,7 +223,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             total: geometry.handed_out(),
             free: self.tree.blocks.free_or_lent(),
             available: self.tree.blocks.available().saturating_sub(budget::NODE_BLOCKS),
-            shared: self.tree.blocks.shared(),
+            // The record of a block that is out of use says that it is shared.
+            shared: self.tree.blocks.shared() - self.tree.blocks.out_of_use(),
             inodes: self.inodes.used,
         }
     }

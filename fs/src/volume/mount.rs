@@ -351,6 +351,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             checking: false,
             naming: None,
             check_work_a_step: None,
+            bad_list: Default::default(),
         };
         match volume.start(first, now) {
             Ok(()) => Ok(volume),
@@ -371,8 +372,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         write_superblocks(&mut self.tree.blocks.pmem, &self.superblock, first);
         self.tree.blocks.keep_superblock();
         self.tree.system = self.find_system()?;
+        self.read_bad_blocks();
         match counts {
-            Some(counts) => self.inodes.restore(counts.inodes_used, counts.inodes_room),
+            Some(counts) => {
+                self.inodes.restore(counts.inodes_used, counts.inodes_room);
+                self.retire_bad_blocks()?;
+            }
             None => self.rebuild()?,
         }
         self.rebuilt = counts.is_none();
@@ -417,6 +422,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for ino in self.dax.orphans() {
             self.drop_inode(ino)?;
         }
+        // Nothing is lost if there is no room for it: the memory may report the error again.
+        let _ = self.save_bad_blocks();
         while self.tree.blocks.reclaim_step()? {}
         self.tree.blocks.take_back_all();
         if self.superblock.damaged {

@@ -23,6 +23,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn rebuild(&mut self) -> Result<()> {
         self.inodes.room = INODES_PER_BLOCK as u64;
         self.count(self.system_top(), Content::InodeNode(2), None, 0)?;
+        self.retire_bad_blocks()?;
         let names = self.count_names()?;
         self.correct_names(&names)
     }

@@ -291,7 +291,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         writing: &Writing<'_>,
         block: Block,
     ) -> Result<Option<Exclusive<'_, P>>> {
-        if !writing.access.is_exclusive() {
+        if !writing.access.is_exclusive() || self.tree.blocks.is_bad(block) {
             return Ok(None);
         }
         Ok(match self.tree.place_below(writing.known, block)? {
@@ -382,13 +382,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 .take_while(|&(&w, at)| w == (at, TO_COME))
                 .count();
             let first = writing.base() + u64::from(index);
-            let new = match writing.received_in(first) {
-                Some(block) => {
+            let received = writing.received_in(first);
+            let new = match received {
+                Some(block) if self.tree.blocks.first_bad(block, follow as u64).is_none() => {
                     let run = self.tree.blocks.received(block, follow as u64)?;
                     stage.receive(&mut self.tree.blocks.pmem, &run);
                     run
                 }
-                None => {
+                _ => {
                     let run =
                         stage.allocate_run(&mut self.tree.blocks, follow as u64, Purpose::Grow)?;
                     if !provides {
@@ -463,6 +464,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let (true, at) = needed else { continue };
             match self.entry_of(writing, FileBlock(first + at))?.filter(|old| !old.unwritten) {
                 Some(old) => {
+                    self.tree.blocks.verify_readable(old.block, 1)?;
                     stage.copy_block(&mut self.tree.blocks.pmem, old.block, &new.part(at))?
                 }
                 None => stage.zero(&mut self.tree.blocks.pmem, new, at * BLOCK_SIZE, BLOCK_SIZE),

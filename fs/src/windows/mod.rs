@@ -556,9 +556,7 @@ impl<M: Mmu> Windows<M> {
             }
             let page = slot.page((block - first) as u32);
             if let Some((frame, rights)) = self.mmu.get(page) {
-                self.forget(blocks, page, frame, rights)?;
-                self.mmu.clear(page);
-                self.mmu.invalidate(page);
+                self.take_away(blocks, page, frame, rights)?;
             }
         }
         Ok(())

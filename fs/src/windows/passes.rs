@@ -1,12 +1,12 @@
 //! Work on many pages of a file, bounded by an allowance: making what was stored durable, taking
 //! translations away.
 
-use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Rights, Slot};
+use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use super::{NONE, Window, Windows};
 use crate::blocks::Blocks;
 use crate::error::Result;
 use crate::pmem::{Pmem, Poisoned};
-use crate::types::{BLOCK_SIZE, Ino};
+use crate::types::{BLOCK_SIZE, Block, Ino};
 use core::ops::Range;
 
 /// What became of dirty pages.
@@ -122,6 +122,49 @@ impl<M: Mmu> Windows<M> {
             *at = (slot.0 + 1) * pages;
         }
         Ok(synced)
+    }
+
+    /// Takes all translations of a block away. What was stored through them is not written back.
+    pub fn hide<P: Pmem>(&mut self, blocks: &mut Blocks<P>, block: Block) -> Result<(), Poisoned> {
+        if blocks.count(block)? == 0 || blocks.is_lent(block)? {
+            return Ok(());
+        }
+        loop {
+            // The first one goes, and the next one is the first then.
+            let first = self.shadows.of(blocks, block)?.next();
+            let Some(page) = first else { break };
+            self.take_away(blocks, page, Frame::Block(block), Rights::Read)?;
+        }
+        if self.writable == 0 {
+            return Ok(());
+        }
+        for slot in (0..self.slots.len() as u32).map(Slot) {
+            for word in 0..8 {
+                let mut left = self.slots[slot.0 as usize].dirty[word as usize];
+                while left != 0 {
+                    let page = slot.page(word * 64 + left.trailing_zeros());
+                    left &= left - 1;
+                    if self.mmu.get(page) == Some((Frame::Block(block), Rights::Write)) {
+                        self.take_away(blocks, page, Frame::Block(block), Rights::Write)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the translation of a page away.
+    pub(super) fn take_away<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        page: Page,
+        frame: Frame,
+        rights: Rights,
+    ) -> Result<(), Poisoned> {
+        self.forget(blocks, page, frame, rights)?;
+        self.mmu.clear(page);
+        self.mmu.invalidate(page);
+        Ok(())
     }
 
     /// Pages of a file that show blocks of a range.

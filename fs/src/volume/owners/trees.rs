@@ -1,0 +1,285 @@
+//! Looking through the trees of files for entries that lead to blocks of the list.
+
+use super::{Loss, OwnerSearch, Volume, room};
+use crate::blocks::Content;
+use crate::error::Result;
+use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
+use crate::format::word::{self, Pointer, Root, Salt};
+use crate::pmem::Pmem;
+use crate::tree::shape::{index_at, word_at};
+use crate::types::*;
+use crate::windows::mmu::Mmu;
+use alloc::vec::Vec;
+
+/// Words that are read together.
+const WORDS: usize = 64;
+/// Units of work that an inode takes.
+const INODE: u64 = 16;
+
+/// Which blocks may be on the list: few that are not pass.
+#[derive(Debug)]
+pub(super) struct Filter([u64; 64]);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Filter([0; 64])
+    }
+}
+
+impl Filter {
+    pub fn add(&mut self, block: Block) {
+        self.0[(block.0 / 64 % 64) as usize] |= 1 << (block.0 % 64);
+    }
+
+    #[inline]
+    pub fn may_have(&self, block: Block) -> bool {
+        self.0[(block.0 / 64 % 64) as usize] >> (block.0 % 64) & 1 != 0
+    }
+}
+
+/// Nodes below which nothing of the list was found, each at the place that its number gives. One
+/// that is forgotten is looked at again.
+#[derive(Debug)]
+pub(super) struct Clean(Vec<u64>);
+
+impl Clean {
+    const PLACES: usize = 8192;
+    pub const MEMORY: usize = Self::PLACES * 8;
+
+    pub fn new() -> Result<Self> {
+        let mut nodes = room(Self::PLACES)?;
+        nodes.resize(Self::PLACES, 0);
+        Ok(Clean(nodes))
+    }
+
+    #[inline]
+    fn has(&self, node: Block) -> bool {
+        self.0[node.0 as usize % Self::PLACES] == node.0
+    }
+
+    fn add(&mut self, node: Block) {
+        self.0[node.0 as usize % Self::PLACES] = node.0;
+    }
+}
+
+/// How far the search is.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// The block of the inode file, and the inode in it.
+    inodes: u64,
+    slot: u16,
+    /// The next block of the file, once the search has begun with it.
+    block: u64,
+    entered: bool,
+    /// The first range of this file, and how many ranges had no room before it.
+    begin: usize,
+    more: u64,
+    /// The root of the file before, and its ranges, if all of them had room.
+    before: Option<(Root, usize, usize)>,
+}
+
+impl<P: Pmem, M: Mmu> Volume<P, M> {
+    /// Looks through more trees; true if that were all.
+    pub(super) fn search_trees(&self, search: &mut OwnerSearch, left: &mut u64) -> Result<bool> {
+        let Some((at, block)) = self.inode_block_behind(search.place.inodes)? else {
+            return Ok(true);
+        };
+        if at != search.place.inodes {
+            let Place { before, .. } = search.place;
+            search.place = Place { inodes: at, before, ..Place::default() };
+        }
+        while search.place.slot < INODES_PER_BLOCK {
+            *left = left.saturating_sub(INODE);
+            let slot = search.place.slot;
+            let ino = Ino(at * u64::from(INODES_PER_BLOCK) + u64::from(slot));
+            let index = word_index(slot, inode::ROOT);
+            let root = self.tree.blocks.word(block, index).ok();
+            let root = root.and_then(|word| Root::decode(word, Salt::inodes(block), index).ok());
+            if let Some(root) = root.flatten()
+                && !self.search_inode(search, (ino, block, root), left)?
+            {
+                return Ok(false);
+            }
+            (search.place.slot, search.place.block) = (slot + 1, 0);
+            search.place.entered = false;
+            if *left == 0 {
+                break;
+            }
+        }
+        if search.place.slot == INODES_PER_BLOCK {
+            search.place.inodes = at + 1;
+            search.place.slot = 0;
+        }
+        Ok(false)
+    }
+
+    /// Looks through more of the tree of an inode; true if that was all.
+    fn search_inode(
+        &self,
+        search: &mut OwnerSearch,
+        (ino, block, root): (Ino, Block, Root),
+        left: &mut u64,
+    ) -> Result<bool> {
+        let of = match self.kind_in(block, ino) {
+            Ok((Kind::Directory, _)) => Loss::Names,
+            _ => Loss::Content,
+        };
+        if !core::mem::replace(&mut search.place.entered, true) {
+            if let Some(bad) = search.find(block) {
+                search.add(bad, ino, Loss::Inode, 0, 0)?;
+            }
+            search.place.begin = search.found.ranges.len();
+            search.place.more = search.more;
+            if let Some((before, first, end)) = search.place.before
+                && before == root
+            {
+                for at in first..end {
+                    let range = search.found.ranges[at];
+                    if let Some(bad) = search.find(range.block) {
+                        search.add(bad, ino, range.loss, range.first.0, range.blocks)?;
+                    }
+                }
+                *left = left.saturating_sub((end - first) as u64);
+                return Ok(true);
+            }
+            if let Some(top) = root.top
+                && let Some(bad) = search.find(top.block)
+            {
+                let loss = if root.height > 0 { Loss::Node } else { of };
+                search.add(bad, ino, loss, 0, root.capacity())?;
+            }
+        }
+        if !self.search_tree(search, ino, root, of, left)? {
+            return Ok(false);
+        }
+        let all = (root, search.place.begin, search.found.ranges.len());
+        search.place.before = (search.place.more == search.more).then_some(all);
+        Ok(true)
+    }
+
+    /// Looks through more of a tree; true if that was all. What cannot be read is passed over.
+    fn search_tree(
+        &self,
+        search: &mut OwnerSearch,
+        ino: Ino,
+        root: Root,
+        of: Loss,
+        left: &mut u64,
+    ) -> Result<bool> {
+        let Some(top) = root.top else { return Ok(true) };
+        if root.height == 0 {
+            return Ok(true);
+        }
+        while search.place.block < root.capacity() {
+            if *left == 0 {
+                return Ok(false);
+            }
+            let (mut node, mut level) = (top.block, root.height);
+            loop {
+                let span = 512u64.pow(u32::from(level));
+                let end = (search.place.block / span + 1) * span;
+                if search.clean.has(node) || !self.tree.blocks.geometry.holds(node) {
+                    *left = left.saturating_sub(1);
+                    search.place.block = end;
+                    break;
+                }
+                if level == 1 {
+                    self.search_leaf(search, ino, node, of, left)?;
+                    search.place.block = end;
+                    break;
+                }
+                match self.search_node(search, ino, (node, level), left)? {
+                    Some(child) => (node, level) = (child, level - 1),
+                    None => {
+                        search.place.block = end;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The child of a node to go on in, which has the next block of the file that may be of
+    /// interest; `None` if there is none any more.
+    fn search_node(
+        &self,
+        search: &mut OwnerSearch,
+        ino: Ino,
+        (node, level): (Block, u8),
+        left: &mut u64,
+    ) -> Result<Option<Block>> {
+        let span = 512u64.pow(u32::from(level) - 1);
+        let base = search.place.block / (span * 512) * (span * 512);
+        let first = index_at(FileBlock(search.place.block), level);
+        for index in first..512 {
+            *left = left.saturating_sub(1);
+            let begins = base + u64::from(index) * span;
+            let found = self.tree.follow(node, Content::Node(level), index);
+            let Ok(Some((pointer, _))) = found else { continue };
+            // Not if the search comes back to the middle of what is below.
+            if begins >= search.place.block
+                && let Some(bad) = search.find(pointer.block)
+            {
+                search.add(bad, ino, Loss::Node, begins, span)?;
+            }
+            if !search.clean.has(pointer.block) {
+                search.place.block = search.place.block.max(begins);
+                return Ok(Some(pointer.block));
+            }
+        }
+        // All is clean below it if all of its children are, those too that were looked at before.
+        let is_clean = |index| match self.tree.follow(node, Content::Node(level), index) {
+            Ok(Some((child, _))) => {
+                search.clean.has(child.block) && search.find(child.block).is_none()
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        if (0..512).all(is_clean) {
+            search.clean.add(node);
+        }
+        *left = left.saturating_sub(512);
+        Ok(None)
+    }
+
+    /// Looks at all entries of a leaf.
+    fn search_leaf(
+        &self,
+        search: &mut OwnerSearch,
+        ino: Ino,
+        leaf: Block,
+        of: Loss,
+        left: &mut u64,
+    ) -> Result<()> {
+        let base = search.place.block / 512 * 512;
+        let salt = Salt::node(leaf, 1);
+        let mut words = [[0; 8]; WORDS];
+        let mut clean = true;
+        for first in (0..512u16).step_by(WORDS) {
+            let at = word_at(leaf, first);
+            if self.tree.blocks.pmem.read(at, words.as_flattened_mut()).is_err() {
+                clean = false;
+                continue;
+            }
+            for (word, index) in words.iter().zip(first..) {
+                let word = u64::from_le_bytes(*word);
+                if !search.filter.may_have(word::block(word)) {
+                    continue;
+                }
+                let Ok(Some(Pointer { block, .. })) = Pointer::decode(word, salt, index) else {
+                    continue;
+                };
+                if let Some(bad) = search.find(block) {
+                    search.add(bad, ino, of, base + u64::from(index), 1)?;
+                    clean = false;
+                }
+            }
+        }
+        if clean {
+            search.clean.add(leaf);
+        }
+        *left = left.saturating_sub(512);
+        Ok(())
+    }
+}
