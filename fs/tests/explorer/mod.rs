@@ -11,13 +11,15 @@
 
 #![allow(dead_code)]
 
+pub mod during;
 pub mod ops;
 pub mod recovery;
 pub mod setups;
 pub mod states;
 pub mod tree;
 
-use ops::{During, Op, World};
+use during::During;
+use ops::{Op, World};
 use recovery::{Outcome, Recovery};
 use setups::Setup;
 use states::{Counts, Picked};
