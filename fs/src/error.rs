@@ -36,8 +36,8 @@ pub enum Error {
     TooLarge,
     /// The arguments contradict each other or the file; the text says how.
     Invalid(&'static str),
-    /// The file is in use in a way that forbids this.
-    Busy,
+    /// Something else is under way that has to end first; the text says what.
+    Busy(&'static str),
     /// The file is pinned ([`Volume::pin`](crate::Volume::pin)): it keeps its size and its last
     /// name. Whoever pinned it can say for whom.
     InUse(Ino),
@@ -80,7 +80,7 @@ impl fmt::Display for Error {
             Error::NoSpace => f.write_str("no space left"),
             Error::TooLarge => f.write_str("beyond the largest file size of 512 GiB"),
             Error::Invalid(why) => f.write_str(why),
-            Error::Busy => f.write_str("in use"),
+            Error::Busy(why) => f.write_str(why),
             Error::InUse(_) => f.write_str("it is in use"),
             Error::Parked => f.write_str("an operation on the file has to end first"),
             Error::ReadOnly => f.write_str("the volume is read-only"),

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`pmem`] | the seam to persistent memory: every store, flush and fence |
+//! | [`memory`] | memory that may not be there |
 //! | `format` | what the bytes on media mean |
 //! | `blocks` | references to blocks, free blocks, reclaiming, checkpoint: derived state |
 //! | `tree` | the way from the top of the volume to a block; one change, published by one store |
@@ -15,6 +16,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::missing_errors_doc)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_macros))]
 
 extern crate alloc;
 
@@ -22,6 +24,7 @@ mod blocks;
 pub mod dax;
 mod error;
 mod format;
+pub mod memory;
 /// A program that gets the order of a commit wrong: see `tests/order.rs`.
 #[cfg(order_case)]
 #[allow(dead_code, unused_imports)]
@@ -38,6 +41,7 @@ mod order_case {
 }
 pub mod pmem;
 #[cfg(feature = "testing")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 pub mod testing;
 mod tree;
 mod types;

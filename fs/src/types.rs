@@ -23,7 +23,7 @@ pub struct Ino(pub u64);
 
 /// What is known of a file beside what is on media is found by this: by its inode, since there is
 /// one live volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileKey(pub Ino);
 
 /// Nanoseconds since 1970-01-01 UTC.

@@ -1,6 +1,5 @@
 //! Which server a new connection gets.
 
-use crate::memory::Boxed;
 use crate::nbd::{NBD_PORT, Nbd};
 use crate::platform::Platform;
 use crate::raw::{DISCARD_PORT, Discard, ECHO_PORT, Echo, SOURCE_PORT, Source};
@@ -8,6 +7,7 @@ use crate::rpc::{RPC_PORT, Rpc, TurnedAway};
 use crate::service::{Room, Service};
 use crate::stream::Peer;
 use alloc::boxed::Box;
+use umbra_fs::memory::Boxed;
 
 /// Makes the server of a new connection of `peer` to `port`; `None` if nothing listens there, or
 /// not any more, or if there is no memory for it.

@@ -7,7 +7,6 @@
 //! | `stream.rs` | the byte stream |
 //! | `accept.rs` | which server a new connection gets |
 //! | `service.rs` | what a server is, and what the servers share |
-//! | `memory.rs` | memory that may not be there |
 //! | `text.rs` | messages for people, in memory of fixed size |
 //! | `turns.rs` | how long one of them holds up all others |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
@@ -23,7 +22,6 @@
 extern crate alloc;
 
 mod accept;
-mod memory;
 pub mod nbd;
 pub mod platform;
 pub mod raw;

@@ -1,8 +1,8 @@
 //! Messages for people, in memory of fixed size.
 
-use crate::memory::filled;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
+use umbra_fs::memory::filled;
 
 /// Longest text of a [`Message`] in bytes.
 pub(crate) const MAX_MESSAGE: usize = 1024;

@@ -3,15 +3,17 @@
 //!
 //! The request then fails with `no-memory`, or is done without what there was no memory for (the
 //! text of an error, a longer queue). The connection goes on, the same request succeeds when there
-//! is memory again, and nothing is left behind. What the filesystem allocates is not failed here.
+//! is memory again, and nothing is left behind. What the filesystem allocates for a request fails
+//! too.
 
 mod common;
+#[path = "../../fs/tests/failing_allocator/mod.rs"]
+mod failing_allocator;
 
 use common::files::{CREATE, Full, opened};
 use common::nbd::{Connection as Nbd, STYLES, pattern};
 use common::{Connection, Response, hello, parse, request};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use failing_allocator::{counted, each, fail, has_failed};
 use umbra_fs::Time;
 use umbra_proto::nbd::{
     Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style,
@@ -21,83 +23,9 @@ use umbra_server::{Progress, Stream};
 
 const NOW: Time = Time(7_000);
 
-thread_local! {
-    /// Whether allocations of this thread count.
-    static COUNTING: Cell<bool> = const { Cell::new(false) };
-    /// The same, before the volume was used.
-    static BEFORE: Cell<bool> = const { Cell::new(false) };
-    /// How many counted so far.
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-    /// The one that fails; 0 for none.
-    static FAILING: Cell<u64> = const { Cell::new(0) };
-}
-
-/// An allocator that fails the n-th allocation, if it is told to.
-struct Failing;
-
-#[global_allocator]
-static ALLOCATOR: Failing = Failing;
-
-fn fails() -> bool {
-    if !COUNTING.get() {
-        return false;
-    }
-    COUNT.set(COUNT.get() + 1);
-    COUNT.get() == FAILING.get()
-}
-
-// SAFETY: all memory is that of the system's allocator, which keeps the contract; a null pointer is
-// what an allocator answers that has no memory.
-unsafe impl GlobalAlloc for Failing {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of this function, which is that of the other.
-        if fails() { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as above; the memory is from there.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above.
-        if fails() { std::ptr::null_mut() } else { unsafe { System.realloc(at, layout, size) } }
-    }
-}
-
-/// Runs a part of the server whose allocations count.
-fn counted<R>(f: impl FnOnce() -> R) -> R {
-    COUNTING.set(true);
-    let result = f();
-    COUNTING.set(false);
-    result
-}
-
-/// From now on, the n-th allocation that counts fails.
-fn fail(n: u64) {
-    COUNT.set(0);
-    FAILING.set(n);
-}
-
-/// Whether that allocation was come to; from now on, none fails.
-fn has_failed() -> bool {
-    let failed = COUNT.get() >= FAILING.get();
-    FAILING.set(0);
-    failed
-}
-
-/// Runs a case with `n` = 1, 2, ... until it says that there was no n-th allocation to fail; how
-/// many there were.
-fn each(mut case: impl FnMut(u64) -> bool) -> u64 {
-    let mut n = 1;
-    while case(n) {
-        n += 1;
-    }
-    n - 1
-}
-
 /// A machine with some of everything, whose steps are small.
 fn machine() -> Full {
     let mut m = Full::new(24, 8);
-    m.around_volume = [|| BEFORE.set(COUNTING.replace(false)), || COUNTING.set(BEFORE.get())];
     m.add_region(1);
     let volume = &mut m.machine.volume;
     let root = volume.root();

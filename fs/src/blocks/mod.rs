@@ -34,6 +34,7 @@ use walk::Recount;
 
 use crate::error::{Error, Result};
 use crate::format::superblock::{COPIES, GROUP, Geometry, RECORD_SIZE};
+use crate::memory::Boxed;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::boxed::Box;
@@ -155,7 +156,7 @@ pub(crate) struct Blocks<P> {
     /// What is lent. Out of line: what the page-fault path looks at lies close together.
     lent: Box<Lent>,
     /// References are being counted anew.
-    pub(crate) recount: Option<Box<Recount>>,
+    pub(crate) recount: Option<Boxed<Recount>>,
     /// Grows whenever a node may have become exclusive because another file lost it.
     pub exclusive_again: u64,
     /// The list of bad blocks has some. Beside it, because what is tested often lies close together.
@@ -165,6 +166,11 @@ pub(crate) struct Blocks<P> {
 
 impl<P: Pmem> Blocks<P> {
     /// The blocks of a volume whose derived state is unknown: all free, nothing counted.
+    #[allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_macros,
+        reason = "a mount takes what it needs for good; nobody is served before"
+    )]
     pub fn new(pmem: P, geometry: Geometry) -> Self {
         let groups = geometry.groups();
         let free_in: Vec<u16> =
@@ -405,9 +411,10 @@ impl<P: Pmem> Blocks<P> {
         self.exclusive_again += u64::from(content != Content::Data);
     }
 
-    /// Applies what a durable change has dropped.
+    /// Applies what a durable change has dropped. Returns the emptied list for reuse, whether that
+    /// succeeds or not.
     #[inline(always)]
-    pub fn release(&mut self, done: impl DurableChange) -> Result<Vec<Retire>> {
+    pub fn release(&mut self, done: impl DurableChange) -> (Vec<Retire>, Result<(), Poisoned>) {
         let mut retired = done.into_retired();
         let mut result = Ok(());
         while let Some(item) = retired.pop() {
@@ -417,8 +424,7 @@ impl<P: Pmem> Blocks<P> {
             };
             result = result.and(step);
         }
-        result?;
-        Ok(retired)
+        (retired, result)
     }
 
     /// Takes a free block; its count is 1 and its content undefined.

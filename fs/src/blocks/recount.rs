@@ -22,6 +22,7 @@ use super::lent::LENT;
 use super::walk::{Frame, Recount};
 use super::{Blocks, Content, PENDING};
 use crate::format::superblock::GROUP;
+use crate::memory::Boxed;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
 
@@ -69,9 +70,11 @@ fn is_shared(state: u64) -> bool {
 }
 
 impl<P: Pmem> Blocks<P> {
-    /// Begins a recount: changes are noted from now on.
-    pub fn begin_recount(&mut self) {
-        self.recount = Some(Default::default());
+    /// Begins a recount: changes are noted from now on. [`Error::NoMemory`](crate::Error::NoMemory)
+    /// if there is none for what has to be noted.
+    pub fn begin_recount(&mut self) -> crate::error::Result<()> {
+        self.recount = Some(Boxed::new(Recount::default())?);
+        Ok(())
     }
 
     /// Ends it, whether it is over or not.
@@ -82,8 +85,9 @@ impl<P: Pmem> Blocks<P> {
     /// Has the walk begin at the top of the volume. All marks are cleared.
     pub fn begin_walk(&mut self) {
         let lowest = self.geometry.total;
-        self.recount =
-            Some(alloc::boxed::Box::new(Recount { walking: true, lowest, ..Recount::default() }));
+        if let Some(recount) = &mut self.recount {
+            **recount = Recount { walking: true, lowest, ..Recount::default() };
+        }
     }
 
     /// The walk is over: every node that can be reached was looked at.
@@ -301,7 +305,7 @@ mod tests {
     fn a_block_that_is_taken_anew_was_not_looked_at() {
         let mut volume = new_volume(8 << 20, 1);
         let blocks = &mut volume.tree.blocks;
-        blocks.begin_recount();
+        blocks.begin_recount().unwrap();
         blocks.begin_walk();
         let node = blocks.allocate(Purpose::Grow).unwrap().block();
         let content = Content::Node(1);

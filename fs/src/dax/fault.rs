@@ -15,13 +15,14 @@
 use crate::blocks::{Content, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
+use crate::memory::push_within;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
 use crate::tree::path::Path;
 use crate::tree::shape::index_at;
 use crate::tree::stage::{Durable, Place, Published, Stage, Written};
-use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
+use crate::types::{BLOCK_SIZE, Block, FileBlock, FileKey, Ino};
 use crate::volume::Volume;
 use crate::windows::Window;
 use crate::windows::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
@@ -70,8 +71,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if state.window == u32::MAX {
             return Err(Error::Invalid("no window is at this address"));
         }
-        let (ino, leaf) = (state.ino, state.leaf);
-        if self.dax.is_parked(ino) {
+        let (file, leaf) = (state.file, state.leaf);
+        let FileKey(ino) = file;
+        if self.dax.files.is_parked(file) {
             return Err(Error::Parked);
         }
         let block = FileBlock(leaf as u64 * PAGES_PER_SLOT as u64 + page.index() as u64);
@@ -86,7 +88,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.show_around(slot, page.index(), leaf, ino, end)
             }
             Access::Store => {
-                self.dax.storing = Some(ino);
+                self.dax.storing = Some(file);
                 let result = self.store_fault(page, block, leaf, ino);
                 self.dax.storing = None;
                 result
@@ -162,9 +164,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (None, None) => self.copy_with_path(ino, block, entry)?,
         };
         self.faults.cow += 1;
-        self.retarget_others(page, ino, new)?;
-        self.grant(page, new)?;
-        self.tree.release(done)
+        let shown = self.retarget_others(page, ino, new).and_then(|()| self.grant(page, new));
+        self.tree.release_shown(done, shown)
     }
 
     /// Fills a block with zeros that is the position's own and unwritten, and takes its mark away.
@@ -245,7 +246,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (stage, new) = self.stage_copy(entry)?;
         let mut retired = core::mem::take(&mut self.tree.retired);
         if let Some(old) = entry {
-            retired.push(Retire::Drop(old.block, Content::Data));
+            push_within(&mut retired, Retire::Drop(old.block, Content::Data));
         }
         let index = index_at(block, 1);
         let word = [(index, Pointer::to(new).value())];
@@ -272,7 +273,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn retarget_others(&mut self, page: Page, ino: Ino, new: Block) -> Result<()> {
         let leaf = self.dax.slots[page.slot().0 as usize].leaf;
         let mut at = None;
-        while let Some(slot) = self.dax.next_slot_of_leaf(ino, leaf, at) {
+        while let Some(slot) = self.dax.next_slot_of_leaf(FileKey(ino), leaf, at) {
             at = Some(slot);
             let other = slot.page(page.index());
             if slot != page.slot() && self.dax.mmu.get(other).is_some() {

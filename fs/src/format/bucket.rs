@@ -160,6 +160,7 @@ fn units(name_len: usize) -> usize {
 }
 
 /// The bytes of a payload that starts at a unit.
+#[allow(clippy::disallowed_methods, reason = "a list of fixed size allocates nothing")]
 pub(crate) fn payload(unit: u16, ino: Ino, kind: Kind, name: &[u8]) -> ArrayVec<u8, MAX_PAYLOAD> {
     let header = Header { ino, kind, len: name.len() as u8 };
     let mut bytes = ArrayVec::new();

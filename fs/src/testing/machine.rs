@@ -6,7 +6,6 @@ use crate::pmem::Pmem;
 use crate::types::BLOCK_SIZE;
 use crate::volume::Volume;
 use crate::windows::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -15,7 +14,8 @@ use alloc::vec::Vec;
 #[derive(Clone, Debug)]
 pub struct SoftMmu {
     table: Vec<Option<(Frame, Rights)>>,
-    tlb: BTreeMap<Page, (Frame, Rights)>,
+    /// By page, as the table.
+    tlb: Vec<Option<(Frame, Rights)>>,
     /// Pages invalidated one by one.
     pub invalidations: u64,
 }
@@ -23,17 +23,14 @@ pub struct SoftMmu {
 impl SoftMmu {
     /// Page tables for this many slots, all empty.
     pub fn new(slots: u32) -> Self {
-        SoftMmu {
-            table: vec![None; slots as usize * PAGES_PER_SLOT as usize],
-            tlb: BTreeMap::new(),
-            invalidations: 0,
-        }
+        let table = vec![None; slots as usize * PAGES_PER_SLOT as usize];
+        SoftMmu { tlb: table.clone(), table, invalidations: 0 }
     }
 
     /// Translates as a processor does: the TLB first, right or stale.
     fn translate(&mut self, page: Page, access: Access) -> Option<Frame> {
         let allows = |rights| access == Access::Load || rights == Rights::Write;
-        let cached = self.tlb.get(&page).copied();
+        let cached = self.tlb[page.0 as usize];
         if let Some((frame, rights)) = cached
             && allows(rights)
         {
@@ -42,11 +39,11 @@ impl SoftMmu {
         if let Some((frame, rights)) = self.table[page.0 as usize]
             && allows(rights)
         {
-            self.tlb.insert(page, (frame, rights));
+            self.tlb[page.0 as usize] = Some((frame, rights));
             return Some(frame);
         }
         // The fault drops what the TLB has of this page.
-        self.tlb.remove(&page);
+        self.tlb[page.0 as usize] = None;
         None
     }
 }
@@ -67,10 +64,11 @@ impl Mmu for SoftMmu {
     }
     fn invalidate(&mut self, page: Page) {
         self.invalidations += 1;
-        self.tlb.remove(&page);
+        self.tlb[page.0 as usize] = None;
     }
     fn invalidate_slot(&mut self, slot: Slot) {
-        self.tlb.retain(|page, _| page.slot() != slot);
+        let first = slot.page(0).0 as usize;
+        self.tlb[first..first + PAGES_PER_SLOT as usize].fill(None);
     }
 }
 

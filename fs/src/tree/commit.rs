@@ -15,9 +15,10 @@
 //! needs no copy. The order is write, fence, publish, fence in any case.
 
 use super::Tree;
-use crate::blocks::{Content, Fresh, Purpose, Retire};
+use crate::blocks::{Content, DurableChange, Fresh, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
+use crate::memory::push_within;
 use crate::pmem::Pmem;
 use crate::tree::path::{Path, file_of};
 use crate::tree::stage::{Durable, Exclusive, Place, Published, Stage, Written};
@@ -167,8 +168,33 @@ impl<P: Pmem> Tree<P> {
     /// Reuses what a change dropped.
     #[inline(always)]
     pub(crate) fn release(&mut self, done: Published<Durable>) -> Result<()> {
-        self.retired = self.blocks.release(done)?;
-        Ok(())
+        let (list, released) = self.blocks.release(done);
+        self.retired = list;
+        Ok(released?)
+    }
+
+    /// As [`Tree::release`], once windows show what was published. If they could not be made to,
+    /// what the change dropped stays taken, because a window may still show it.
+    #[inline(always)]
+    pub(crate) fn release_shown<E: Into<Error>>(
+        &mut self,
+        done: Published<Durable>,
+        shown: Result<(), E>,
+    ) -> Result<()> {
+        match shown {
+            Ok(()) => self.release(done),
+            Err(error) => Err(self.keep_retired(done, error.into())),
+        }
+    }
+
+    /// Ends a change whose dropped blocks stay taken because of this error.
+    #[cold]
+    #[inline(never)]
+    fn keep_retired(&mut self, done: Published<Durable>, error: Error) -> Error {
+        let mut list = done.into_retired();
+        list.clear();
+        self.retired = list;
+        error
     }
 
     /// Commits edits that move nothing that a window could show.
@@ -189,8 +215,11 @@ impl<P: Pmem> Tree<P> {
         edits: &[Edit<'_>],
         purpose: Purpose,
     ) -> Result<()> {
-        let stage = Stage::new(Vec::new());
-        self.commit_and_release(stage, edits, purpose)
+        let stage = Stage::new(core::mem::take(&mut self.fresh_beside));
+        let result = self.commit_and_release(stage, edits, purpose);
+        // The list of the other stage is still with that stage.
+        self.fresh_beside = core::mem::take(&mut self.fresh);
+        result
     }
 
     /// Makes durable what was overwritten in place, if there is any such thing.
@@ -300,7 +329,8 @@ impl<P: Pmem> Tree<P> {
         let mut moved = false;
         if let Some(old) = step.block().filter(|_| parent_gone) {
             moved = self.blocks.count(old)? == 1;
-            retired.push(if moved { Retire::Moved(old) } else { Retire::Drop(old, step.content) });
+            let retire = if moved { Retire::Moved(old) } else { Retire::Drop(old, step.content) };
+            push_within(retired, retire);
         }
         Ok(Copied { old: step.block(), new, content: step.content, moved })
     }
@@ -362,7 +392,7 @@ impl<P: Pmem> Tree<P> {
                 && step.content.reference(index, value).ok().flatten().map(|(p, _)| p.block)
                     != Some(pointer.block)
             {
-                retired.push(Retire::Drop(pointer.block, content));
+                push_within(retired, Retire::Drop(pointer.block, content));
             }
             if let Some(copy) = copy {
                 stage.store_entry(&mut self.blocks.pmem, &copy.new, step.content, index, value);

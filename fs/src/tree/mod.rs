@@ -26,6 +26,13 @@ use crate::blocks::{Blocks, Retire};
 use crate::types::Block;
 use alloc::vec::Vec;
 
+/// Blocks that one change allocates or drops at most: those below a leaf, and the nodes above.
+const MOST_BLOCKS: usize = 1024;
+/// The same, of a change that is committed while another stage is being filled: it has no data.
+const MOST_BESIDE: usize = 128;
+/// Words that one change stores in a block at most.
+const MOST_WORDS: usize = 512;
+
 /// The tree of a volume in persistent memory `P`, with what is remembered of it between changes.
 pub(crate) struct Tree<P> {
     pub blocks: Blocks<P>,
@@ -40,14 +47,18 @@ pub(crate) struct Tree<P> {
     /// Grows with whatever may change the content of a file: what is staged, and what is made
     /// writable.
     pub changes: u64,
-    /// Lists whose memory is used again by each commit.
+    /// Lists whose memory is used again by each commit. Their room is that of the largest change,
+    /// so no change allocates.
     pub fresh: Vec<Block>,
+    /// As `fresh`, for what is committed while another stage is being filled.
+    fresh_beside: Vec<Block>,
     pub retired: Vec<Retire>,
     pub words: Vec<(u16, u64)>,
 }
 
 impl<P> Tree<P> {
     /// The tree whose system inodes are in the block `system`.
+    #[allow(clippy::disallowed_methods, reason = "a mount takes what it needs for good")]
     pub fn new(blocks: Blocks<P>, system: Block) -> Self {
         Tree {
             blocks,
@@ -57,9 +68,10 @@ impl<P> Tree<P> {
             files: Files::new(),
             unfenced: false,
             changes: 0,
-            fresh: Vec::with_capacity(1024),
-            retired: Vec::with_capacity(1024),
-            words: Vec::with_capacity(512),
+            fresh: Vec::with_capacity(MOST_BLOCKS),
+            fresh_beside: Vec::with_capacity(MOST_BESIDE),
+            retired: Vec::with_capacity(MOST_BLOCKS),
+            words: Vec::with_capacity(MOST_WORDS),
         }
     }
 }

@@ -18,6 +18,7 @@
 use crate::blocks::{Blocks, Content, DurableChange, Fresh, Purpose, Retire};
 use crate::error::Result;
 use crate::format::word::{NOWHERE, Pointer, fill, reseal, seal};
+use crate::memory::push_within;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
@@ -69,7 +70,7 @@ impl Stage<Written> {
     #[inline(always)]
     pub fn allocate<P: Pmem>(&mut self, blocks: &mut Blocks<P>, purpose: Purpose) -> Result<Fresh> {
         let fresh = blocks.allocate(purpose)?;
-        self.fresh.push(fresh.block());
+        push_within(&mut self.fresh, fresh.block());
         Ok(fresh)
     }
 
@@ -82,7 +83,7 @@ impl Stage<Written> {
         purpose: Purpose,
     ) -> Result<Fresh> {
         let fresh = blocks.allocate_run(most, purpose)?;
-        self.fresh.extend(fresh.blocks());
+        fresh.blocks().for_each(|block| push_within(&mut self.fresh, block));
         Ok(fresh)
     }
 
@@ -90,7 +91,7 @@ impl Stage<Written> {
     #[inline]
     pub fn receive<P: Pmem>(&mut self, pmem: &mut P, run: &Fresh) {
         self.received = true;
-        self.fresh.extend(run.blocks());
+        run.blocks().for_each(|block| push_within(&mut self.fresh, block));
         self.wrote(pmem, byte_at(run.block(), 0), run.len());
     }
 

@@ -24,7 +24,7 @@ use crate::tree::commit::Edit;
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 
 /// Entries in a block of the list.
 const ENTRIES: usize = 512;
@@ -160,7 +160,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Stages a file that has the list: no block, one, or one leaf with several.
     fn stage_bad_blocks(&mut self, stage: &mut Stage<Written>) -> Result<Root> {
-        let mut blocks = arrayvec::ArrayVec::<Block, MOST_BLOCKS>::new();
+        let mut blocks = ArrayVec::<Block, MOST_BLOCKS>::new();
         let purpose = Purpose::Release;
         for piece in 0..self.tree.blocks.bad().len().div_ceil(ENTRIES) {
             let to = stage.allocate(&mut self.tree.blocks, purpose)?;
@@ -207,13 +207,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The blocks that the list is in.
-    fn blocks_of_list(&mut self) -> Vec<Block> {
+    fn blocks_of_list(&mut self) -> ArrayVec<Block, MOST_BLOCKS> {
         let (salt, index) =
             (Salt::inodes(self.tree.system), word_index(system::BAD_BLOCKS, inode::ROOT));
         let word = self.tree.blocks.word(self.tree.system, index).ok();
         let root = word.and_then(|word| Root::decode(word, salt, index).ok()).flatten();
         let holds = |block: &Block| self.tree.blocks.geometry.holds(*block);
-        let (mut found, mut unreadable) = (Vec::new(), 0);
+        let (mut found, mut unreadable) = (ArrayVec::<Block, MOST_BLOCKS>::new(), 0);
         match root {
             Some(Root { top: None, .. }) => {}
             Some(Root { height: 0, top: Some(top) }) => found.push(top.block),
@@ -228,7 +228,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             _ => unreadable += ENTRIES as u64,
         }
-        found.retain(holds);
+        found.retain(|block| holds(block));
         self.bad_list.unreadable += unreadable;
         found
     }

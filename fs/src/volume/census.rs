@@ -1,15 +1,15 @@
 //! How often inodes are named, counted while directories are walked.
 
 use crate::error::{Error, Result};
+use crate::memory::Map;
 use crate::types::Ino;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// How often each inode is named: a bit, and a number where there are more names.
 #[derive(Debug)]
 pub(crate) struct Names {
     named: Vec<u64>,
-    more: BTreeMap<Ino, u32>,
+    more: Map<Ino, u32>,
     /// Inodes with a name; those that cannot exist included.
     pub distinct: u64,
     /// A bit for each directory whose entries were counted.
@@ -32,6 +32,7 @@ pub(crate) fn bits(room: u64) -> Result<Vec<u64>> {
 }
 
 /// Makes bits be there for `room` inodes, if there are fewer.
+#[allow(clippy::disallowed_methods, reason = "room for the bits is reserved before")]
 pub(crate) fn grow_bits(bits: &mut Vec<u64>, room: u64) -> Result<()> {
     let more = (room.div_ceil(64) as usize).saturating_sub(bits.len());
     bits.try_reserve_exact(more).map_err(|_| Error::NoMemory)?;
@@ -45,7 +46,7 @@ pub(crate) fn is_set(bits: &[u64], ino: Ino) -> bool {
 
 impl Names {
     pub fn new(room: u64) -> Result<Self> {
-        Ok(Names { named: bits(room)?, more: BTreeMap::new(), distinct: 0, walked: bits(room)? })
+        Ok(Names { named: bits(room)?, more: Map::new(), distinct: 0, walked: bits(room)? })
     }
 
     /// Bytes that [`Names::new`] takes.
@@ -60,18 +61,27 @@ impl Names {
     }
 
     /// Counts a name of an inode.
-    pub fn add(&mut self, ino: Ino) {
-        let Some(word) = self.named.get_mut((ino.0 / 64) as usize) else {
-            self.distinct += 1;
-            return;
-        };
-        let bit = 1 << (ino.0 % 64);
-        if *word & bit != 0 {
-            *self.more.entry(ino).or_insert(1) += 1;
-        } else {
-            self.distinct += 1;
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`]; then the name is not counted.
+    pub fn add(&mut self, ino: Ino) -> Result<()> {
+        if !self.note(ino) {
+            *self.more.get_or_insert(ino, 1)? += 1;
         }
-        *word |= bit;
+        Ok(())
+    }
+
+    /// Notes that an inode has a name; false if one was known already.
+    pub fn note(&mut self, ino: Ino) -> bool {
+        let bit = 1 << (ino.0 % 64);
+        match self.named.get_mut((ino.0 / 64) as usize) {
+            Some(word) if *word & bit != 0 => return false,
+            Some(word) => *word |= bit,
+            None => {}
+        }
+        self.distinct += 1;
+        true
     }
 
     /// Notes that a directory is being walked; false if it was before.
@@ -90,6 +100,6 @@ impl Names {
 
     /// Names of an inode.
     pub fn of(&self, ino: Ino) -> u32 {
-        self.more.get(&ino).copied().unwrap_or(is_set(&self.named, ino) as u32)
+        self.more.get(ino).copied().unwrap_or(is_set(&self.named, ino) as u32)
     }
 }

@@ -57,7 +57,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         };
         let mut way = match climb.way.filter(same) {
             Some(way) => way,
-            None if climb.begun == MOST_CLIMBS => return Err(Error::Busy),
+            None if climb.begun == MOST_CLIMBS => {
+                return Err(Error::Busy("directories are moved all the time; try again"));
+            }
             None => {
                 climb.begun += 1;
                 Way { moved, target, generation, moves: self.moves, at: target, climbed: 0 }

@@ -14,6 +14,7 @@ use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO};
 use crate::format::word::Root;
+use crate::memory::Boxed;
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::Window;
@@ -28,15 +29,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Exists`], [`Error::InvalidName`],
-    /// [`Error::NoSpace`], [`Error::Invalid`] for a symbolic link, or a [media
-    /// error](Error#media-errors). Nothing has changed then.
+    /// [`Error::NameTooLong`], [`Error::NoSpace`], [`Error::NoMemory`], [`Error::Invalid`] for a
+    /// symbolic link, or a [media error](Error#media-errors). Nothing has changed then.
     pub fn begin_clone(&mut self, src: Ino, dir: Ino, name: &[u8], now: Time) -> Result<Begun> {
         let mut settle = Settle::stores(src);
         if self.settle(&mut settle)? {
             return self.make_clone(src, dir, name, now).map(Begun::Over);
         }
-        let (src, dir, name) = (Held::new(src), Held::new(dir), name.to_vec());
-        self.go_on(Work::Clone(Cloning { src, dir, name, now, settle }))
+        let name = name.try_into().map_err(|_| Error::NameTooLong)?;
+        let (src, dir) = (Held::new(src), Held::new(dir));
+        self.go_on(Work::Clone(Boxed::new(Cloning { src, dir, name, now, settle })?))
     }
 
     /// Creates `name` as a clone of a file: atomic, durable at return. It takes as long as it takes

@@ -13,12 +13,14 @@ use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, slot_of, word_index};
 use crate::format::word::{NOTHING, Pointer, Root};
+use crate::memory::push_within;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::shape::{height_for, index_at, word_at};
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
+use crate::windows::passes::Revoke;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Size of a file, or of a symbolic link, whose target can be read as content.
@@ -117,7 +119,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let stage = self.tree.stage();
             self.set_size(stage, ino, size, Purpose::Release)?;
             self.tree.files.forget_clean_tail(FileKey(ino));
-            self.dax.unmap(&mut self.tree.blocks, ino, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
+            let first = size.div_ceil(BLOCK_SIZE);
+            self.dax.unmap(&mut self.tree.blocks, FileKey(ino), first, u64::MAX)?;
             self.trim(ino, size)?;
         }
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
@@ -152,8 +155,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let words = [Self::root_word(ino, staged), size];
         let done = self.tree.commit(stage, &[Edit::words(&path, &words)], purpose)?;
         self.tree.files.forget_clean_tail(FileKey(ino));
-        self.dax.unmap(&mut self.tree.blocks, ino, 0, u64::MAX)?;
-        self.tree.release(done)?;
+        let unmapped = self.dax.unmap(&mut self.tree.blocks, FileKey(ino), 0, u64::MAX);
+        self.tree.release_shown(done, unmapped)?;
         self.touch(ino, &[inode::MTIME, inode::CTIME], now)
     }
 
@@ -223,7 +226,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         for index in index_at(last, level) + 1..512 {
             match self.tree.follow(node, Content::Node(level), index) {
                 Ok(None) => {}
-                Ok(Some(_)) => words.push((index, NOTHING)),
+                Ok(Some(_)) => push_within(&mut words, (index, NOTHING)),
                 Err(error) => result = Err(error),
             }
         }
@@ -265,11 +268,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// to when it began.
     pub(super) fn sync_step(&mut self, work: &mut Syncing) -> Result<Option<Outcome>> {
         let mut allowance = self.work_a_step;
+        let (file, blocks) = (FileKey(work.ino), &mut self.tree.blocks);
         let synced = match &mut work.at {
-            None => self.dax.sync_some(&mut self.tree.blocks, work.ino, &mut allowance)?,
-            Some(at) => {
-                self.dax.pass(&mut self.tree.blocks, work.ino, true, 0..0, at, &mut allowance)?
-            }
+            None => self.dax.sync_some(blocks, file, &mut allowance)?,
+            Some(at) => self.dax.pass(blocks, file, &Revoke::WRITING, at, &mut allowance)?,
         };
         if !synced.all {
             work.at.get_or_insert(0);

@@ -147,7 +147,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (inode::CTIME, now),
         ] {
             let [seconds, nanoseconds] = time_values(time);
-            words.extend([(word, seconds), (word + 1, nanoseconds)]);
+            words.push((word, seconds));
+            words.push((word + 1, nanoseconds));
         }
         words.push((inode::CHANGES, changes));
         words.iter_mut().for_each(|(word, _)| *word = word_index(slot, *word));

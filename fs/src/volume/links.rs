@@ -17,13 +17,14 @@ use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, slot_of, word_index};
 use crate::format::superblock::crc32c;
+use crate::memory::filled;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
 use crate::windows::Window;
+use crate::windows::files::Names;
 use crate::windows::mmu::Mmu;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// What a new name does to a file, or a symbolic link, that has it already.
@@ -78,7 +79,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let new = NewInode::of(Kind::File, mode, ino, dir, now);
             NewInode { nlink: 0, uid, gid, ..new }
         })?;
-        self.dax.set_unnamed(opened.0);
+        self.dax.files.set_names(FileKey(opened.0), Names::NotYet);
         Ok(opened)
     }
 
@@ -93,9 +94,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // What it shows is durable already, in the file that it shows it of.
         let stage = stage.flush(&mut self.tree.blocks.pmem).fence(&mut self.tree.blocks.pmem);
         self.tree.fresh = stage.finish(&mut self.tree.blocks);
-        match self.dax.open(ino) {
+        match self.dax.files.open(FileKey(ino)) {
             Ok(window) => {
-                self.dax.set_orphan(ino);
+                self.dax.files.set_names(FileKey(ino), Names::NoMore);
                 Ok((ino, window))
             }
             Err(error) => {
@@ -141,11 +142,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             None => (NAME_BLOCKS, Purpose::Grow),
         };
         self.tree.blocks.ensure(needed, purpose)?;
-        if self.dax.is_unnamed(ino) {
+        if self.dax.files.is_unnamed(FileKey(ino)) {
             // The first fence of the change makes them durable.
             let mut allowance = u64::MAX;
             self.tree.unfenced |=
-                self.dax.sync_some(&mut self.tree.blocks, ino, &mut allowance)?.any;
+                self.dax.sync_some(&mut self.tree.blocks, FileKey(ino), &mut allowance)?.any;
         }
         match replaced {
             None => self.commit_link(ino, kind, names, dir, name)?,
@@ -156,7 +157,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.commit_naming(stage, &plan, name, purpose)?;
             }
         }
-        self.dax.set_named(ino);
+        self.dax.files.set_names(FileKey(ino), Names::Some);
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
@@ -189,7 +190,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::IsDirectory);
         }
         let names = match self.nlink_in(block, ino)? {
-            0 if !self.dax.is_unnamed(ino) => return Err(Error::NotFound),
+            0 if !self.dax.files.is_unnamed(FileKey(ino)) => return Err(Error::NotFound),
             names => names
                 .checked_add(1)
                 .ok_or(Error::Invalid("it has as many names as there can be"))?,
@@ -288,8 +289,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if it is no symbolic link, [`Error::NotFound`], or a [media
-    /// error](Error#media-errors).
+    /// [`Error::Invalid`] if it is no symbolic link, [`Error::NotFound`], [`Error::NoMemory`], or a
+    /// [media error](Error#media-errors).
     pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>> {
         let block = self.tree.inode_block(ino)?;
         if self.kind_in(block, ino)?.0 != Kind::Symlink {
@@ -302,7 +303,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 what: "the target of a symbolic link has a wrong length",
             });
         }
-        let mut target = vec![0; size];
+        let mut target = filled(size, 0)?;
         self.read(ino, 0, &mut target)?;
         let sum = self.number(block, ino, inode::SUM, "the sum of a target fails its check")?;
         if u64::from(crc32c(&target)) != sum {

@@ -274,7 +274,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut report = PagesReport { faults, ..PagesReport::default() };
         match ino {
             None => {
-                report.windows = self.dax.open_windows();
+                report.windows = self.dax.files.windows();
                 report.slots = self.dax.attached().count() as u64;
                 report.masters = self.dax.shadows.masters();
                 report.shadows = self.dax.shadows.count();
@@ -309,7 +309,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if !self.pages_of(*ino, at, report)? {
             return Ok(None);
         }
-        report.windows = self.dax.windows_of(*ino);
+        report.windows = self.dax.files.windows_of(FileKey(*ino));
         report.faults = FaultCounts { foreign_unmapped: self.dax.foreign_unmapped, ..self.faults };
         Ok(Some(*report))
     }

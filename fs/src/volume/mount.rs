@@ -13,7 +13,7 @@ use crate::format::word::{NOTHING, Pointer, Root, Salt, seal};
 use crate::pmem::{Pmem, Poisoned};
 use crate::tree::Tree;
 use crate::tree::shape::word_at;
-use crate::types::{BLOCK_SIZE, Block, Kind, Time};
+use crate::types::{BLOCK_SIZE, Block, FileKey, Kind, Time};
 use crate::windows::Windows;
 use crate::windows::mmu::Mmu;
 use core::fmt;
@@ -419,7 +419,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// anew by the next mount.
     pub fn unmount(mut self) -> Result<(P, M), Error> {
         self.dax.detach_all(&mut self.tree.blocks)?;
-        for ino in self.dax.orphans() {
+        while let Some(FileKey(ino)) = self.dax.files.close_up_to_orphan() {
             self.drop_inode(ino)?;
         }
         // Nothing is lost if there is no room for it: the memory may report the error again.

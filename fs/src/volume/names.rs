@@ -15,6 +15,7 @@ use crate::tree::commit::Edit;
 use crate::tree::path::Path;
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
+use crate::windows::files::Names;
 use crate::windows::mmu::Mmu;
 use arrayvec::ArrayVec;
 
@@ -180,13 +181,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn drop_name(&mut self, ino: Ino) -> Result<()> {
         let block = self.tree.inode_block(ino)?;
         let names = self.nlink_in(block, ino)?;
-        if names <= 1 && !self.dax.is_open(ino) {
+        if names <= 1 && !self.dax.files.is_open(FileKey(ino)) {
             return self.drop_inode(ino);
         }
         let left = names.saturating_sub(1);
         self.set_names(ino, left)?;
         if left == 0 {
-            self.dax.set_orphan(ino);
+            self.dax.files.set_names(FileKey(ino), Names::NoMore);
         }
         Ok(())
     }
@@ -292,7 +293,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         match plan.replaced {
             Replaced::Gone(ino) => self.inode_dropped(ino),
-            Replaced::Orphan(ino) => self.dax.set_orphan(ino),
+            Replaced::Orphan(ino) => self.dax.files.set_names(FileKey(ino), Names::NoMore),
             Replaced::Nothing => {}
         }
         self.tree.release(done)
@@ -339,14 +340,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             target: room.path.clone(),
         };
         plan.target_words.push(room.word());
-        plan.target_words.extend(replaced.map(|old| (old.slot, NOTHING)));
         if let Some(old) = replaced {
+            plan.target_words.push((old.slot, NOTHING));
             self.name_changes(old.ino);
             let block = self.tree.inode_block(old.ino)?;
             let left = self.nlink_in(block, old.ino)?.saturating_sub(1);
             let word = if left > 0 {
                 Self::names_word(old.ino, left)
-            } else if self.dax.is_open(old.ino) {
+            } else if self.dax.files.is_open(FileKey(old.ino)) {
                 plan.replaced = Replaced::Orphan(old.ino);
                 Self::names_word(old.ino, 0)
             } else {

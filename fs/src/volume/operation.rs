@@ -17,13 +17,12 @@
 
 use super::Volume;
 use super::settle::Settle;
-use super::work::{Begun, Held, Operation, Outcome, Work};
+use super::work::{Begun, Cloning, Held, Operation, Outcome, RangeClone, Work};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, Generation};
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::boxed::Box;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Takes the first step.
@@ -31,14 +30,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(crate) fn begin(&mut self, mut work: Work) -> Result<Begun> {
         match self.work_on(&mut work)? {
             Some(outcome) => Ok(Begun::Over(outcome)),
-            None => Ok(Begun::GoesOn(Operation(Box::new(work)))),
+            None => Ok(Begun::GoesOn(Operation(work))),
         }
     }
 
     /// Has something go on whose first step was taken.
     pub(super) fn go_on(&mut self, mut work: Work) -> Result<Begun> {
         match self.remember(&mut work) {
-            Ok(()) => Ok(Begun::GoesOn(Operation(Box::new(work)))),
+            Ok(()) => Ok(Begun::GoesOn(Operation(work))),
             Err(error) => {
                 self.give_back(&mut work);
                 Err(error)
@@ -116,7 +115,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Ends the parking of a file's faults, if this settling has parked them.
     pub(super) fn unpark(&mut self, settle: &mut Settle) {
         if core::mem::take(&mut settle.parked) {
-            self.dax.unpark(settle.ino);
+            self.dax.files.unpark(FileKey(settle.ino));
         }
     }
 
@@ -124,7 +123,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// since an operation that they keep from its end is under way.
     #[inline]
     pub fn is_parked(&self, ino: Ino) -> bool {
-        self.dax.is_parked(ino)
+        self.dax.files.is_parked(FileKey(ino))
     }
 
     /// Another step follows: until then, the files may be replaced by others of the same numbers.
@@ -132,9 +131,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let files: [Option<&mut Held>; 2] = match work {
             Work::Sync(_) | Work::Close(_) => [None, None],
             Work::Count(work) => [Some(&mut work.file), None],
-            Work::Clone(work) => [Some(&mut work.src), Some(&mut work.dir)],
+            Work::Clone(work) => {
+                let Cloning { src, dir, .. } = &mut **work;
+                [Some(src), Some(dir)]
+            }
             Work::Freeze(work) => [Some(&mut work.src), None],
-            Work::Range(work) => [Some(&mut work.src), Some(&mut work.dst)],
+            Work::Range(work) => {
+                let RangeClone { src, dst, .. } = &mut **work;
+                [Some(src), Some(dst)]
+            }
             Work::Truncate(work) => [Some(&mut work.file), None],
         };
         for held in files.into_iter().flatten().filter(|held| held.generation.is_none()) {

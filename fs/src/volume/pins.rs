@@ -18,8 +18,9 @@
 use super::Volume;
 use crate::error::{Error, Result};
 use crate::pmem::Pmem;
-use crate::types::Ino;
+use crate::types::{FileKey, Ino};
 use crate::windows::Window;
+use crate::windows::files::Pin;
 use crate::windows::mmu::Mmu;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
@@ -30,7 +31,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// [`Error::Invalid`]: there is no such window.
     pub fn pin(&mut self, window: Window) -> Result<()> {
-        self.dax.set_pinned(window, true)
+        self.dax.files.set_pin(window, Pin::Pinned)
     }
 
     /// Ends the pin of this window; those of other windows of its file stay.
@@ -39,17 +40,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// [`Error::Invalid`]: there is no such window.
     pub fn unpin(&mut self, window: Window) -> Result<()> {
-        self.dax.set_pinned(window, false)
+        self.dax.files.set_pin(window, Pin::Loose)
     }
 
     /// Whether a file may be made shorter.
     pub(super) fn may_shorten(&self, ino: Ino) -> Result<()> {
-        if self.dax.is_pinned(ino) { Err(Error::InUse(ino)) } else { Ok(()) }
+        if self.dax.files.is_pinned(FileKey(ino)) { Err(Error::InUse(ino)) } else { Ok(()) }
     }
 
     /// Whether an inode may lose a name.
     pub(super) fn may_lose_name(&self, ino: Ino) -> Result<()> {
-        if !self.dax.is_pinned(ino) {
+        if !self.dax.files.is_pinned(FileKey(ino)) {
             return Ok(());
         }
         match self.nlink_in(self.tree.inode_block(ino)?, ino)? {

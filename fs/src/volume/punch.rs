@@ -22,6 +22,7 @@ use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{NOTHING, Root};
+use crate::memory::push_within;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::path::Path;
@@ -122,7 +123,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Ok(stop);
         }
         // What is mapped goes page by page: of much of it, the blocks below one leaf at a time.
-        let mapped = root.height > 0 && self.dax.shown(ino, &(first..stop)) > self.work_a_step;
+        let mapped =
+            root.height > 0 && self.dax.shown(FileKey(ino), &(first..stop)) > self.work_a_step;
         if first == 0 && stop >= root.capacity() && !mapped {
             self.clear(ino, &path, &[Self::root_word(ino, Root::EMPTY)], 0..stop)?;
             return Ok(stop);
@@ -150,7 +152,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             for index in index..index + count {
                 match self.tree.follow(node, Content::Node(level), index) {
                     Ok(None) => {}
-                    Ok(Some(_)) => words.push((index, NOTHING)),
+                    Ok(Some(_)) => push_within(&mut words, (index, NOTHING)),
                     Err(error) => read = Err(error),
                 }
             }
@@ -176,8 +178,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
         let stage = self.tree.stage();
         let done = self.tree.commit(stage, &[Edit::independent(path, words)], Purpose::Release)?;
-        self.dax.unmap(&mut self.tree.blocks, ino, range.start, range.end)?;
-        self.tree.release(done)
+        let unmapped = self.dax.unmap(&mut self.tree.blocks, FileKey(ino), range.start, range.end);
+        self.tree.release_shown(done, unmapped)
     }
 }
 

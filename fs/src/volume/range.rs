@@ -23,13 +23,13 @@ use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::inode::{self, NewInode, ROOT_INO};
 use crate::format::word::{Pointer, Root};
+use crate::memory::{Boxed, push_within};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::scan::Found;
 use crate::tree::shape::{height_for, index_at};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::boxed::Box;
 
 /// What a node of the target costs, whose 512 entries are looked at one by one, counted in entries
 /// that are shared.
@@ -77,8 +77,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// # Errors
     ///
     /// [`Error::Invalid`] if the range does not fit the files or overlaps itself,
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::NotFound`], [`Error::IsDirectory`], or a
-    /// [media error](Error#media-errors). Nothing has changed then.
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::NoMemory`], [`Error::NotFound`],
+    /// [`Error::IsDirectory`], or a [media error](Error#media-errors). Nothing has changed then.
     pub fn begin_clone_range(
         &mut self,
         src: Ino,
@@ -94,7 +94,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut work =
             RangeClone { src, dst, from, to, len, now, settle, way: RangeProgress::Begun };
         match self.range_step(&mut work) {
-            Ok(None) => self.go_on(Work::Range(Box::new(work))),
+            Ok(None) => match Boxed::vacant() {
+                Ok(place) => self.go_on(Work::Range(place.fill(work))),
+                Err(error) => {
+                    self.give_back_range(&mut work);
+                    Err(error)
+                }
+            },
             result => {
                 self.give_back_range(&mut work);
                 Ok(Begun::Over(result?.unwrap_or(Outcome::Done)))
@@ -339,7 +345,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             match self.tree.subtree(splice.source, FileBlock(at + i * span(level)), level) {
                 Ok(Some(pointer)) => {
                     let index = index + i as u16;
-                    words.push((index, pointer.value()));
+                    push_within(&mut words, (index, pointer.value()));
                 }
                 Ok(None) => {}
                 Err(error) => read = Err(error),

@@ -12,11 +12,11 @@ use crate::format::inode::{
     self, INODE_WORDS, INODES_PER_BLOCK, ROOT_INO, slot_of, system, word_index,
 };
 use crate::format::word::{Root, Salt, seal};
+use crate::memory::{push_within, with_room};
 use crate::pmem::Pmem;
 use crate::tree::shape::word_at;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Builds all derived state from the trees.
@@ -111,21 +111,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// one is not looked at: a crash may have left it half written.
     fn count_names(&mut self) -> Result<Names> {
         let mut names = Names::new(self.inodes.room)?;
-        names.add(ROOT_INO);
-        let mut waiting = Vec::new();
-        waiting.try_reserve_exact(WAITING).map_err(|_| Error::NoMemory)?;
-        waiting.push(ROOT_INO);
+        names.note(ROOT_INO);
+        let mut waiting = with_room(WAITING)?;
+        push_within(&mut waiting, ROOT_INO);
         loop {
-            let mut missed = false;
+            let (mut missed, mut counted) = (false, Ok(()));
             while let Some(dir) = waiting.pop() {
                 if !names.walk(dir) {
                     continue;
                 }
                 self.each_entry(dir, &mut |ino, kind| {
-                    names.add(ino);
+                    counted = counted.and_then(|()| names.add(ino));
                     if kind == Kind::Directory {
                         if waiting.len() < WAITING {
-                            waiting.push(ino);
+                            push_within(&mut waiting, ino);
                         } else {
                             missed = true;
                         }
@@ -136,6 +135,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     Error::NotFound | Error::NotDirectory => self.dangling(),
                     error => error,
                 })?;
+                counted?;
             }
             if !missed {
                 return Ok(names);
@@ -143,7 +143,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.each_inode(&mut |volume, ino, block, _| {
                 let known = names.of(ino) == 0 || names.was_walked(ino) || waiting.len() == WAITING;
                 if !known && volume.kind_in(block, ino)?.0 == Kind::Directory {
-                    waiting.push(ino);
+                    push_within(&mut waiting, ino);
                 }
                 Ok(())
             })?;

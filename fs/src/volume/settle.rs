@@ -10,18 +10,18 @@
 use super::Volume;
 use crate::error::Result;
 use crate::pmem::Pmem;
-use crate::types::Ino;
+use crate::types::{FileKey, Ino};
 use crate::windows::mmu::Mmu;
+use crate::windows::passes::Revoke;
 use core::ops::Range;
 
 /// A file that is being settled.
 #[derive(Clone, Debug)]
 pub(crate) struct Settle {
     pub ino: Ino,
-    /// Nothing is writable: what was stored is on its way to the media.
-    stores: bool,
-    /// Few of these blocks are shown.
-    hidden: Range<u64>,
+    /// No page of the file is writable, so what was stored is on its way to the media; few of these
+    /// blocks are shown.
+    revoke: Revoke,
     /// The next page of the pass.
     at: Option<u32>,
     /// The faults of the file are parked.
@@ -31,17 +31,17 @@ pub(crate) struct Settle {
 impl Settle {
     /// No page of the file is writable.
     pub fn stores(ino: Ino) -> Self {
-        Settle { ino, stores: true, hidden: 0..0, at: None, parked: false }
+        Settle { ino, revoke: Revoke::WRITING, at: None, parked: false }
     }
 
     /// Of these blocks no more are shown than can be taken away in a step.
-    pub fn hides(self, hidden: Range<u64>) -> Self {
-        Settle { hidden, ..self }
+    pub fn hides(self, showing: Range<u64>) -> Self {
+        Settle { revoke: Revoke { showing, ..self.revoke }, ..self }
     }
 
     /// Only that.
-    pub fn only_hides(ino: Ino, hidden: Range<u64>) -> Self {
-        Settle { stores: false, ..Settle::stores(ino).hides(hidden) }
+    pub fn only_hides(ino: Ino, showing: Range<u64>) -> Self {
+        Settle { revoke: Revoke { writing: false, showing }, ..Settle::stores(ino) }
     }
 }
 
@@ -62,37 +62,31 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Does what little there is to do; false if it is not little.
     #[inline]
     fn is_settled(&mut self, settle: &Settle) -> Result<bool> {
+        let (file, Revoke { writing, showing }) = (FileKey(settle.ino), &settle.revoke);
         let mut allowance = self.work_a_step;
-        if settle.stores {
-            let synced = self.dax.sync_some(&mut self.tree.blocks, settle.ino, &mut allowance)?;
+        if *writing {
+            let synced = self.dax.sync_some(&mut self.tree.blocks, file, &mut allowance)?;
             self.tree.unfenced |= synced.any;
             if !synced.all {
                 return Ok(false);
             }
         }
-        Ok(settle.hidden.is_empty()
-            || self.dax.shown(settle.ino, &settle.hidden) <= self.work_a_step)
+        Ok(showing.is_empty() || self.dax.shown(file, showing) <= self.work_a_step)
     }
 
     #[cold]
     fn settle_on(&mut self, settle: &mut Settle) -> Result<bool> {
         let at = settle.at.get_or_insert(0);
         let mut allowance = self.work_a_step;
-        let hidden = settle.hidden.clone();
-        let synced = self.dax.pass(
-            &mut self.tree.blocks,
-            settle.ino,
-            settle.stores,
-            hidden,
-            at,
-            &mut allowance,
-        )?;
+        let file = FileKey(settle.ino);
+        let blocks = &mut self.tree.blocks;
+        let synced = self.dax.pass(blocks, file, &settle.revoke, at, &mut allowance)?;
         self.tree.unfenced |= synced.any;
         if !synced.all {
             return Ok(false);
         }
         if !settle.parked {
-            self.dax.park(settle.ino);
+            self.dax.files.park(file)?;
             settle.parked = true;
         }
         settle.at = Some(0);

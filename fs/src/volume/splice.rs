@@ -86,7 +86,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let root = Root { height: if top.is_some() { height } else { 0 }, top };
         let mut words = ArrayVec::<(u16, u64), 2>::new();
         words.push(Self::root_word(dst, root));
-        words.extend(raise.map(|size| (word_index(slot, inode::SIZE), size)));
+        if let Some(size) = raise {
+            words.push((word_index(slot, inode::SIZE), size));
+        }
         // What was overwritten in place, or stored through windows, is durable with the fence of
         // the stage; a subtree that is shared as it is needs none of its own.
         if !stage.is_used() {
@@ -100,8 +102,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 {
                     self.tree.blocks.discard(top.block, Content::file_top(height));
                 }
-                self.dax.unmap(&mut self.tree.blocks, dst, splice.to, splice.to + splice.blocks)?;
-                self.tree.release(done)
+                let end = splice.to + splice.blocks;
+                let unmapped = self.dax.unmap(&mut self.tree.blocks, FileKey(dst), splice.to, end);
+                self.tree.release_shown(done, unmapped)
             }
             Err(error) => {
                 if let Some(top) = top {

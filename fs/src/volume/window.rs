@@ -4,7 +4,7 @@ use super::Volume;
 use super::work::{Begun, Outcome, Work};
 use crate::error::{Error, Result};
 use crate::pmem::Pmem;
-use crate::types::{Ino, Kind};
+use crate::types::{FileKey, Ino, Kind};
 use crate::windows::Window;
 use crate::windows::mmu::Mmu;
 
@@ -20,7 +20,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match self.attributes(ino)?.kind {
             Kind::Directory => Err(Error::IsDirectory),
             Kind::Symlink => Err(Error::Invalid("is a symbolic link")),
-            Kind::File => self.dax.open(ino),
+            Kind::File => self.dax.files.open(FileKey(ino)),
         }
     }
 
@@ -47,7 +47,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Takes a step of closing a window.
     pub(super) fn close_step(&mut self, window: Window) -> Result<Option<Outcome>> {
-        let ino = self.dax.file_of(window)?;
+        let FileKey(ino) = self.dax.files.file_of(window)?;
         if !self.dax.detach_some(&mut self.tree.blocks, window, self.work_a_step)? {
             return Ok(None);
         }

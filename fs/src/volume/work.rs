@@ -2,25 +2,26 @@
 
 use super::settle::Settle;
 use crate::format::inode::Generation;
-use crate::types::{Ino, Time};
+use crate::memory::Boxed;
+use crate::types::{Ino, MAX_NAME, Time};
 use crate::windows::Window;
-use alloc::boxed::Box;
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 
 /// An operation under way.
 #[must_use = "an operation is finished step by step, or abandoned"]
 #[derive(Debug)]
-pub struct Operation(pub(super) Box<Work>);
+pub struct Operation(pub(super) Work);
 
-/// What has to be done.
+/// What has to be done. Only what is large has memory of its own: closing a window, above all, must
+/// not fail for want of memory.
 #[derive(Debug)]
 pub(crate) enum Work {
     Sync(Syncing),
     Close(Window),
     Count(Counting),
-    Clone(Cloning),
+    Clone(Boxed<Cloning>),
     Freeze(Freezing),
-    Range(Box<RangeClone>),
+    Range(Boxed<RangeClone>),
     Truncate(Truncation),
 }
 
@@ -83,7 +84,7 @@ pub(crate) struct Truncation {
 pub(crate) struct Cloning {
     pub src: Held,
     pub dir: Held,
-    pub name: Vec<u8>,
+    pub name: ArrayVec<u8, MAX_NAME>,
     pub now: Time,
     pub settle: Settle,
 }

@@ -21,6 +21,7 @@ use crate::blocks::{Content, Fresh, Lending, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{NOTHING, Pointer, Root};
+use crate::memory::push_within;
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
@@ -361,9 +362,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     }
                 }
             }
-            words.push((index_at(FileBlock(block), 1), TO_COME));
-            if matches!(writing.access, LeafAccess::Own(_)) {
-                retired.extend(old.map(|pointer| Retire::Drop(pointer.block, Content::Data)));
+            push_within(words, (index_at(FileBlock(block), 1), TO_COME));
+            if let (LeafAccess::Own(_), Some(old)) = (&writing.access, old) {
+                push_within(retired, Retire::Drop(old.block, Content::Data));
             }
         }
         if full && words.iter().any(|&(_, word)| word == TO_COME) {
@@ -430,7 +431,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             None if !old.unwritten => Pointer::unwritten(old.block),
             None => return Ok(true),
         };
-        words.push(self.entry_word(writing, block, pointer));
+        push_within(words, self.entry_word(writing, block, pointer));
         Ok(true)
     }
 
@@ -499,8 +500,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             // Only what was replaced: pages of blocks that stay may hold stores that are not
             // flushed yet.
             let replaced = writing.replaced(words);
-            self.dax.unmap(&mut self.tree.blocks, ino, replaced.start, replaced.end)?;
-            self.tree.release(done)?;
+            let unmapped =
+                self.dax.unmap(&mut self.tree.blocks, FileKey(ino), replaced.start, replaced.end);
+            self.tree.release_shown(done, unmapped)?;
             stage = self.tree.stage();
         }
         match raise {

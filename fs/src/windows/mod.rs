@@ -3,38 +3,34 @@
 //! | file | what |
 //! |---|---|
 //! | `mmu.rs` | the seam to page tables: slots, pages, translations |
-//! | `mod.rs` | windows and their slots, the dirty list |
+//! | `files.rs` | windows that are open, and the files that they show |
+//! | `mod.rs` | slots and what is translated in them, the dirty list |
 //! | `passes.rs` | sync, and other work on many pages |
 //! | `shadows.rs` | the lists from a master to its shadows |
 //!
 //! Slots are a cache: any slot may be taken away from its window between two accesses.
-//! All memory is taken when the volume is mounted; nothing here grows with files.
+//! Their memory is taken when the volume is mounted; only the list of what is open grows.
 
+pub(crate) mod files;
 pub mod mmu;
 pub(crate) mod passes;
 mod shadows;
 
+pub use self::files::Window;
+use self::files::{NONE, OpenFiles};
 use self::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 use self::shadows::Shadows;
 use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::pmem::{Pmem, Poisoned};
-use crate::types::{BLOCK_SIZE, Ino};
-use alloc::collections::BTreeMap;
+use crate::types::{BLOCK_SIZE, FileKey, Ino};
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// No slot, no window.
-pub(crate) const NONE: u32 = u32::MAX;
-
-/// An open window: a view of one file that plain loads and stores go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Window(pub u32);
 
 #[derive(Clone, Debug)]
 pub(crate) struct SlotState {
     pub window: u32,
-    pub ino: Ino,
+    pub file: FileKey,
     pub leaf: u32,
     next_in_file: u32,
     prev_in_file: u32,
@@ -50,7 +46,7 @@ pub(crate) struct SlotState {
 impl SlotState {
     const UNUSED: SlotState = SlotState {
         window: NONE,
-        ino: Ino(0),
+        file: FileKey(Ino(0)),
         leaf: 0,
         next_in_file: NONE,
         prev_in_file: NONE,
@@ -71,80 +67,41 @@ impl SlotState {
     }
 }
 
-/// What a window shows, and whether it pins that.
-#[derive(Clone, Copy, Debug)]
-struct OpenWindow {
-    ino: Ino,
-    pinned: bool,
-}
-
-/// A file that windows are open on.
-#[derive(Debug)]
-struct OpenFile {
-    windows: u32,
-    /// How many of the windows pin the file.
-    pins: u32,
-    first_slot: u32,
-    names: Names,
-}
-
-/// Whether an open file has names. A file without a name goes with its last window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
-    /// It has at least one.
-    Some,
-    /// It has none yet, and may be given one.
-    NotYet,
-    /// It had one, or is never to have one.
-    NoMore,
-}
-
 /// All windows of a volume.
 pub(crate) struct Windows<M> {
     pub mmu: M,
     pub slots: Vec<SlotState>,
     pub shadows: Shadows,
-    windows: Vec<Option<OpenWindow>>,
-    open: u64,
-    files: BTreeMap<Ino, OpenFile>,
+    pub files: OpenFiles,
     /// First slot of each bucket of the hash of (file, leaf): all slots of a position are in one.
     buckets: Vec<u32>,
     hand: u32,
     /// Present translations: of the zero page, and writable ones.
     pub zero: u64,
     pub writable: u64,
-    /// Files whose page faults have to wait, once for each operation that wants so.
-    parked: Vec<Ino>,
     /// The file whose store fault is being handled.
-    pub storing: Option<Ino>,
+    pub storing: Option<FileKey>,
     /// Shadows that went during a store fault of another file.
     pub foreign_unmapped: u64,
 }
 
 impl<M: Mmu> Windows<M> {
     /// No windows, over these page tables.
+    #[allow(clippy::disallowed_macros, reason = "a mount takes what it needs for good")]
     pub fn new(mmu: M) -> Self {
         let slots = mmu.slots();
         Windows {
             slots: vec![SlotState::UNUSED; slots as usize],
             shadows: Shadows::new(slots),
-            windows: Vec::new(),
-            open: 0,
-            files: BTreeMap::new(),
+            files: OpenFiles::new(),
             buckets: vec![NONE; slots.next_power_of_two() as usize],
             hand: 0,
             zero: 0,
             writable: 0,
-            parked: Vec::new(),
             storing: None,
             foreign_unmapped: 0,
             mmu,
         }
-    }
-
-    /// Windows that are open.
-    pub fn open_windows(&self) -> u64 {
-        self.open
     }
 
     /// All slots, attached or not.
@@ -166,141 +123,23 @@ impl<M: Mmu> Windows<M> {
             .map(|(i, s)| (Slot(i as u32), s))
     }
 
-    /// Windows that are open on a file.
-    pub fn windows_of(&self, ino: Ino) -> u64 {
-        self.files.get(&ino).map_or(0, |f| f.windows as u64)
-    }
-
-    /// The file that a window shows.
-    pub fn file_of(&self, window: Window) -> Result<Ino> {
-        let open = self.windows.get(window.0 as usize).copied().flatten();
-        open.map(|open| open.ino).ok_or(Error::Invalid("there is no such window"))
-    }
-
-    /// Whether any window is open on the file.
-    pub fn is_open(&self, ino: Ino) -> bool {
-        self.files.contains_key(&ino)
-    }
-
-    /// Has a window pin its file, or not.
-    pub fn set_pinned(&mut self, window: Window, pinned: bool) -> Result<()> {
-        let ino = self.file_of(window)?;
-        let Some(open) = &mut self.windows[window.0 as usize] else { return Ok(()) };
-        let before = core::mem::replace(&mut open.pinned, pinned);
-        if let Some(file) = self.files.get_mut(&ino) {
-            file.pins = file.pins + u32::from(pinned) - u32::from(before);
-        }
-        Ok(())
-    }
-
-    /// Whether any window pins the file.
-    pub fn is_pinned(&self, ino: Ino) -> bool {
-        self.files.get(&ino).is_some_and(|file| file.pins > 0)
-    }
-
-    fn set_names(&mut self, ino: Ino, names: Names) {
-        if let Some(file) = self.files.get_mut(&ino) {
-            file.names = names;
-        }
-    }
-
-    /// Notes that an open file has no name, and gets none.
-    pub fn set_orphan(&mut self, ino: Ino) {
-        self.set_names(ino, Names::NoMore);
-    }
-
-    /// Notes that an open file has no name yet.
-    pub fn set_unnamed(&mut self, ino: Ino) {
-        self.set_names(ino, Names::NotYet);
-    }
-
-    /// Notes that a file has a name.
-    pub fn set_named(&mut self, ino: Ino) {
-        self.set_names(ino, Names::Some);
-    }
-
-    /// Whether the file is open and has no name.
-    pub fn is_orphan(&self, ino: Ino) -> bool {
-        self.files.get(&ino).is_some_and(|f| f.names != Names::Some)
-    }
-
-    /// Whether the file is open, has no name, and may be given one.
-    pub fn is_unnamed(&self, ino: Ino) -> bool {
-        self.files.get(&ino).is_some_and(|f| f.names == Names::NotYet)
-    }
-
-    /// Open files without a name.
-    pub fn orphans(&self) -> Vec<Ino> {
-        self.files.iter().filter(|(_, f)| f.names != Names::Some).map(|(&ino, _)| ino).collect()
-    }
-
-    /// Has the page faults of a file wait.
-    pub fn park(&mut self, ino: Ino) {
-        self.parked.push(ino);
-    }
-
-    /// Undoes [`Windows::park`].
-    pub fn unpark(&mut self, ino: Ino) {
-        if let Some(at) = self.parked.iter().position(|&parked| parked == ino) {
-            self.parked.swap_remove(at);
-        }
-    }
-
-    /// Whether the page faults of a file have to wait.
-    #[inline(always)]
-    pub fn is_parked(&self, ino: Ino) -> bool {
-        !self.parked.is_empty() && self.parked.contains(&ino)
-    }
-
-    /// Opens a window on a file.
-    pub fn open(&mut self, ino: Ino) -> Result<Window> {
-        let free = self.windows.iter().position(Option::is_none);
-        let index = match free {
-            Some(index) => index,
-            None => {
-                let len = self.windows.len();
-                if len == self.windows.capacity() {
-                    // Clients can open as many as there is memory for.
-                    self.windows.try_reserve_exact(len / 8 + 64).map_err(|_| Error::NoMemory)?;
-                }
-                self.windows.push(None);
-                len
-            }
-        };
-        self.windows[index] = Some(OpenWindow { ino, pinned: false });
-        self.open += 1;
-        let unknown = OpenFile { windows: 0, pins: 0, first_slot: NONE, names: Names::Some };
-        self.files.entry(ino).or_insert(unknown).windows += 1;
-        Ok(Window(index as u32))
-    }
-
     /// Closes a window: what was stored through it is durable. Tells whether that was
     /// the last window of a file without a name.
     pub fn close<P: Pmem>(&mut self, blocks: &mut Blocks<P>, window: Window) -> Result<bool> {
-        let ino = self.file_of(window)?;
-        let mut at = self.files.get(&ino).map_or(NONE, |f| f.first_slot);
-        while at != NONE {
-            let next = self.slots[at as usize].next_in_file;
-            if self.slots[at as usize].window == window.0 {
-                self.detach(blocks, Slot(at))?;
+        let file = self.files.file_of(window)?;
+        let mut at = self.next_slot(file, None);
+        while let Some(slot) = at {
+            at = self.next_slot(file, Some(slot));
+            if self.slots[slot as usize].window == window.0 {
+                self.detach(blocks, Slot(slot))?;
             }
-            at = next;
         }
-        self.set_pinned(window, false)?;
-        self.windows[window.0 as usize] = None;
-        self.open -= 1;
-        let Some(file) = self.files.get_mut(&ino) else { return Ok(false) };
-        file.windows -= 1;
-        let (last, orphan) = (file.windows == 0, file.names != Names::Some);
-        if last {
-            self.files.remove(&ino);
-        }
-        Ok(last && orphan)
+        self.files.close(window)
     }
 
     #[inline]
-    fn bucket(&self, ino: Ino, leaf: u32) -> usize {
-        let key = ino.0 << 32 ^ leaf as u64;
+    fn bucket(&self, FileKey(Ino(ino)): FileKey, leaf: u32) -> usize {
+        let key = ino << 32 ^ leaf as u64;
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.buckets.len() - 1)
     }
 
@@ -311,8 +150,8 @@ impl<M: Mmu> Windows<M> {
         window: Window,
         leaf: u32,
     ) -> Result<Slot> {
-        let ino = self.file_of(window)?;
-        let bucket = self.bucket(ino, leaf);
+        let file = self.files.file_of(window)?;
+        let bucket = self.bucket(file, leaf);
         let mut at = self.buckets[bucket];
         while at != NONE {
             let slot = &mut self.slots[at as usize];
@@ -323,14 +162,13 @@ impl<M: Mmu> Windows<M> {
             at = slot.next_in_bucket;
         }
         let slot = self.take_slot(blocks)?;
-        let first = self.files.get_mut(&ino).map(|f| core::mem::replace(&mut f.first_slot, slot.0));
-        let next_in_file = first.unwrap_or(NONE);
+        let next_in_file = self.files.replace_first_slot(file, slot.0);
         if next_in_file != NONE {
             self.slots[next_in_file as usize].prev_in_file = slot.0;
         }
         self.slots[slot.0 as usize] = SlotState {
             window: window.0,
-            ino,
+            file,
             leaf,
             next_in_file,
             next_in_bucket: self.buckets[bucket],
@@ -383,7 +221,7 @@ impl<M: Mmu> Windows<M> {
         if dirty {
             blocks.pmem.fence();
         }
-        let bucket = self.bucket(state.ino, state.leaf);
+        let bucket = self.bucket(state.file, state.leaf);
         if self.buckets[bucket] == slot.0 {
             self.buckets[bucket] = state.next_in_bucket;
         } else {
@@ -398,9 +236,7 @@ impl<M: Mmu> Windows<M> {
         }
         match state.prev_in_file {
             NONE => {
-                if let Some(file) = self.files.get_mut(&state.ino) {
-                    file.first_slot = state.next_in_file;
-                }
+                self.files.replace_first_slot(state.file, state.next_in_file);
             }
             prev => self.slots[prev as usize].next_in_file = state.next_in_file,
         }
@@ -413,9 +249,9 @@ impl<M: Mmu> Windows<M> {
 
     /// Slots of a file, one after another: pass `None` first.
     #[inline]
-    fn next_slot(&self, ino: Ino, after: Option<u32>) -> Option<u32> {
+    fn next_slot(&self, file: FileKey, after: Option<u32>) -> Option<u32> {
         let next = match after {
-            None => self.files.get(&ino)?.first_slot,
+            None => self.files.first_slot(file),
             Some(slot) => self.slots[slot as usize].next_in_file,
         };
         (next != NONE).then_some(next)
@@ -423,14 +259,14 @@ impl<M: Mmu> Windows<M> {
 
     /// Slots that show a leaf of a file, one after another: pass `None` first.
     #[inline]
-    pub fn next_slot_of_leaf(&self, ino: Ino, leaf: u32, after: Option<Slot>) -> Option<Slot> {
+    pub fn next_slot_of_leaf(&self, file: FileKey, leaf: u32, after: Option<Slot>) -> Option<Slot> {
         let mut at = match after {
-            None => self.buckets[self.bucket(ino, leaf)],
+            None => self.buckets[self.bucket(file, leaf)],
             Some(slot) => self.slots[slot.0 as usize].next_in_bucket,
         };
         while at != NONE {
             let slot = &self.slots[at as usize];
-            if slot.leaf == leaf && slot.ino == ino {
+            if slot.leaf == leaf && slot.file == file {
                 return Some(Slot(at));
             }
             at = slot.next_in_bucket;
@@ -452,7 +288,7 @@ impl<M: Mmu> Windows<M> {
             (Frame::Zero, _) => self.zero -= 1,
             (Frame::Block(block), Rights::Read) => {
                 self.shadows.remove(blocks, page, block)?;
-                self.foreign_unmapped += self.storing.is_some_and(|ino| ino != slot.ino) as u64;
+                self.foreign_unmapped += self.storing.is_some_and(|file| file != slot.file) as u64;
             }
             (Frame::Block(_), Rights::Write) => {
                 slot.set_dirty(page.index(), false);
@@ -517,7 +353,7 @@ impl<M: Mmu> Windows<M> {
     pub fn unmap<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
-        ino: Ino,
+        file: FileKey,
         from: u64,
         end: u64,
     ) -> Result<(), Poisoned> {
@@ -525,14 +361,14 @@ impl<M: Mmu> Windows<M> {
         if leaves.end.saturating_sub(leaves.start) == 1 {
             let leaf = leaves.start as u32;
             let mut at = None;
-            while let Some(slot) = self.next_slot_of_leaf(ino, leaf, at) {
+            while let Some(slot) = self.next_slot_of_leaf(file, leaf, at) {
                 at = Some(slot);
                 self.unmap_in(blocks, slot, from, end)?;
             }
             return Ok(());
         }
         let mut at = None;
-        while let Some(slot) = self.next_slot(ino, at) {
+        while let Some(slot) = self.next_slot(file, at) {
             at = Some(slot);
             self.unmap_in(blocks, Slot(slot), from, end)?;
         }

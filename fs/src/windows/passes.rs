@@ -1,12 +1,13 @@
 //! Work on many pages of a file, bounded by an allowance: making what was stored durable, taking
 //! translations away.
 
+use super::files::NONE;
 use super::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
-use super::{NONE, Window, Windows};
+use super::{Window, Windows};
 use crate::blocks::Blocks;
 use crate::error::Result;
 use crate::pmem::{Pmem, Poisoned};
-use crate::types::{BLOCK_SIZE, Block, Ino};
+use crate::types::{BLOCK_SIZE, Block, FileKey};
 use core::ops::Range;
 
 /// What became of dirty pages.
@@ -18,6 +19,20 @@ pub(crate) struct Synced {
     pub all: bool,
 }
 
+/// What a pass takes away from the pages of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Revoke {
+    /// The right to write: what was stored is flushed.
+    pub writing: bool,
+    /// All translations of these blocks of the file.
+    pub showing: Range<u64>,
+}
+
+impl Revoke {
+    /// The right to write only.
+    pub const WRITING: Revoke = Revoke { writing: true, showing: 0..0 };
+}
+
 impl<M: Mmu> Windows<M> {
     /// Makes the dirty pages of a file read-only in all windows, and flushes them: they are
     /// durable with the next fence. Each page uses up one of `allowance`.
@@ -25,7 +40,7 @@ impl<M: Mmu> Windows<M> {
     pub fn sync_some<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
-        ino: Ino,
+        file: FileKey,
         allowance: &mut u64,
     ) -> Result<Synced, Poisoned> {
         let mut synced = Synced { any: false, all: true };
@@ -33,7 +48,7 @@ impl<M: Mmu> Windows<M> {
         if self.writable == 0 {
             return Ok(synced);
         }
-        while let Some(slot) = self.next_slot(ino, at) {
+        while let Some(slot) = self.next_slot(file, at) {
             at = Some(slot);
             self.sync_slot(blocks, Slot(slot), &mut 0, allowance, &mut synced)?;
             if !synced.all {
@@ -82,27 +97,26 @@ impl<M: Mmu> Windows<M> {
         Ok(())
     }
 
-    /// A part of one pass over all slots, from page `at` on: pages of a file become read-only and
-    /// are flushed, all of them with `stores`, and the blocks in `hidden` are not shown any more.
+    /// A part of one pass over all slots, from page `at` on, which takes away what `revoke` says.
     /// Slots keep their places, so whatever else happens between the parts, the pass has an end,
     /// and it has met each page that was writable, or shown, when it began.
     pub fn pass<P: Pmem>(
         &mut self,
         blocks: &mut Blocks<P>,
-        ino: Ino,
-        stores: bool,
-        hidden: Range<u64>,
+        file: FileKey,
+        revoke: &Revoke,
         at: &mut u32,
         allowance: &mut u64,
     ) -> Result<Synced, Poisoned> {
         let mut synced = Synced { any: false, all: true };
         let pages = PAGES_PER_SLOT;
+        let Revoke { writing, showing } = revoke;
         while ((*at / pages) as usize) < self.slots.len() {
             let slot = Slot(*at / pages);
             let state = &self.slots[slot.0 as usize];
             let first = u64::from(state.leaf) * PAGES_PER_SLOT as u64;
-            let hides = first < hidden.end && hidden.start < first + PAGES_PER_SLOT as u64;
-            if state.window == NONE || state.ino != ino || !(stores || hides) {
+            let hides = first < showing.end && showing.start < first + PAGES_PER_SLOT as u64;
+            if state.window == NONE || state.file != file || !(*writing || hides) {
                 *at = (slot.0 + 1) * pages;
                 continue;
             }
@@ -116,8 +130,11 @@ impl<M: Mmu> Windows<M> {
                 return Ok(synced);
             }
             if hides {
-                *allowance = allowance.saturating_sub(u64::from(shown));
-                self.unmap_in(blocks, slot, hidden.start, hidden.end)?;
+                self.unmap_in(blocks, slot, showing.start, showing.end)?;
+                // Pages that stay cost nothing: else where many stay, no pass would end with
+                // allowance left.
+                let gone = shown - self.slots[slot.0 as usize].present;
+                *allowance = allowance.saturating_sub(gone.into());
             }
             *at = (slot.0 + 1) * pages;
         }
@@ -168,9 +185,9 @@ impl<M: Mmu> Windows<M> {
     }
 
     /// Pages of a file that show blocks of a range.
-    pub fn shown(&self, ino: Ino, range: &Range<u64>) -> u64 {
+    pub fn shown(&self, file: FileKey, range: &Range<u64>) -> u64 {
         let (mut sum, mut at) = (0, None);
-        while let Some(slot) = self.next_slot(ino, at) {
+        while let Some(slot) = self.next_slot(file, at) {
             at = Some(slot);
             let state = &self.slots[slot as usize];
             let first = u64::from(state.leaf) * PAGES_PER_SLOT as u64;
@@ -195,11 +212,11 @@ impl<M: Mmu> Windows<M> {
         window: Window,
         allowance: u64,
     ) -> Result<bool> {
-        let ino = self.file_of(window)?;
+        let file = self.files.file_of(window)?;
         let mut gone = 0;
-        let mut at = self.next_slot(ino, None);
+        let mut at = self.next_slot(file, None);
         while let Some(slot) = at {
-            at = self.next_slot(ino, Some(slot));
+            at = self.next_slot(file, Some(slot));
             if self.slots[slot as usize].window == window.0 {
                 if gone >= allowance {
                     return Ok(false);

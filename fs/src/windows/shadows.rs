@@ -31,6 +31,7 @@ pub(crate) struct Shadows {
 
 impl Shadows {
     /// No shadows, over a window area of this size.
+    #[allow(clippy::disallowed_macros, reason = "a mount takes what it needs for good")]
     pub fn new(slots: u32) -> Self {
         let pages = slots as usize * PAGES_PER_SLOT as usize;
         Shadows { links: vec![Link::default(); pages], shadows: 0, masters: 0 }

@@ -233,7 +233,7 @@ impl Task for Checking {
             match volume(|v| v.begin_check()) {
                 Ok(begun) => self.0 = Some(Box::new(begun)),
                 // Another one is under way, and comes first.
-                Err(Failure::Fs(Error::Busy)) => {}
+                Err(Failure::Fs(Error::Busy(_))) => {}
                 Err(why) => return Err(why),
             }
             return Ok(Step::GoesOn);

@@ -7,12 +7,12 @@
 
 use super::backing::Backing;
 use super::exports::{Found, Source, find_path};
-use crate::memory::{copy, with_room};
 use crate::platform::Platform;
 use crate::stream::Peer;
 use crate::text::Shown;
 use alloc::vec::Vec;
 use core::fmt;
+use umbra_fs::memory::{copy, with_room};
 use umbra_fs::{Begun, Error, Ino, Operation, Time};
 
 /// The clients of all exports, and what they use.

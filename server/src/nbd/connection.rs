@@ -3,10 +3,10 @@
 use super::clients::{ClientId, Clients};
 use super::handshake::{Handshake, Next};
 use super::transmission::{Step, TURN, Transmission};
-use crate::memory::Boxed;
 use crate::platform::{self, Platform};
 use crate::stream::{Peer, Progress, Stream};
 use umbra_fs::Operation;
+use umbra_fs::memory::Boxed;
 
 /// The service of one connection.
 #[derive(Default)]

@@ -5,11 +5,11 @@
 //! file. The empty name is the only export that was added, if there is just one.
 
 use super::table::{self, Added};
-use crate::memory::{copy, push};
 use crate::platform::Platform;
 use crate::text::{Message, Shown, write_text};
 use alloc::vec::Vec;
 use core::fmt;
+use umbra_fs::memory::{copy, push};
 use umbra_fs::{Error, Ino, Kind};
 
 /// What is before the number in the name of a region.

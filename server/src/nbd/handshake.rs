@@ -8,13 +8,13 @@ use super::contexts::{Context, Contexts};
 use super::exports::{self, Found, NoExport};
 use super::limits::{MAX_PAYLOAD, NBD_PORT};
 use super::transmission::{Reserved, Transmission};
-use crate::memory::{Boxed, append, copy, reset, with_room};
 use crate::platform::Platform;
 use crate::stream::{Peer, Stream, send, take};
 use crate::text::Message;
 use alloc::vec::Vec;
 use core::fmt;
 use umbra_fs::BLOCK_SIZE;
+use umbra_fs::memory::{Boxed, append, copy, reset, with_room};
 use umbra_proto::nbd::{
     BadOption, CLIENT_FLAGS_LEN, ContextRequest, EXPORT_NAME_ZEROES, Greeting, InfoRequest,
     InfoType, OPTION_HEADER_LEN, OPTION_REPLY_LEN, OptionCode, OptionHeader, OptionReply,
@@ -92,7 +92,7 @@ impl Handshake {
     pub fn new(peer: Option<Peer>) -> umbra_fs::Result<Self> {
         let flags = handshake_flags::FIXED_NEWSTYLE | handshake_flags::NO_ZEROES;
         let mut out = with_room(KEPT_OUT)?;
-        append(&mut out, &Greeting { flags }.encode())?;
+        append(&mut out, &[&Greeting { flags }.encode()])?;
         Ok(Handshake {
             out,
             sent: 0,
@@ -422,9 +422,9 @@ impl Handshake {
         let contexts = self.contexts_for(name);
         let found = exports::find(machine, name).ok()?;
         let flags = self.flags(&found, contexts);
-        append(&mut self.out, &export_name_reply(found.size, flags)).ok()?;
+        append(&mut self.out, &[&export_name_reply(found.size, flags)]).ok()?;
         if !self.no_zeroes {
-            append(&mut self.out, &[0; EXPORT_NAME_ZEROES]).ok()?;
+            append(&mut self.out, &[&[0; EXPORT_NAME_ZEROES]]).ok()?;
         }
         self.choose(&found, contexts, machine, clients).ok()
     }

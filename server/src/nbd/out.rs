@@ -1,10 +1,10 @@
 //! Small replies on their way out: headers, errors, block status.
 
 use super::failure::Failure;
-use crate::memory::filled;
 use crate::stream::{Stream, send};
 use crate::text::write_text;
 use alloc::vec::Vec;
+use umbra_fs::memory::filled;
 use umbra_proto::nbd::{CHUNK_DONE, Chunk, ChunkType, SimpleReply, Style, error_front};
 
 /// Most bytes that are here at once: the status of as many runs as one answer has.

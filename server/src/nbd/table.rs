@@ -6,10 +6,10 @@
 //! memory: who copies the volume copies its exports, and who restores an old file has the old
 //! exports.
 
-use crate::memory::{copy, copy_text, filled, push};
 use crate::platform::Platform;
 use alloc::string::String;
 use alloc::vec::Vec;
+use umbra_fs::memory::{copy, copy_text, filled, push};
 use umbra_fs::{Error, Kind};
 use umbra_proto::rpc::{self, ExportAdd};
 

@@ -8,10 +8,10 @@ use super::failure::Failure;
 use super::out::Out;
 use super::queue::{Pending, Queue};
 use super::status::Answer;
-use crate::memory::{Boxed, Vacant, filled};
 use crate::platform::Platform;
 use crate::stream::Stream;
 use alloc::vec::Vec;
+use umbra_fs::memory::{Boxed, Vacant, filled};
 use umbra_fs::{BLOCK_SIZE, Operation};
 use umbra_proto::nbd::{EXTENDED_REQUEST_LEN, Request, Style};
 

@@ -5,12 +5,12 @@ use super::failure::Failure;
 use super::operating::STEP_COST;
 use super::session::{Request, Session, Step};
 use super::work::Work;
-use crate::memory::{reset, with_room};
 use crate::nbd::clients::Clients;
 use crate::platform::{Platform, Turn};
 use crate::service::{Service, Shared};
 use crate::stream::{Progress, Stream, take};
 use alloc::vec::Vec;
+use umbra_fs::memory::{reset, with_room};
 use umbra_proto::rpc::{ERROR, ErrorCode, HEADER_LEN, Header, Method};
 
 /// What one poll may cost, counted in bytes moved.

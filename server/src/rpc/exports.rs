@@ -2,7 +2,6 @@
 
 use super::failure::{During, Failure};
 use super::subject::checked_path;
-use crate::memory::{copy, copy_text, push, with_room};
 use crate::nbd::clients::Clients;
 use crate::nbd::exports::{self, Found, NoExport, file_of, find_path};
 use crate::nbd::table;
@@ -11,6 +10,7 @@ use crate::text::{Message, Shown};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use umbra_fs::memory::{copy, copy_text, push, with_room};
 use umbra_fs::{Error, Kind};
 use umbra_proto::rpc::{self, ErrorCode, MAX_EXPORT_NAME};
 

@@ -84,7 +84,7 @@ fn code_of(error: Error) -> ErrorCode {
         Error::NoSpace => ErrorCode::NO_SPACE,
         Error::TooLarge => ErrorCode::TOO_LARGE,
         Error::Invalid(_) => ErrorCode::INVALID,
-        Error::Busy | Error::InUse(_) | Error::Parked => ErrorCode::BUSY,
+        Error::Busy(_) | Error::InUse(_) | Error::Parked => ErrorCode::BUSY,
         Error::ReadOnly => ErrorCode::READ_ONLY,
         Error::NoMemory => ErrorCode::NO_MEMORY,
         Error::Poisoned(_) => ErrorCode::POISONED,

@@ -1,8 +1,8 @@
 //! The files that a connection has open.
 
 use super::failure::Failure;
-use crate::memory::push;
 use alloc::vec::Vec;
+use umbra_fs::memory::push;
 use umbra_fs::{Ino, Window};
 use umbra_proto::rpc::ErrorCode;
 

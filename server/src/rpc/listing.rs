@@ -3,11 +3,11 @@
 use super::attributes::{attributes, kind};
 use super::failure::{During, Failure};
 use super::session::{Session, Step};
-use crate::memory::Boxed;
 use crate::platform::{Counters, Platform, reclaim_step};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use minicbor::Encode;
+use umbra_fs::memory::Boxed;
 use umbra_fs::{BLOCK_SIZE, Check, CheckReport, Error, FileBlock, Ino};
 use umbra_proto::rpc::{self, ErrorCode, ItemsWriter, MORE};
 
@@ -314,7 +314,7 @@ fn check_step<M: Platform>(
         match machine.volume(|v| v.begin_check()) {
             Ok(begun) => *check = Some(begun),
             // Another one is under way, and comes first.
-            Err(Error::Busy) => {}
+            Err(Error::Busy(_)) => {}
             Err(error) => return Err(error).during(format_args!("check the volume")),
         }
         return Ok(None);

@@ -6,11 +6,11 @@ use super::listing::{Detail, Listing};
 use super::operating::{Operating, Reply, STEP_COST};
 use super::session::{Session, Step};
 use super::subject::{Subject, checked_path};
-use crate::memory::{copy, push};
 use crate::platform::Platform;
 use crate::text::Shown;
 use alloc::vec::Vec;
 use umbra_fs::dax::Mmu;
+use umbra_fs::memory::{copy, push};
 use umbra_fs::{
     Climb, Component, Error, Ino, Kind, MAX_FILE_SIZE, Pmem, SetAttributes, Time, Volume,
     check_target, components,

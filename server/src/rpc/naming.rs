@@ -4,10 +4,10 @@ use super::failure::{During, Failure};
 use super::operating::STEP_COST;
 use super::session::{Session, Step};
 use super::subject::{Subject, checked_path};
-use crate::memory::copy;
 use crate::platform::Platform;
 use crate::text::Shown;
 use alloc::vec::Vec;
+use umbra_fs::memory::copy;
 use umbra_fs::{Begun, Existing, Ino, Operation};
 use umbra_proto::rpc;
 

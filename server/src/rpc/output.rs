@@ -4,9 +4,9 @@
 //! then it is sent as room comes free. While a frame is here nothing else is done for the
 //! connection, so a client that does not read stalls itself and nobody else.
 
-use crate::memory::filled;
 use crate::stream::{Stream, send};
 use alloc::vec::Vec;
+use umbra_fs::memory::filled;
 use umbra_proto::rpc::{HEADER_LEN, Header};
 
 /// Largest body and payload together that go through here.

@@ -3,10 +3,10 @@
 use super::failure::{During, Failure};
 use super::session::{Session, Step};
 use super::subject::checked_path;
-use crate::memory::copy;
 use crate::platform::Platform;
 use crate::text::Shown;
 use alloc::vec::Vec;
+use umbra_fs::memory::copy;
 use umbra_fs::{Dedupe, Error};
 use umbra_proto::rpc;
 

@@ -26,9 +26,6 @@ pub struct SoftPlatform {
     pub powered_off: bool,
     /// Memory that each request of a client may have.
     pub memory: usize,
-    /// What is done before and after the volume is used: for tests that tell what the server does
-    /// from what the filesystem does.
-    pub around_volume: [fn(); 2],
     clock: core::cell::Cell<u64>,
 }
 
@@ -43,7 +40,6 @@ impl SoftPlatform {
             devices: Vec::new(),
             powered_off: false,
             memory: usize::MAX,
-            around_volume: [|| (), || ()],
             clock: core::cell::Cell::new(0),
         }
     }
@@ -77,14 +73,6 @@ impl SoftPlatform {
     /// Exports that clients use now.
     pub fn exports_in_use(&self) -> usize {
         self.shared.exports_in_use()
-    }
-
-    fn around<R>(&mut self, f: impl FnOnce(&mut SoftMachine<MemPmem>) -> R) -> R {
-        let [before, after] = self.around_volume;
-        before();
-        let result = f(&mut self.machine);
-        after();
-        result
     }
 
     /// Every test ends with this.
@@ -122,13 +110,13 @@ impl Machine for SoftPlatform {
     type Pmem = MemPmem;
     type Mmu = SoftMmu;
     fn volume<R>(&mut self, f: impl FnOnce(&mut Volume<MemPmem, SoftMmu>) -> R) -> R {
-        self.around(|machine| machine.volume(f))
+        self.machine.volume(f)
     }
     fn load(&mut self, page: Page, offset: usize, into: &mut [u8]) -> Result<(), AccessError> {
-        self.around(|machine| machine.load(page, offset, into))
+        self.machine.load(page, offset, into)
     }
     fn store(&mut self, page: Page, offset: usize, from: &[u8]) -> Result<(), AccessError> {
-        self.around(|machine| machine.store(page, offset, from))
+        self.machine.store(page, offset, from)
     }
 }
 

@@ -31,7 +31,6 @@ use crate::format::superblock::GROUP;
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::format;
 
 /// A check under way: one at a time.
 #[must_use = "a check is finished step by step, or abandoned"]
@@ -99,11 +98,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// [`Volume::check_memory`] says.
     pub fn begin_check(&mut self) -> Result<Check> {
         if self.tree.blocks.recount.is_some() || self.naming.is_some() || self.checking {
-            return Err(Error::Busy);
+            return Err(Error::Busy("another check is under way"));
         }
         let naming = Some(Naming::new(self.inodes.room)?);
+        self.tree.blocks.begin_recount()?;
         self.checking = true;
-        self.tree.blocks.begin_recount();
         let report = CheckReport::default();
         let windows = WindowCheck::default();
         let (phase, patience) = (Phase::Clear(0), u64::MAX);
@@ -265,15 +264,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match self.tree.blocks.visit(block, content) {
             Ok(Visit::Counted) => {}
             Ok(Visit::Pending) => {
-                report.add(format!(
+                report.add(format_args!(
                     "block {}: it is referred to, but waits to be reclaimed",
                     block.0
                 ));
             }
             Ok(Visit::TooDeep) => {
-                report.add(format!("block {}: a tree is deeper than any can be", block.0));
+                report.add(format_args!("block {}: a tree is deeper than any can be", block.0));
             }
-            Err(poisoned) => report.add(format!("block {}: {}", block.0, Error::from(poisoned))),
+            Err(poisoned) => {
+                report.add(format_args!("block {}: {}", block.0, Error::from(poisoned)))
+            }
         }
     }
 
@@ -300,7 +301,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     *left = left.saturating_sub(REFERENCE - 1);
                     self.visit(child, content, &mut check.report);
                 }
-                Err(error) => check.report.add(format!("{error} (word {index})")),
+                Err(error) => check.report.add(format_args!("{error} (word {index})")),
             }
         }
         Ok(false)
@@ -356,16 +357,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             report.changed += u64::from(unjudged);
             report.blocks += u64::from(if unjudged { count > 0 } else { counted > 0 });
             if !unjudged && count != counted && count != u32::MAX {
-                report
-                    .add(format!("block {block}: {counted} references, but {count} are recorded"));
+                report.add(format_args!(
+                    "block {block}: {counted} references, but {count} are recorded"
+                ));
             }
             if shown {
-                report.add(format!("block {block}: free, but still shown by a window"));
+                report.add(format_args!("block {block}: free, but still shown by a window"));
             }
         })?;
         let (is, said) = judged;
         if is != said {
-            report.add(format!(
+            report.add(format_args!(
                 "blocks from {} on: {is} are free, but {said} are recorded",
                 group * GROUP
             ));
@@ -384,7 +386,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (shared, self.tree.blocks.shared(), "shared"),
         ];
         for (is, said, what) in sums.into_iter().filter(|(is, said, _)| is != said) {
-            report.add(format!("{is} blocks are {what}, but {said} are recorded"));
+            report.add(format_args!("{is} blocks are {what}, but {said} are recorded"));
         }
     }
 }

@@ -15,9 +15,8 @@ use crate::pmem::Pmem;
 use crate::types::*;
 use crate::volume::Volume;
 use crate::windows::mmu::Mmu;
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::fmt;
 use core::ops::ControlFlow;
 
 /// Units of a bucket whose names are verified, for each name, and of an inode.
@@ -26,6 +25,21 @@ const NAME: u64 = 512;
 const INODE: u64 = 64;
 /// Names that are verified before it is asked whether the step is over.
 const NAMES_AT_ONCE: usize = 16;
+
+/// A name in a finding, in which what is no UTF-8 is replaced.
+struct Lossy<'n>(&'n [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// A name of an inode comes or goes: a check that is under way does not judge it.
@@ -49,7 +63,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             };
             *left = left.saturating_sub(BUCKET);
             if position == 0 && dir == ROOT_INO && self.parent_of(dir) != Ok(dir) {
-                report.add(String::from("the root directory has a parent"));
+                report.add(format_args!("the root directory has a parent"));
             }
             let next = self.walk_bucket(dir, position, report, left);
             let touched = self.naming.as_ref().is_none_or(|naming| naming.is_touched(dir));
@@ -58,7 +72,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 // It may have been removed meanwhile.
                 Err(Error::NotFound | Error::NotDirectory) if touched => None,
                 Err(error) => {
-                    report.add(format!("directory {}: {error}", dir.0));
+                    report.add(format_args!("directory {}: {error}", dir.0));
                     None
                 }
             };
@@ -77,7 +91,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         report: &mut CheckReport,
         left: &mut u64,
     ) -> Result<Option<u64>> {
-        let (mut found, mut last) = (Vec::<(Ino, Kind)>::new(), position);
+        let (mut found, mut last) = (ArrayVec::<(Ino, Kind), NAMES_AT_ONCE>::new(), position);
         let next = self.read_dir_some(dir, position, &mut |entry| {
             found.push((entry.ino, entry.kind));
             last = entry.cookie;
@@ -92,7 +106,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         *left = left.saturating_sub(NAME * found.len() as u64);
         if let Some(naming) = &mut self.naming {
             for (ino, kind) in found {
-                naming.names.add(ino);
+                naming.names.add(ino)?;
                 if kind == Kind::Directory {
                     naming.wait_for(ino);
                 }
@@ -102,28 +116,30 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     fn check_entry(&self, dir: Ino, entry: &DirEntry<'_>, report: &mut CheckReport) {
-        let name = String::from_utf8_lossy(entry.name);
+        let name = Lossy(entry.name);
         match self.attributes(entry.ino) {
             Err(error) => {
-                report.add(format!(
+                report.add(format_args!(
                     "directory {}: '{name}' names inode {}: {error}",
                     dir.0, entry.ino.0
                 ));
             }
             Ok(found) if found.kind != entry.kind => {
-                report
-                    .add(format!("directory {}: '{name}' is said to be a {:?}", dir.0, entry.kind));
+                report.add(format_args!(
+                    "directory {}: '{name}' is said to be a {:?}",
+                    dir.0, entry.kind
+                ));
             }
             Ok(found)
                 if found.kind == Kind::Directory && self.parent_of(entry.ino).ok() != Some(dir) =>
             {
-                report.add(format!("directory {}: '{name}' has another parent", dir.0));
+                report.add(format_args!("directory {}: '{name}' has another parent", dir.0));
             }
             Ok(_) => {}
         }
         match self.dir(dir).and_then(|opened| self.find(opened, entry.name)) {
             Ok(Some(found)) if found.ino == entry.ino => {}
-            _ => report.add(format!("directory {}: '{name}' is listed but not found", dir.0)),
+            _ => report.add(format_args!("directory {}: '{name}' is listed but not found", dir.0)),
         }
     }
 
@@ -203,7 +219,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         report.inodes += 1;
         let attributes = match self.attributes(ino) {
             Ok(attributes) => attributes,
-            Err(error) => return report.add(format!("inode {}: {error}", ino.0)),
+            Err(error) => return report.add(format_args!("inode {}: {error}", ino.0)),
         };
         let Some(naming) = &self.naming else { return };
         if naming.is_touched(ino) {
@@ -211,9 +227,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return;
         }
         let is = naming.names.of(ino);
-        if is != attributes.nlink || (is == 0 && !self.dax.is_orphan(ino)) {
-            report
-                .add(format!("inode {}: {is} names, but {} are recorded", ino.0, attributes.nlink));
+        if is != attributes.nlink || (is == 0 && !self.dax.files.is_orphan(FileKey(ino))) {
+            report.add(format_args!(
+                "inode {}: {is} names, but {} are recorded",
+                ino.0, attributes.nlink
+            ));
         }
     }
 
@@ -221,7 +239,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn judge_used(&self, report: &mut CheckReport) {
         let (used, said) = (self.naming.as_ref().map_or(0, |naming| naming.used), self.inodes.used);
         if used != said {
-            report.add(format!("{used} inodes are in use, but {said} are recorded"));
+            report.add(format_args!("{used} inodes are in use, but {said} are recorded"));
         }
     }
 }

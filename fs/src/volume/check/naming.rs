@@ -1,7 +1,8 @@
 //! What a check knows of names while it counts them, and is told of what others change.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::inode::{INODES_PER_BLOCK, ROOT_INO};
+use crate::memory::{push_within, with_room};
 use crate::types::{Ino, Kind};
 use crate::volume::census::{Names, WAITING, bits, bytes_of_bits, grow_bits, is_set};
 use alloc::vec::Vec;
@@ -49,10 +50,9 @@ impl Naming {
     /// For a volume whose inode file has room for this many inodes.
     pub fn new(room: u64) -> Result<Self> {
         let mut names = Names::new(room)?;
-        names.add(ROOT_INO);
-        let mut waiting = Vec::new();
-        waiting.try_reserve_exact(WAITING).map_err(|_| Error::NoMemory)?;
-        waiting.push(ROOT_INO);
+        names.note(ROOT_INO);
+        let mut waiting = with_room(WAITING)?;
+        push_within(&mut waiting, ROOT_INO);
         let touched = bits(room)?;
         Ok(Naming {
             names,
@@ -81,7 +81,7 @@ impl Naming {
     /// Has a directory be walked later.
     pub fn wait_for(&mut self, dir: Ino) {
         if self.waiting.len() < WAITING {
-            self.waiting.push(dir);
+            push_within(&mut self.waiting, dir);
         } else {
             self.missed = true;
         }
@@ -110,7 +110,8 @@ impl Naming {
     pub fn named(&mut self, ino: Ino, kind: Kind) {
         self.touch(ino);
         if kind == Kind::Directory {
-            self.names.add(ino);
+            // How many names it has is not judged, because it is touched.
+            self.names.note(ino);
             self.missed |= !self.names.was_walked(ino);
         }
     }

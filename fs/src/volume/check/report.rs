@@ -1,14 +1,16 @@
 //! What a check found.
 
+use crate::memory::{format, push};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// What `check` found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
-    /// One line per finding (at most 100 are kept).
+    /// One line per finding: the first 100 at most, and fewer if there was no memory for more.
     pub issues: Vec<String>,
-    /// All findings, those beyond the first 100 included.
+    /// All findings, those without a line included.
     pub issues_total: u64,
     /// Blocks that were looked at.
     pub blocks: u64,
@@ -20,10 +22,11 @@ pub struct CheckReport {
 
 impl CheckReport {
     /// Adds a finding.
-    pub(crate) fn add(&mut self, issue: String) {
+    pub(crate) fn add(&mut self, issue: fmt::Arguments<'_>) {
         self.issues_total += 1;
         if self.issues.len() < 100 {
-            self.issues.push(issue);
+            // Without memory for its line it is only counted.
+            let _ = format(issue).and_then(|line| push(&mut self.issues, line));
         }
     }
 }

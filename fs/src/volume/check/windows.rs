@@ -3,10 +3,9 @@
 use super::report::CheckReport;
 use crate::error::Result;
 use crate::pmem::Pmem;
-use crate::types::{BLOCK_SIZE, Block, FileBlock, Ino};
+use crate::types::{BLOCK_SIZE, Block, FileBlock, FileKey, Ino};
 use crate::volume::{FaultCounts, PagesReport, Volume};
 use crate::windows::mmu::{Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
-use alloc::format;
 
 /// How often sums are begun anew because translations changed meanwhile.
 const MOST_TRIES: u32 = 8;
@@ -42,15 +41,18 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let translation = self.dax.mmu.get(page);
             let writable = matches!(translation, Some((_, Rights::Write)));
             if state.is_dirty(index) != writable {
-                report.add(format!("page {}: on the dirty list or writable, but not both", page.0));
+                report.add(format_args!(
+                    "page {}: on the dirty list or writable, but not both",
+                    page.0
+                ));
             }
             if let Some((frame, rights)) = translation {
                 present += 1;
-                self.check_page(slot, state.ino, state.leaf, page, frame, rights, report)?;
+                self.check_page(slot, state.file.0, state.leaf, page, frame, rights, report)?;
             }
         }
         if present != state.present {
-            report.add(format!(
+            report.add(format_args!(
                 "slot {}: {present} translations, but {} recorded",
                 slot.0, state.present
             ));
@@ -118,7 +120,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             ("masters", is.masters, said.masters),
         ];
         for (what, is, said) in sums.into_iter().filter(|(_, is, said)| is != said) {
-            report.add(format!("{is} {what}, but {said} are recorded"));
+            report.add(format_args!("{is} {what}, but {said} are recorded"));
         }
     }
 
@@ -138,7 +140,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let entry = self.tree.entry(root, block)?.filter(|p| !p.unwritten).map(|p| p.block);
         let size = self.attributes(ino)?.size;
         if block.0 >= size.div_ceil(BLOCK_SIZE) {
-            report.add(format!(
+            report.add(format_args!(
                 "slot {}: page {} is beyond the end of inode {}",
                 slot.0,
                 page.index(),
@@ -147,11 +149,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         match (frame, rights) {
             (Frame::Zero, Rights::Write) => {
-                report.add(format!("page {}: the zero page is writable", page.0))
+                report.add(format_args!("page {}: the zero page is writable", page.0))
             }
             (Frame::Zero, Rights::Read) => {
                 if entry.is_some() {
-                    report.add(format!(
+                    report.add(format_args!(
                         "page {}: shows zeros, but inode {} has data there",
                         page.0, ino.0
                     ));
@@ -159,7 +161,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             (Frame::Block(shown), rights) => {
                 if entry != Some(shown) {
-                    report.add(format!(
+                    report.add(format_args!(
                         "page {}: shows block {}, but inode {} has {entry:?}",
                         page.0, shown.0, ino.0
                     ));
@@ -169,7 +171,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                         let exclusive = self.tree.exclusive_steps(&path)? == path.len()
                             && self.tree.blocks.count(shown)? == 1;
                         if !exclusive {
-                            report.add(format!(
+                            report.add(format_args!(
                                 "page {}: block {} is writable, but shared",
                                 page.0, shown.0
                             ));
@@ -184,7 +186,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     fn check_shadow(&self, page: Page, block: Block, report: &mut CheckReport) -> Result<()> {
         if !self.dax.shadows.is_shadow(&self.tree.blocks, page, block)? {
-            report.add(format!("page {}: block {} does not know this shadow", page.0, block.0));
+            report
+                .add(format_args!("page {}: block {} does not know this shadow", page.0, block.0));
         }
         Ok(())
     }
@@ -199,7 +202,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut allowance = self.work_a_step;
         while let Some(state) = self.dax.slots.get((*at / PAGES_PER_SLOT) as usize) {
             let slot = Slot(*at / PAGES_PER_SLOT);
-            if state.window == u32::MAX || state.ino != ino {
+            if state.window == u32::MAX || state.file != FileKey(ino) {
                 *at = (slot.0 + 1) * PAGES_PER_SLOT;
                 continue;
             }
@@ -218,8 +221,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     // The first of the block's shadows that is this file's stands for the master.
                     let shadows = self.dax.shadows.of(&self.tree.blocks, block)?;
                     let mut shadows = shadows.inspect(|_| allowance = allowance.saturating_sub(1));
-                    let first =
-                        shadows.find(|page| self.dax.slots[page.slot().0 as usize].ino == ino);
+                    let first = shadows
+                        .find(|page| self.dax.slots[page.slot().0 as usize].file == FileKey(ino));
                     report.masters += u64::from(first == Some(page));
                 }
             }

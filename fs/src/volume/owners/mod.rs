@@ -28,7 +28,8 @@ mod trees;
 use self::paths::Walk;
 use self::trees::{Clean, Filter, Place};
 use super::Volume;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::memory::{push, push_within, with_room};
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
@@ -118,13 +119,6 @@ pub struct OwnerSearch {
     walk: Option<Walk>,
 }
 
-/// Room for items that may not be there.
-fn room<T>(items: usize) -> Result<Vec<T>> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(items).map_err(|_| Error::NoMemory)?;
-    Ok(all)
-}
-
 impl OwnerSearch {
     /// Notes that a range of a file has a block of the list, which is number `at` of it.
     fn add(&mut self, at: usize, ino: Ino, loss: Loss, first: u64, blocks: u64) -> Result<()> {
@@ -146,9 +140,8 @@ impl OwnerSearch {
             self.more += 1;
             return Ok(());
         }
-        ranges.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        self.last[at] = (ranges.len() as u32, of_file + 1);
-        ranges.push(Owned { block, ino, loss, first: FileBlock(first), blocks });
+        push(ranges, Owned { block, ino, loss, first: FileBlock(first), blocks })?;
+        self.last[at] = (ranges.len() as u32 - 1, of_file + 1);
         Ok(())
     }
 
@@ -174,13 +167,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// [`Error::NoMemory`].
     pub fn begin_owners(&self) -> Result<OwnerSearch> {
         let listed = self.bad_blocks();
-        let mut blocks = room(listed.len())?;
-        let mut last = room(listed.len())?;
+        let mut blocks = with_room(listed.len())?;
+        let mut last = with_room(listed.len())?;
         let mut filter = Filter::default();
         for &block in listed {
             let out_of_use = self.tree.blocks.is_out_of_use(block)?;
-            blocks.push(BadBlock { block, out_of_use, more: 0 });
-            last.push((u32::MAX, 0));
+            push_within(&mut blocks, BadBlock { block, out_of_use, more: 0 });
+            push_within(&mut last, (u32::MAX, 0));
             filter.add(block);
         }
         let found = Owners { blocks, ..Owners::default() };

@@ -1,8 +1,9 @@
 //! Names for inodes: directories are walked from the root down until each has a path.
 
-use super::{MOST_NAMES, Owners, Volume, room};
-use crate::error::{Error, Result};
+use super::{MOST_NAMES, Owners, Volume};
+use crate::error::Result;
 use crate::format::inode::ROOT_INO;
+use crate::memory::{append, push, push_within, with_room};
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
@@ -32,16 +33,16 @@ pub(super) struct Walk {
 impl Walk {
     /// A walk for all inodes that were found.
     pub fn new(found: &mut Owners) -> Result<Self> {
-        let mut paths = room(found.ranges.len())?;
+        let mut paths = with_room(found.ranges.len())?;
         for range in &found.ranges {
             if paths.last().is_none_or(|(ino, _)| *ino != range.ino) {
-                paths.push((range.ino, 0..0));
+                push_within(&mut paths, (range.ino, 0..0));
             }
         }
         let missing = paths.len();
         found.paths = paths;
-        let (mut way, path) = (room(16)?, room(MOST_PATH)?);
-        way.push((ROOT_INO, 0, 0));
+        let (mut way, path) = (with_room(16)?, with_room(MOST_PATH)?);
+        push_within(&mut way, (ROOT_INO, 0, 0));
         let mut walk = Walk { way, path, missing };
         walk.name(found, ROOT_INO, b"")?;
         Ok(walk)
@@ -58,10 +59,7 @@ impl Walk {
         if begin + len > MOST_NAMES {
             return Ok(());
         }
-        found.names.try_reserve(len).map_err(|_| Error::NoMemory)?;
-        found.names.extend_from_slice(&self.path);
-        found.names.push(b'/');
-        found.names.extend_from_slice(name);
+        append(&mut found.names, &[&self.path, &b"/"[..], name])?;
         found.paths[at].1 = begin as u32..(begin + len) as u32;
         Ok(())
     }
@@ -71,11 +69,8 @@ impl Walk {
         if self.path.len() + 1 + name.len() > MOST_PATH {
             return Ok(());
         }
-        self.way.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        self.path.push(b'/');
-        self.path.extend_from_slice(name);
-        self.way.push((ino, 0, self.path.len()));
-        Ok(())
+        push(&mut self.way, (ino, 0, self.path.len() + 1 + name.len()))?;
+        append(&mut self.path, &[b"/", name])
     }
 }
 
@@ -98,7 +93,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (names, last) = (names + 1, entry.cookie);
             result = walk.name(found, entry.ino, entry.name);
             if entry.kind == Kind::Directory {
-                below = Some((entry.ino, entry.name.iter().copied().collect()));
+                below = entry.name.try_into().ok().map(|name| (entry.ino, name));
             }
             if below.is_some() || result.is_err() || names == NAMES_AT_ONCE {
                 ControlFlow::Break(())

@@ -1,10 +1,11 @@
 //! Looking through the trees of files for entries that lead to blocks of the list.
 
-use super::{Loss, OwnerSearch, Volume, room};
+use super::{Loss, OwnerSearch, Volume};
 use crate::blocks::Content;
 use crate::error::Result;
 use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
 use crate::format::word::{self, Pointer, Root, Salt};
+use crate::memory::filled;
 use crate::pmem::Pmem;
 use crate::tree::shape::{index_at, word_at};
 use crate::types::*;
@@ -47,9 +48,7 @@ impl Clean {
     pub const MEMORY: usize = Self::PLACES * 8;
 
     pub fn new() -> Result<Self> {
-        let mut nodes = room(Self::PLACES)?;
-        nodes.resize(Self::PLACES, 0);
-        Ok(Clean(nodes))
+        filled(Self::PLACES, 0).map(Clean)
     }
 
     #[inline]

@@ -1,12 +1,12 @@
 //! One operation while something grows: files, fragments, clones, directories.
 
 use super::rig::{Bench, no_memory, path, paths};
-use crate::memory::{filled, push};
 use crate::platform::Platform;
 use crate::rpc::failure::{During, Failure};
 use crate::text::Shown;
 use alloc::vec::Vec;
 use umbra_fs::dax::PAGES_PER_SLOT;
+use umbra_fs::memory::{filled, push};
 use umbra_fs::{BLOCK_SIZE, Ino, MAX_FILE_SIZE};
 use umbra_proto::rpc::ErrorCode;
 

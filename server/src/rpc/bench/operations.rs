@@ -2,10 +2,10 @@
 //! on Linux, in the same order, by the same names, on the same amounts.
 
 use super::rig::{Bench, PIECE, no_memory, path, paths};
-use crate::memory::{filled, with_room};
 use crate::platform::{Platform, reclaim_step};
 use crate::rpc::failure::{During, Failure};
 use alloc::vec::Vec;
+use umbra_fs::memory::{filled, with_room};
 use umbra_fs::{BLOCK_SIZE, Ino};
 
 const CLONES: u64 = 64;

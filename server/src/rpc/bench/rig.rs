@@ -1,7 +1,6 @@
 //! What all parts of the benchmarks have in common: files that are made and removed, samples that
 //! are taken.
 
-use crate::memory::{copy, copy_text, push};
 use crate::platform::{Persisted, Platform, reclaim_step};
 use crate::rpc::failure::{During, Failure};
 use crate::rpc::names;
@@ -10,6 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{ControlFlow, Range};
 use umbra_fs::dax::{self, Mmu, PAGES_PER_SLOT};
+use umbra_fs::memory::{copy, copy_text, push};
 use umbra_fs::{BLOCK_SIZE, Error, Ino, Kind, Pmem, Result as FsResult, Time, Volume, Window};
 use umbra_proto::rpc::{self, ErrorCode};
 
