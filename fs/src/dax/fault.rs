@@ -184,8 +184,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(_) => Path::new(),
             None => self.tree.leaf_path(ino, block)?.0,
         };
-        let (stage, written) =
-            self.staged(|volume, stage| match volume.tree.place_below(&leaf, own)? {
+        let mut stage = self.tree.stage();
+        let written = self.fill_stage(&mut stage, |volume, stage| {
+            match volume.tree.place_below(&leaf, own)? {
                 Place::Exclusive(place) => {
                     Ok(place.into_unwritten().fill(stage, core::iter::empty()))
                 }
@@ -193,7 +194,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                     let what = "a reference count changed under a fault";
                     Err(Error::Damaged { block: own, what })
                 }
-            })?;
+            }
+        })?;
         match leaf.own() {
             Some(node) => {
                 let index = index_at(block, 1);
@@ -217,10 +219,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(())
     }
 
-    /// A stage with a new block that has what the position shows.
+    /// Stages a new block that has what the position shows.
     #[inline(always)]
-    fn stage_copy(&mut self, entry: Option<Pointer>) -> Result<(Stage<Written>, Block)> {
-        self.staged(|volume, stage| {
+    fn stage_copy(&mut self, stage: &mut Stage<Written>, entry: Option<Pointer>) -> Result<Block> {
+        self.fill_stage(stage, |volume, stage| {
             let blocks = &mut volume.tree.blocks;
             let new = stage.allocate(blocks, Purpose::Grow)?;
             match entry {
@@ -243,7 +245,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         block: FileBlock,
         entry: Option<Pointer>,
     ) -> Result<(Block, Published<Durable>)> {
-        let (stage, new) = self.stage_copy(entry)?;
+        let mut stage = self.tree.stage();
+        let new = self.stage_copy(&mut stage, entry)?;
         let mut retired = core::mem::take(&mut self.tree.retired);
         if let Some(old) = entry {
             push_within(&mut retired, Retire::Drop(old.block, Content::Data));
@@ -262,7 +265,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         entry: Option<Pointer>,
     ) -> Result<(Block, Published<Durable>)> {
         let (path, _) = self.tree.leaf_path(ino, block)?;
-        let (stage, new) = self.stage_copy(entry)?;
+        let mut stage = self.tree.stage();
+        let new = self.stage_copy(&mut stage, entry)?;
         let word = self.tree.data_word(&path, ino, block, Some(Pointer::to(new)));
         let done = self.tree.commit(stage, &[Edit::independent(&path, &[word])], Purpose::Grow)?;
         Ok((new, done))

@@ -93,7 +93,8 @@ const NANOSECONDS: i64 = 1_000_000_000;
 /// The words of a time: seconds, nanoseconds.
 #[inline]
 pub(crate) fn time_values(time: Time) -> [u64; 2] {
-    let (seconds, rest) = (time.0.div_euclid(NANOSECONDS), time.0.rem_euclid(NANOSECONDS));
+    let seconds = time.0.div_euclid(NANOSECONDS);
+    let rest = time.0.wrapping_sub(seconds.wrapping_mul(NANOSECONDS));
     [seconds as u64 & NUMBER, rest as u64]
 }
 

@@ -92,13 +92,13 @@ impl<P: Pmem> Tree<P> {
     /// An empty stage.
     pub(crate) fn stage(&mut self) -> Stage<Written> {
         self.changes += 1;
-        Stage::new(core::mem::take(&mut self.fresh))
+        Stage::new(core::mem::take(&mut self.lists))
     }
 
     /// Gives up a stage.
     pub(crate) fn abandon_stage<S>(&mut self, stage: Stage<S>) {
         self.unfenced |= stage.is_used();
-        self.fresh = stage.abandon(&mut self.blocks);
+        self.lists = stage.abandon(&mut self.blocks);
     }
 
     /// Gives up a stage and a list of what it would have dropped, because of this error.
@@ -160,7 +160,7 @@ impl<P: Pmem> Tree<P> {
         let words = single.as_ref().map_or(edits[0].words, |word| word.as_slice());
         let content = edits[0].path[plan.depth].content;
         let published = place.publish(content, words, &stage, retired);
-        self.fresh = stage.finish(&mut self.blocks);
+        self.lists = stage.finish(&mut self.blocks);
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
     }
@@ -215,10 +215,10 @@ impl<P: Pmem> Tree<P> {
         edits: &[Edit<'_>],
         purpose: Purpose,
     ) -> Result<()> {
-        let stage = Stage::new(core::mem::take(&mut self.fresh_beside));
+        let stage = Stage::new(core::mem::take(&mut self.lists_beside));
         let result = self.commit_and_release(stage, edits, purpose);
-        // The list of the other stage is still with that stage.
-        self.fresh_beside = core::mem::take(&mut self.fresh);
+        // The lists of the other stage are still with that stage.
+        self.lists_beside = core::mem::take(&mut self.lists);
         result
     }
 

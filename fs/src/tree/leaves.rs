@@ -129,7 +129,7 @@ impl<P: Pmem> Tree<P> {
             }
         };
         let published = place.publish(content, words, &stage, retired);
-        self.fresh = stage.finish(&mut self.blocks);
+        self.lists = stage.finish(&mut self.blocks);
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
     }

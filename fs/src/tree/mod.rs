@@ -22,6 +22,7 @@ pub(crate) mod stage;
 
 use self::files::Files;
 use self::leaf_cache::Leaves;
+use self::stage::Lists;
 use crate::blocks::{Blocks, Retire};
 use crate::types::Block;
 use alloc::vec::Vec;
@@ -49,9 +50,9 @@ pub(crate) struct Tree<P> {
     pub changes: u64,
     /// Lists whose memory is used again by each commit. Their room is that of the largest change,
     /// so no change allocates.
-    pub fresh: Vec<Block>,
-    /// As `fresh`, for what is committed while another stage is being filled.
-    fresh_beside: Vec<Block>,
+    pub lists: Lists,
+    /// As `lists`, for what is committed while another stage is being filled.
+    lists_beside: Lists,
     pub retired: Vec<Retire>,
     pub words: Vec<(u16, u64)>,
 }
@@ -68,8 +69,8 @@ impl<P> Tree<P> {
             files: Files::new(),
             unfenced: false,
             changes: 0,
-            fresh: Vec::with_capacity(MOST_BLOCKS),
-            fresh_beside: Vec::with_capacity(MOST_BESIDE),
+            lists: Lists::with_capacity(MOST_BLOCKS),
+            lists_beside: Lists::with_capacity(MOST_BESIDE),
             retired: Vec::with_capacity(MOST_BLOCKS),
             words: Vec::with_capacity(MOST_WORDS),
         }

@@ -22,7 +22,6 @@ use crate::memory::push_within;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::marker::PhantomData;
 
 /// Stored, in whatever order the processor likes.
@@ -32,8 +31,7 @@ pub(crate) struct Flushed;
 /// On the media, before anything that is stored from now on.
 pub(crate) struct Durable;
 
-/// Ranges that a stage remembers before it starts to flush early. Few: a stage is moved from
-/// state to state by value, on the page-fault path too.
+/// Ranges that a stage remembers before it starts to flush early.
 const RANGES: usize = 4;
 
 /// Words that are sealed together.
@@ -44,13 +42,34 @@ fn byte_at(block: Block, offset: u64) -> u64 {
     block.0 * BLOCK_SIZE + offset
 }
 
+/// What a stage remembers. The memory is reused by the next stage; it is not within the stage,
+/// because a stage is moved from state to state by value, on the page-fault path too.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    /// Byte ranges that were written and not flushed, at most [`RANGES`].
+    ranges: Vec<(u64, u64)>,
+    /// Blocks that were allocated for the stage.
+    fresh: Vec<Block>,
+}
+
+impl Lists {
+    /// Empty lists, with room for all ranges and for `fresh` blocks.
+    #[allow(clippy::disallowed_methods, reason = "a mount takes what it needs for good")]
+    pub fn with_capacity(fresh: usize) -> Self {
+        Lists { ranges: Vec::with_capacity(RANGES), fresh: Vec::with_capacity(fresh) }
+    }
+
+    /// Whether both have memory.
+    #[cfg(test)]
+    pub fn have_memory(&self) -> bool {
+        self.ranges.capacity() > 0 && self.fresh.capacity() > 0
+    }
+}
+
 /// Content that nothing on media refers to yet.
 #[must_use]
 pub(crate) struct Stage<S> {
-    /// Byte ranges that were written and not flushed.
-    ranges: ArrayVec<(u64, u64), RANGES>,
-    /// Blocks that were allocated for it.
-    fresh: Vec<Block>,
+    lists: Lists,
     /// Something was written at all.
     used: bool,
     /// Of the fresh blocks, some were lent.
@@ -59,18 +78,18 @@ pub(crate) struct Stage<S> {
 }
 
 impl Stage<Written> {
-    /// An empty stage; `fresh` is an empty list whose memory is used.
+    /// An empty stage; `lists` are empty, and their memory is used.
     #[inline]
-    pub fn new(fresh: Vec<Block>) -> Self {
-        debug_assert!(fresh.is_empty());
-        Stage { ranges: ArrayVec::new(), fresh, used: false, received: false, state: PhantomData }
+    pub fn new(lists: Lists) -> Self {
+        debug_assert!(lists.ranges.is_empty() && lists.fresh.is_empty());
+        Stage { lists, used: false, received: false, state: PhantomData }
     }
 
     /// Allocates a block whose content will be written through this stage.
     #[inline(always)]
     pub fn allocate<P: Pmem>(&mut self, blocks: &mut Blocks<P>, purpose: Purpose) -> Result<Fresh> {
         let fresh = blocks.allocate(purpose)?;
-        push_within(&mut self.fresh, fresh.block());
+        push_within(&mut self.lists.fresh, fresh.block());
         Ok(fresh)
     }
 
@@ -83,7 +102,7 @@ impl Stage<Written> {
         purpose: Purpose,
     ) -> Result<Fresh> {
         let fresh = blocks.allocate_run(most, purpose)?;
-        fresh.blocks().for_each(|block| push_within(&mut self.fresh, block));
+        fresh.blocks().for_each(|block| push_within(&mut self.lists.fresh, block));
         Ok(fresh)
     }
 
@@ -91,7 +110,7 @@ impl Stage<Written> {
     #[inline]
     pub fn receive<P: Pmem>(&mut self, pmem: &mut P, run: &Fresh) {
         self.received = true;
-        run.blocks().for_each(|block| push_within(&mut self.fresh, block));
+        run.blocks().for_each(|block| push_within(&mut self.lists.fresh, block));
         self.wrote(pmem, byte_at(run.block(), 0), run.len());
     }
 
@@ -99,11 +118,13 @@ impl Stage<Written> {
     #[inline]
     fn wrote<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
         self.used = true;
-        if let Some(last) = self.ranges.last_mut()
+        if let Some(last) = self.lists.ranges.last_mut()
             && last.0 + last.1 == at
         {
             last.1 += len;
-        } else if self.ranges.try_push((at, len)).is_err() {
+        } else if self.lists.ranges.len() < RANGES {
+            push_within(&mut self.lists.ranges, (at, len));
+        } else {
             // Flushing early is always right.
             pmem.flush(at, len);
         }
@@ -229,22 +250,23 @@ impl Stage<Written> {
 
     /// Starts writing everything back.
     #[inline]
-    pub fn flush<P: Pmem>(self, pmem: &mut P) -> Stage<Flushed> {
-        for &(at, len) in &self.ranges {
+    pub fn flush<P: Pmem>(mut self, pmem: &mut P) -> Stage<Flushed> {
+        for &(at, len) in &self.lists.ranges {
             pmem.flush(at, len);
         }
+        self.lists.ranges.clear();
         self.into_state()
     }
 }
 
 impl Stage<Flushed> {
     /// Ends a stage that only overwrote blocks in place, where nothing is published: it is
-    /// durable with the next fence. Returns the list for reuse.
+    /// durable with the next fence. Returns the lists for reuse.
     #[inline]
-    pub fn unfenced(mut self) -> Vec<Block> {
-        debug_assert!(self.fresh.is_empty());
-        self.fresh.clear();
-        self.fresh
+    pub fn unfenced(mut self) -> Lists {
+        debug_assert!(self.lists.fresh.is_empty());
+        self.lists.fresh.clear();
+        self.lists
     }
 
     /// Waits until it is durable. An empty stage needs no fence.
@@ -258,14 +280,14 @@ impl Stage<Flushed> {
 }
 
 impl Stage<Durable> {
-    /// The list of fresh blocks, emptied, for reuse: they are published.
+    /// The lists, emptied, for reuse: the fresh blocks are published.
     #[inline(always)]
-    pub fn finish<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
+    pub fn finish<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Lists {
         if self.received {
-            blocks.keep(&self.fresh);
+            blocks.keep(&self.lists.fresh);
         }
-        self.fresh.clear();
-        self.fresh
+        self.lists.fresh.clear();
+        self.lists
     }
 }
 
@@ -275,27 +297,21 @@ impl<S> Stage<S> {
         self.used
     }
 
-    /// Gives everything up: the blocks are free again. Returns the list for reuse. What was
+    /// Gives everything up: the blocks are free again. Returns the lists for reuse. What was
     /// overwritten in place stays, and is flushed.
-    pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Vec<Block> {
-        for &(at, len) in &self.ranges {
+    pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Lists {
+        for (at, len) in self.lists.ranges.drain(..) {
             blocks.pmem.flush(at, len);
         }
-        for block in self.fresh.drain(..) {
+        for block in self.lists.fresh.drain(..) {
             blocks.unallocate(block);
         }
-        self.fresh
+        self.lists
     }
 
     #[inline(always)]
     fn into_state<T>(self) -> Stage<T> {
-        Stage {
-            ranges: ArrayVec::new(),
-            fresh: self.fresh,
-            used: self.used,
-            received: self.received,
-            state: PhantomData,
-        }
+        Stage { lists: self.lists, used: self.used, received: self.received, state: PhantomData }
     }
 }
 
@@ -372,40 +388,48 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
         Unwritten(self)
     }
 
-    /// Stores a word, through a stage, that may be there before what is published with it.
+    /// Seals and stores words, through a stage, that may be there before what is published with
+    /// them. There is one at least.
     #[inline]
-    pub fn prepare_entry(
+    pub fn prepare_entries(
         &mut self,
         stage: &mut Stage<Written>,
         content: Content,
-        index: u16,
-        value: u64,
+        words: &[(u16, u64)],
     ) {
-        let word = seal(value, content.salt(self.block), index);
-        stage.store_at(&mut self.blocks.pmem, byte_at(self.block, index as u64 * 8), word);
+        let (first, last) = self.store_entries(content, words);
+        let (at, end) = (byte_at(self.block, first as u64 * 8), last as u64 * 8 + 8);
+        stage.wrote(&mut self.blocks.pmem, at, byte_at(self.block, end) - at);
+    }
+
+    /// Seals and stores words, each in one store. Returns the least and the greatest index.
+    #[inline(always)]
+    fn store_entries(&mut self, content: Content, words: &[(u16, u64)]) -> (u16, u16) {
+        let mut first = u16::MAX;
+        let mut last = 0;
+        let salt = content.salt(self.block);
+        for &(index, value) in words {
+            let word = seal(value, salt, index);
+            self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), word);
+            first = first.min(index);
+            last = last.max(index);
+        }
+        (first, last)
     }
 
     /// Seals and stores the words that make a durable stage part of the tree, each in one store.
     /// The block holds `content`.
     #[inline]
     pub fn publish(
-        self,
+        mut self,
         content: Content,
         words: &[(u16, u64)],
         stage: &Stage<Durable>,
         retired: Vec<Retire>,
     ) -> Published<Written> {
         let _ = stage;
-        let mut first = u16::MAX;
-        let mut last = 0;
-        let salt = content.salt(self.block);
-        for &(index, value) in words {
-            // From now on whoever looks finds what the word refers to.
-            let word = seal(value, salt, index);
-            self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), word);
-            first = first.min(index);
-            last = last.max(index);
-        }
+        // From now on whoever looks finds what the words refer to.
+        let (first, last) = self.store_entries(content, words);
         Published { block: self.block, first, last, retired, state: PhantomData }
     }
 }

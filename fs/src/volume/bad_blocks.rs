@@ -151,7 +151,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let pieces = self.tree.blocks.bad().len().div_ceil(ENTRIES) as u64;
         self.tree.blocks.ensure(pieces + 1, Purpose::Release)?;
         let path = self.tree.system_path(system::BAD_BLOCKS);
-        let (stage, root) = self.staged(|volume, stage| volume.stage_bad_blocks(stage))?;
+        let mut stage = self.tree.stage();
+        let root = self.fill_stage(&mut stage, |volume, stage| volume.stage_bad_blocks(stage))?;
         let word = [(word_index(system::BAD_BLOCKS, inode::ROOT), root.value())];
         self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
         self.bad_list.unsaved = false;

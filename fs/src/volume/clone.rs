@@ -73,7 +73,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let ino = made?;
         // The clone is there now: an error of this is no reason to take its content back.
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(dir, [inode::MTIME, inode::CTIME], now)?;
         Ok(Outcome::Made(ino))
     }
 

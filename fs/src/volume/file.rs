@@ -123,7 +123,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.dax.unmap(&mut self.tree.blocks, FileKey(ino), first, u64::MAX)?;
             self.trim(ino, size)?;
         }
-        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(ino, [inode::MTIME, inode::CTIME], now)?;
         Ok(Some(Outcome::Done))
     }
 
@@ -148,8 +148,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let purpose = if less { Purpose::Release } else { Purpose::Grow };
         self.tree.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
         let (path, _) = self.tree.inode_path(ino)?;
-        let (stage, staged) =
-            self.staged(|volume, stage| volume.stage_tree(stage, bytes, purpose))?;
+        let mut stage = self.tree.stage();
+        let staged =
+            self.fill_stage(&mut stage, |volume, stage| volume.stage_tree(stage, bytes, purpose))?;
         let slot = slot_of(ino);
         let size = (word_index(slot, inode::SIZE), bytes.len() as u64);
         let words = [Self::root_word(ino, staged), size];
@@ -157,7 +158,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.files.forget_clean_tail(FileKey(ino));
         let unmapped = self.dax.unmap(&mut self.tree.blocks, FileKey(ino), 0, u64::MAX);
         self.tree.release_shown(done, unmapped)?;
-        self.touch(ino, &[inode::MTIME, inode::CTIME], now)
+        self.touch(ino, [inode::MTIME, inode::CTIME], now)
     }
 
     /// Stages a tree of at most one leaf with these bytes.

@@ -157,11 +157,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Sets times of an inode after a change: durable with the next fence.
-    pub(super) fn touch(&mut self, ino: Ino, words: &[u16], now: Time) -> Result<()> {
+    pub(super) fn touch<const N: usize>(
+        &mut self,
+        ino: Ino,
+        words: [u16; N],
+        now: Time,
+    ) -> Result<()> {
         let (path, _) = self.tree.inode_path(ino)?;
         let Some(block) = path.last().and_then(|step| step.block()) else { return Ok(()) };
         if self.tree.exclusive_steps(&path)? < path.len() {
-            let values = self.touched(block, ino, words, now)?;
+            let values = self.touched(block, ino, &words, now)?;
             let stage = self.tree.stage();
             return self.tree.commit_and_release(
                 stage,
@@ -173,11 +178,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// As [`Volume::touch`], where the way to the inode may be known.
-    pub(super) fn touch_in(
+    #[inline(always)]
+    pub(super) fn touch_in<const N: usize>(
         &mut self,
         known: Leaf,
         ino: Ino,
-        words: &[u16],
+        words: [u16; N],
         now: Time,
     ) -> Result<()> {
         if !known.inodes_exclusive {
@@ -207,8 +213,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Stores what tells of a change in a block of inodes that is exclusive.
-    #[inline]
-    fn store_touched(&mut self, block: Block, ino: Ino, words: &[u16], now: Time) -> Result<()> {
+    #[inline(always)]
+    fn store_touched<const N: usize>(
+        &mut self,
+        block: Block,
+        ino: Ino,
+        words: [u16; N],
+        now: Time,
+    ) -> Result<()> {
         let changes = self.next_change(block, ino)?;
         let [seconds, nanoseconds] = time_values(now);
         let (salt, first) = (Salt::inodes(block), word_index(slot_of(ino), 0));
@@ -216,7 +228,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let at = word_at(block, first + word);
             self.tree.blocks.pmem.store(at, seal(value, salt, first + word));
         };
-        for &word in words {
+        for word in words {
             store(word, seconds);
             store(word + 1, nanoseconds);
         }
@@ -303,9 +315,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match path.last().and_then(|step| step.block()) {
             Some(_) => match self.tree.place(&path)? {
                 Place::Exclusive(mut place) => {
-                    for (index, value) in words {
-                        place.prepare_entry(stage, Content::Inodes, index, value);
-                    }
+                    place.prepare_entries(stage, Content::Inodes, &words)
                 }
                 Place::Shared(_) => {
                     self.tree.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?

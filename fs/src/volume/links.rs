@@ -90,10 +90,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         &mut self,
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<(Ino, Window)> {
-        let (stage, ino) = self.staged(|volume, stage| volume.new_inode(stage, new))?;
+        let mut stage = self.tree.stage();
+        let ino = self.fill_stage(&mut stage, |volume, stage| volume.new_inode(stage, new))?;
         // What it shows is durable already, in the file that it shows it of.
         let stage = stage.flush(&mut self.tree.blocks.pmem).fence(&mut self.tree.blocks.pmem);
-        self.tree.fresh = stage.finish(&mut self.tree.blocks);
+        self.tree.lists = stage.finish(&mut self.tree.blocks);
         match self.dax.files.open(FileKey(ino)) {
             Ok(window) => {
                 self.dax.files.set_names(FileKey(ino), Names::NoMore);
@@ -151,7 +152,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match replaced {
             None => self.commit_link(ino, kind, names, dir, name)?,
             Some(_) => {
-                let (stage, plan) = self.staged(|volume, stage| {
+                let mut stage = self.tree.stage();
+                let plan = self.fill_stage(&mut stage, |volume, stage| {
                     volume.plan_link(stage, (ino, kind, names), (dir, name), purpose)
                 })?;
                 self.commit_naming(stage, &plan, name, purpose)?;
@@ -161,8 +163,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
-        self.touch(ino, &[inode::CTIME], now)
+        self.touch(dir, [inode::MTIME, inode::CTIME], now)?;
+        self.touch(ino, [inode::CTIME], now)
     }
 
     /// Whether [`Volume::link_as`] would be refused now, if there were space.
@@ -215,13 +217,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         dir: Ino,
         name: &[u8],
     ) -> Result<()> {
-        let staged = self.staged(|volume, stage| {
+        let mut stage = self.tree.stage();
+        let staged = self.fill_stage(&mut stage, |volume, stage| {
             volume.stage_names(stage, ino, names)?;
             // Where the inode had to be copied for that, the path to the bucket may have moved.
             volume.make_room(stage, dir, name, None, Purpose::Grow)
         });
-        let result =
-            staged.and_then(|(stage, room)| self.insert_entry(stage, &room, ino, kind, name));
+        let result = staged.and_then(|room| self.insert_entry(stage, &room, ino, kind, name));
         if let Err(error) = result {
             // Too high is what recovery would set right; nobody has to wait for that.
             self.set_names(ino, names - 1)?;
@@ -251,7 +253,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let word = Self::names_word(ino, names);
         match self.tree.place(&path)? {
             Place::Exclusive(mut place) => {
-                place.prepare_entry(stage, Content::Inodes, word.0, word.1);
+                place.prepare_entries(stage, Content::Inodes, &[word]);
                 Ok(())
             }
             Place::Shared(_) => {

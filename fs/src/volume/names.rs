@@ -62,7 +62,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         new: impl FnOnce(Ino) -> NewInode,
     ) -> Result<Ino> {
         let ino = self.make_untouched(dir, name, content, new)?;
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(dir, [inode::MTIME, inode::CTIME], now)?;
         Ok(ino)
     }
 
@@ -81,7 +81,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Err(Error::Exists);
         }
         self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
-        let (stage, (room, ino, kind)) = self.staged(|volume, stage| {
+        let mut stage = self.tree.stage();
+        let (room, ino, kind) = self.fill_stage(&mut stage, |volume, stage| {
             let mut room = volume.make_room(stage, dir, name, Some(spot), Purpose::Grow)?;
             let epoch = volume.tree.files.volume_epoch();
             let (ino, kind) = volume.stage_inode(stage, content, new)?;
@@ -166,14 +167,14 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         )?;
         self.drop_name(found.ino)?;
         self.touch_named(found.ino, now)?;
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)
+        self.touch(dir, [inode::MTIME, inode::CTIME], now)
     }
 
     /// What lost a name has changed, if it is still there.
     pub(super) fn touch_named(&mut self, ino: Ino, now: Time) -> Result<()> {
         match self.tree.inode_path(ino) {
             Err(Error::NotFound) => Ok(()),
-            _ => self.touch(ino, &[inode::CTIME], now),
+            _ => self.touch(ino, [inode::CTIME], now),
         }
     }
 
@@ -256,18 +257,19 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.blocks.ensure(needed, purpose)?;
         // Also where it fails: what was published before counts.
         self.moves += u64::from(changes_parent);
-        let (stage, plan) = self.staged(|volume, stage| {
+        let mut stage = self.tree.stage();
+        let plan = self.fill_stage(&mut stage, |volume, stage| {
             volume.plan_rename(stage, (dir, name), (to_dir, to_name), is_dir, purpose)
         })?;
         self.commit_naming(stage, &plan, to_name, purpose)?;
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }
-        self.touch(dir, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(dir, [inode::MTIME, inode::CTIME], now)?;
         if dir != to_dir {
-            self.touch(to_dir, &[inode::MTIME, inode::CTIME], now)?;
+            self.touch(to_dir, [inode::MTIME, inode::CTIME], now)?;
         }
-        self.touch(moved.ino, &[inode::CTIME], now)
+        self.touch(moved.ino, [inode::CTIME], now)
     }
 
     /// Everything that a name changes, published by one word. What it replaced is accounted for.

@@ -59,7 +59,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 next.saturating_mul(BLOCK_SIZE).min(end) - offset
             }
         };
-        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(ino, [inode::MTIME, inode::CTIME], now)?;
         Ok(if offset + done == size { len } else { done })
     }
 
@@ -84,7 +84,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             None => self.provide_blocks(ino, offset, end, size)?,
         };
-        self.touch(ino, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch(ino, [inode::MTIME, inode::CTIME], now)?;
         Ok(if offset + done == size { len } else { done })
     }
 

@@ -280,7 +280,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Gives an empty file a tree of this height.
     fn commit_empty_top(&mut self, ino: Ino, height: u8) -> Result<()> {
         let (path, _) = self.tree.inode_path(ino)?;
-        let (stage, top) = self.staged(|volume, stage| {
+        let mut stage = self.tree.stage();
+        let top = self.fill_stage(&mut stage, |volume, stage| {
             let top = stage.allocate(&mut volume.tree.blocks, Purpose::Grow)?;
             stage.write_empty(&mut volume.tree.blocks.pmem, &top, Content::Node(height));
             Ok(top)
@@ -416,7 +417,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Err(error) => return Err(error),
         }
         self.reclaim_some()?;
-        self.touch(dst, &[inode::MTIME, inode::CTIME], work.now)?;
+        self.touch(dst, [inode::MTIME, inode::CTIME], work.now)?;
         Ok(Some(Outcome::Done))
     }
 

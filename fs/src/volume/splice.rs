@@ -80,8 +80,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         // From now on nothing below the range is exclusive, in the source or here.
         self.tree.files.changed(FileKey(splice.file));
         self.tree.files.changed(FileKey(dst));
-        let (stage, top) =
-            self.staged(|volume, stage| volume.splice_node(stage, &mut splicing, height, tree, 0))?;
+        let mut stage = self.tree.stage();
+        let top = self.fill_stage(&mut stage, |volume, stage| {
+            volume.splice_node(stage, &mut splicing, height, tree, 0)
+        })?;
         let slot = slot_of(dst);
         let root = Root { height: if top.is_some() { height } else { 0 }, top };
         let mut words = ArrayVec::<(u16, u64), 2>::new();

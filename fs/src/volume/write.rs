@@ -231,7 +231,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             true => known,
             false => self.tree.leaf_above(ino, FileBlock(offset / BLOCK_SIZE))?,
         };
-        self.touch_in(known, ino, &[inode::MTIME, inode::CTIME], now)?;
+        self.touch_in(known, ino, [inode::MTIME, inode::CTIME], now)?;
         Ok(done as usize)
     }
 
@@ -267,11 +267,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words.clear();
         let mut retired = core::mem::take(&mut self.tree.retired);
         let writing = Writing { ino, offset, source, known: &leaf, access };
-        let staged = self.staged(|volume, stage| {
+        let mut stage = self.tree.stage();
+        let staged = self.fill_stage(&mut stage, |volume, stage| {
             volume.stage_piece(&writing, stage, &mut words, &mut retired, full)
         });
         let result = match staged {
-            Ok((stage, ())) => self.publish_piece(&writing, stage, &words, retired, raise),
+            Ok(()) => self.publish_piece(&writing, stage, &words, retired, raise),
             Err(error) => {
                 retired.clear();
                 self.tree.retired = retired;
@@ -511,7 +512,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 // Overwritten in place: durable with the next fence.
                 self.tree.unfenced |= stage.is_used();
                 let flushed = stage.flush(&mut self.tree.blocks.pmem);
-                self.tree.fresh = flushed.unfenced();
+                self.tree.lists = flushed.unfenced();
                 Ok(())
             }
         }
