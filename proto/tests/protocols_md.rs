@@ -87,7 +87,7 @@ fn examples_of_the_code() -> BTreeMap<&'static str, Vec<u8>> {
                 HelloResponse {
                     version: 1,
                     features: 0,
-                    server: String::from("umbra 0.1.0"),
+                    server: Text::from("umbra 0.1.0"),
                     max_body: MAX_BODY,
                     max_payload: MAX_PAYLOAD,
                     max_path: 4096,

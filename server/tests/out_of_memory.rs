@@ -262,6 +262,27 @@ fn a_failure_keeps_its_number_without_memory_for_its_text() {
     assert!(texts > 0, "the text takes memory");
 }
 
+/// A body that does not fit its method is refused as such, whether there is memory or not: a field
+/// of another type, and one that is missing.
+#[test]
+fn a_body_that_does_not_fit_is_refused_without_memory() {
+    for (method, body) in [(Method::STAT, &[0xa1, 0x00, 0xf5][..]), (Method::UNLINK, &[0xa0])] {
+        let header = rpc::Header::request(9, method.0, body.len() as u32, 0);
+        let bytes = [&header.encode(), body].concat();
+        each(|n| {
+            let mut m = machine();
+            let (mut c, ..) = client(&mut m);
+            fail(n);
+            let answers = send(&mut c, &mut m, &bytes);
+            let failed = has_failed();
+            assert_eq!(answers.len(), 1);
+            assert_eq!(answers[0].error().code, ErrorCode::MALFORMED, "{:?}", answers[0].error());
+            end(m, c, None);
+            failed
+        });
+    }
+}
+
 /// A connection that cannot even begin ends, and takes nothing along.
 #[test]
 fn each_allocation_of_a_new_connection_may_fail() {

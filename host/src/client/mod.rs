@@ -169,7 +169,7 @@ impl Client {
         let limits = HelloResponse {
             version: rpc::VERSION,
             features: 0,
-            server: String::new(),
+            server: rpc::Text::default(),
             max_body: rpc::MAX_BODY,
             max_payload: rpc::MAX_PAYLOAD,
             max_path: rpc::MAX_PATH as u32,

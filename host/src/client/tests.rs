@@ -75,7 +75,7 @@ impl Guest {
             Method::HELLO => one(HelloResponse {
                 version: VERSION,
                 features: 0,
-                server: String::from("test"),
+                server: rpc::Text::from("test"),
                 max_body: MAX_BODY,
                 max_payload: 100_000,
                 max_path: 4096,

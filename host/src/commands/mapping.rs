@@ -169,9 +169,10 @@ pub fn pages(context: &Context, options: Pages) -> Outcome {
 pub fn check(context: &Context) -> Outcome {
     let report = context.connect()?.check()?;
     let total = report.issues_total.unwrap_or(report.issues.len() as u64);
+    let issues: Vec<&str> = report.issues.iter().map(|issue| &**issue).collect();
     let clean = total == 0;
     let fields = json!({
-        "clean": clean, "issues": report.issues, "issues_total": total,
+        "clean": clean, "issues": issues, "issues_total": total,
         "blocks": report.blocks, "inodes": report.inodes, "changed": report.changed,
     });
     context.format.report(fields, || {

@@ -5,6 +5,7 @@
 //! the whole body once, without recursion or memory, and refuses what is not one
 //! well-formed map, nests deeper than [`MAX_DEPTH`], or has a key that is no key.
 
+use super::owned::Appended;
 use core::fmt;
 use minicbor::encode::write::EndOfSlice;
 use minicbor::{Decode, Encode};
@@ -35,6 +36,9 @@ pub enum BodyError {
     /// A field is missing, or is of another type than it should be.
     Field(minicbor::decode::Error),
 }
+
+// A server has to be able to refuse a body when it has no memory left.
+const _: () = assert!(!core::mem::needs_drop::<BodyError>(), "an error of decoding owns memory");
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +79,7 @@ pub fn encode_into<T: Encode<()>>(body: &T, into: &mut [u8]) -> Option<usize> {
 
 /// Encodes a body behind what is in `into`.
 pub fn encode_append<T: Encode<()>>(body: &T, into: &mut alloc::vec::Vec<u8>) {
-    let done = minicbor::encode(body, into);
+    let done = minicbor::encode(body, Appended(into));
     // A vector takes everything, and no body of this crate fails by itself.
     debug_assert!(done.is_ok());
 }

@@ -1,5 +1,6 @@
 //! Errors: a number that programs go by, and a text for people.
 
+use super::owned;
 use alloc::string::String;
 use core::fmt;
 use minicbor::{Decode, Encode};
@@ -101,7 +102,7 @@ pub struct ErrorBody {
     #[n(0)]
     pub code: ErrorCode,
     /// What was being done to what, and why it failed: one line for people, without a dot.
-    #[n(1)]
+    #[cbor(n(1), with = "owned::text")]
     pub message: String,
     /// How many bytes were read, written, loaded or stored before that, where the request
     /// moves bytes. They stay.

@@ -4,7 +4,7 @@
 //! read-only or fix its size. Exports are kept in the volume.
 
 use super::method::request;
-use super::{Done, Items};
+use super::{Done, Items, owned};
 use minicbor::{Decode, Encode};
 
 /// Longest name of an export in bytes.
@@ -72,10 +72,10 @@ request!(ExportList, EXPORT_LIST, Items<Export>);
 #[cbor(map)]
 pub struct Export {
     /// The name that clients use.
-    #[n(0)]
+    #[cbor(n(0), with = "owned::text")]
     pub name: alloc::string::String,
     /// The file; absent for an NVDIMM region.
-    #[cbor(n(1), with = "optional_owned_bytes", has_nil)]
+    #[cbor(n(1), with = "owned::optional_bytes", has_nil)]
     pub path: Option<alloc::vec::Vec<u8>>,
     /// Clients may not write.
     #[n(2)]
@@ -98,7 +98,7 @@ pub struct Export {
     #[cbor(default)]
     pub by_path: bool,
     /// Why no client can use it.
-    #[n(7)]
+    #[cbor(n(7), with = "owned::optional_text", has_nil)]
     pub problem: Option<alloc::string::String>,
     /// Clients hold a file to which the name no longer leads: the file was renamed, or the export
     /// changed.
@@ -121,7 +121,7 @@ request!(ExportClients, EXPORT_CLIENTS, Items<ExportClient>);
 #[cbor(map)]
 pub struct ExportClient {
     /// The name of the export, as the list of exports has it.
-    #[n(0)]
+    #[cbor(n(0), with = "owned::text")]
     pub name: alloc::string::String,
     /// The name is the path of a file, and no export was added for it.
     #[n(1)]
@@ -146,39 +146,6 @@ pub struct ExportClient {
     /// Size in bytes of the disk that it sees.
     #[n(7)]
     pub size: u64,
-}
-
-/// Optional owned byte strings, as `minicbor` has byte strings.
-mod optional_owned_bytes {
-    use alloc::vec::Vec;
-    use minicbor::decode::{Decoder, Error};
-    use minicbor::encode::{self, Encoder, Write};
-
-    pub fn encode<C, W: Write>(
-        v: &Option<Vec<u8>>,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), encode::Error<W::Error>> {
-        match v {
-            Some(bytes) => e.bytes(bytes)?.ok(),
-            None => e.null()?.ok(),
-        }
-    }
-
-    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Option<Vec<u8>>, Error> {
-        if d.datatype()? == minicbor::data::Type::Null {
-            return d.null().map(|()| None);
-        }
-        d.bytes().map(|bytes| Some(bytes.to_vec()))
-    }
-
-    pub fn nil() -> Option<Option<Vec<u8>>> {
-        Some(None)
-    }
-
-    pub fn is_nil(v: &Option<Vec<u8>>) -> bool {
-        v.is_none()
-    }
 }
 
 #[cfg(test)]

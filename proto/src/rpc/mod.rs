@@ -15,6 +15,7 @@
 //! | `volume.rs` | methods about names, attributes and space |
 //! | `content.rs` | methods about content: read, write, clone, load, store, ... |
 //! | `exports.rs` | methods about exports |
+//! | `owned.rs` | texts and byte strings that a body owns |
 //! | `sequence.rs` | answers of many items, spread over frames |
 
 mod body;
@@ -23,6 +24,7 @@ mod error;
 mod exports;
 mod frame;
 mod method;
+mod owned;
 mod sequence;
 mod server;
 mod volume;
@@ -33,6 +35,7 @@ pub use error::*;
 pub use exports::*;
 pub use frame::*;
 pub use method::*;
+pub use owned::Text;
 pub use sequence::*;
 pub use server::*;
 pub use volume::*;

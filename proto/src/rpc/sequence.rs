@@ -5,6 +5,7 @@
 //! items there are.
 
 use super::body::{BodyError, check};
+use super::owned;
 use alloc::vec::Vec;
 use minicbor::encode::write::EndOfSlice;
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -14,7 +15,12 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 #[cbor(map)]
 pub struct Items<T> {
     /// The items of this frame; may be empty.
-    #[n(0)]
+    #[cbor(
+        n(0),
+        with = "owned::list",
+        encode_bound = "T: Encode<Ctx>",
+        decode_bound = "T: Decode<'bytes, Ctx>"
+    )]
     pub items: Vec<T>,
 }
 

@@ -1,7 +1,7 @@
 //! Methods about the server itself.
 
 use super::method::request;
-use super::{Done, Items};
+use super::{Done, Items, Text, owned};
 use alloc::string::String;
 use minicbor::{Decode, Encode};
 
@@ -29,7 +29,7 @@ request!(Hello<'_>, HELLO, HelloResponse);
 /// where it was received, borrowed where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct HelloResponse<T = String> {
+pub struct HelloResponse<T = Text> {
     /// The version that both will speak: at most the one asked for.
     #[n(0)]
     pub version: u32,
@@ -83,7 +83,7 @@ request!(Status, STATUS, StatusResponse);
 /// where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct StatusResponse<T = String> {
+pub struct StatusResponse<T = Text> {
     /// Name and version of the server.
     #[n(0)]
     pub server: T,
@@ -172,7 +172,7 @@ request!(Nvdimms, NVDIMMS, Items<Nvdimm>);
 /// One NVDIMM region. `T` is a text: owned where it was received, borrowed where it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct Nvdimm<T = String> {
+pub struct Nvdimm<T = Text> {
     /// Physical address of its first byte.
     #[n(0)]
     pub address: u64,
@@ -214,7 +214,7 @@ request!(Bench<'_>, BENCH, Items<Sample>);
 #[cbor(map)]
 pub struct Sample {
     /// Its name.
-    #[n(0)]
+    #[cbor(n(0), with = "owned::text")]
     pub name: String,
     /// How often it was done.
     #[n(1)]
@@ -253,8 +253,8 @@ request!(Check, CHECK, CheckResponse);
 #[cbor(map)]
 pub struct CheckResponse {
     /// One line for each finding; the first 100 only.
-    #[n(0)]
-    pub issues: alloc::vec::Vec<String>,
+    #[cbor(n(0), with = "owned::list")]
+    pub issues: alloc::vec::Vec<Text>,
     /// All findings. Only in the last frame.
     #[n(1)]
     pub issues_total: Option<u64>,

@@ -5,7 +5,7 @@
 //! one is given.
 
 use super::method::request;
-use super::{Done, Items};
+use super::{Done, Items, owned};
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
@@ -139,7 +139,7 @@ request!(List<'_>, LIST, Items<Entry>);
 #[cbor(map)]
 pub struct Entry {
     /// Its name: 1 to 255 bytes without `/` and NUL.
-    #[cbor(n(0), with = "minicbor::bytes")]
+    #[cbor(n(0), with = "owned::bytes")]
     pub name: Vec<u8>,
     /// The inode.
     #[n(1)]
@@ -345,6 +345,6 @@ request!(ReadLink<'_>, READ_LINK, Target);
 #[cbor(map)]
 pub struct Target {
     /// Its target.
-    #[cbor(n(0), with = "minicbor::bytes")]
+    #[cbor(n(0), with = "owned::bytes")]
     pub target: Vec<u8>,
 }

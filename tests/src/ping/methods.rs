@@ -378,7 +378,7 @@ pub(super) fn power_off(b: &mut Bench) {
         operation: "power-off".into(),
         subject: String::new(),
         longest: status.longest_turn_ns.unwrap_or(u64::MAX),
-        what: status.longest_turn.unwrap_or_default(),
+        what: status.longest_turn.unwrap_or_default().0,
         failed: None,
     });
 }

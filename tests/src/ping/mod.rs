@@ -278,7 +278,7 @@ impl Bench {
             operation: operation.to_string(),
             subject: subject.trim_start_matches('/').to_string(),
             longest: status.longest_turn_ns.expect("the server says so"),
-            what: status.longest_turn.unwrap_or_default(),
+            what: status.longest_turn.unwrap_or_default().0,
             failed,
         };
         eprintln!(
