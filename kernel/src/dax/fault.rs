@@ -12,8 +12,8 @@
 //!              Ok: the access is tried again     Err: the copy goes on at its fixup
 //! ```
 //!
-//! An operation that has parked the faults of a file is an outcome of its own: the copy ends, and
-//! is begun again when the operation is over.
+//! Where an operation has parked the faults of the file, the copy ends with [`Error::Parked`], and is
+//! begun again when the operation is over.
 
 use super::{VOLUME, tables};
 use core::fmt;
@@ -26,11 +26,9 @@ use umbra_fs::dax::Access;
 pub(crate) enum Outcome {
     /// The access can be tried again.
     Retry,
-    /// It has to wait for an operation on the file; the copy that it was part of ends with
-    /// [`Error::Parked`] (see [`take_failure`]).
-    Parked,
-    /// It cannot; the copy that it was part of ends (see [`take_failure`]).
-    Failed,
+    /// It cannot, or not yet: the copy that it is part of ends at this address of code (see
+    /// [`take_failure`]).
+    EndsAt(u64),
     /// It is a bug that it happened (see [`why_unresolved`]).
     Bug,
 }
@@ -59,19 +57,19 @@ pub(crate) fn in_windows(address: u64) -> bool {
     tables::page_of(address).is_some()
 }
 
-/// Resolves a page fault at an address of the window area. `has_fixup` says whether the
-/// interrupted instruction can be told of a failure.
-pub(crate) fn resolve(address: u64, access: Access, has_fixup: bool) -> Outcome {
+/// Resolves a page fault at an address of the window area. `fixup` is where the copy ends that the
+/// interrupted instruction is part of, if it is part of one that can fail.
+pub(crate) fn resolve(address: u64, access: Access, fixup: Option<u64>) -> Outcome {
     let Some(page) = tables::page_of(address) else { return Outcome::Bug };
     let Some(mut volume) = VOLUME.try_lock() else { return bug(Bug::Locked) };
     let Some(volume) = volume.as_mut() else { return bug(Bug::NoVolume) };
-    match volume.fault(page, access) {
-        Ok(()) => Outcome::Retry,
-        Err(error) if has_fixup => {
+    match (volume.fault(page, access), fixup) {
+        (Ok(()), _) => Outcome::Retry,
+        (Err(error), Some(fixup)) => {
             *FAILURE.lock() = Some(Failure { address, error });
-            if error == Error::Parked { Outcome::Parked } else { Outcome::Failed }
+            Outcome::EndsAt(fixup)
         }
-        Err(error) => bug(Bug::NoFixup(error)),
+        (Err(error), None) => bug(Bug::NoFixup(error)),
     }
 }
 

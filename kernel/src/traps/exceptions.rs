@@ -31,16 +31,12 @@ pub(crate) extern "C" fn page_fault(frame: &mut FaultFrame, address: u64) -> boo
     let stores = error.contains(PageFaultErrorCode::CAUSED_BY_WRITE);
     let access =
         if stores || copy::is_about_to_store(frame.rip) { Access::Store } else { Access::Load };
-    let fixup = copy::fixup_of(frame.rip);
-    match fault::resolve(address, access, fixup.is_some()) {
+    match fault::resolve(address, access, copy::fixup_of(frame.rip)) {
         fault::Outcome::Retry => true,
-        fault::Outcome::Parked | fault::Outcome::Failed => match fixup {
-            Some(fixup) => {
-                frame.rip = fixup;
-                true
-            }
-            None => false,
-        },
+        fault::Outcome::EndsAt(fixup) => {
+            frame.rip = fixup;
+            true
+        }
         fault::Outcome::Bug => false,
     }
 }

@@ -1,16 +1,17 @@
-//! What is done with packets: connections made and served in turn. How they end is in `ending.rs`.
+//! Connections and their servers, each of which has its turn. What packets do to them is in
+//! `arrival.rs`, how they end in `ending.rs`.
 
+mod arrival;
 mod ending;
 
 use super::connection::{Arrived, Closing, Connection, Polled};
 use super::device::{Device, PAYLOAD, Packet, Room};
-use super::packet::{HEADER_LEN, Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
+use super::packet::{Header, Operation};
 use super::pool::{Pool, chunks_of};
-use super::table::{Key, Slot, Table};
-use super::window::Taken;
+use super::table::{Slot, Table};
 use super::{
-    Address, BASE_WINDOW, Cid, LEAST_CHUNKS, LEAST_WINDOW, MAX_AT_DOOR, MAX_CONNECTIONS, MAX_KEPT,
-    MAX_WINDOW, Millis, Port,
+    Address, BASE_WINDOW, Cid, LEAST_CHUNKS, MAX_AT_DOOR, MAX_CONNECTIONS, MAX_KEPT, MAX_WINDOW,
+    Millis, Port,
 };
 use alloc::collections::VecDeque;
 use umbra_server::{Progress, Stream};
@@ -241,154 +242,6 @@ impl<S> Endpoint<S> {
                 self.make_ready(slot);
             }
         }
-    }
-
-    /// Looks at one packet.
-    fn receive<D: Device, H: Handler<Server = S>>(
-        &mut self,
-        packet: &Packet,
-        device: &mut D,
-        handler: &mut H,
-    ) {
-        self.statistics.packets += 1;
-        let header = Header::parse(packet.buffer.header);
-        if packet.written < HEADER_LEN || header.destination.cid != self.local {
-            self.statistics.ignored += 1;
-            return;
-        }
-        let operation = Operation::from_number(header.operation);
-        let key = Key { peer: header.source, port: header.destination.port };
-        let connection = if header.kind == TYPE_STREAM { self.table.find(&key) } else { None };
-        let payload = packet.buffer.payload.get(..header.len as usize);
-        let payload = payload.filter(|payload| payload.len() <= packet.written - HEADER_LEN);
-        match (connection, operation, payload) {
-            (None, None | Some(Operation::Invalid | Operation::Reset), _) => {
-                self.statistics.ignored += 1
-            }
-            (None, Some(Operation::Request), Some(_)) if header.kind == TYPE_STREAM => {
-                self.accept(key, &header, device, handler);
-            }
-            (None, _, _) => {
-                self.statistics.ignored += 1;
-                self.resets.push_back(header.reset_for());
-            }
-            (Some(slot), _, None) => self.reset(slot),
-            (Some(_), None, _) => self.statistics.ignored += 1,
-            (Some(slot), Some(Operation::Request), Some(_)) => {
-                // The peer lost the old connection, or it would not reuse its port.
-                self.vanish(slot);
-                self.accept(key, &header, device, handler);
-            }
-            (Some(slot), Some(operation), Some(payload)) => {
-                self.packet(
-                    slot,
-                    operation,
-                    &header,
-                    Arrived { bytes: payload, blocks: packet.buffer.blocks },
-                    device,
-                    handler,
-                );
-            }
-        }
-    }
-
-    /// Grants a connection, or refuses it.
-    fn accept<D: Device, H: Handler<Server = S>>(
-        &mut self,
-        key: Key,
-        header: &Header,
-        device: &mut D,
-        handler: &mut H,
-    ) {
-        // The least window is there for each place in the table, taken or not.
-        let others = (self.table.capacity() - self.table.len()).saturating_sub(1) * LEAST_CHUNKS;
-        let is_ample = self.pool.unreserved() >= others + chunks_of(BASE_WINDOW);
-        let window = if is_ample { BASE_WINDOW } else { LEAST_WINDOW };
-        let server = if self.table.is_full() || self.pool.unreserved() < chunks_of(window) {
-            None
-        } else {
-            handler.accept(key.port, key.peer, self.vacancy())
-        };
-        let Some(server) = server else {
-            self.statistics.refused += 1;
-            self.resets.push_back(header.reset_for());
-            return;
-        };
-        let mut connection = Connection::new(key, window);
-        connection.send.update(header.buf_alloc, header.fwd_cnt);
-        // Both have room: that was looked at before the server was made.
-        let reserved = self.pool.reserve(chunks_of(window));
-        debug_assert!(reserved.is_ok());
-        if let Ok(slot) = self.table.insert(key, Entry { connection, server }) {
-            self.statistics.accepted += 1;
-            self.send_controls(slot, device);
-            self.make_ready(slot);
-        }
-    }
-
-    /// Handles a packet of a connection.
-    fn packet<D: Device, H: Handler<Server = S>>(
-        &mut self,
-        slot: Slot,
-        operation: Operation,
-        header: &Header,
-        payload: Arrived<'_>,
-        device: &mut D,
-        handler: &mut H,
-    ) {
-        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
-        let taken = connection.send.update(header.buf_alloc, header.fwd_cnt);
-        let mut wake = connection.lacking.credit && connection.send.free() > 0;
-        match operation {
-            Operation::Reset => return self.vanish(slot),
-            Operation::Data => {
-                let len = payload.bytes.len() as u32;
-                if connection.peer_finished {
-                    return self.reset(slot);
-                }
-                if connection.receive.receive(len).is_err() {
-                    self.statistics.overruns += 1;
-                    return self.reset(slot);
-                }
-                self.statistics.bytes_in += u64::from(len);
-                if connection.closing == Closing::Open {
-                    connection.since_growth = connection.since_growth.saturating_add(len);
-                    return self.run(slot, payload, device, handler);
-                }
-                connection.receive.consume(payload.bytes.len());
-            }
-            Operation::Shutdown => {
-                connection.peer_finished |= header.flags & SHUTDOWN_SEND != 0;
-                connection.peer_deaf |= header.flags & SHUTDOWN_RECEIVE != 0;
-                wake |= connection.peer_finished;
-                if connection.peer_finished
-                    && connection.peer_deaf
-                    && connection.closing == Closing::Told
-                {
-                    // Both ends are done: this is the answer to a shutdown.
-                    return self.reset_quietly(slot);
-                }
-            }
-            Operation::CreditRequest => connection.owes_credit = true,
-            // Some devices do this when they found nothing to read, and wait for credit.
-            Operation::Invalid => {
-                self.statistics.ignored += 1;
-                connection.owes_credit = true;
-            }
-            Operation::Request | Operation::Response => self.statistics.ignored += 1,
-            Operation::CreditUpdate => {}
-        }
-        let Some(Entry { connection, .. }) = self.table.get_mut(slot) else { return };
-        match connection.closing {
-            Closing::Draining if connection.send.outstanding() == 0 => self.tell(slot),
-            Closing::Draining | Closing::Open if taken == Taken::Some => self.be_patient(slot),
-            Closing::Open if operation == Operation::Shutdown => self.be_patient(slot),
-            _ => {}
-        }
-        if wake {
-            self.make_ready(slot);
-        }
-        self.settle(slot, device);
     }
 
     /// Gives servers that waited for a buffer their turn, until there are none left.

@@ -13,7 +13,8 @@
 //! | `pool.rs` | memory for bytes that were received and not consumed |
 //! | `table.rs` | the connections, found by hash |
 //! | `connection.rs` | the state of one, and the stream that its server sees |
-//! | `endpoint.rs` | what is done with packets, turns |
+//! | `endpoint.rs` | connections and their servers, turns |
+//! | `endpoint/arrival.rs` | what packets that arrive do |
 //! | `endpoint/ending.rs` | how connections end, timers |
 //! | `tests/` | all of it against a simulated peer |
 //!
