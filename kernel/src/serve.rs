@@ -13,6 +13,10 @@ use umbra_server::{Progress, Shared};
 /// How long a power-off waits for what is queued on connections.
 const FAREWELL_NS: u64 = 200_000_000;
 
+/// How long clients keep their turns after that, while what was released is reclaimed step by step.
+/// Clients that release more all the time cannot hold up a power-off for longer.
+const RECLAIM_NS: u64 = 5_000_000_000;
+
 /// How long the processor looks out for packets before it sleeps, at most and at least. To be woken
 /// costs the host several switches between threads, which is most of the time that a small request
 /// takes.
@@ -88,9 +92,16 @@ pub(crate) fn serve(config: Config) -> ! {
             }
             if platform.wants_power_off() {
                 let off_at = *off_at.get_or_insert(clock::now().after_ns(FAREWELL_NS));
-                if !worked && net::is_drained() || clock::now() >= off_at {
+                let now = clock::now();
+                let is_told = !worked && net::is_drained() || now >= off_at;
+                // The unmount reclaims whatever is left in one piece.
+                let reclaims = is_told
+                    && now < off_at.after_ns(RECLAIM_NS)
+                    && umbra_server::background(platform) == Progress::Again;
+                if is_told && !reclaims {
                     media::power_off();
                 }
+                worked |= reclaims;
                 clock::wake_at(off_at);
             }
         }
