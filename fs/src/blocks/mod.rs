@@ -16,6 +16,7 @@
 //! | 1 | all ones but the last | lent to a device, to receive content into |
 
 mod bad;
+mod badness;
 pub(crate) mod checkpoint;
 mod children;
 mod content;

@@ -34,7 +34,7 @@
 //! | `census.rs` | how often inodes are named |
 //! | `file.rs` | read, truncate, extents |
 //! | `write.rs`, `source.rs` | write; what is written |
-//! | `bad_blocks.rs` | memory errors: the list of bad blocks |
+//! | `bad_blocks.rs`, `bad_list.rs` | memory errors: the list of bad blocks |
 //! | `owners/` | which files have bad blocks |
 //! | `punch.rs` | holes and zeros in the middle of a file |
 //! | `dir.rs` | directories: lookup, insertion, listing |
@@ -59,6 +59,7 @@
 //! with a size can be taken step by step, as an [`Operation`](work::Operation).
 
 mod bad_blocks;
+mod bad_list;
 mod budget;
 mod census;
 pub(crate) mod check;
@@ -89,8 +90,8 @@ mod window;
 pub(crate) mod work;
 mod write;
 
-use self::bad_blocks::BadList;
-pub use self::bad_blocks::{BadBlockCounts, Struck};
+use self::bad_list::BadList;
+pub use self::bad_list::{BadBlockCounts, Struck};
 use self::check::naming::Naming;
 use self::inode_table::InodeTable;
 use crate::error::Result;

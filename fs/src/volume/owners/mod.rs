@@ -13,146 +13,30 @@
 //! Others change the volume between two steps. Each file is looked at when its turn comes, so the
 //! answer is of no one moment; what nobody changed is in it.
 //!
-//! Memory: 64 KiB for nodes, and at most [`MOST_RANGES`] ranges and [`MOST_NAMES`] bytes of paths.
+//! Memory: 64 KiB for nodes, and at most 4,096 ranges and 512 KiB of paths.
 //! What goes beyond is counted, for each block.
 //!
 //! | file | what |
 //! |---|---|
-//! | `mod.rs` | the search, its steps, what it found |
+//! | `search.rs` | a search between two steps, what it found |
+//! | `mod.rs` | the steps |
 //! | `trees.rs` | looking through the trees of files |
 //! | `paths.rs` | names for what was found |
 
 mod paths;
+mod search;
 mod trees;
 
-use self::paths::Walk;
-use self::trees::{Clean, Filter, Place};
+pub use self::search::{BadBlock, Loss, Owned, OwnerSearch, Owners};
+use self::search::{Clean, Filter, Place, Walk};
 use super::Volume;
 use crate::error::Result;
-use crate::memory::{push, push_within, with_room};
+use crate::memory::{push_within, with_room};
 use crate::pmem::Pmem;
-use crate::types::*;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
-use core::ops::Range;
 
-/// Most ranges that an answer has.
-pub(super) const MOST_RANGES: usize = 4096;
-/// Most ranges that one file has of one block.
-const MOST_OF_FILE: u32 = 16;
-/// Most bytes of all paths.
-const MOST_NAMES: usize = 512 << 10;
 /// Words that a step looks at.
 const WORK_A_STEP: u64 = 1 << 14;
-
-/// What a file loses with a bad block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// Content.
-    Content,
-    /// A node of its tree: all content below, should the memory not deliver the node.
-    Node,
-    /// The block with its inode.
-    Inode,
-    /// A bucket of the directory.
-    Names,
-}
-
-/// A range of a file that a bad block has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owned {
-    /// The block.
-    pub block: Block,
-    /// The file.
-    pub ino: Ino,
-    /// What it loses.
-    pub loss: Loss,
-    /// The first block of the file, and how many.
-    pub first: FileBlock,
-    /// How many blocks of the file.
-    pub blocks: u64,
-}
-
-/// A block of the list, and how much of it has no room in an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadBlock {
-    /// The block.
-    pub block: Block,
-    /// Nothing refers to it.
-    pub out_of_use: bool,
-    /// Ranges that were found and have no room in the answer.
-    pub more: u64,
-}
-
-/// Whose the blocks of the list are.
-#[derive(Debug, Default)]
-pub struct Owners {
-    /// All blocks of the list, in ascending order. One that is in use and has no range describes
-    /// the volume itself, or a file that went meanwhile.
-    pub blocks: Vec<BadBlock>,
-    /// In ascending order of inodes.
-    pub ranges: Vec<Owned>,
-    paths: Vec<(Ino, Range<u32>)>,
-    names: Vec<u8>,
-}
-
-impl Owners {
-    /// A path of an inode, from `/` on; `None` if it has none that was found, or no room.
-    pub fn path(&self, ino: Ino) -> Option<&[u8]> {
-        let at = self.paths.binary_search_by_key(&ino, |(ino, _)| *ino).ok()?;
-        let range = &self.paths[at].1;
-        self.names.get(range.start as usize..range.end as usize).filter(|path| !path.is_empty())
-    }
-}
-
-/// A search under way.
-#[derive(Debug)]
-pub struct OwnerSearch {
-    found: Owners,
-    /// Of each block: the last range of it, and how many the file of that has.
-    last: Vec<(u32, u32)>,
-    /// Ranges that had no room.
-    more: u64,
-    filter: Filter,
-    clean: Clean,
-    place: Place,
-    walk: Option<Walk>,
-}
-
-impl OwnerSearch {
-    /// Notes that a range of a file has a block of the list, which is number `at` of it.
-    fn add(&mut self, at: usize, ino: Ino, loss: Loss, first: u64, blocks: u64) -> Result<()> {
-        let block = self.found.blocks[at].block;
-        let (last, of_file) = self.last[at];
-        let before = self.found.ranges.get_mut(last as usize);
-        let before = before.filter(|it| (it.block, it.ino) == (block, ino));
-        let of_file = if before.is_some() { of_file } else { 0 };
-        if let Some(range) = before
-            && range.loss == loss
-            && range.first.0 + range.blocks == first
-        {
-            range.blocks += blocks;
-            return Ok(());
-        }
-        let ranges = &mut self.found.ranges;
-        if ranges.len() == MOST_RANGES || of_file == MOST_OF_FILE {
-            self.found.blocks[at].more += 1;
-            self.more += 1;
-            return Ok(());
-        }
-        push(ranges, Owned { block, ino, loss, first: FileBlock(first), blocks })?;
-        self.last[at] = (ranges.len() as u32 - 1, of_file + 1);
-        Ok(())
-    }
-
-    /// The number of a block in the list.
-    fn find(&self, block: Block) -> Option<usize> {
-        if !self.filter.may_have(block) {
-            return None;
-        }
-        self.found.blocks.binary_search_by_key(&block, |bad| bad.block).ok()
-    }
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Bytes of memory that a search for owners takes when it begins.

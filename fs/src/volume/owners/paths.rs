@@ -1,13 +1,13 @@
 //! Names for inodes: directories are walked from the root down until each has a path.
 
-use super::{MOST_NAMES, Owners, Volume};
+use super::search::{MOST_NAMES, Owners, Walk};
 use crate::error::Result;
 use crate::format::inode::ROOT_INO;
 use crate::memory::{append, push, push_within, with_room};
 use crate::pmem::Pmem;
 use crate::types::*;
+use crate::volume::Volume;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 /// Longest path. Directories below are passed over.
@@ -17,18 +17,6 @@ const NAME: u64 = 8;
 const DIRECTORY: u64 = 256;
 /// Names that are looked at before it is asked whether the step is over.
 const NAMES_AT_ONCE: u64 = 256;
-
-/// A walk from the root down.
-#[derive(Debug)]
-pub(super) struct Walk {
-    /// The directories from the root to where the walk is: the next entry, and how long the path
-    /// is.
-    way: Vec<(Ino, u64, usize)>,
-    /// The path of the last one, `/` in front of each name.
-    path: Vec<u8>,
-    /// Inodes that have no path yet.
-    missing: usize,
-}
 
 impl Walk {
     /// A walk for all inodes that were found.

@@ -1,81 +1,20 @@
 //! Looking through the trees of files for entries that lead to blocks of the list.
 
-use super::{Loss, OwnerSearch, Volume};
+use super::search::{Loss, OwnerSearch, Place};
 use crate::blocks::Content;
 use crate::error::Result;
 use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
 use crate::format::word::{self, Pointer, Root, Salt};
-use crate::memory::filled;
 use crate::pmem::Pmem;
 use crate::tree::shape::{index_at, word_at};
 use crate::types::*;
+use crate::volume::Volume;
 use crate::windows::mmu::Mmu;
-use alloc::vec::Vec;
 
 /// Words that are read together.
 const WORDS: usize = 64;
 /// Units of work that an inode takes.
 const INODE: u64 = 16;
-
-/// Which blocks may be on the list: few that are not pass.
-#[derive(Debug)]
-pub(super) struct Filter([u64; 64]);
-
-impl Default for Filter {
-    fn default() -> Self {
-        Filter([0; 64])
-    }
-}
-
-impl Filter {
-    pub fn add(&mut self, block: Block) {
-        self.0[(block.0 / 64 % 64) as usize] |= 1 << (block.0 % 64);
-    }
-
-    #[inline]
-    pub fn may_have(&self, block: Block) -> bool {
-        self.0[(block.0 / 64 % 64) as usize] >> (block.0 % 64) & 1 != 0
-    }
-}
-
-/// Nodes below which nothing of the list was found, each at the place that its number gives. One
-/// that is forgotten is looked at again.
-#[derive(Debug)]
-pub(super) struct Clean(Vec<u64>);
-
-impl Clean {
-    const PLACES: usize = 8192;
-    pub const MEMORY: usize = Self::PLACES * 8;
-
-    pub fn new() -> Result<Self> {
-        filled(Self::PLACES, 0).map(Clean)
-    }
-
-    #[inline]
-    fn has(&self, node: Block) -> bool {
-        self.0[node.0 as usize % Self::PLACES] == node.0
-    }
-
-    fn add(&mut self, node: Block) {
-        self.0[node.0 as usize % Self::PLACES] = node.0;
-    }
-}
-
-/// How far the search is.
-#[derive(Debug, Default)]
-pub(super) struct Place {
-    /// The block of the inode file, and the inode in it.
-    inodes: u64,
-    slot: u16,
-    /// The next block of the file, once the search has begun with it.
-    block: u64,
-    entered: bool,
-    /// The first range of this file, and how many ranges had no room before it.
-    begin: usize,
-    more: u64,
-    /// The root of the file before, and its ranges, if all of them had room.
-    before: Option<(Root, usize, usize)>,
-}
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Looks through more trees; true if that were all.
