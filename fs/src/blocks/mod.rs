@@ -160,7 +160,8 @@ pub(crate) struct Blocks<P> {
     pub(crate) recount: Option<Boxed<Recount>>,
     /// Grows whenever a node may have become exclusive because another file lost it.
     pub exclusive_again: u64,
-    /// The list of bad blocks has some. Beside it, because what is tested often lies close together.
+    /// The list of bad blocks has some. Beside it, because what is tested often lies close
+    /// together.
     has_bad: bool,
     bad: Box<BadBlocks>,
 }

@@ -35,14 +35,15 @@ const MOST_BLOCKS: usize = MOST_BAD / ENTRIES;
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// The memory has lost data in `count` blocks from `first` on: no translation shows them any
     /// more, and they are on the list of bad blocks, on media too. Until the list is cleared,
-    /// content is not read from them: that fails with [`Error::Poisoned`](crate::Error::Poisoned), in every file that shares
-    /// a block. A write of the whole block, a punch and a cut work, and end that for their file.
+    /// content is not read from them: that fails with [`Error::Poisoned`](crate::Error::Poisoned),
+    /// in every file that shares a block. A write of the whole block, a punch and a cut work, and
+    /// end that for their file.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSpace`](crate::Error::NoSpace) if the list is full: content of blocks may be read again then
-    /// ([`BadBlockCounts::unlisted`]). For any other error the list in memory has the blocks, and
-    /// the one on media may be behind ([`BadBlockCounts::unsaved`]).
+    /// [`Error::NoSpace`](crate::Error::NoSpace) if the list is full: content of blocks may be read
+    /// again then ([`BadBlockCounts::unlisted`]). For any other error the list in memory has the
+    /// blocks, and the one on media may be behind ([`BadBlockCounts::unsaved`]).
     pub fn memory_error(&mut self, first: Block, count: u64) -> Result<Struck> {
         let geometry = self.tree.blocks.geometry;
         let mut struck = Struck::default();

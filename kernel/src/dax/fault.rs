@@ -12,8 +12,8 @@
 //!              Ok: the access is tried again     Err: the copy goes on at its fixup
 //! ```
 //!
-//! Where an operation has parked the faults of the file, the copy ends with [`Error::Parked`], and is
-//! begun again when the operation is over.
+//! Where an operation has parked the faults of the file, the copy ends with [`Error::Parked`], and
+//! is begun again when the operation is over.
 
 use super::{VOLUME, tables};
 use core::fmt;

@@ -5,13 +5,12 @@ mod arrival;
 mod ending;
 
 use super::connection::{Arrived, Closing, Connection, Polled};
-use super::device::{Device, PAYLOAD, Packet, Room};
+use super::device::{Device, PAYLOAD, Room};
 use super::packet::{Header, Operation};
-use super::pool::{Pool, chunks_of};
+use super::pool::Pool;
 use super::table::{Slot, Table};
 use super::{
-    Address, BASE_WINDOW, Cid, LEAST_CHUNKS, MAX_AT_DOOR, MAX_CONNECTIONS, MAX_KEPT, MAX_WINDOW,
-    Millis, Port,
+    Address, Cid, LEAST_CHUNKS, MAX_AT_DOOR, MAX_CONNECTIONS, MAX_KEPT, MAX_WINDOW, Millis, Port,
 };
 use alloc::collections::VecDeque;
 use umbra_server::{Progress, Stream};

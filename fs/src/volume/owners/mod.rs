@@ -48,7 +48,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoMemory`].
+    /// [`Error::NoMemory`](crate::Error::NoMemory).
     pub fn begin_owners(&self) -> Result<OwnerSearch> {
         let listed = self.bad_blocks();
         let mut blocks = with_room(listed.len())?;
@@ -76,7 +76,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoMemory`], or a [media error](Error#media-errors) in what leads to the inodes. A
+    /// [`Error::NoMemory`](crate::Error::NoMemory), or a [media
+    /// error](crate::Error#media-errors) in what leads to the inodes. A
     /// file whose tree cannot be read is left out from there on.
     pub fn owners_step(&self, search: &mut OwnerSearch) -> Result<Option<Owners>> {
         let mut left = WORK_A_STEP;

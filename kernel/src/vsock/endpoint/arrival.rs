@@ -1,5 +1,5 @@
-//! What a packet that arrives does: it makes a connection, belongs to one, or is answered by a reset.
-//! Everything in it is checked before use.
+//! What a packet that arrives does: it makes a connection, belongs to one, or is answered by a
+//! reset. Everything in it is checked before use.
 
 use super::super::connection::{Arrived, Closing, Connection};
 use super::super::device::{Device, Packet};
