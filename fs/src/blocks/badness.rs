@@ -79,8 +79,7 @@ impl<P: Pmem> Blocks<P> {
         match self.state(block)? {
             0 => {
                 self.put_out_of_use(block);
-                self.free -= 1;
-                self.free_in[(block.0 / super::GROUP) as usize] -= 1;
+                self.count_taken(block);
             }
             state if state as u32 == STICKY => self.bad.out_of_use += 1,
             _ => {}

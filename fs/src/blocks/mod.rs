@@ -296,8 +296,7 @@ impl<P: Pmem> Blocks<P> {
             STICKY => {}
             0 => {
                 self.set_state(block, state + 1);
-                self.free -= 1;
-                self.free_in[(block.0 / GROUP) as usize] -= 1;
+                self.count_taken(block);
             }
             count => {
                 // It has a record, since it has a reference.
@@ -317,8 +316,7 @@ impl<P: Pmem> Blocks<P> {
         let state = self.state(block)?;
         if state as u32 == 0 {
             self.set_state(block, state + 1);
-            self.free -= 1;
-            self.free_in[(block.0 / GROUP) as usize] -= 1;
+            self.count_taken(block);
             // A group starts with zeros, which stand for data.
             if content != Content::Data {
                 let at = self.record(block) + 8;
@@ -392,6 +390,12 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
+    #[inline(always)]
+    fn count_taken(&mut self, block: Block) {
+        self.free -= 1;
+        self.free_in[(block.0 / GROUP) as usize] -= 1;
+    }
+
     #[inline]
     fn count_free(&mut self, block: Block) {
         self.free += 1;
@@ -442,8 +446,7 @@ impl<P: Pmem> Blocks<P> {
         }
         self.note(block, 0, 1);
         self.set_state(block, 1);
-        self.free -= 1;
-        self.free_in[(block.0 / GROUP) as usize] -= 1;
+        self.count_taken(block);
         self.cursor =
             if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
         Ok(Fresh { first: block, count: 1 })

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A write of the whole block gives that file a fresh block, because a block on the list counts as
-//! one that others show too. `blocks/bad.rs` says what becomes of the old one.
+//! one that others show too. `blocks/badness.rs` says what becomes of the old one.
 //!
 //! Metadata that is on the list is used as before, as far as it can be loaded.
 

@@ -269,31 +269,24 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let place =
                 |p: Option<Pointer>| p.filter(|p| !p.unwritten).map(|p| word_at(p.block, 0));
             let piece = (at * BLOCK_SIZE).min(len) - begin * BLOCK_SIZE;
-            let found = match (place(pair[0]), place(pair[1])) {
-                (None, None) => None,
-                (Some(a), Some(b)) if a == b => None,
-                places => {
-                    for read in pair.into_iter().flatten().filter(|p| !p.unwritten) {
-                        self.tree.blocks.verify_readable(read.block, at - begin)?;
-                    }
-                    self.find_difference(places, piece)?
-                }
+            let places = pair.map(place);
+            if places[0] == places[1] {
+                continue;
+            }
+            for read in pair.into_iter().flatten().filter(|p| !p.unwritten) {
+                self.tree.blocks.verify_readable(read.block, at - begin)?;
+            }
+            let pmem = &self.tree.blocks.pmem;
+            let found = match places {
+                [Some(a), Some(b)] => pmem.first_difference(a, b, piece)?,
+                [Some(a), None] | [None, Some(a)] => pmem.first_nonzero(a, piece)?,
+                [None, None] => None,
             };
             if let Some(byte) = found {
                 return Ok(Some(begin * BLOCK_SIZE + byte));
             }
         }
         Ok(None)
-    }
-
-    /// Compares bytes at two places, where `None` is zeros.
-    fn find_difference(&self, places: (Option<u64>, Option<u64>), len: u64) -> Result<Option<u64>> {
-        let pmem = &self.tree.blocks.pmem;
-        Ok(match places {
-            (Some(a), Some(b)) => pmem.first_difference(a, b, len)?,
-            (Some(a), None) | (None, Some(a)) => pmem.first_nonzero(a, len)?,
-            (None, None) => None,
-        })
     }
 
     /// Bytes of `blocks` blocks of the range from block `first` on: fewer than whole blocks only at

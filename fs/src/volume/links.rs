@@ -23,7 +23,7 @@ use crate::tree::commit::Edit;
 use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
 use crate::windows::Window;
-use crate::windows::files::Names;
+use crate::windows::files::HasNames;
 use crate::windows::mmu::Mmu;
 use alloc::vec::Vec;
 
@@ -79,7 +79,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let new = NewInode::of(Kind::File, mode, ino, dir, now);
             NewInode { nlink: 0, uid, gid, ..new }
         })?;
-        self.dax.files.set_names(FileKey(opened.0), Names::NotYet);
+        self.dax.files.set_names(FileKey(opened.0), HasNames::NotYet);
         Ok(opened)
     }
 
@@ -97,7 +97,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         self.tree.lists = stage.finish(&mut self.tree.blocks);
         match self.dax.files.open(FileKey(ino)) {
             Ok(window) => {
-                self.dax.files.set_names(FileKey(ino), Names::NoMore);
+                self.dax.files.set_names(FileKey(ino), HasNames::NoMore);
                 Ok((ino, window))
             }
             Err(error) => {
@@ -159,7 +159,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.commit_naming(stage, &plan, name, purpose)?;
             }
         }
-        self.dax.files.set_names(FileKey(ino), Names::Some);
+        self.dax.files.set_names(FileKey(ino), HasNames::Some);
         if let Some(old) = replaced {
             self.touch_named(old.ino, now)?;
         }

@@ -15,7 +15,7 @@ use crate::tree::commit::Edit;
 use crate::tree::path::Path;
 use crate::tree::stage::{Stage, Written};
 use crate::types::*;
-use crate::windows::files::Names;
+use crate::windows::files::HasNames;
 use crate::windows::mmu::Mmu;
 use arrayvec::ArrayVec;
 
@@ -188,7 +188,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let left = names.saturating_sub(1);
         self.set_names(ino, left)?;
         if left == 0 {
-            self.dax.files.set_names(FileKey(ino), Names::NoMore);
+            self.dax.files.set_names(FileKey(ino), HasNames::NoMore);
         }
         Ok(())
     }
@@ -295,7 +295,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         match plan.replaced {
             Replaced::Gone(ino) => self.inode_dropped(ino),
-            Replaced::Orphan(ino) => self.dax.files.set_names(FileKey(ino), Names::NoMore),
+            Replaced::Orphan(ino) => self.dax.files.set_names(FileKey(ino), HasNames::NoMore),
             Replaced::Nothing => {}
         }
         self.tree.release(done)

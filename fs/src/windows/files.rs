@@ -33,7 +33,7 @@ pub(crate) enum Pin {
 
 /// Whether an open file has names. A file without a name goes with its last window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Names {
+pub(crate) enum HasNames {
     /// It has at least one.
     Some,
     /// It has none yet, and may be given one.
@@ -52,12 +52,12 @@ struct OpenFile {
     parkings: u32,
     /// The first of the slots that show it.
     first_slot: u32,
-    names: Names,
+    names: HasNames,
 }
 
 impl OpenFile {
     const UNKNOWN: OpenFile =
-        OpenFile { windows: 0, pins: 0, parkings: 0, first_slot: NONE, names: Names::Some };
+        OpenFile { windows: 0, pins: 0, parkings: 0, first_slot: NONE, names: HasNames::Some };
 }
 
 /// All windows of a volume, and the files that they show.
@@ -125,7 +125,7 @@ impl OpenFiles {
     }
 
     /// Notes whether a file has names, if it is open.
-    pub fn set_names(&mut self, file: FileKey, names: Names) {
+    pub fn set_names(&mut self, file: FileKey, names: HasNames) {
         if let Some(file) = self.files.get_mut(file).filter(|file| file.windows > 0) {
             file.names = names;
         }
@@ -133,12 +133,12 @@ impl OpenFiles {
 
     /// Whether the file is open and has no name.
     pub fn is_orphan(&self, file: FileKey) -> bool {
-        self.files.get(file).is_some_and(|file| file.names != Names::Some)
+        self.files.get(file).is_some_and(|file| file.names != HasNames::Some)
     }
 
     /// Whether the file is open, has no name, and may be given one.
     pub fn is_unnamed(&self, file: FileKey) -> bool {
-        self.files.get(file).is_some_and(|file| file.names == Names::NotYet)
+        self.files.get(file).is_some_and(|file| file.names == HasNames::NotYet)
     }
 
     /// Closes windows, to which no slots are attached, up to the last one of a file without a name:
@@ -223,7 +223,7 @@ impl OpenFiles {
         file.windows -= 1;
         let mut orphan = false;
         if file.windows == 0 {
-            orphan = core::mem::replace(&mut file.names, Names::Some) != Names::Some;
+            orphan = core::mem::replace(&mut file.names, HasNames::Some) != HasNames::Some;
             self.forget_unused(key);
         }
         Ok(orphan)

@@ -1,6 +1,6 @@
 //! What an operation does to both, where that is more than a few lines.
 
-use super::{Frozen, NOW, Node, Op, Pair, overlay, pattern};
+use super::{Frozen, NOW, Node, Op, Pair, are_apart, in_bytes, overlay, pattern};
 use umbra_fs::{Block, Existing, FileBlock, Ino, Kind, LENT_RUN, Pmem};
 
 impl Pair {
@@ -165,13 +165,10 @@ impl Pair {
         else {
             return;
         };
-        let (from, to) = (from * 4096, to * 4096);
-        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
+        let [from, to, len] = in_bytes(&source, from, to, blocks);
         let (a, b) = (self.ino(src), self.ino(dst));
         let bytes = source[source.len().min(from as usize)..][..len as usize].to_vec();
-        let round = len.next_multiple_of(4096);
-        // Two names may be of one file.
-        let apart = a != b || from + round <= to || to + round <= from;
+        let apart = are_apart((a, from), (b, to), len);
         if copy && apart && len > 0 {
             assert_eq!(self.volume().write(b, to, &bytes, NOW), Ok(len as usize));
             overlay(&mut target, to, &bytes);

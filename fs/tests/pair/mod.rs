@@ -75,6 +75,19 @@ pub fn overlay(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     content[offset as usize..end].copy_from_slice(bytes);
 }
 
+/// A range of blocks in bytes: where it is in the source, where in the target, and how much of it
+/// the source has.
+fn in_bytes(source: &[u8], from: u64, to: u64, blocks: u64) -> [u64; 3] {
+    let (from, to) = (from * 4096, to * 4096);
+    [from, to, (blocks * 4096).min((source.len() as u64).saturating_sub(from))]
+}
+
+/// Whether two ranges have no block in common. Two names may be of one file.
+fn are_apart<F: PartialEq>((a, from): (F, u64), (b, to): (F, u64), len: u64) -> bool {
+    let round = len.next_multiple_of(4096);
+    a != b || from + round <= to || to + round <= from
+}
+
 impl Pair {
     pub fn new(slots: u32) -> Self {
         Pair::with_steps(slots, 1024)

@@ -1,6 +1,6 @@
 //! Clones of ranges: at once, and in steps with other operations between them.
 
-use super::{NOW, Node, Pair, overlay};
+use super::{NOW, Node, Pair, are_apart, in_bytes, overlay};
 use umbra_fs::{Begun, Ino, Operation};
 
 /// A clone of a range that is under way.
@@ -28,14 +28,11 @@ impl Pair {
         else {
             return;
         };
-        let (from, to) = (from * 4096, to * 4096);
-        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
+        let [from, to, len] = in_bytes(&source, from, to, blocks);
         let (a, b) = (self.ino(src), self.ino(dst));
         let done = self.volume().clone_range(a, from, b, to, len, NOW);
         let whole = len.is_multiple_of(4096) || to + len >= target.len() as u64;
-        let round = len.next_multiple_of(4096);
-        // Two names may be of one file.
-        let apart = a != b || from + round <= to || to + round <= from;
+        let apart = are_apart((a, from), (b, to), len);
         let possible = from <= source.len() as u64 && whole && apart;
         if len == 0 {
             return;
@@ -63,8 +60,7 @@ impl Pair {
         let (Node::File(src_id), Node::File(dst_id)) = (self.names[src], self.names[dst]) else {
             return;
         };
-        let (from, to) = (from * 4096, to * 4096);
-        let len = (blocks * 4096).min((source.len() as u64).saturating_sub(from));
+        let [from, to, len] = in_bytes(&source, from, to, blocks);
         if len == 0 {
             return;
         }
@@ -99,8 +95,7 @@ impl Pair {
             let named = |id| self.names.values().any(|node| *node == Node::File(id));
             let shrunk = moments.iter().any(|source| (source.len() as u64) < from + len);
             let partly = !len.is_multiple_of(4096);
-            let round = len.next_multiple_of(4096);
-            let overlap = src == dst && from < to + round && to < from + round;
+            let overlap = !are_apart((src, from), (dst, to), len);
             assert!(!named(dst) || !named(src) || shrunk || partly || overlap, "{error:?}");
             return;
         }

@@ -28,7 +28,7 @@ mod search;
 mod trees;
 
 pub use self::search::{BadBlock, Loss, Owned, OwnerSearch, Owners};
-use self::search::{Clean, Filter, Place, Walk};
+use self::search::{Clean, Filter, Progress, Walk};
 use super::Volume;
 use crate::error::Result;
 use crate::memory::{push_within, with_room};
@@ -67,7 +67,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             more: 0,
             filter,
             clean: Clean::new()?,
-            place: Place::default(),
+            progress: Progress::default(),
             walk: None,
         })
     }

@@ -84,7 +84,7 @@ pub struct OwnerSearch {
     pub(super) more: u64,
     pub(super) filter: Filter,
     pub(super) clean: Clean,
-    pub(super) place: Place,
+    pub(super) progress: Progress,
     pub(super) walk: Option<Walk>,
 }
 
@@ -176,7 +176,7 @@ impl Clean {
 
 /// How far the search is.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Progress {
     /// The block of the inode file, and the inode in it.
     pub(super) inodes: u64,
     pub(super) slot: u16,

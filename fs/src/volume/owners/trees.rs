@@ -1,6 +1,6 @@
 //! Looking through the trees of files for entries that lead to blocks of the list.
 
-use super::search::{Loss, OwnerSearch, Place};
+use super::search::{Loss, OwnerSearch, Progress};
 use crate::blocks::Content;
 use crate::error::Result;
 use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
@@ -19,16 +19,16 @@ const INODE: u64 = 16;
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Looks through more trees; true if that were all.
     pub(super) fn search_trees(&self, search: &mut OwnerSearch, left: &mut u64) -> Result<bool> {
-        let Some((at, block)) = self.inode_block_behind(search.place.inodes)? else {
+        let Some((at, block)) = self.inode_block_behind(search.progress.inodes)? else {
             return Ok(true);
         };
-        if at != search.place.inodes {
-            let Place { before, .. } = search.place;
-            search.place = Place { inodes: at, before, ..Place::default() };
+        if at != search.progress.inodes {
+            let Progress { before, .. } = search.progress;
+            search.progress = Progress { inodes: at, before, ..Progress::default() };
         }
-        while search.place.slot < INODES_PER_BLOCK {
+        while search.progress.slot < INODES_PER_BLOCK {
             *left = left.saturating_sub(INODE);
-            let slot = search.place.slot;
+            let slot = search.progress.slot;
             let ino = Ino(at * u64::from(INODES_PER_BLOCK) + u64::from(slot));
             let index = word_index(slot, inode::ROOT);
             let root = self.tree.blocks.word(block, index).ok();
@@ -38,15 +38,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             {
                 return Ok(false);
             }
-            (search.place.slot, search.place.block) = (slot + 1, 0);
-            search.place.entered = false;
+            (search.progress.slot, search.progress.block) = (slot + 1, 0);
+            search.progress.entered = false;
             if *left == 0 {
                 break;
             }
         }
-        if search.place.slot == INODES_PER_BLOCK {
-            search.place.inodes = at + 1;
-            search.place.slot = 0;
+        if search.progress.slot == INODES_PER_BLOCK {
+            search.progress.inodes = at + 1;
+            search.progress.slot = 0;
         }
         Ok(false)
     }
@@ -62,13 +62,13 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Ok((Kind::Directory, _)) => Loss::Names,
             _ => Loss::Content,
         };
-        if !core::mem::replace(&mut search.place.entered, true) {
+        if !core::mem::replace(&mut search.progress.entered, true) {
             if let Some(bad) = search.find(block) {
                 search.add(bad, ino, Loss::Inode, 0, 0)?;
             }
-            search.place.begin = search.found.ranges.len();
-            search.place.more = search.more;
-            if let Some((before, first, end)) = search.place.before
+            search.progress.begin = search.found.ranges.len();
+            search.progress.more = search.more;
+            if let Some((before, first, end)) = search.progress.before
                 && before == root
             {
                 for at in first..end {
@@ -90,8 +90,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if !self.search_tree(search, ino, root, of, left)? {
             return Ok(false);
         }
-        let all = (root, search.place.begin, search.found.ranges.len());
-        search.place.before = (search.place.more == search.more).then_some(all);
+        let all = (root, search.progress.begin, search.found.ranges.len());
+        search.progress.before = (search.progress.more == search.more).then_some(all);
         Ok(true)
     }
 
@@ -108,28 +108,28 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if root.height == 0 {
             return Ok(true);
         }
-        while search.place.block < root.capacity() {
+        while search.progress.block < root.capacity() {
             if *left == 0 {
                 return Ok(false);
             }
             let (mut node, mut level) = (top.block, root.height);
             loop {
                 let span = 512u64.pow(u32::from(level));
-                let end = (search.place.block / span + 1) * span;
+                let end = (search.progress.block / span + 1) * span;
                 if search.clean.has(node) || !self.tree.blocks.geometry.holds(node) {
                     *left = left.saturating_sub(1);
-                    search.place.block = end;
+                    search.progress.block = end;
                     break;
                 }
                 if level == 1 {
                     self.search_leaf(search, ino, node, of, left)?;
-                    search.place.block = end;
+                    search.progress.block = end;
                     break;
                 }
                 match self.search_node(search, ino, (node, level), left)? {
                     Some(child) => (node, level) = (child, level - 1),
                     None => {
-                        search.place.block = end;
+                        search.progress.block = end;
                         break;
                     }
                 }
@@ -148,21 +148,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         left: &mut u64,
     ) -> Result<Option<Block>> {
         let span = 512u64.pow(u32::from(level) - 1);
-        let base = search.place.block / (span * 512) * (span * 512);
-        let first = index_at(FileBlock(search.place.block), level);
+        let base = search.progress.block / (span * 512) * (span * 512);
+        let first = index_at(FileBlock(search.progress.block), level);
         for index in first..512 {
             *left = left.saturating_sub(1);
             let begins = base + u64::from(index) * span;
             let found = self.tree.follow(node, Content::Node(level), index);
             let Ok(Some((pointer, _))) = found else { continue };
             // Not if the search comes back to the middle of what is below.
-            if begins >= search.place.block
+            if begins >= search.progress.block
                 && let Some(bad) = search.find(pointer.block)
             {
                 search.add(bad, ino, Loss::Node, begins, span)?;
             }
             if !search.clean.has(pointer.block) {
-                search.place.block = search.place.block.max(begins);
+                search.progress.block = search.progress.block.max(begins);
                 return Ok(Some(pointer.block));
             }
         }
@@ -190,7 +190,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         of: Loss,
         left: &mut u64,
     ) -> Result<()> {
-        let base = search.place.block / 512 * 512;
+        let base = search.progress.block / 512 * 512;
         let salt = Salt::node(leaf, 1);
         let mut words = [[0; 8]; WORDS];
         let mut clean = true;
