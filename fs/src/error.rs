@@ -59,6 +59,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether it is a [media error](Error#media-errors).
+    pub fn is_media(self) -> bool {
+        matches!(self, Error::Poisoned(_) | Error::Damaged { .. })
+    }
+}
+
 impl From<Poisoned> for Error {
     fn from(p: Poisoned) -> Self {
         Error::Poisoned(p)

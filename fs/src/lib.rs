@@ -29,7 +29,7 @@ pub mod memory;
 #[cfg(order_case)]
 #[allow(dead_code, unused_imports)]
 mod order_case {
-    use crate::blocks::{Blocks, Content, Fresh};
+    use crate::blocks::{Blocks, Content, Distance, Fresh};
     use crate::format::word::Pointer;
     use crate::pmem::Pmem;
     use crate::tree::stage::{

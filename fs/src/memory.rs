@@ -79,6 +79,13 @@ pub(crate) fn push_within<T>(items: &mut Vec<T>, item: T) {
     items.push(item);
 }
 
+/// Puts back what was taken from `place` by [`core::mem::take`], to be used again. What is there
+/// meanwhile is empty, so it need not be dropped: on the page-fault path that is worth it.
+#[inline(always)]
+pub(crate) fn put_back<T>(place: &mut T, taken: T) {
+    core::mem::forget(core::mem::replace(place, taken));
+}
+
 /// Appends pieces of bytes, all or none.
 ///
 /// # Errors

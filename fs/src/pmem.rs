@@ -50,6 +50,16 @@ pub trait Pmem {
     /// Stores a word at `at` (8-byte aligned) in one access that never tears.
     fn store(&mut self, at: u64, value: u64);
 
+    /// Stores words of the line that starts at `line`, by their index in it (0 to 7), each in one
+    /// access that never tears.
+    #[inline(always)]
+    #[track_caller]
+    fn store_in_line<const N: usize>(&mut self, line: u64, words: &[(u16, u64); N]) {
+        for &(index, word) in words {
+            self.store(line + u64::from(index) * 8, word);
+        }
+    }
+
     /// Copies bytes into the region; may tear at any 8-byte boundary.
     fn write(&mut self, at: u64, bytes: &[u8]);
 
@@ -100,6 +110,13 @@ pub trait Pmem {
 
     /// Starts writing back every line that overlaps the range (clwb or its like).
     fn flush(&mut self, at: u64, len: u64);
+
+    /// Starts writing back the line that `at` is in.
+    #[inline(always)]
+    #[track_caller]
+    fn flush_line(&mut self, at: u64) {
+        self.flush(at, 1);
+    }
 
     /// Orders: lines flushed before are durable before any later store is (sfence).
     fn fence(&mut self);

@@ -2,7 +2,9 @@
 //! any part is left as it is.
 
 use std::collections::BTreeMap;
-use umbra_fs::testing::{FORMAT, MemPmem, SoftMmu, in_superblocks, mount, new_volume, superblocks};
+use umbra_fs::testing::{
+    FORMAT, MemPmem, SoftMmu, in_superblocks, mount, new_volume, superblocks, twin_distance,
+};
 use umbra_fs::{BLOCK_SIZE, MountError, Pmem, Time, Volume, holds_volume, pmem::Poisoned};
 
 const MIB: u64 = 1 << 20;
@@ -148,6 +150,8 @@ fn content_alone_is_not_blank() {
     volume.write(ino, 0, &vec![7; 2 * MIB as usize], Time(1)).unwrap();
     let mut pmem = volume.pmem().clone();
     pmem.zero(0, MIB);
+    // The twins of what formatting wrote.
+    pmem.zero(twin_distance(16 * MIB), MIB);
     lose_superblocks(&mut pmem);
     let why = mount(pmem, 4).map(drop).unwrap_err();
     assert_eq!(why, MountError::Foreign);
@@ -176,6 +180,8 @@ fn any_part_of_a_volume_is_enough() {
 fn a_damaged_superblock_tells() {
     let mut pmem = volume_of(1 << 30, true);
     pmem.zero(0, 16 * MIB);
+    assert_eq!(refusal(&pmem), MountError::Superblocks, "the twins tell");
+    pmem.zero(twin_distance(1 << 30), 16 * MIB);
     assert_eq!(refusal(&pmem), MountError::Blank);
     pmem.store(0, u64::from_le_bytes(*b"UMBRAFS\0"));
     assert_eq!(refusal(&pmem), MountError::Superblocks);

@@ -241,14 +241,14 @@ fn finds(volume: &mut Soft, random: Option<&mut Random>) -> bool {
 }
 
 /// Damages a copy of a volume, which runs on, in many ways, and has each looked for.
-fn look_for(damages: &[(String, u64, u64)]) -> usize {
+fn look_for(damages: &[(String, Vec<u64>, u64)]) -> usize {
     let volume = still_volume();
     let clean = volume.unmount().unwrap().0;
     let mut found = 0;
     for (seed, (what, at, value)) in (1u64..).zip(damages) {
         let damaged = || {
             let mut volume: Soft = mount(clean.clone(), 2).unwrap();
-            volume.pmem_mut().store(*at, *value);
+            at.iter().for_each(|&at| volume.pmem_mut().store(at, *value));
             volume
         };
         if finds(&mut damaged(), None) {
@@ -285,12 +285,14 @@ fn wrong_counts_are_found_while_others_work() {
     let mut damages = Vec::new();
     for &block in &used {
         let state = volume.pmem().load(record(block)).unwrap();
-        damages.push((format!("block {block} has a reference too many"), record(block), state + 1));
-        damages.push((format!("block {block} has a reference too few"), record(block), state - 1));
+        let at = vec![record(block)];
+        damages.push((format!("block {block} has a reference too many"), at.clone(), state + 1));
+        damages.push((format!("block {block} has a reference too few"), at, state - 1));
     }
     for &block in &free {
-        damages.push((format!("block {block} is leaked"), record(block), 1));
-        damages.push((format!("block {block} is free, but shown"), record(block), 5 << 32));
+        let at = vec![record(block)];
+        damages.push((format!("block {block} is leaked"), at.clone(), 1));
+        damages.push((format!("block {block} is free, but shown"), at, 5 << 32));
     }
     assert_eq!(look_for(&damages), damages.len(), "all are found when nobody works");
 }
@@ -310,7 +312,8 @@ fn damage_is_found_while_others_work() {
     let mut damages = Vec::new();
     for cases in by_sort.values() {
         for case in cases.iter().step_by((cases.len() / 6).max(1)) {
-            damages.push((case.what.clone(), case.at, case.value));
+            let at = [case.at].into_iter().chain(case.twin).collect();
+            damages.push((case.what.clone(), at, case.value));
         }
     }
     let found = look_for(&damages);

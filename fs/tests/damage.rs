@@ -84,7 +84,9 @@ fn damage_all(setup: Setup) {
     assert!(cases.len() > 500, "{}", cases.len());
     for case in &cases {
         pmem.mark();
-        pmem.put(case.at, &case.value.to_le_bytes());
+        for at in [case.at].into_iter().chain(case.twin) {
+            pmem.put(at, &case.value.to_le_bytes());
+        }
         match caught(|| survive(&pmem, &healthy)).and_then(|r| r) {
             Ok(what) => *results.entry(what).or_default() += 1,
             Err(what) => bad.push(format!("{}: {what}", case.what)),

@@ -120,5 +120,5 @@ fn a_read_that_fails_costs_no_block() {
         }
     }
     println!("{cases} reads failed, {unchanged} operations changed nothing");
-    assert!(cases > 500 && unchanged > 300 && clones > 0);
+    assert!(cases > 500 && unchanged > 200 && clones > 0);
 }

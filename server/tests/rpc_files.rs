@@ -210,9 +210,10 @@ fn benchmarks_measure_and_leave_nothing() {
     let found =
         |name: &str| all.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no {name}"));
     assert_eq!((found("seq_write_2MiB").ops, found("mmap_cow_fault_random").ops), (4, 2048));
-    // Two fences for what is published, none for what is only granted.
+    // Two fences for what is published, none for what is only granted. 64 lines of the page, and
+    // the entry in both copies of its node.
     let cow = found("mmap_cow_fault_private_leaf");
-    assert_eq!((cow.fences, cow.flushes), (2 * cow.ops, 65 * cow.ops));
+    assert_eq!((cow.fences, cow.flushes), (2 * cow.ops, 66 * cow.ops));
     assert_eq!(found("mmap_rewrite_after_msync").fences, 0);
     // And some for buckets that are split, and blocks of inodes.
     assert!((1000..1200).contains(&found("create").fences));
@@ -237,7 +238,8 @@ fn benchmarks_measure_and_leave_nothing() {
     assert_eq!(too_large.error().code, ErrorCode::NO_SPACE);
     let after = c.ok(&mut m, &rpc::Space {});
     assert_eq!((after.inodes, after.blocks_shared), (before.inodes, 0));
-    // A directory that was large keeps its buckets; free inodes keep their blocks, 16 in each.
-    assert!(before.blocks_free - after.blocks_free < 102, "{before:?} {after:?}");
+    // A directory that was large keeps its buckets; free inodes keep their blocks, 16 in
+    // each; all of these have twins.
+    assert!(before.blocks_free - after.blocks_free < 204, "{before:?} {after:?}");
     m.check();
 }

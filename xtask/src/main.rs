@@ -87,7 +87,7 @@ struct Fuzz {
 
 #[derive(Debug, Args)]
 struct Explore {
-    /// This slice of 40
+    /// This slice of 160
     #[arg(long, value_name = "N")]
     slice: Option<u64>,
     /// All sequences of two, and a sample of three (hours)

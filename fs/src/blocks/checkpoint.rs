@@ -5,6 +5,7 @@
 //! | first | header: magic, mount number, four counts, checksum of all that follows and of the header |
 //! | next | a bit for each group of 512 blocks: its records in the scratch area are valid |
 //! | next | free blocks of each group, two bytes each |
+//! | next | free pairs of each group of first blocks, two bytes each |
 //!
 //! It is valid only together with a superblock that is clean and has the same mount
 //! number. The first thing a mount does is to make the superblock say "not clean".
@@ -67,7 +68,7 @@ impl<P: Pmem> Blocks<P> {
             at += 8;
         }
         at = self.free_counts_at();
-        for counts in self.free_in.chunks(4) {
+        for counts in self.free_in.chunks(4).chain(self.pairs_in.chunks(4)) {
             let word = counts.iter().rev().fold(0, |word, &count| word << 16 | count as u64);
             digest.update(&word.to_le_bytes());
             self.pmem.store(at, word);
@@ -96,9 +97,9 @@ impl<P: Pmem> Blocks<P> {
             digest.update(&word.to_le_bytes());
             at += 8;
         }
-        let mut free_in = self.free_in.clone();
+        let (mut free_in, mut pairs_in) = (self.free_in.clone(), self.pairs_in.clone());
         at = self.free_counts_at();
-        for counts in free_in.chunks_mut(4) {
+        for counts in free_in.chunks_mut(4).chain(pairs_in.chunks_mut(4)) {
             let mut word = self.pmem.load(at)?;
             digest.update(&word.to_le_bytes());
             for count in counts {
@@ -112,13 +113,15 @@ impl<P: Pmem> Blocks<P> {
             && number == mount
             && sum == digest.finalize() as u64
             && free == free_in.iter().map(|&f| f as u64).sum::<u64>()
-            && free_in.iter().all(|&f| f as u64 <= GROUP);
+            && free_in.iter().chain(&pairs_in).all(|&f| f as u64 <= GROUP);
         if !sound {
             return Ok(None);
         }
         self.initialised = initialised;
         self.free_in = free_in;
         self.free = free;
+        self.pairs = pairs_in.iter().map(|&pairs| u64::from(pairs)).sum();
+        self.pairs_in = pairs_in;
         self.shared = shared;
         Ok(Some(Counts { inodes_used, inodes_room }))
     }

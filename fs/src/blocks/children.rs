@@ -1,15 +1,11 @@
 //! What all words of a node refer to at once: when it is copied, and when it goes.
 
-use super::{Blocks, Content, END, PENDING, STICKY};
+use super::{Blocks, Content, END, STICKY, WORDS, Words};
 use crate::error::{Error, Result};
 use crate::format::superblock::{GROUP, RECORD_SIZE};
 use crate::format::word::{self, Pointer, Salt};
 use crate::pmem::{Pmem, Poisoned};
-use crate::types::{BLOCK_SIZE, Block};
-
-/// Words of a node that are looked at together.
-const WORDS: usize = 64;
-type Words = [[u8; 8]; WORDS];
+use crate::types::Block;
 
 /// Finds the blocks that entries of a leaf with this salt refer to, from `index` on, where another
 /// leaf has the same; returns how many. Out of line, so that all that its loop needs is in
@@ -37,12 +33,13 @@ fn data_of(
 
 impl<P: Pmem> Blocks<P> {
     /// How many blocks of data a leaf refers to.
-    pub fn count_data(&self, leaf: Block) -> Result<u64> {
+    pub fn count_data(&mut self, leaf: Block) -> Result<u64> {
         let (mut words, mut blocks): (Words, _) = ([[0; 8]; WORDS], [0; WORDS]);
         let salt = Salt::node(leaf, 1);
         let mut sum = 0;
+        self.mend_if_different(leaf, Content::Node(1));
         for start in (0..512).step_by(WORDS) {
-            self.pmem.read(leaf.0 * BLOCK_SIZE + start as u64 * 8, words.as_flattened_mut())?;
+            self.read_words(leaf, Content::Node(1), start as u16, &mut words)?;
             let found = data_of(&words, &words, salt, start as u16, &mut blocks);
             let is_hole = |(word, index): (&[u8; 8], u16)| {
                 Pointer::decode(u64::from_le_bytes(*word), salt, index) == Ok(None)
@@ -67,9 +64,9 @@ impl<P: Pmem> Blocks<P> {
         let (mut left, mut right): (Words, Words) = ([[0; 8]; WORDS], [[0; 8]; WORDS]);
         let salt = content.salt(old);
         for start in (0..512).step_by(WORDS) {
-            let offset = start as u64 * 8;
-            self.pmem.read(old.0 * BLOCK_SIZE + offset, left.as_flattened_mut())?;
-            self.pmem.read(copy.0 * BLOCK_SIZE + offset, right.as_flattened_mut())?;
+            // It was mended before it was copied.
+            self.read_words(old, content, start as u16, &mut left)?;
+            self.read_words(copy, content, start as u16, &mut right)?;
             // Nearly all that is ever copied are leaves.
             if content == Content::Node(1) {
                 self.share_data(&left, &right, salt, start as u16)?;
@@ -125,11 +122,8 @@ impl<P: Pmem> Blocks<P> {
         }
         self.each_record(&blocks[..count], |blocks, block, record, state| match state as u32 {
             0 | STICKY => blocks.drop_reference(block, Content::Data),
+            1 if state != 1 => blocks.drop_reference(block, Content::Data),
             1 => {
-                debug_assert!(
-                    matches!((state >> 32) as u32, 0 | PENDING),
-                    "{block:?} is still shown"
-                );
                 blocks.pmem.store(record, 0);
                 blocks.count_free(block);
                 Ok(())
@@ -187,20 +181,26 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
-    /// Reclaims one block that waits: drops its references, then frees it. False if none waits.
+    /// Mends what was noted, or reclaims one block that waits: drops its references, then frees it.
+    /// False if there is nothing to do.
     pub fn reclaim_step(&mut self) -> Result<bool> {
+        if self.has_noted() {
+            self.mend_noted();
+            return Ok(true);
+        }
         let Some(block) = self.pending else { return Ok(false) };
         let link = self.pmem.load(self.record(block) + 8)?;
         let content = Content::from_code(link >> 40);
         self.pending = (link & END != END).then_some(Block(link & END));
         let mut words: Words = [[0; 8]; WORDS];
         let salt = content.salt(block);
+        self.mend_if_different(block, content);
         for start in (0..512u16).step_by(WORDS) {
-            let at = block.0 * BLOCK_SIZE + start as u64 * 8;
-            // What cannot be read or fails its check stays taken until a rebuild.
-            if self.pmem.read(at, words.as_flattened_mut()).is_err() {
+            // What can be read in neither copy, or fails its check, stays taken until a rebuild.
+            if self.read_words(block, content, start, &mut words).is_err() {
                 for (word, index) in words.iter_mut().zip(start..) {
-                    *word = self.word(block, index).unwrap_or(0).to_le_bytes();
+                    let read = self.either_word(block, content, index);
+                    *word = read.unwrap_or(0).to_le_bytes();
                 }
             }
             if content == Content::Node(1) {
@@ -216,7 +216,8 @@ impl<P: Pmem> Blocks<P> {
                 }
             }
         }
-        self.set_free(block)?;
+        let state = self.state(block)?;
+        self.set_free(block, state)?;
         // A node that this one shared may be exclusive now.
         self.exclusive_again += u64::from(content != Content::Node(1));
         Ok(true)

@@ -10,9 +10,8 @@
 //! it.
 
 use super::lent::{LENT, LENT_RUN, Lending};
-use super::{Blocks, Fresh, Purpose};
+use super::{Blocks, Distance, Fresh, Purpose};
 use crate::error::{Error, Result};
-use crate::format::superblock::GROUP;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::Block;
 
@@ -65,10 +64,8 @@ impl<P: Pmem> Blocks<P> {
         blocks.for_each(|block| {
             self.note(block, 0, LENT);
             self.set_state(block, LENT);
+            self.count_taken(block);
         });
-        self.free -= LENT_RUN;
-        // A run is in one group.
-        self.free_in[(run.0 / GROUP) as usize] -= LENT_RUN as u16;
         self.lent.blocks += LENT_RUN;
         self.lent.runs.push(run);
         true
@@ -101,7 +98,7 @@ impl<P: Pmem> Blocks<P> {
                 ));
             }
         }
-        Ok(Fresh { first, count })
+        Ok(Fresh { first, count, twin: Distance::NONE })
     }
 
     /// Whether a block is lent, and no file has taken it over.

@@ -14,6 +14,8 @@
 //! | 0 | all ones | waits to be reclaimed; the word links to the next one |
 //! | n | head | n references; all ones: more than can be counted (sticky until a rebuild) |
 //! | 1 | all ones but the last | lent to a device, to receive content into |
+//! | n | [`PAIRED`] | a block of metadata, with n references: the block that makes a pair with it is its twin |
+//! | 1 | [`TWIN`] | the second copy of a block of metadata |
 
 mod bad;
 mod badness;
@@ -22,54 +24,68 @@ mod children;
 mod content;
 mod lending;
 mod lent;
+mod noted;
 mod recount;
+mod space;
+mod twins;
 mod walk;
 
 use bad::BadBlocks;
 pub(crate) use bad::MOST_BAD;
 pub(crate) use content::Content;
-use lent::Lent;
+use lent::{LENT, Lent};
 pub use lent::{LENT_RUN, Lending};
+use noted::Noted;
+pub(crate) use noted::{WORDS, Words};
 pub(crate) use recount::{Judged, Visit};
+pub(crate) use space::Purpose;
+
 use walk::Recount;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::superblock::{COPIES, GROUP, Geometry, RECORD_SIZE};
+use crate::format::word::seal;
 use crate::memory::Boxed;
 use crate::pmem::{Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 /// More references than can be counted.
 const STICKY: u32 = u32::MAX;
 /// In place of the head of shadows: the block waits to be reclaimed.
 const PENDING: u32 = u32::MAX;
+/// In place of the head of shadows: it is metadata, which no window shows, and has a twin.
+const PAIRED: u32 = u32::MAX - 2;
+/// The record of a twin: nothing refers to it, and it is not free.
+const TWIN: u64 = 1 | (u32::MAX as u64 - 3) << 32;
+/// The record of a block of metadata that has one reference.
+const OWN_PAIR: u64 = 1 | (PAIRED as u64) << 32;
 /// End of the list of blocks that wait.
 const END: u64 = (1 << 40) - 1;
 
-/// Who asks for a block: how deep into the reserve it may go.
+/// How far behind what is written its second copy is, in groups of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Anything that makes the volume fuller.
-    Grow,
-    /// Unlink, truncate, punch: work that frees blocks in the end.
-    Release,
+pub(crate) struct Distance(u32);
+
+impl Distance {
+    /// There is no second copy.
+    pub const NONE: Distance = Distance(0);
+
+    /// In bytes, unless there is no second copy.
+    #[inline(always)]
+    pub fn bytes(self) -> Option<u64> {
+        (self.0 != 0).then_some(u64::from(self.0) * GROUP * BLOCK_SIZE)
+    }
 }
 
-/// Blocks kept back so that a full volume can always be emptied; half of them only for
-/// the deletion of snapshots and for recovery.
-const RESERVE: u64 = 64;
-
-impl Purpose {
-    #[inline]
-    fn reserve(self) -> u64 {
-        match self {
-            Purpose::Grow => RESERVE,
-            Purpose::Release => RESERVE / 2,
-        }
+/// Stores a word, and its second copy.
+#[inline(always)]
+pub(crate) fn store_twice<P: Pmem>(pmem: &mut P, at: u64, word: u64, twin: Distance) {
+    pmem.store(at, word);
+    if let Some(distance) = twin.bytes() {
+        pmem.store(at + distance, word);
     }
 }
 
@@ -80,6 +96,8 @@ impl Purpose {
 pub(crate) struct Fresh {
     first: Block,
     count: u64,
+    /// How far behind it its twin is; none of several has one.
+    twin: Distance,
 }
 
 impl Fresh {
@@ -99,7 +117,13 @@ impl Fresh {
     /// One of several.
     pub fn part(&self, at: u64) -> Fresh {
         debug_assert!(at < self.count);
-        Fresh { first: Block(self.first.0 + at), count: 1 }
+        Fresh { first: Block(self.first.0 + at), count: 1, twin: Distance::NONE }
+    }
+
+    /// How far behind it its twin is.
+    #[inline]
+    pub fn twin(&self) -> Distance {
+        self.twin
     }
 
     /// Bytes that it has.
@@ -150,18 +174,25 @@ pub(crate) struct Blocks<P> {
     pub(crate) free: u64,
     /// Blocks with more than one reference.
     pub(crate) shared: u64,
+    /// Pairs of blocks that are both free, and those of each group of first blocks.
+    pub(crate) pairs: u64,
+    pub(crate) pairs_in: Vec<u16>,
     /// Where the search for a free block goes on.
     cursor: u64,
+    /// Where the search for a free pair goes on.
+    pair_cursor: u64,
     /// Head and number of the blocks that wait to be reclaimed.
     pending: Option<Block>,
     /// What is lent. Out of line: what the page-fault path looks at lies close together.
     lent: Box<Lent>,
+    /// Blocks of which a copy is bad, and what became of such blocks.
+    noted: Noted,
+    mended: u64,
     /// References are being counted anew.
     pub(crate) recount: Option<Boxed<Recount>>,
     /// Grows whenever a node may have become exclusive because another file lost it.
     pub exclusive_again: u64,
-    /// The list of bad blocks has some. Beside it, because what is tested often lies close
-    /// together.
+    /// The list of bad blocks has some. Beside it: what is tested often lies close together.
     has_bad: bool,
     bad: Box<BadBlocks>,
 }
@@ -178,6 +209,13 @@ impl<P: Pmem> Blocks<P> {
         let free_in: Vec<u16> =
             (0..groups).map(|group| geometry.blocks_of(group).count() as u16).collect();
         let free = free_in.iter().map(|&f| f as u64).sum();
+        let pairs_of = |group| {
+            geometry.blocks_of(group).filter(|&block| geometry.holds_pair(block)).count() as u16
+        };
+        let pairs_in: Vec<u16> = (0..geometry.paired_groups()).map(pairs_of).collect();
+        let pairs = pairs_in.iter().map(|&pairs| u64::from(pairs)).sum();
+        // Data is put into the first groups, and metadata into those behind the middle.
+        let middle = (geometry.first + geometry.twins) / 2;
         Blocks {
             pmem,
             geometry,
@@ -186,9 +224,14 @@ impl<P: Pmem> Blocks<P> {
             free_in,
             free,
             shared: 0,
+            pairs,
+            pairs_in,
             cursor: geometry.first,
+            pair_cursor: middle,
             pending: None,
             lent: Box::default(),
+            noted: Noted::default(),
+            mended: 0,
             recount: None,
             exclusive_again: 0,
             has_bad: false,
@@ -207,11 +250,6 @@ impl<P: Pmem> Blocks<P> {
     /// Free blocks, those of the reserve and those that are lent included.
     pub fn free_or_lent(&self) -> u64 {
         self.free + self.lent.blocks
-    }
-
-    /// Free blocks without the reserve.
-    pub fn available(&self) -> u64 {
-        self.free_or_lent().saturating_sub(Purpose::Grow.reserve())
     }
 
     /// Blocks with more than one reference.
@@ -256,6 +294,25 @@ impl<P: Pmem> Blocks<P> {
         let (at, len) = self.group_records(group);
         self.pmem.zero(at, len);
         self.initialised[(group / 64) as usize] |= 1 << (group % 64);
+    }
+
+    /// How far behind the blocks of metadata their twins are.
+    #[inline(always)]
+    pub fn twins(&self) -> Distance {
+        Distance((self.geometry.twins / GROUP) as u32)
+    }
+
+    /// Whether a block is metadata, and has one reference.
+    #[inline(always)]
+    pub fn is_own_pair(&self, block: Block) -> Result<bool, Poisoned> {
+        Ok(self.state(block)? == OWN_PAIR)
+    }
+
+    /// Whether a block is one of the two copies of a block of metadata.
+    #[cfg(feature = "testing")]
+    pub fn is_metadata(&self, block: Block) -> Result<bool, Poisoned> {
+        let state = self.state(block)?;
+        Ok(state == TWIN || matches!((state >> 32) as u32, PAIRED | PENDING))
     }
 
     /// References to a block.
@@ -315,8 +372,11 @@ impl<P: Pmem> Blocks<P> {
     ) -> Result<Reference, Poisoned> {
         let state = self.state(block)?;
         if state as u32 == 0 {
-            self.set_state(block, state + 1);
+            self.set_state(block, 1);
             self.count_taken(block);
+            if content != Content::Data && !self.take_twin(block)? {
+                return Ok(Reference::Mixed);
+            }
             // A group starts with zeros, which stand for data.
             if content != Content::Data {
                 let at = self.record(block) + 8;
@@ -324,7 +384,7 @@ impl<P: Pmem> Blocks<P> {
             }
             return Ok(Reference::First);
         }
-        if self.pmem.load(self.record(block) + 8)? >> 40 != content.code() {
+        if state == TWIN || self.pmem.load(self.record(block) + 8)? >> 40 != content.code() {
             return Ok(Reference::Mixed);
         }
         if state as u32 != STICKY {
@@ -332,6 +392,19 @@ impl<P: Pmem> Blocks<P> {
             self.shared += (state as u32 == 1) as u64;
         }
         Ok(Reference::Further)
+    }
+
+    /// For a rebuild: takes the twin of a block of metadata whose first reference was counted.
+    /// False: it is in use for something else, or the block cannot have one.
+    fn take_twin(&mut self, block: Block) -> Result<bool, Poisoned> {
+        let Some(twin) = self.geometry.twin(block) else { return Ok(false) };
+        if self.state(twin)? != 0 {
+            return Ok(false);
+        }
+        self.set_state(block, OWN_PAIR);
+        self.set_state(twin, TWIN);
+        self.count_taken(twin);
+        Ok(true)
     }
 
     /// Takes a reference away. At the last one the block waits to be reclaimed, if it has
@@ -343,7 +416,7 @@ impl<P: Pmem> Blocks<P> {
             STICKY => {}
             // Nothing refers to it, says the record: leave it to the next rebuild.
             0 => debug_assert!(false, "block {} lost a reference that it did not have", block.0),
-            1 if content == Content::Data => self.set_free(block)?,
+            1 if !content.refers() => self.set_free(block, state)?,
             1 => {
                 self.note(block, state, (PENDING as u64) << 32);
                 let next = self.pending.map_or(END, |b| b.0);
@@ -361,52 +434,48 @@ impl<P: Pmem> Blocks<P> {
         Ok(())
     }
 
-    /// Frees a block whose references have gone, or have been taken over.
+    /// Frees a block whose references have gone, or have been taken over, with its twin if it has
+    /// one. `state`: the first word of its record.
     #[inline]
-    fn set_free(&mut self, block: Block) -> Result<(), Poisoned> {
-        debug_assert!(
-            matches!(self.shadows(block)?, 0 | PENDING),
-            "block {} is still shown",
-            block.0
-        );
-        if self.recount.is_some() {
-            self.note_free(block)?;
-        }
+    fn set_free(&mut self, block: Block, state: u64) -> Result<(), Poisoned> {
+        let head = (state >> 32) as u32;
+        debug_assert!(matches!(head, 0 | PENDING | PAIRED), "block {} is still shown", block.0);
+        self.note(block, state, 0);
         if self.is_bad(block) {
             self.put_out_of_use(block);
-            return Ok(());
+        } else {
+            self.free_block(block);
         }
+        if head != 0 { self.free_twin(block) } else { Ok(()) }
+    }
+
+    /// Frees a block.
+    #[inline]
+    fn free_block(&mut self, block: Block) {
         self.set_state(block, 0);
         self.count_free(block);
-        Ok(())
     }
 
-    /// Notes that a block is about to be free.
-    #[cold]
+    /// Frees the twin of a block that is free.
     #[inline(never)]
-    fn note_free(&mut self, block: Block) -> Result<(), Poisoned> {
-        let before = self.state(block)?;
-        self.note(block, before, 0);
+    fn free_twin(&mut self, block: Block) -> Result<(), Poisoned> {
+        let Some(twin) = self.geometry.twin(block) else { return Ok(()) };
+        match self.state(twin)? {
+            TWIN if self.is_bad(twin) => self.put_out_of_use(twin),
+            TWIN => self.free_block(twin),
+            _ => {}
+        }
         Ok(())
-    }
-
-    #[inline(always)]
-    fn count_taken(&mut self, block: Block) {
-        self.free -= 1;
-        self.free_in[(block.0 / GROUP) as usize] -= 1;
-    }
-
-    #[inline]
-    fn count_free(&mut self, block: Block) {
-        self.free += 1;
-        self.free_in[(block.0 / GROUP) as usize] += 1;
     }
 
     /// Gives back a block that was allocated and not published. One that is lent stays so.
     pub fn unallocate(&mut self, block: Block) {
         // It was written a moment ago; if its record cannot be read now, it stays taken.
-        if self.is_lent(block) == Ok(false) {
-            let _ = self.set_free(block);
+        match self.state(block) {
+            Ok(LENT) | Err(_) => {}
+            Ok(state) => {
+                let _ = self.set_free(block, state);
+            }
         }
     }
 
@@ -414,7 +483,7 @@ impl<P: Pmem> Blocks<P> {
     pub fn discard(&mut self, block: Block, content: Content) {
         // What cannot be read now stays taken until a rebuild.
         let _ = self.drop_reference(block, content);
-        self.exclusive_again += u64::from(content != Content::Data);
+        self.exclusive_again += u64::from(content.refers());
     }
 
     /// Applies what a durable change has dropped. Returns the emptied list for reuse, whether that
@@ -426,125 +495,59 @@ impl<P: Pmem> Blocks<P> {
         while let Some(item) = retired.pop() {
             let step = match item {
                 Retire::Drop(block, content) => self.drop_reference(block, content),
-                Retire::Moved(block) => self.set_free(block),
+                Retire::Moved(block) => {
+                    self.state(block).and_then(|state| self.set_free(block, state))
+                }
             };
             result = result.and(step);
         }
         (retired, result)
     }
 
-    /// Takes a free block; its count is 1 and its content undefined.
-    #[inline(always)]
-    pub fn allocate(&mut self, purpose: Purpose) -> Result<Fresh> {
-        if self.free <= purpose.reserve() {
-            return Err(Error::NoSpace);
-        }
-        // Mostly free, and on the fault path.
-        let mut block = Block(self.cursor);
-        if self.state(block)? != 0 {
-            block = self.find_free()?;
-        }
-        self.note(block, 0, 1);
-        self.set_state(block, 1);
-        self.count_taken(block);
-        self.cursor =
-            if block.0 + 1 < self.geometry.total { block.0 + 1 } else { self.geometry.first };
-        Ok(Fresh { first: block, count: 1 })
-    }
-
-    /// Takes as many free blocks as follow each other, `most` of them at most and one at least.
-    pub fn allocate_run(&mut self, most: u64, purpose: Purpose) -> Result<Fresh> {
-        self.take_run(most, purpose, 1)
-    }
-
-    /// As [`Blocks::allocate_run`], with this first word in the records of the blocks.
-    #[inline]
-    fn take_run(&mut self, most: u64, purpose: Purpose, state: u64) -> Result<Fresh> {
-        let most = most.min(self.free.saturating_sub(purpose.reserve()));
-        let Fresh { first, .. } = self.allocate(purpose)?;
-        if state != 1 {
-            self.note(first, 1, state);
-            self.set_state(first, state);
-        }
-        // The rest is in the group of the first one, whose records are valid by now.
-        let end = (first.0 + most).min((first.0 / GROUP + 1) * GROUP).min(self.geometry.total);
-        let mut block = first.0 + 1;
-        while block < end {
-            let at = self.record(Block(block));
-            if self.pmem.load(at) != Ok(0) {
-                break;
-            }
-            self.note(Block(block), 0, state);
-            self.pmem.store(at, state);
-            block += 1;
-        }
-        let more = block - first.0 - 1;
-        self.free -= more;
-        self.free_in[(first.0 / GROUP) as usize] -= more as u16;
-        if more > 0 {
-            self.cursor = if block < self.geometry.total { block } else { self.geometry.first };
-        }
-        Ok(Fresh { first, count: more + 1 })
-    }
-
-    /// The first free block from the cursor on.
-    fn find_free(&self) -> Result<Block> {
-        let groups = self.geometry.groups();
-        let first_group = self.cursor / GROUP;
-        // The group of the cursor comes twice: from the cursor on, and whole at the end.
-        for step in 0..=groups {
-            let group = (first_group + step) % groups;
-            if self.free_in[group as usize] == 0 {
-                continue;
-            }
-            let mut start = (group * GROUP).max(self.geometry.first);
-            if step == 0 {
-                start = start.max(self.cursor);
-            }
-            let end = ((group + 1) * GROUP).min(self.geometry.total);
-            for block in (start..end).map(Block) {
-                if self.state(block)? == 0 {
-                    return Ok(block);
-                }
-            }
-        }
-        Err(Error::NoSpace)
-    }
-
-    /// Where the next `blocks` blocks are looked for: behind the last one that was allocated, then
-    /// from the start.
-    pub fn next_blocks(&self, blocks: u64) -> [Range<u64>; 2] {
-        let Geometry { first, total, .. } = self.geometry;
-        let end = total.min(self.cursor + blocks);
-        let rest = blocks.saturating_sub(end - self.cursor);
-        [self.cursor..end, first..(first + rest).min(self.cursor)]
-    }
-
-    /// Whether `blocks` can be allocated.
-    #[inline]
-    pub fn has_room(&self, blocks: u64, purpose: Purpose) -> bool {
-        self.free >= blocks + purpose.reserve()
-    }
-
-    /// Makes sure that `blocks` can be allocated, reclaiming what waits for it.
-    #[inline]
-    pub fn ensure(&mut self, blocks: u64, purpose: Purpose) -> Result<()> {
-        while !self.has_room(blocks, purpose) {
-            if !self.reclaim_step()? {
-                return Err(Error::NoSpace);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether blocks wait to be reclaimed.
+    /// Whether blocks wait to be reclaimed, or to be mended.
     pub fn has_pending(&self) -> bool {
-        self.pending.is_some()
+        self.pending.is_some() || self.has_noted()
     }
 
-    /// Word `index` of a block.
+    /// Stores a word of an exclusive block of metadata, in both copies.
     #[inline(always)]
-    pub fn word(&self, block: Block, index: u16) -> Result<u64, Poisoned> {
-        self.pmem.load(block.0 * BLOCK_SIZE + index as u64 * 8)
+    pub fn store_word(&mut self, block: Block, index: u16, word: u64) {
+        let at = block.0 * BLOCK_SIZE + index as u64 * 8;
+        let twins = self.twins();
+        store_twice(&mut self.pmem, at, word, twins);
+    }
+
+    /// Seals values, stores them in a line of an exclusive block of metadata, and starts writing
+    /// that back, in both copies. `first`: the index in the block of the first word of the line;
+    /// values come by their index in the line.
+    #[inline(always)]
+    pub fn store_in_line<const N: usize>(
+        &mut self,
+        block: Block,
+        content: Content,
+        first: u16,
+        values: [(u16, u64); N],
+    ) {
+        let (salt, mut words) = (content.salt(block), values);
+        for (index, word) in &mut words {
+            *word = seal(*word, salt, first + *index);
+        }
+        let line = block.0 * BLOCK_SIZE + u64::from(first) * 8;
+        self.pmem.store_in_line(line, &words);
+        self.pmem.flush_line(line);
+        if let Some(distance) = self.twins().bytes() {
+            self.pmem.store_in_line(line + distance, &words);
+            self.pmem.flush_line(line + distance);
+        }
+    }
+
+    /// Starts writing back `count` words from `index` on, in both copies.
+    #[inline(always)]
+    pub fn flush_words(&mut self, block: Block, index: u16, count: u16) {
+        let (at, len) = (block.0 * BLOCK_SIZE + index as u64 * 8, count as u64 * 8);
+        self.pmem.flush(at, len);
+        if let Some(distance) = self.twins().bytes() {
+            self.pmem.flush(at + distance, len);
+        }
     }
 }

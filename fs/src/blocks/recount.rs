@@ -20,7 +20,7 @@
 
 use super::lent::LENT;
 use super::walk::{Frame, Recount};
-use super::{Blocks, Content, PENDING};
+use super::{Blocks, Content, PAIRED, PENDING, TWIN};
 use crate::format::superblock::GROUP;
 use crate::memory::Boxed;
 use crate::pmem::{Pmem, Poisoned};
@@ -59,6 +59,9 @@ pub(crate) struct Judged {
     pub changed: bool,
     /// It is free, says the count, but not the rest of the record.
     pub shown: bool,
+    /// It is metadata, or a twin, and the record of the block that makes a pair with it does not
+    /// say so.
+    pub alone: bool,
 }
 
 fn is_pending(state: u64) -> bool {
@@ -160,8 +163,7 @@ impl<P: Pmem> Blocks<P> {
     /// Notes that a node gains a reference.
     #[inline(always)]
     pub(super) fn note_shared(&mut self, block: Block, content: Content) {
-        if content != Content::Data && self.recount.as_ref().is_some_and(|recount| recount.walking)
-        {
+        if content.refers() && self.recount.as_ref().is_some_and(|recount| recount.walking) {
             self.shade(block, content);
         }
     }
@@ -216,7 +218,7 @@ impl<P: Pmem> Blocks<P> {
         }
         let marks = self.marks(block)?;
         let marks = marks & !COUNTED | (marks & COUNTED).saturating_add(1).min(COUNTED);
-        if content == Content::Data || marks & VISITED != 0 {
+        if !content.refers() || marks & VISITED != 0 {
             self.set_marks(block, marks);
             return Ok(Visit::Counted);
         }
@@ -249,7 +251,7 @@ impl<P: Pmem> Blocks<P> {
             // A block that waits to be reclaimed has a link there, which is no mark.
             let marks = self.marks(Block(block))?;
             if marks & SHADED != 0 && !is_pending(self.state(Block(block))?) {
-                self.look_at(Block(block), Content::from_code(marks >> CONTENT & 15))?;
+                self.look_at(Block(block), Content::from_code(marks >> CONTENT & 31))?;
                 break;
             }
             block += 1;
@@ -258,6 +260,22 @@ impl<P: Pmem> Blocks<P> {
             recount.lowest = block;
         }
         Ok(block.saturating_sub(start) + 1)
+    }
+
+    /// Whether the record of a block and that of the one that makes a pair with it fit each other.
+    fn has_partner(&self, block: Block, state: u64) -> Result<bool, Poisoned> {
+        let is_pair = |state: u64| matches!((state >> 32) as u32, PAIRED | PENDING);
+        match state {
+            TWIN => match self.geometry.partner(block) {
+                Some(first) => Ok(is_pair(self.state(first)?)),
+                None => Ok(false),
+            },
+            state if is_pair(state) => match self.geometry.twin(block) {
+                Some(twin) => Ok(self.state(twin)? == TWIN),
+                None => Ok(false),
+            },
+            _ => Ok(true),
+        }
     }
 
     /// Judges the records of a group at once: `each` is called for those that are not just free.
@@ -274,14 +292,15 @@ impl<P: Pmem> Blocks<P> {
                 continue;
             }
             let marks = self.marks(block)?;
-            let count = if state == LENT { 0 } else { state as u32 };
+            let count = if matches!(state, LENT | TWIN) { 0 } else { state as u32 };
             free += u64::from(state as u32 == 0);
             shared += u64::from(is_shared(state));
             lent += u64::from(state == LENT);
             if state != 0 || marks != 0 {
                 let shown = state as u32 == 0 && state != 0;
                 let (counted, changed) = ((marks & COUNTED) as u32, marks & CHANGED != 0);
-                each(block, Judged { count, counted, changed, shown });
+                let alone = !self.has_partner(block, state)?;
+                each(block, Judged { count, counted, changed, shown, alone });
             }
         }
         if let Some(recount) = &mut self.recount {

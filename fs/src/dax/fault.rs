@@ -27,8 +27,8 @@ use crate::volume::Volume;
 use crate::windows::Window;
 use crate::windows::mmu::{Access, Frame, Mmu, PAGES_PER_SLOT, Page, Rights, Slot};
 
-/// Blocks that one fault may need: the page, and copies of all nodes above it.
-const FAULT_BLOCKS: u64 = 10;
+/// Blocks of metadata that one fault may need, beside the page: copies of all nodes above it.
+const FAULT_BLOCKS: u64 = 9;
 /// Pages that the first read fault in a slot fills, and those that follow it.
 const FIRST_AROUND: u32 = 16;
 const NEXT_AROUND: u32 = 512;
@@ -151,7 +151,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
             to_fill = Some(own);
         } else {
-            self.tree.blocks.ensure(FAULT_BLOCKS, Purpose::Grow)?;
+            self.tree.blocks.ensure(1, FAULT_BLOCKS, Purpose::Grow)?;
             if !self.tree.is_valid(&leaf) {
                 // What was reclaimed may have made the position this file's own.
                 let leaf = self.tree.leaf_above(ino, block)?;

@@ -25,7 +25,7 @@ pub(crate) const BUCKET_SIZE: usize = 4096;
 /// Entries that a bucket can hold.
 pub(crate) const SLOTS: u16 = 128;
 /// Units of 8 bytes for payloads.
-const UNITS: usize = (BUCKET_SIZE - SLOTS as usize * 8) / 8;
+pub(crate) const UNITS: usize = (BUCKET_SIZE - SLOTS as usize * 8) / 8;
 const PAYLOADS: usize = SLOTS as usize * 8;
 const HASH_BITS: u32 = 39;
 /// A directory has at most 2^27 buckets.
@@ -155,7 +155,7 @@ impl Header {
     }
 }
 
-fn units(name_len: usize) -> usize {
+pub(crate) fn units(name_len: usize) -> usize {
     1 + name_len.div_ceil(8)
 }
 
@@ -261,11 +261,11 @@ pub(crate) fn payload_at(unit: u16) -> u16 {
 
 /// Which units of a bucket are used: a bit for each.
 #[derive(Default)]
-struct Units([u64; UNITS / 64]);
+pub(crate) struct Units([u64; UNITS / 64]);
 
 impl Units {
     /// Marks units, fewer than 64, as used; they may be already.
-    fn take(&mut self, start: usize, count: usize) {
+    pub fn take(&mut self, start: usize, count: usize) {
         debug_assert!(count < 64 && start + count <= UNITS);
         let (word, bit) = (start / 64, start % 64);
         let mask = (1 << count) - 1;
@@ -273,6 +273,11 @@ impl Units {
         if bit + count > 64 {
             self.0[word + 1] |= mask >> (64 - bit);
         }
+    }
+
+    /// Whether a unit is used.
+    pub fn has(&self, unit: usize) -> bool {
+        self.0[unit / 64] >> (unit % 64) & 1 != 0
     }
 
     /// The first `count` free units that follow each other.

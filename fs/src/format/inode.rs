@@ -154,11 +154,20 @@ pub(crate) struct NewInode {
 }
 
 impl NewInode {
-    /// The values of the words of the inode in `slot` of its block, by their index in the block;
-    /// the root comes last.
+    /// The values of all words of the inode that have a meaning, by their index in the block, where
+    /// the inode is in `slot`.
     pub fn words(&self, slot: u16, generation: Generation) -> [(u16, u64); MEANING] {
+        let mut words = self.values(generation).map(|value| (0, value));
+        (word_index(slot, 0)..).zip(&mut words).for_each(|(index, word)| word.0 = index);
+        words
+    }
+
+    /// The values of all words of the inode that have a meaning, in their order.
+    pub fn values(&self, generation: Generation) -> [u64; MEANING] {
         let [seconds, nanoseconds] = time_values(self.now);
-        let values = [
+        let mut values = [0; MEANING];
+        for (word, value) in [
+            (ROOT, self.root.value()),
             (SIZE, self.size),
             (MODE, mode_bits(self.kind, self.mode)),
             (NLINK, self.nlink.into()),
@@ -182,9 +191,10 @@ impl NewInode {
             (ATIME + 1, nanoseconds),
             (CHANGES, 1),
             (ATTRIBUTES, 0),
-            (ROOT, self.root.value()),
-        ];
-        values.map(|(word, value)| (word_index(slot, word), value))
+        ] {
+            values[usize::from(word)] = value;
+        }
+        values
     }
 }
 

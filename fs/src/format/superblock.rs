@@ -45,11 +45,11 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes)
 }
 
-/// Blocks of the checkpoint: a header, a bit for each group, two bytes for each group, and room for
-/// a checksum of the records of each group.
+/// Blocks of the checkpoint: a header, a bit for each group, two bytes for each group, two for each
+/// that has first blocks of pairs, and room for a checksum of the records of each group.
 fn checkpoint_blocks(groups: u64) -> u64 {
     1 + groups.div_ceil(BLOCK_SIZE * 8)
-        + (groups * 2).div_ceil(BLOCK_SIZE)
+        + (groups * 3 + 16).div_ceil(BLOCK_SIZE)
         + (groups * 4).div_ceil(BLOCK_SIZE)
 }
 
@@ -64,6 +64,8 @@ pub(crate) struct Geometry {
     pub checkpoint: u64,
     /// First block that is handed out.
     pub first: u64,
+    /// How many blocks behind a block of metadata its twin is: whole groups, half of the volume.
+    pub twins: u64,
 }
 
 impl Geometry {
@@ -80,13 +82,60 @@ impl Geometry {
         let checkpoint = place(scratch + records, len);
         // What is made first lies side by side.
         let first = place(checkpoint + len, FORMATTED);
-        Geometry { total, scratch, checkpoint, first }
+        Geometry { total, scratch, checkpoint, first, twins: total / 2 / GROUP * GROUP }
     }
 
     /// Whether a block number from media can be followed.
-    #[inline]
-    pub fn holds(self, block: Block) -> bool {
+    #[inline(always)]
+    pub fn holds(&self, block: Block) -> bool {
         (self.first..self.total).contains(&block.0) && block != COPIES[1]
+    }
+
+    /// Whether a block number from media can be that of a block that has a twin.
+    #[inline(always)]
+    pub fn holds_pair(&self, block: Block) -> bool {
+        (self.first..self.twins).contains(&block.0)
+            && block != COPIES[1]
+            && block.0 + self.twins != COPIES[1].0
+    }
+
+    /// The second copy of a block of metadata. `None`: no such block can be there.
+    #[inline(always)]
+    pub fn twin(&self, block: Block) -> Option<Block> {
+        self.holds_pair(block).then_some(Block(block.0 + self.twins))
+    }
+
+    /// The block with which a block makes a pair, if both can be handed out; not so the second
+    /// superblock, of which that has to be asked.
+    #[inline(always)]
+    pub fn partner(&self, block: Block) -> Option<Block> {
+        if block.0 < self.twins {
+            return Some(Block(block.0 + self.twins));
+        }
+        let first_half = block.0 - self.twins;
+        (self.first..self.twins).contains(&first_half).then_some(Block(first_half))
+    }
+
+    /// Groups that have a first block of a pair.
+    pub fn paired_groups(self) -> u64 {
+        self.twins / GROUP
+    }
+
+    /// The group that comes at this place of the order in which groups are filled with data: each
+    /// is followed by that of its twins, so that few pairs have lost one of their blocks.
+    pub fn group_at(self, place: u64) -> u64 {
+        let half = self.paired_groups();
+        if place < 2 * half { place / 2 + place % 2 * half } else { place }
+    }
+
+    /// At which place of that order a group comes.
+    pub fn place_of(self, group: u64) -> u64 {
+        let half = self.paired_groups();
+        match group {
+            first if first < half => 2 * first,
+            second if second < 2 * half => 2 * (second - half) + 1,
+            alone => alone,
+        }
     }
 
     /// Whether all block numbers of a group can be followed.
@@ -183,9 +232,9 @@ impl Superblock {
         put(13, self.damaged as u64);
         // Words 16 to 18: features that are needed to write, needed to read, may be ignored.
         put(SEGMENT_COUNT, 1);
-        // The only segment: its first block, and how far behind a block its twin is (0: no twin).
+        // The only segment: its first block, and how far behind a block its twin is.
         put(SEGMENT_COUNT + 1, 0);
-        put(SEGMENT_COUNT + 2, 0);
+        put(SEGMENT_COUNT + 2, self.geometry.twins);
         let sum = CRC32C.checksum(&bytes[..BLOCK_SIZE as usize - 8]);
         bytes[BLOCK_SIZE as usize - 8..].copy_from_slice(&(sum as u64).to_le_bytes());
         bytes
@@ -211,10 +260,6 @@ impl Superblock {
         if features != 0 {
             return Err(NoSuperblock::Features(features));
         }
-        let segment = [SEGMENT_COUNT, SEGMENT_COUNT + 1, SEGMENT_COUNT + 2];
-        if segment.map(|index| word(bytes, index)) != [1, 0, 0] {
-            return Err(NoSuperblock::Damaged);
-        }
         let total = word(bytes, 4);
         if !(MIN_BLOCKS..=MAX_BLOCKS).contains(&total) {
             return Err(NoSuperblock::Damaged);
@@ -222,8 +267,10 @@ impl Superblock {
         let geometry = Geometry::new(total);
         let areas = (word(bytes, 5), word(bytes, 6), word(bytes, 7));
         let system = Block(word(bytes, 8));
+        let segment = [SEGMENT_COUNT, SEGMENT_COUNT + 1, SEGMENT_COUNT + 2];
         if areas != (geometry.scratch, geometry.checkpoint, geometry.first)
-            || !geometry.holds(system)
+            || segment.map(|index| word(bytes, index)) != [1, 0, geometry.twins]
+            || !geometry.holds_pair(system)
         {
             return Err(NoSuperblock::Damaged);
         }
@@ -321,8 +368,32 @@ mod tests {
                 end = stop;
             }
             assert!(!g.holds(COPIES[1]) && !g.holds(COPIES[0]));
+            assert!((0..FORMATTED).all(|at| g.holds_pair(Block(g.first + at))), "{g:?}");
             let counted = (g.first..total).filter(|&block| g.holds(Block(block)));
             assert!(total > 1 << 20 || counted.count() as u64 == g.handed_out());
+        }
+    }
+
+    #[test]
+    fn each_block_is_in_one_pair_at_most_and_each_group_is_filled_once() {
+        for total in (MIN_BLOCKS..MIN_BLOCKS + 1200).step_by(7).chain([5000, 600_000]) {
+            let g = Geometry::new(total);
+            for block in (g.first..total).map(Block).filter(|&block| g.holds(block)) {
+                match g.twin(block) {
+                    Some(twin) => {
+                        assert!(g.holds(twin) && !g.holds_pair(twin), "{g:?} {block:?}");
+                        assert_eq!((g.partner(block), g.partner(twin)), (Some(twin), Some(block)));
+                    }
+                    None => assert!(
+                        g.partner(block).is_none_or(|p| p == COPIES[1] || g.twin(p) == Some(block)),
+                        "{g:?} {block:?}"
+                    ),
+                }
+            }
+            for group in 0..g.groups() {
+                assert_eq!(g.group_at(g.place_of(group)), group);
+                assert!(g.place_of(group) < g.groups());
+            }
         }
     }
 

@@ -37,6 +37,7 @@ const UNWRITTEN: u64 = 1 << 41;
 const LIVE: u64 = 1 << 42;
 const LOST: u64 = 1 << 43;
 const HEIGHT_SHIFT: u32 = 44;
+const HOLDS_SHIFT: u32 = 46;
 
 /// The value of an entry without a block, of the root of a free inode, of an empty slot.
 pub(crate) const NOTHING: u64 = 0;
@@ -218,17 +219,46 @@ pub(crate) struct Root {
     pub height: u8,
     /// `None`: no blocks at all (and height 0).
     pub top: Option<Pointer>,
+    /// What the blocks are for.
+    pub holds: Holds,
+}
+
+/// What the blocks of a tree are for, below its nodes. All but content of files has twins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Content of a file; or blocks of inodes, in an inode file. Said of no blocks at all, too.
+    Content,
+    /// Buckets of a directory.
+    Buckets,
+    /// The target of a symbolic link.
+    Target,
+    /// Entries of the list of bad blocks.
+    BadBlocks,
 }
 
 impl Root {
     /// Root of an inode without blocks.
-    pub const EMPTY: Root = Root { height: 0, top: None };
+    pub const EMPTY: Root = Root { height: 0, top: None, holds: Holds::Content };
+
+    /// Root of a tree with content of a file, or of an inode file.
+    pub const fn of_file(height: u8, top: Option<Pointer>) -> Self {
+        Root { height, top, holds: Holds::Content }
+    }
 
     /// The value of the root word of an inode.
     #[inline]
     pub fn value(self) -> u64 {
         debug_assert!(self.height <= 3 && (self.top.is_some() || self.height == 0));
-        LIVE | (self.height as u64) << HEIGHT_SHIFT | self.top.map_or(0, Pointer::value)
+        let holds = match self.holds {
+            _ if self.top.is_none() => 0,
+            Holds::Content => 0,
+            Holds::Buckets => 1,
+            Holds::Target => 2,
+            Holds::BadBlocks => 3,
+        };
+        LIVE | (self.height as u64) << HEIGHT_SHIFT
+            | holds << HOLDS_SHIFT
+            | self.top.map_or(0, Pointer::value)
     }
 
     /// Reads the value of a root word: `Ok(None)` is a free inode.
@@ -237,14 +267,25 @@ impl Root {
         if value == NOTHING {
             return Ok(None);
         }
-        let root =
-            Root { height: (value >> HEIGHT_SHIFT & 3) as u8, top: Pointer::from_bits(value) };
-        let plain = root.top.is_some() || (value & BLOCK == 0 && root.height == 0);
+        let holds = match value >> HOLDS_SHIFT {
+            0 => Holds::Content,
+            1 => Holds::Buckets,
+            2 => Holds::Target,
+            3 => Holds::BadBlocks,
+            _ => return Err(BadWord),
+        };
+        let (height, top) = ((value >> HEIGHT_SHIFT & 3) as u8, Pointer::from_bits(value));
+        let root = Root { height, top, holds };
+        let plain = root.top.is_some()
+            || (value & BLOCK == 0 && root.height == 0 && holds == Holds::Content);
+        // A target is one block, and metadata is never unwritten.
+        let plain = plain
+            && (holds != Holds::Target || height == 0)
+            && (holds == Holds::Content || value & UNWRITTEN == 0);
         // An unwritten block can only be data.
         let unwritten_node = root.height > 0 && root.top.is_some_and(|t| t.unwritten);
         if value & LIVE == 0
             || value & LOST != 0
-            || value >> 46 != 0
             || !plain
             || unwritten_node
             || (root.top.is_none() && value & UNWRITTEN != 0)
@@ -399,8 +440,10 @@ mod tests {
     fn a_root_survives_encoding() {
         for root in [
             Root::EMPTY,
-            Root { height: 0, top: Some(Pointer { block: Block(5), unwritten: true }) },
-            Root { height: 3, top: Some(Pointer::to(Block(BLOCK))) },
+            Root::of_file(0, Some(Pointer { block: Block(5), unwritten: true })),
+            Root::of_file(3, Some(Pointer::to(Block(BLOCK)))),
+            Root { height: 2, top: Some(Pointer::to(Block(9))), holds: Holds::Buckets },
+            Root { height: 0, top: Some(Pointer::to(Block(9))), holds: Holds::Target },
         ] {
             assert_eq!(Root::from_value(root.value()), Ok(Some(root)));
         }

@@ -1,7 +1,6 @@
 //! Damage whose checks are right: what only a bug, or somebody who means harm, leaves.
 
 use crate::blocks::Content;
-use crate::format::bucket::SLOTS;
 use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
 use crate::format::superblock::{Geometry, Superblock};
 use crate::format::word::{self, NOTHING, Pointer, Root, seal};
@@ -11,11 +10,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// A word that is replaced.
+/// A word that is replaced, in both copies.
 #[derive(Clone, Debug)]
 pub struct Damage {
     /// Byte offset of the word.
     pub at: u64,
+    /// That of its second copy, if it is metadata.
+    pub twin: Option<u64>,
     /// What it is replaced by.
     pub value: u64,
     /// What that means.
@@ -46,8 +47,12 @@ pub enum Metadata {
     Node(u8),
     /// A block of inodes.
     Inodes,
-    /// A directory bucket, or what looks like an empty one.
+    /// A directory bucket.
     Bucket,
+    /// The target of a symbolic link.
+    Target,
+    /// Entries of the list of bad blocks.
+    BadBlocks,
 }
 
 /// The blocks of metadata of a healthy volume.
@@ -57,18 +62,19 @@ pub fn metadata(bytes: &[u8]) -> Vec<(Block, Metadata)> {
     let Ok(superblock) = Superblock::decode(&raw) else { return Vec::new() };
     let mut walk = Walk::new(bytes, &superblock);
     walk.block(superblock.system, Content::InodeNode(2), superblock.system);
-    let is_bucket = |block: u64| {
-        let at = |slot| block * BLOCK_SIZE + u64::from(slot) * 8;
-        let salt = Content::Data.salt(Block(block));
-        (0..SLOTS).all(|slot| word::open(word(bytes, at(slot)), salt, slot).is_ok())
-    };
-    let kind = |&(block, content): &(u64, Content)| match content {
-        Content::Node(level) | Content::InodeNode(level) => Some(Metadata::Node(level)),
+    let kind = |content| match content {
+        Content::Node(level)
+        | Content::DirectoryNode(level)
+        | Content::BadBlocksNode(level)
+        | Content::InodeNode(level) => Some(Metadata::Node(level)),
+        Content::BadBlocks => Some(Metadata::BadBlocks),
         Content::Inodes => Some(Metadata::Inodes),
-        Content::Data => is_bucket(block).then_some(Metadata::Bucket),
+        Content::Bucket => Some(Metadata::Bucket),
+        Content::Target => Some(Metadata::Target),
+        Content::Data => None,
     };
     let found = walk.seen.iter().map(|(&block, &content)| (block, content));
-    found.filter_map(|found| Some((Block(found.0), kind(&found)?))).collect()
+    found.filter_map(|(block, content)| Some((Block(block), kind(content)?))).collect()
 }
 
 /// Every pointer and every field of every structure of a healthy volume, wrong in several ways.
@@ -100,7 +106,12 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, at: u64, value: u64, what: String) {
         if word(self.bytes, at) != value {
-            self.cases.push(Damage { at, value, what });
+            let block = Block(at / BLOCK_SIZE);
+            let content = self.seen.get(&block.0).copied();
+            let twin = content.filter(|&content| content != Content::Data);
+            let twin = twin.and_then(|_| self.geometry.twin(block));
+            let twin = twin.map(|twin| twin.0 * BLOCK_SIZE + at % BLOCK_SIZE);
+            self.cases.push(Damage { at, twin, value, what });
         }
     }
 
@@ -133,7 +144,11 @@ impl<'a> Walk<'a> {
             let at = base + index as u64 * 8;
             let value = word(self.bytes, at);
             let used = word::value(value) != NOTHING;
-            if let (Content::Node(_) | Content::InodeNode(_), true) = (content, used) {
+            let is_node = matches!(
+                content,
+                Content::Node(_) | Content::DirectoryNode(_) | Content::InodeNode(_)
+            );
+            if is_node && used {
                 for (target, name) in self.targets(block, parent) {
                     let what = format!(
                         "entry {index} of {content:?} {} leads to {name} {}",
@@ -150,8 +165,7 @@ impl<'a> Walk<'a> {
                 let what = format!("entry {index} of {content:?} {} is a hole", block.0);
                 self.add(at, seal(NOTHING, salt, index), what);
             }
-            if content == Content::Data && value != 0 {
-                // It may be a bucket: any bit of it.
+            if !content.refers() && value != 0 {
                 for bit in [33, 45] {
                     let what = format!("bit {bit} of word {index} of data block {}", block.0);
                     self.add(at, value ^ 1 << bit, what);
@@ -183,7 +197,7 @@ impl<'a> Walk<'a> {
         let Ok(Some(root)) = Root::decode(raw, salt, index(inode::ROOT)) else { return };
         for (target, name) in self.targets(block, parent) {
             for height in 0..4 {
-                let new = Root { height, top: Some(Pointer::to(target)) };
+                let new = Root { height, top: Some(Pointer::to(target)), holds: root.holds };
                 let what = format!(
                     "root of inode {slot} of {}: height {height}, {name} {}",
                     block.0, target.0

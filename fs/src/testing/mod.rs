@@ -64,6 +64,21 @@ pub fn free_blocks<P: Pmem>(volume: &mut Volume<P, SoftMmu>) -> crate::Result<Ve
     Ok(free)
 }
 
+/// Whether a block is one of the two copies of a block of metadata, as its record has it.
+///
+/// # Errors
+///
+/// Its record cannot be read.
+pub fn is_metadata<P: Pmem>(volume: &Volume<P, SoftMmu>, block: Block) -> crate::Result<bool> {
+    Ok(volume.tree.blocks.is_metadata(block)?)
+}
+
+/// How many bytes behind a block of metadata of a volume its twin is.
+pub fn twin_distance(len: u64) -> u64 {
+    let geometry = crate::format::superblock::Geometry::new(len / crate::BLOCK_SIZE);
+    geometry.twins * crate::BLOCK_SIZE
+}
+
 /// Byte range of the areas of a volume that hold derived state: scratch and checkpoint.
 pub fn derived_area(len: u64) -> core::ops::Range<u64> {
     let geometry = crate::format::superblock::Geometry::new(len / crate::BLOCK_SIZE);

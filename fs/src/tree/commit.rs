@@ -18,7 +18,7 @@ use super::Tree;
 use crate::blocks::{Content, DurableChange, Fresh, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
-use crate::memory::push_within;
+use crate::memory::{push_within, put_back};
 use crate::pmem::Pmem;
 use crate::tree::path::{Path, file_of};
 use crate::tree::stage::{Durable, Exclusive, Place, Published, Stage, Written};
@@ -84,6 +84,10 @@ struct Plan {
     word: Option<(u16, u64)>,
 }
 
+fn drops_node(retired: &Retire) -> bool {
+    matches!(retired, Retire::Drop(_, content) if content.refers())
+}
+
 fn common_steps(a: &Path, b: &Path) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x.block().is_some() && x.block() == y.block()).count()
 }
@@ -92,6 +96,9 @@ impl<P: Pmem> Tree<P> {
     /// An empty stage.
     pub(crate) fn stage(&mut self) -> Stage<Written> {
         self.changes += 1;
+        if self.blocks.has_noted() {
+            self.blocks.mend_noted();
+        }
         Stage::new(core::mem::take(&mut self.lists))
     }
 
@@ -142,7 +149,7 @@ impl<P: Pmem> Tree<P> {
             [leaf] if edits.len() == 1 && leaf.content == Content::Node(1) => {
                 self.leaves.forget(leaf.old)
             }
-            [] if retired.iter().all(|r| matches!(r, Retire::Drop(_, Content::Data))) => {}
+            [] if !retired.iter().any(drops_node) => {}
             _ => self.note_moves(edits, &copies, &retired),
         }
 
@@ -160,7 +167,7 @@ impl<P: Pmem> Tree<P> {
         let words = single.as_ref().map_or(edits[0].words, |word| word.as_slice());
         let content = edits[0].path[plan.depth].content;
         let published = place.publish(content, words, &stage, retired);
-        self.lists = stage.finish(&mut self.blocks);
+        put_back(&mut self.lists, stage.finish(&mut self.blocks));
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
     }
@@ -169,7 +176,7 @@ impl<P: Pmem> Tree<P> {
     #[inline(always)]
     pub(crate) fn release(&mut self, done: Published<Durable>) -> Result<()> {
         let (list, released) = self.blocks.release(done);
-        self.retired = list;
+        put_back(&mut self.retired, list);
         Ok(released?)
     }
 
@@ -313,13 +320,13 @@ impl<P: Pmem> Tree<P> {
         retired: &mut Vec<Retire>,
     ) -> Result<Copied> {
         let step = &path[at];
-        let new = stage.allocate(&mut self.blocks, purpose)?;
+        let new = stage.allocate_pair(&mut self.blocks, purpose)?;
         match (content, step.block()) {
             (Some(bytes), _) => {
                 stage.write_words(&mut self.blocks.pmem, &new, step.content, bytes);
             }
             (None, Some(old)) => {
-                stage.copy_words(&mut self.blocks.pmem, old, &new, step.content)?;
+                stage.copy_words(&mut self.blocks, old, &new, step.content)?;
             }
             (None, None) => {
                 stage.write_empty(&mut self.blocks.pmem, &new, step.content);
@@ -349,7 +356,7 @@ impl<P: Pmem> Tree<P> {
         };
         self.blocks.reference_moved(pointer.block);
         for level in height + 1..top_level {
-            let node = stage.allocate(&mut self.blocks, purpose)?;
+            let node = stage.allocate_pair(&mut self.blocks, purpose)?;
             let content = Content::Node(level);
             stage.write_empty(&mut self.blocks.pmem, &node, content);
             stage.store_entry(&mut self.blocks.pmem, &node, content, 0, pointer.value());
@@ -394,9 +401,9 @@ impl<P: Pmem> Tree<P> {
             {
                 push_within(retired, Retire::Drop(pointer.block, content));
             }
-            if let Some(copy) = copy {
-                stage.store_entry(&mut self.blocks.pmem, &copy.new, step.content, index, value);
-            }
+        }
+        if let Some(copy) = copy {
+            stage.store_entries(&mut self.blocks.pmem, &copy.new, step.content, edit.words);
         }
         Ok(())
     }
@@ -431,24 +438,22 @@ impl<P: Pmem> Tree<P> {
         let moves_inodes = |copied: &Copied| match copied.content {
             Content::Inodes => copied.old.is_some(),
             Content::InodeNode(_) => true,
-            Content::Node(_) | Content::Data => false,
+            _ => false,
         };
         if copies.iter().any(moves_inodes) {
             self.files.all_changed();
         }
-        let drops_node =
-            |r: &Retire| matches!(r, Retire::Drop(_, content) if *content != Content::Data);
         self.blocks.exclusive_again += u64::from(retired.iter().any(drops_node));
     }
 
     /// The children that a copy and its original both refer to gain a reference.
     fn count_children(&mut self, copies: &Copies) -> Result<()> {
-        for copy in copies.iter().filter(|c| c.moved && c.content != Content::Data) {
+        for copy in copies.iter().filter(|c| c.moved && c.content.refers()) {
             if let Some(old) = copy.old {
                 self.blocks.node_moved(old, copy.new.block());
             }
         }
-        for copy in copies.iter().filter(|c| !c.moved && c.content != Content::Data) {
+        for copy in copies.iter().filter(|c| !c.moved && c.content.refers()) {
             let Some(old) = copy.old else { continue };
             self.blocks.share_children(old, copy.new.block(), copy.content)?;
         }
@@ -460,7 +465,7 @@ impl<P: Pmem> Tree<P> {
     /// high is safe, because then a block is copied that need not be.
     #[cold]
     fn forget_copies(&mut self, copies: &Copies) {
-        for copy in copies.iter().filter(|c| c.moved && c.content != Content::Data) {
+        for copy in copies.iter().filter(|c| c.moved && c.content.refers()) {
             if let Some(old) = copy.old {
                 self.blocks.node_moved(copy.new.block(), old);
             }

@@ -8,6 +8,7 @@ use super::Tree;
 use crate::blocks::{Content, Retire};
 use crate::error::{Error, Result};
 use crate::format::word::Pointer;
+use crate::memory::put_back;
 use crate::pmem::Pmem;
 use crate::tree::leaf_cache::{Leaf, key};
 use crate::tree::shape::{height_for, index_at};
@@ -98,11 +99,11 @@ impl<P: Pmem> Tree<P> {
         Ok(self.follow(node, Content::Node(1), index_at(block, 1))?.map(|(pointer, _)| pointer))
     }
 
-    /// What a block is, the way above which is known to be exclusive.
+    /// What a block of a file is, the way above which is known to be exclusive.
     #[inline(always)]
     pub(crate) fn place_below(&mut self, known: &Leaf, block: Block) -> Result<Place<'_, P>> {
         match self.is_valid(known) {
-            true => Ok(Place::below(&mut self.blocks, block)?),
+            true => Ok(Place::content_below(&mut self.blocks, block)?),
             false => Ok(Place::shared()),
         }
     }
@@ -129,7 +130,7 @@ impl<P: Pmem> Tree<P> {
             }
         };
         let published = place.publish(content, words, &stage, retired);
-        self.lists = stage.finish(&mut self.blocks);
+        put_back(&mut self.lists, stage.finish(&mut self.blocks));
         self.unfenced = false;
         Ok(published.flush(&mut self.blocks.pmem).fence(&mut self.blocks.pmem))
     }

@@ -9,7 +9,7 @@ use super::shape::{height_for, index_at};
 use crate::blocks::Content;
 use crate::error::{Error, Result};
 use crate::format::inode::{self, INODES_PER_BLOCK, slot_of, system, word_index};
-use crate::format::word::{NOTHING, Pointer, Root, Salt};
+use crate::format::word::{Holds, NOTHING, Pointer, Root};
 use crate::pmem::Pmem;
 use crate::types::{Block, FileBlock, FileKey, Ino};
 use arrayvec::ArrayVec;
@@ -34,6 +34,8 @@ pub(crate) struct Step {
     pub content: Content,
     /// In a block of inodes: height of the tree below, as it has to be.
     pub height: u8,
+    /// And what the tree is for.
+    pub holds: Holds,
 }
 
 /// The file whose tree a path leads into; `None` if it ends above the blocks of inodes.
@@ -46,7 +48,7 @@ pub(crate) fn file_of(path: &Path) -> Option<FileKey> {
                 let slot = u64::from(step.index / inode::INODE_WORDS);
                 return Some(FileKey(Ino(block * u64::from(INODES_PER_BLOCK) + slot)));
             }
-            Content::Node(_) | Content::Data => return None,
+            _ => return None,
         }
     }
     None
@@ -57,7 +59,8 @@ const MISSING: u64 = u64::MAX;
 
 impl Step {
     fn new(block: Option<Block>, content: Content, index: u16) -> Self {
-        Step { number: block.map_or(MISSING, |block| block.0), spine: 0, index, content, height: 0 }
+        let number = block.map_or(MISSING, |block| block.0);
+        Step { number, spine: 0, index, content, height: 0, holds: Holds::Content }
     }
 
     /// The block; `None`: it does not exist yet.
@@ -79,9 +82,7 @@ impl Step {
         let pointer = Pointer::to(child);
         match self.content {
             Content::Node(_) | Content::InodeNode(_) => pointer.value(),
-            Content::Inodes | Content::Data => {
-                Root { height: self.height, top: Some(pointer) }.value()
-            }
+            _ => Root { height: self.height, top: Some(pointer), holds: self.holds }.value(),
         }
     }
 }
@@ -95,40 +96,12 @@ impl<P: Pmem> Tree<P> {
         content: Content,
         index: u16,
     ) -> Result<Option<(Pointer, Content)>> {
-        let word = self.blocks.word(block, index)?;
-        self.reference(block, content, index, word)
+        self.blocks.follow(block, content, index)
     }
 
-    /// What a word of a block refers to, verified.
-    #[inline(always)]
-    pub(crate) fn reference(
-        &self,
-        block: Block,
-        content: Content,
-        index: u16,
-        word: u64,
-    ) -> Result<Option<(Pointer, Content)>> {
-        let found = content
-            .reference_in(content.salt(block), index, word)
-            .map_err(|what| Error::Damaged { block, what })?;
-        match found {
-            Some((pointer, _)) if !self.blocks.geometry.holds(pointer.block) => {
-                Err(Error::Damaged { block, what: "a pointer leads out of the volume" })
-            }
-            found => Ok(found),
-        }
-    }
-
-    fn verified_root(&self, block: Block, slot: u16) -> Result<Option<Root>> {
-        let index = word_index(slot, inode::ROOT);
-        let root = Root::decode(self.blocks.word(block, index)?, Salt::inodes(block), index)
-            .map_err(|_| Error::Damaged { block, what: "a root fails its check" })?;
-        match root.and_then(|r| r.top) {
-            Some(top) if !self.blocks.geometry.holds(top.block) => {
-                Err(Error::Damaged { block, what: "a root leads out of the volume" })
-            }
-            _ => Ok(root),
-        }
+    /// The root of the inode in a slot of a block of inodes, verified; `None`: it is free.
+    pub(crate) fn root_in(&self, block: Block, slot: u16) -> Result<Option<Root>> {
+        self.blocks.root(block, word_index(slot, inode::ROOT))
     }
 
     /// The path to an inode of the system inode file.
@@ -142,7 +115,7 @@ impl<P: Pmem> Tree<P> {
     /// Root of the live inode file.
     pub(crate) fn live_root(&self) -> Result<Root> {
         let damaged = Error::Damaged { block: self.system, what: "there is no live volume" };
-        self.verified_root(self.system, system::LIVE)?.ok_or(damaged)
+        self.root_in(self.system, system::LIVE)?.ok_or(damaged)
     }
 
     /// Continues a path, whose last step is a block of inodes, into the tree of that
@@ -162,6 +135,9 @@ impl<P: Pmem> Tree<P> {
         let mut current = root.top.filter(|_| height == root.height).map(|top| top.block);
         if let Some(last) = path.last_mut() {
             last.height = height;
+            // Only of directories is a path to a block itself asked for.
+            let is_bucket = target == 0 && !inode_file;
+            last.holds = if is_bucket { Holds::Buckets } else { Holds::Content };
         }
         for level in (target.max(1)..=height).rev() {
             let index = index_at(to, level);
@@ -178,7 +154,7 @@ impl<P: Pmem> Tree<P> {
             };
         }
         if target == 0 {
-            let content = if inode_file { Content::Inodes } else { Content::Data };
+            let content = if inode_file { Content::Inodes } else { Content::Bucket };
             path.push(Step::new(current, content, 0));
         }
         Ok(())
@@ -214,7 +190,7 @@ impl<P: Pmem> Tree<P> {
         }
         self.walk_to_inodes(path, ino)?;
         let block = path.last().and_then(|step| step.block()).ok_or(Error::NotFound)?;
-        self.verified_root(block, slot_of(ino))?.ok_or(Error::NotFound)
+        self.root_in(block, slot_of(ino))?.ok_or(Error::NotFound)
     }
 
     /// The block that holds a live inode, and its root, where the way there does not matter.
@@ -229,7 +205,7 @@ impl<P: Pmem> Tree<P> {
             let next = self.follow(block, Content::InodeNode(level), index_at(at, level))?;
             block = next.ok_or(Error::NotFound)?.0.block;
         }
-        let root = self.verified_root(block, slot_of(ino))?.ok_or(Error::NotFound)?;
+        let root = self.root_in(block, slot_of(ino))?.ok_or(Error::NotFound)?;
         Ok((block, root))
     }
 
@@ -273,7 +249,7 @@ impl<P: Pmem> Tree<P> {
     pub(crate) fn exclusive_steps(&self, path: &Path) -> Result<usize> {
         for (depth, step) in path.iter().enumerate() {
             match step.block() {
-                Some(block) if self.blocks.count(block)? == 1 => {}
+                Some(block) if self.blocks.is_own_pair(block)? => {}
                 _ => return Ok(depth),
             }
         }
@@ -347,7 +323,7 @@ impl<P: Pmem> Tree<P> {
             let index = (block.0 % 512) as u16;
             (index, pointer.map_or(NOTHING, Pointer::value))
         } else {
-            (word_index(slot_of(ino), inode::ROOT), Root { height: 0, top: pointer }.value())
+            (word_index(slot_of(ino), inode::ROOT), Root::of_file(0, pointer).value())
         }
     }
 }

@@ -15,11 +15,13 @@
 //! A block is found to be exclusive or [`Shared`], and a shared one has no way to store.
 //! A step left out does not compile.
 
-use crate::blocks::{Blocks, Content, DurableChange, Fresh, Purpose, Retire};
+use crate::blocks::{
+    Blocks, Content, Distance, DurableChange, Fresh, Purpose, Retire, WORDS, store_twice,
+};
 use crate::error::Result;
 use crate::format::word::{NOWHERE, Pointer, fill, reseal, seal};
 use crate::memory::push_within;
-use crate::pmem::{Pmem, Poisoned};
+use crate::pmem::{LINE, Pmem, Poisoned};
 use crate::types::{BLOCK_SIZE, Block};
 use alloc::vec::Vec;
 use core::marker::PhantomData;
@@ -34,20 +36,68 @@ pub(crate) struct Durable;
 /// Ranges that a stage remembers before it starts to flush early.
 const RANGES: usize = 4;
 
-/// Words that are sealed together.
-const WORDS: usize = 64;
-
 /// Byte offset in the region of a place in a block.
 fn byte_at(block: Block, offset: u64) -> u64 {
     block.0 * BLOCK_SIZE + offset
+}
+
+/// Bytes that were written, and how far behind them they were written a second time.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    /// Byte offset in the region.
+    at: u64,
+    /// In bytes.
+    len: u32,
+    twin: Distance,
+}
+
+impl Range {
+    /// Starts writing it back. Out of line: where it is inlined, the page-fault path is longer.
+    #[inline(never)]
+    fn flush<P: Pmem>(self, pmem: &mut P) {
+        pmem.flush(self.at, self.len.into());
+        if let Some(distance) = self.twin.bytes() {
+            pmem.flush(self.at + distance, self.len.into());
+        }
+    }
+}
+
+/// Writes bytes, and their second copy.
+#[inline]
+fn put<P: Pmem>(pmem: &mut P, at: u64, bytes: &[u8], twin: Distance) {
+    pmem.write(at, bytes);
+    if let Some(distance) = twin.bytes() {
+        pmem.write(at + distance, bytes);
+    }
+}
+
+/// Seals and stores words of a block that holds `content`, each in one store, and their second
+/// copies. Returns the least and the greatest index.
+#[inline(always)]
+fn store_sealed<P: Pmem>(
+    pmem: &mut P,
+    block: Block,
+    twin: Distance,
+    content: Content,
+    words: &[(u16, u64)],
+) -> (u16, u16) {
+    let (mut first, mut last) = (u16::MAX, 0);
+    let salt = content.salt(block);
+    for &(index, value) in words {
+        let word = seal(value, salt, index);
+        store_twice(pmem, byte_at(block, index as u64 * 8), word, twin);
+        first = first.min(index);
+        last = last.max(index);
+    }
+    (first, last)
 }
 
 /// What a stage remembers. The memory is reused by the next stage; it is not within the stage,
 /// because a stage is moved from state to state by value, on the page-fault path too.
 #[derive(Debug, Default)]
 pub(crate) struct Lists {
-    /// Byte ranges that were written and not flushed, at most [`RANGES`].
-    ranges: Vec<(u64, u64)>,
+    /// What was written and not flushed, at most [`RANGES`].
+    ranges: Vec<Range>,
     /// Blocks that were allocated for the stage.
     fresh: Vec<Block>,
 }
@@ -66,7 +116,8 @@ impl Lists {
     }
 }
 
-/// Content that nothing on media refers to yet.
+/// Content that nothing on media refers to yet. What is written to metadata is written to its twin,
+/// too.
 #[must_use]
 pub(crate) struct Stage<S> {
     lists: Lists,
@@ -93,7 +144,18 @@ impl Stage<Written> {
         Ok(fresh)
     }
 
-    /// Allocates up to `most` blocks that follow each other.
+    /// Allocates a block of metadata, which will be written through this stage.
+    pub fn allocate_pair<P: Pmem>(
+        &mut self,
+        blocks: &mut Blocks<P>,
+        purpose: Purpose,
+    ) -> Result<Fresh> {
+        let fresh = blocks.allocate_pair(purpose)?;
+        push_within(&mut self.lists.fresh, fresh.block());
+        Ok(fresh)
+    }
+
+    /// Allocates up to `most` blocks for content that follow each other.
     #[inline]
     pub fn allocate_run<P: Pmem>(
         &mut self,
@@ -111,48 +173,63 @@ impl Stage<Written> {
     pub fn receive<P: Pmem>(&mut self, pmem: &mut P, run: &Fresh) {
         self.received = true;
         run.blocks().for_each(|block| push_within(&mut self.lists.fresh, block));
-        self.wrote(pmem, byte_at(run.block(), 0), run.len());
+        self.wrote(pmem, byte_at(run.block(), 0), run.len(), Distance::NONE);
     }
 
     /// Remembers a range that has to be flushed.
     #[inline]
-    fn wrote<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
+    fn wrote<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64, twin: Distance) {
         self.used = true;
         if let Some(last) = self.lists.ranges.last_mut()
-            && last.0 + last.1 == at
+            && last.at + u64::from(last.len) == at
+            && last.twin == twin
+            && let Some(sum) = last.len.checked_add(len as u32)
         {
-            last.1 += len;
-        } else if self.lists.ranges.len() < RANGES {
-            push_within(&mut self.lists.ranges, (at, len));
+            last.len = sum;
+            return;
+        }
+        let range = Range { at, len: len as u32, twin };
+        if self.lists.ranges.len() < RANGES {
+            push_within(&mut self.lists.ranges, range);
         } else {
             // Flushing early is always right.
-            pmem.flush(at, len);
+            range.flush(pmem);
         }
     }
 
     #[inline]
-    fn write_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, bytes: &[u8]) {
-        pmem.write(at, bytes);
-        self.wrote(pmem, at, bytes.len() as u64);
+    fn write_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, bytes: &[u8], twin: Distance) {
+        put(pmem, at, bytes, twin);
+        self.wrote(pmem, at, bytes.len() as u64, twin);
     }
 
     #[inline]
-    fn zero_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64) {
+    fn zero_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, len: u64, twin: Distance) {
         pmem.zero(at, len);
-        self.wrote(pmem, at, len);
+        if let Some(distance) = twin.bytes() {
+            pmem.zero(at + distance, len);
+        }
+        self.wrote(pmem, at, len, twin);
     }
 
     #[inline]
-    fn store_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, value: u64) {
-        pmem.store(at, value);
-        self.wrote(pmem, at, 8);
+    fn store_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, value: u64, twin: Distance) {
+        store_twice(pmem, at, value, twin);
+        self.wrote(pmem, at, 8, twin);
     }
 
     /// Writes bytes from `offset` on.
     #[inline]
     pub fn write<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, bytes: &[u8]) {
         debug_assert!(offset + bytes.len() as u64 <= to.len());
-        self.write_at(pmem, byte_at(to.block(), offset), bytes);
+        self.write_at(pmem, byte_at(to.block(), offset), bytes, to.twin());
+    }
+
+    /// Writes bytes, at most a block, and zeros behind them.
+    pub fn write_padded<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        self.write(pmem, to, 0, bytes);
+        self.zero(pmem, to, len, BLOCK_SIZE - len);
     }
 
     /// Seals and stores a word of a block that holds `content`.
@@ -166,7 +243,35 @@ impl Stage<Written> {
         value: u64,
     ) {
         let word = seal(value, content.salt(to.block()), index);
-        self.store_at(pmem, byte_at(to.block(), index as u64 * 8), word);
+        self.store_at(pmem, byte_at(to.block(), index as u64 * 8), word, to.twin());
+    }
+
+    /// Seals and stores words of a block that holds `content`.
+    #[inline]
+    pub fn store_entries<P: Pmem>(
+        &mut self,
+        pmem: &mut P,
+        to: &Fresh,
+        content: Content,
+        words: &[(u16, u64)],
+    ) {
+        self.store_sealed(pmem, to.block(), to.twin(), content, words);
+    }
+
+    #[inline(always)]
+    fn store_sealed<P: Pmem>(
+        &mut self,
+        pmem: &mut P,
+        block: Block,
+        twin: Distance,
+        content: Content,
+        words: &[(u16, u64)],
+    ) {
+        let (first, last) = store_sealed(pmem, block, twin, content, words);
+        if first <= last {
+            let len = u64::from(last - first) * 8 + 8;
+            self.wrote(pmem, byte_at(block, first as u64 * 8), len, twin);
+        }
     }
 
     /// Fills a block of words with nothing, sealed.
@@ -175,16 +280,16 @@ impl Stage<Written> {
         let mut words = [[0; 8]; WORDS];
         for first in (0..512).step_by(WORDS) {
             fill(&mut words, salt, first as u16);
-            pmem.write(at + first as u64 * 8, words.as_flattened());
+            put(pmem, at + first as u64 * 8, words.as_flattened(), to.twin());
         }
-        self.wrote(pmem, at, BLOCK_SIZE);
+        self.wrote(pmem, at, BLOCK_SIZE, to.twin());
     }
 
-    /// Copies a block of words, and seals them for their new place. One that does not open there
-    /// does not open here.
+    /// Copies a block of metadata, which is mended first if its copies differ, and seals its words
+    /// for their new place. One that opens in neither copy does not open here.
     pub fn copy_words<P: Pmem>(
         &mut self,
-        pmem: &mut P,
+        blocks: &mut Blocks<P>,
         from: Block,
         to: &Fresh,
         content: Content,
@@ -192,16 +297,19 @@ impl Stage<Written> {
         let (old, new) = (content.salt(from), content.salt(to.block()));
         let sealed = content.words() * 8;
         let mut words = [[0; 8]; WORDS];
+        blocks.mend_if_different(from, content);
         for at in (0..sealed).step_by(WORDS * 8) {
-            pmem.read(byte_at(from, at), words.as_flattened_mut())?;
+            blocks.read_words(from, content, (at / 8) as u16, &mut words)?;
             reseal(&mut words, old, new);
-            pmem.write(byte_at(to.block(), at), words.as_flattened());
+            put(&mut blocks.pmem, byte_at(to.block(), at), words.as_flattened(), to.twin());
         }
         if sealed < BLOCK_SIZE {
-            let rest = byte_at(to.block(), sealed);
-            pmem.copy(byte_at(from, sealed), rest, BLOCK_SIZE - sealed)?;
+            let mut rest = [0; BLOCK_SIZE as usize];
+            let rest = &mut rest[sealed as usize..];
+            blocks.read_bytes(from, sealed, rest)?;
+            put(&mut blocks.pmem, byte_at(to.block(), sealed), rest, to.twin());
         }
-        self.wrote(pmem, byte_at(to.block(), 0), BLOCK_SIZE);
+        self.wrote(&mut blocks.pmem, byte_at(to.block(), 0), BLOCK_SIZE, to.twin());
         Ok(())
     }
 
@@ -220,22 +328,22 @@ impl Stage<Written> {
         for piece in sealed.chunks_exact(WORDS * 8) {
             words.as_flattened_mut().copy_from_slice(piece);
             reseal(&mut words, old, new);
-            pmem.write(at, words.as_flattened());
+            put(pmem, at, words.as_flattened(), to.twin());
             at += piece.len() as u64;
         }
-        pmem.write(at, rest);
-        self.wrote(pmem, byte_at(to.block(), 0), BLOCK_SIZE);
+        put(pmem, at, rest, to.twin());
+        self.wrote(pmem, byte_at(to.block(), 0), BLOCK_SIZE, to.twin());
     }
 
     /// Writes zeros from `offset` on.
     #[inline]
     pub fn zero<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, len: u64) {
         debug_assert!(offset + len <= to.len());
-        self.zero_at(pmem, byte_at(to.block(), offset), len);
+        self.zero_at(pmem, byte_at(to.block(), offset), len, to.twin());
     }
 
-    /// Copies a whole block.
-    #[inline]
+    /// Copies a whole block of a file.
+    #[inline(always)]
     pub fn copy_block<P: Pmem>(
         &mut self,
         pmem: &mut P,
@@ -244,15 +352,15 @@ impl Stage<Written> {
     ) -> Result<(), Poisoned> {
         let at = byte_at(to.block(), 0);
         pmem.copy(byte_at(from, 0), at, BLOCK_SIZE)?;
-        self.wrote(pmem, at, BLOCK_SIZE);
+        self.wrote(pmem, at, BLOCK_SIZE, Distance::NONE);
         Ok(())
     }
 
     /// Starts writing everything back.
     #[inline]
     pub fn flush<P: Pmem>(mut self, pmem: &mut P) -> Stage<Flushed> {
-        for &(at, len) in &self.lists.ranges {
-            pmem.flush(at, len);
+        for range in &self.lists.ranges {
+            range.flush(pmem);
         }
         self.lists.ranges.clear();
         self.into_state()
@@ -300,8 +408,8 @@ impl<S> Stage<S> {
     /// Gives everything up: the blocks are free again. Returns the lists for reuse. What was
     /// overwritten in place stays, and is flushed.
     pub fn abandon<P: Pmem>(mut self, blocks: &mut Blocks<P>) -> Lists {
-        for (at, len) in self.lists.ranges.drain(..) {
-            blocks.pmem.flush(at, len);
+        for range in self.lists.ranges.drain(..) {
+            range.flush(&mut blocks.pmem);
         }
         for block in self.lists.fresh.drain(..) {
             blocks.unallocate(block);
@@ -332,11 +440,13 @@ pub(crate) struct Shared(());
 pub(crate) struct Exclusive<'v, P> {
     blocks: &'v mut Blocks<P>,
     block: Block,
+    /// How far behind it its twin is, if it is metadata.
+    twin: Distance,
 }
 
 impl<'v, P: Pmem> Place<'v, P> {
     /// Finds out about the last block of a path that starts at the top: whether each block of
-    /// it has one reference. An empty path leads to nothing that could be changed.
+    /// it is metadata that has one reference. An empty path leads to nothing that could be changed.
     #[inline(always)]
     pub fn find(
         blocks: &'v mut Blocks<P>,
@@ -344,13 +454,16 @@ impl<'v, P: Pmem> Place<'v, P> {
     ) -> Result<Self, Poisoned> {
         let mut last = None;
         for block in path {
-            if blocks.count(block)? != 1 {
+            if !blocks.is_own_pair(block)? {
                 return Ok(Place::Shared(Shared(())));
             }
             last = Some(block);
         }
         Ok(match last {
-            Some(block) => Place::Exclusive(Exclusive { blocks, block }),
+            Some(block) => {
+                let twin = blocks.twins();
+                Place::Exclusive(Exclusive { blocks, block, twin })
+            }
             None => Place::Shared(Shared(())),
         })
     }
@@ -361,10 +474,19 @@ impl<'v, P: Pmem> Place<'v, P> {
         Place::Shared(Shared(()))
     }
 
-    /// Finds out about a block whose path above is known to be exclusive.
+    /// Finds out about a block of metadata whose path above is known to be exclusive.
     #[inline]
     pub fn below(blocks: &'v mut Blocks<P>, block: Block) -> Result<Self, Poisoned> {
         Self::find(blocks, core::iter::once(block))
+    }
+
+    /// Finds out about a block of a file whose path above is known to be exclusive.
+    #[inline]
+    pub fn content_below(blocks: &'v mut Blocks<P>, block: Block) -> Result<Self, Poisoned> {
+        Ok(match blocks.count(block)? {
+            1 => Place::Exclusive(Exclusive { blocks, block, twin: Distance::NONE }),
+            _ => Place::shared(),
+        })
     }
 }
 
@@ -373,13 +495,22 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
     /// file, which may tear.
     #[inline]
     pub fn write(&mut self, stage: &mut Stage<Written>, offset: u64, bytes: &[u8]) {
-        stage.write_at(&mut self.blocks.pmem, byte_at(self.block, offset), bytes);
+        stage.write_at(&mut self.blocks.pmem, byte_at(self.block, offset), bytes, self.twin);
+    }
+
+    /// Overwrites what is in the block of a file, which may tear, and starts writing it back.
+    #[inline(always)]
+    pub fn overwrite(self, offset: u64, bytes: &[u8]) {
+        debug_assert!(self.twin == Distance::NONE && offset + bytes.len() as u64 <= BLOCK_SIZE);
+        let at = byte_at(self.block, offset);
+        self.blocks.pmem.write(at, bytes);
+        self.blocks.pmem.flush(at, bytes.len() as u64);
     }
 
     /// As [`Exclusive::write`], with zeros.
     #[inline]
     pub fn zero(&mut self, stage: &mut Stage<Written>, offset: u64, len: u64) {
-        stage.zero_at(&mut self.blocks.pmem, byte_at(self.block, offset), len);
+        stage.zero_at(&mut self.blocks.pmem, byte_at(self.block, offset), len, self.twin);
     }
 
     /// The block as one to fill. The caller has found the word that leads to it marked as
@@ -397,31 +528,33 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
         content: Content,
         words: &[(u16, u64)],
     ) {
-        let (first, last) = self.store_entries(content, words);
-        let (at, end) = (byte_at(self.block, first as u64 * 8), last as u64 * 8 + 8);
-        stage.wrote(&mut self.blocks.pmem, at, byte_at(self.block, end) - at);
+        stage.store_sealed(&mut self.blocks.pmem, self.block, self.twin, content, words);
     }
 
-    /// Seals and stores words, each in one store. Returns the least and the greatest index.
-    #[inline(always)]
-    fn store_entries(&mut self, content: Content, words: &[(u16, u64)]) -> (u16, u16) {
-        let mut first = u16::MAX;
-        let mut last = 0;
+    /// As [`Exclusive::prepare_entries`], words that follow each other, from index `first` on, at
+    /// most [`WORDS`].
+    #[inline]
+    pub fn prepare_run(
+        &mut self,
+        stage: &mut Stage<Written>,
+        content: Content,
+        first: u16,
+        values: &[u64],
+    ) {
         let salt = content.salt(self.block);
-        for &(index, value) in words {
-            let word = seal(value, salt, index);
-            self.blocks.pmem.store(byte_at(self.block, index as u64 * 8), word);
-            first = first.min(index);
-            last = last.max(index);
+        let mut words = [[0; 8]; WORDS];
+        let words = &mut words[..values.len()];
+        for ((word, value), index) in words.iter_mut().zip(values).zip(first..) {
+            *word = seal(*value, salt, index).to_le_bytes();
         }
-        (first, last)
+        self.write(stage, u64::from(first) * 8, words.as_flattened());
     }
 
     /// Seals and stores the words that make a durable stage part of the tree, each in one store.
     /// The block holds `content`.
-    #[inline]
+    #[inline(always)]
     pub fn publish(
-        mut self,
+        self,
         content: Content,
         words: &[(u16, u64)],
         stage: &Stage<Durable>,
@@ -429,8 +562,9 @@ impl<'v, P: Pmem> Exclusive<'v, P> {
     ) -> Published<Written> {
         let _ = stage;
         // From now on whoever looks finds what the words refer to.
-        let (first, last) = self.store_entries(content, words);
-        Published { block: self.block, first, last, retired, state: PhantomData }
+        let (first, last) =
+            store_sealed(&mut self.blocks.pmem, self.block, self.twin, content, words);
+        Published { block: self.block, first, last, twin: self.twin, retired, state: PhantomData }
     }
 }
 
@@ -468,17 +602,29 @@ pub(crate) struct Published<S> {
     block: Block,
     first: u16,
     last: u16,
+    twin: Distance,
     retired: Vec<Retire>,
     state: PhantomData<S>,
 }
 
 impl Published<Written> {
     /// Starts writing the words back.
-    #[inline]
+    #[inline(always)]
     pub fn flush<P: Pmem>(self, pmem: &mut P) -> Published<Flushed> {
         if self.first <= self.last {
-            let at = self.block.0 * BLOCK_SIZE + self.first as u64 * 8;
-            pmem.flush(at, (self.last - self.first) as u64 * 8 + 8);
+            let (at, last) = (
+                byte_at(self.block, self.first as u64 * 8),
+                byte_at(self.block, self.last as u64 * 8),
+            );
+            if at / LINE == last / LINE {
+                // Mostly it is one word.
+                pmem.flush_line(at);
+                if let Some(distance) = self.twin.bytes() {
+                    pmem.flush_line(at + distance);
+                }
+            } else {
+                Range { at, len: (last - at) as u32 + 8, twin: self.twin }.flush(pmem);
+            }
         }
         self.into_state()
     }
@@ -486,7 +632,7 @@ impl Published<Written> {
 
 impl Published<Flushed> {
     /// Waits until the change is durable.
-    #[inline]
+    #[inline(always)]
     pub fn fence<P: Pmem>(self, pmem: &mut P) -> Published<Durable> {
         pmem.fence();
         self.into_state()
@@ -501,12 +647,13 @@ impl DurableChange for Published<Durable> {
 }
 
 impl<S> Published<S> {
-    #[inline]
+    #[inline(always)]
     fn into_state<T>(self) -> Published<T> {
         Published {
             block: self.block,
             first: self.first,
             last: self.last,
+            twin: self.twin,
             retired: self.retired,
             state: PhantomData,
         }

@@ -19,7 +19,7 @@ use crate::blocks::{Content, MOST_BAD, Purpose};
 use crate::error::Result;
 use crate::format::inode::{self, system, word_index};
 use crate::format::superblock::COPIES;
-use crate::format::word::{NOTHING, Pointer, Root, Salt, open, seal};
+use crate::format::word::{Holds, NOTHING, Pointer, Root, Salt, seal};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::stage::{Stage, Written};
@@ -113,7 +113,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             return Ok(());
         }
         let pieces = self.tree.blocks.bad().len().div_ceil(ENTRIES) as u64;
-        self.tree.blocks.ensure(pieces + 1, Purpose::Release)?;
+        self.tree.blocks.ensure(0, pieces + 1, Purpose::Release)?;
         let path = self.tree.system_path(system::BAD_BLOCKS);
         let mut stage = self.tree.stage();
         let root = self.fill_stage(&mut stage, |volume, stage| volume.stage_bad_blocks(stage))?;
@@ -128,7 +128,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut blocks = ArrayVec::<Block, MOST_BLOCKS>::new();
         let purpose = Purpose::Release;
         for piece in 0..self.tree.blocks.bad().len().div_ceil(ENTRIES) {
-            let to = stage.allocate(&mut self.tree.blocks, purpose)?;
+            let to = stage.allocate_pair(&mut self.tree.blocks, purpose)?;
             let salt = Salt::bad_blocks(to.block());
             let mut bytes = [0; BLOCK_SIZE as usize];
             let listed = self.tree.blocks.bad()[piece * ENTRIES..].iter().map(|block| block.0);
@@ -141,16 +141,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         if blocks.len() <= 1 {
             let top = blocks.first().map(|&block| Pointer::to(block));
-            return Ok(Root { height: 0, top });
+            return Ok(Root { height: 0, top, holds: Holds::BadBlocks });
         }
-        let leaf = stage.allocate(&mut self.tree.blocks, purpose)?;
-        let content = Content::Node(1);
+        let leaf = stage.allocate_pair(&mut self.tree.blocks, purpose)?;
+        let content = Content::BadBlocksNode(1);
         stage.write_empty(&mut self.tree.blocks.pmem, &leaf, content);
         for (&block, index) in blocks.iter().zip(0..) {
             let value = Pointer::to(block).value();
             stage.store_entry(&mut self.tree.blocks.pmem, &leaf, content, index, value);
         }
-        Ok(Root { height: 1, top: Some(Pointer::to(leaf.block())) })
+        let top = Some(Pointer::to(leaf.block()));
+        Ok(Root { height: 1, top, holds: Holds::BadBlocks })
     }
 
     /// Reads the list from media: what a mount does first, because what was lost must not be handed
@@ -158,11 +159,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     pub(super) fn read_bad_blocks(&mut self) {
         for block in self.blocks_of_list() {
             for index in 0..ENTRIES as u16 {
-                let word = self.tree.blocks.word(block, index).ok();
-                let value = word.and_then(|word| open(word, Salt::bad_blocks(block), index).ok());
+                let what = "an entry fails its check";
+                let value = self.tree.blocks.value(block, Content::BadBlocks, index, what);
                 match value.map(Block) {
-                    Some(Block(NOTHING)) => {}
-                    Some(bad)
+                    Ok(Block(NOTHING)) => {}
+                    Ok(bad)
                         if self.tree.blocks.geometry.holds(bad)
                             && self.tree.blocks.add_bad(bad).is_ok() => {}
                     _ => self.bad_list.unreadable += 1,
@@ -173,18 +174,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// The blocks that the list is in.
     fn blocks_of_list(&mut self) -> ArrayVec<Block, MOST_BLOCKS> {
-        let (salt, index) =
-            (Salt::inodes(self.tree.system), word_index(system::BAD_BLOCKS, inode::ROOT));
-        let word = self.tree.blocks.word(self.tree.system, index).ok();
-        let root = word.and_then(|word| Root::decode(word, salt, index).ok()).flatten();
+        let root = self.tree.root_in(self.tree.system, system::BAD_BLOCKS);
         let holds = |block: &Block| self.tree.blocks.geometry.holds(*block);
         let (mut found, mut unreadable) = (ArrayVec::<Block, MOST_BLOCKS>::new(), 0);
         match root {
-            Some(Root { top: None, .. }) => {}
-            Some(Root { height: 0, top: Some(top) }) => found.push(top.block),
-            Some(Root { height: 1, top: Some(leaf) }) if holds(&leaf.block) => {
+            Ok(Some(Root { top: None, .. })) => {}
+            Ok(Some(Root { height: 0, top: Some(top), .. })) => found.push(top.block),
+            Ok(Some(Root { height: 1, top: Some(leaf), .. })) if holds(&leaf.block) => {
                 for index in 0..MOST_BLOCKS as u16 {
-                    match self.tree.follow(leaf.block, Content::Node(1), index) {
+                    match self.tree.follow(leaf.block, Content::BadBlocksNode(1), index) {
                         Ok(Some((pointer, _))) => found.push(pointer.block),
                         Ok(None) => {}
                         Err(_) => unreadable += ENTRIES as u64,

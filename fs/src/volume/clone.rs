@@ -112,7 +112,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let size = self.size_in(self.tree.inode_block(src)?, src)?;
         let Space { total, free, .. } = self.space();
         let most = (size / BLOCK_SIZE).min(total - free);
-        if !self.reclaim_for(NAME_BLOCKS + most / HEADROOM, Purpose::Grow)? {
+        if !self.reclaim_for(most / HEADROOM, NAME_BLOCKS, Purpose::Grow)? {
             return Ok(None);
         }
         if !self.settle(&mut work.settle)? {
@@ -128,16 +128,21 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
 
     /// Makes sure that so many blocks can be allocated, by a step of reclaiming what waits for it;
     /// false if there is more to reclaim.
-    pub(super) fn reclaim_for(&mut self, blocks: u64, purpose: Purpose) -> Result<bool> {
+    pub(super) fn reclaim_for(
+        &mut self,
+        content: u64,
+        metadata: u64,
+        purpose: Purpose,
+    ) -> Result<bool> {
         // A block that is reclaimed refers to as many others.
         for _ in 0..(self.work_a_step / 128).max(1) {
-            match self.tree.blocks.has_room(blocks, purpose) {
+            match self.tree.blocks.has_room(content, metadata, purpose) {
                 true => return Ok(true),
                 false if self.tree.blocks.reclaim_step()? => {}
                 false => return Err(Error::NoSpace),
             }
         }
-        Ok(self.tree.blocks.has_room(blocks, purpose))
+        Ok(self.tree.blocks.has_room(content, metadata, purpose))
     }
 
     /// What a clone of a file is to be, which is settled. Its content has the reference of that

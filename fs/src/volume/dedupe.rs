@@ -15,9 +15,9 @@ use super::Volume;
 use crate::blocks::Purpose;
 use crate::error::{Error, Result};
 use crate::format::inode::Generation;
-use crate::format::word::{self, Pointer, Root};
+use crate::format::word::{Pointer, Root};
 use crate::pmem::Pmem;
-use crate::tree::shape::{index_at, word_at};
+use crate::tree::shape::word_at;
 use crate::types::*;
 use crate::volume::settle::Settle;
 use crate::volume::splice::Splice;
@@ -227,9 +227,8 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// known to be whole.
     fn differs(&self, run: &Run, at: u64) -> Result<bool> {
         if let [Some(a), Some(b)] = run.leaves {
-            let source = self.tree.blocks.word(a, index_at(FileBlock(run.from + at), 1))?;
-            let target = self.tree.blocks.word(b, index_at(FileBlock(run.to + at), 1))?;
-            return Ok(word::value(source) != word::value(target));
+            return Ok(self.tree.entry_in(a, FileBlock(run.from + at))?
+                != self.tree.entry_in(b, FileBlock(run.to + at))?);
         }
         let [a, b] = self.pair(run, at)?;
         Ok(a != b)
@@ -241,7 +240,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         match run.leaves {
             [Some(a), Some(b)] => a == b && same_place,
             [None, None] => [0, 1].iter().all(|&side| {
-                let Root { height, top } = run.roots[side];
+                let Root { height, top, .. } = run.roots[side];
                 let first = [run.from, run.to][side];
                 top.is_none() || height > 0 || first > 0
             }),
@@ -357,7 +356,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         if differing > 0 {
-            self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+            self.tree.blocks.ensure(0, NODE_BLOCKS, Purpose::Grow)?;
             let (_, source) = self.tree.inode_path(work.source.ino)?;
             let from = work.source.offset / BLOCK_SIZE + work.done;
             self.publish_splice(

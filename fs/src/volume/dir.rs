@@ -6,7 +6,7 @@
 //! with one word; what it moved stays behind in the old one as stale slots.
 
 use super::Volume;
-use crate::blocks::Purpose;
+use crate::blocks::{Content, Purpose};
 use crate::error::{Error, Result};
 use crate::format::bucket::{
     BUCKET_SIZE, Bucket, Fit, Header, MAX_DEPTH, NO_SLOTS, NameHash, Range, SLOTS, SlotWord, Slots,
@@ -113,25 +113,45 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Looks for a name, without verifying it.
     pub(super) fn find(&self, dir: Dir, name: &[u8]) -> Result<Option<Found>> {
         let spot = self.spot(dir, name)?;
-        let found = self.find_at(dir, spot, name)?;
-        if let (None, Some(block)) = (found, spot.block) {
-            // The name may be in a slot that is damaged.
-            let mut slots = NO_SLOTS;
-            self.read_slots(block, &mut slots)?;
-            for (raw, slot) in slots.iter().zip(0..) {
-                let word = u64::from_le_bytes(*raw);
-                open(word, Salt::slots(block), slot).map_err(|_| damaged(block))?;
+        let Some(block) = spot.block else { return Ok(None) };
+        self.tree.blocks.read_copy(block, Content::Bucket, |at| {
+            let found = self.find_in(at, block, dir, spot, name)?;
+            if found.is_none() {
+                // The name may be in a slot that is damaged.
+                let mut slots = NO_SLOTS;
+                self.tree.blocks.pmem.read(at, slots.as_flattened_mut())?;
+                for (raw, slot) in slots.iter().zip(0..) {
+                    let word = u64::from_le_bytes(*raw);
+                    open(word, Salt::slots(block), slot).map_err(|_| damaged(block))?;
+                }
             }
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// As [`Volume::find`], where its spot is known. Of slots it looks at those that may have the
     /// name; where there is none, [`Volume::make_room`] looks at all of them.
     pub(super) fn find_at(&self, dir: Dir, spot: Spot, name: &[u8]) -> Result<Option<Found>> {
-        let Spot { hash, range, block: Some(block) } = spot else { return Ok(None) };
+        let Some(block) = spot.block else { return Ok(None) };
+        self.tree
+            .blocks
+            .read_copy(block, Content::Bucket, |at| self.find_in(at, block, dir, spot, name))
+    }
+
+    /// Looks for a name in the copy of a bucket that starts at the byte offset `start`. Out of
+    /// line, so that all that its loop needs is in registers.
+    #[inline(never)]
+    fn find_in(
+        &self,
+        start: u64,
+        block: Block,
+        dir: Dir,
+        spot: Spot,
+        name: &[u8],
+    ) -> Result<Option<Found>> {
+        let Spot { hash, range, .. } = spot;
         let mut slots = NO_SLOTS;
-        self.read_slots(block, &mut slots)?;
+        self.tree.blocks.pmem.read(start, slots.as_flattened_mut())?;
         let salt = Salt::slots(block);
         for (raw, slot) in slots.iter().zip(0..) {
             let word = u64::from_le_bytes(*raw);
@@ -143,7 +163,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             let Some(word) = SlotWord::decode(word, salt, slot).map_err(|_| damaged(block))? else {
                 continue;
             };
-            let at = word_at(block, 0) + word.payload() as u64;
+            let at = start + word.payload() as u64;
             let raw = self.tree.blocks.pmem.load(at)?;
             let len = Header::peek(raw).map_err(|_| damaged(block))?.len as usize;
             if word.payload() as usize + 8 + len > BUCKET_SIZE {
@@ -165,20 +185,32 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Ok(None)
     }
 
-    fn read_slots(&self, block: Block, into: &mut Slots) -> Result<()> {
-        Ok(self.tree.blocks.pmem.read(word_at(block, 0), into.as_flattened_mut())?)
-    }
-
     /// A new bucket with what a bucket of `range` has of `wanted`.
     fn rebuilt(&self, block: Block, range: Range, wanted: Range) -> Result<Bucket> {
         let mut bucket = Bucket::new();
-        self.read_bucket(block, &mut bucket)?;
+        self.read_bucket(block, range, &mut bucket)?;
         bucket.rebuilt(range, |entry| wanted.owns(entry.word.hash)).map_err(|_| damaged(block))
     }
 
-    fn read_bucket(&self, block: Block, into: &mut Bucket) -> Result<()> {
+    /// Reads a bucket, of which all entries are good.
+    fn read_bucket(&self, block: Block, range: Range, into: &mut Bucket) -> Result<()> {
         into.block = block;
-        Ok(self.tree.blocks.pmem.read(word_at(block, 0), &mut into.bytes)?)
+        self.tree.blocks.read_copy(block, Content::Bucket, |at| {
+            self.tree.blocks.pmem.read(at, &mut into.bytes)?;
+            match into.entries(range).all(|entry| entry.is_ok()) {
+                true => Ok(()),
+                false => Err(damaged(block)),
+            }
+        })
+    }
+
+    /// Where in a bucket there is room for a name, by the first copy.
+    #[inline]
+    fn fit(&self, block: Block, range: Range, name_len: usize, slots: &mut Slots) -> Result<Fit> {
+        let pmem = &self.tree.blocks.pmem;
+        pmem.read(word_at(block, 0), slots.as_flattened_mut())?;
+        let header = |at: u16| Ok(pmem.load(word_at(block, at / 8))?);
+        find_fit(slots, Salt::slots(block), header, || damaged(block), range, name_len)
     }
 
     /// Makes sure that a name of this length and hash can be inserted with one word: the place for
@@ -206,10 +238,15 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 )?;
                 continue;
             };
-            self.read_slots(block, &mut slots)?;
-            let header = |at| Ok(self.tree.blocks.word(block, at / 8)?);
-            let bad = || damaged(block);
-            match find_fit(&slots, Salt::slots(block), header, bad, range, name.len())? {
+            let fit = self.fit(block, range, name.len(), &mut slots).or_else(|error| {
+                // Whoever has looked for the name has not seen the slot that is bad.
+                self.tree.blocks.mend(block, Content::Bucket);
+                if self.find_at(self.dir(ino)?, spot, name)?.is_some() {
+                    return Err(Error::Exists);
+                }
+                self.fit(block, range, name.len(), &mut slots).map_err(|_| error)
+            });
+            match fit? {
                 Fit::At { slot, unit } => return Ok(Room { path, hash, slot, unit }),
                 Fit::Compact => {
                     let new = self.rebuilt(block, range, range)?;
@@ -311,7 +348,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 range.depth += 1;
                 waiting.push(Range { number: split, depth: range.depth });
             }
-            self.read_bucket(pointer.block, &mut bucket)?;
+            self.read_bucket(pointer.block, range, &mut bucket)?;
             for entry in bucket.entries(range) {
                 let entry = entry.map_err(|_| damaged(pointer.block))?;
                 each(entry.ino, entry.kind);
@@ -367,7 +404,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 return Ok(Some(position << 8));
             }
             left -= 1;
-            self.read_bucket(block, &mut bucket)?;
+            self.read_bucket(block, range, &mut bucket)?;
             let mut order = arrayvec::ArrayVec::<(u64, u16), { SLOTS as usize }>::new();
             for entry in bucket.entries(range) {
                 let entry = entry.map_err(|_| damaged(block))?;

@@ -146,7 +146,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             self.may_shorten(ino)?;
         }
         let purpose = if less { Purpose::Release } else { Purpose::Grow };
-        self.tree.blocks.ensure(blocks + NODE_BLOCKS, purpose)?;
+        self.tree.blocks.ensure(blocks, NODE_BLOCKS, purpose)?;
         let (path, _) = self.tree.inode_path(ino)?;
         let mut stage = self.tree.stage();
         let staged =
@@ -171,18 +171,30 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let mut pieces = bytes.chunks(BLOCK_SIZE as usize);
         if bytes.len() as u64 <= BLOCK_SIZE {
             let top =
-                pieces.next().map(|piece| self.stage_content(stage, piece, purpose)).transpose()?;
-            return Ok(Root { height: 0, top: top.map(Pointer::to) });
+                pieces.next().map(|piece| self.stage_data(stage, piece, purpose)).transpose()?;
+            return Ok(Root::of_file(0, top.map(Pointer::to)));
         }
-        let leaf = stage.allocate(&mut self.tree.blocks, purpose)?;
+        let leaf = stage.allocate_pair(&mut self.tree.blocks, purpose)?;
         let content = Content::Node(1);
         stage.write_empty(&mut self.tree.blocks.pmem, &leaf, content);
         for (piece, index) in pieces.zip(0..) {
-            let pointer = Pointer::to(self.stage_content(stage, piece, purpose)?);
+            let pointer = Pointer::to(self.stage_data(stage, piece, purpose)?);
             let pmem = &mut self.tree.blocks.pmem;
             stage.store_entry(pmem, &leaf, content, index, pointer.value());
         }
-        Ok(Root { height: 1, top: Some(Pointer::to(leaf.block())) })
+        Ok(Root::of_file(1, Some(Pointer::to(leaf.block()))))
+    }
+
+    /// Stages a block of a file with these bytes, which are at most a block.
+    fn stage_data(
+        &mut self,
+        stage: &mut Stage<Written>,
+        bytes: &[u8],
+        purpose: Purpose,
+    ) -> Result<Block> {
+        let fresh = stage.allocate(&mut self.tree.blocks, purpose)?;
+        stage.write_padded(&mut self.tree.blocks.pmem, &fresh, bytes);
+        Ok(fresh.block())
     }
 
     /// Before the size is raised from `size`: nothing stale may appear below the new end,
@@ -203,7 +215,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let keep = size.div_ceil(BLOCK_SIZE);
         let (path, root) = self.tree.inode_path(ino)?;
         if keep == 0 && root.top.is_some() {
-            self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
+            self.tree.blocks.ensure(0, NODE_BLOCKS, Purpose::Release)?;
             let stage = self.tree.stage();
             let word = [Self::root_word(ino, Root::EMPTY)];
             self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Release)?;
@@ -232,7 +244,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             }
         }
         if result.is_ok() && !words.is_empty() {
-            result = self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release).and_then(|()| {
+            result = self.tree.blocks.ensure(0, NODE_BLOCKS, Purpose::Release).and_then(|()| {
                 let stage = self.tree.stage();
                 self.tree.commit_and_release(
                     stage,

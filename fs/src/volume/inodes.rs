@@ -7,12 +7,11 @@ use crate::format::inode::{
     self, Generation, INODES_PER_BLOCK, MAX_INO, NUMBER, NewInode, ROOT_INO, from_mode_bits,
     mode_bits, slot_of, time_from, time_values, word_index,
 };
-use crate::format::word::{NOTHING, Root, Salt, open, seal};
+use crate::format::word::{NOTHING, Root, Salt, seal};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
 use crate::tree::path::Path;
-use crate::tree::shape::word_at;
 use crate::tree::stage::{Place, Stage, Written};
 use crate::types::*;
 use crate::windows::mmu::Mmu;
@@ -35,9 +34,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         word: u16,
         what: &'static str,
     ) -> Result<u64> {
-        let index = word_index(slot_of(ino), word);
-        open(self.tree.blocks.word(block, index)?, Salt::inodes(block), index)
-            .map_err(|_| damaged(block, what))
+        self.tree.blocks.value(block, Content::Inodes, word_index(slot_of(ino), word), what)
     }
 
     /// A time of an inode, which has two words.
@@ -49,6 +46,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Owner and group of an inode.
+    #[inline]
     pub(super) fn owner_in(&self, block: Block, ino: Ino) -> Result<(u32, u32)> {
         let number = |word| {
             let value = self.number(block, ino, word, "an owner fails its check")?;
@@ -58,7 +56,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// The value that counts the next change of an inode.
-    #[inline]
+    #[inline(always)]
     fn next_change(&self, block: Block, ino: Ino) -> Result<u64> {
         let changes =
             self.number(block, ino, inode::CHANGES, "a count of changes fails its check")?;
@@ -66,6 +64,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     }
 
     /// Size of the inode, whose block is known.
+    #[inline(always)]
     pub(crate) fn size_in(&self, block: Block, ino: Ino) -> Result<u64> {
         let size = self.number(block, ino, inode::SIZE, "a size fails its check")?;
         if size > MAX_FILE_SIZE {
@@ -75,6 +74,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn kind_in(&self, block: Block, ino: Ino) -> Result<(Kind, u16)> {
         let value = self.number(block, ino, inode::MODE, "a mode fails its check")?;
         from_mode_bits(value).map_err(|_| damaged(block, "an inode of no known kind"))
@@ -221,20 +221,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words: [u16; N],
         now: Time,
     ) -> Result<()> {
-        let changes = self.next_change(block, ino)?;
+        const { assert!(N <= 2) };
         let [seconds, nanoseconds] = time_values(now);
-        let (salt, first) = (Salt::inodes(block), word_index(slot_of(ino), 0));
-        let mut store = |word: u16, value| {
-            let at = word_at(block, first + word);
-            self.tree.blocks.pmem.store(at, seal(value, salt, first + word));
-        };
-        for word in words {
-            store(word, seconds);
-            store(word + 1, nanoseconds);
+        // All of them are in one line. Where there is one time, the count is stored again.
+        let line = inode::MTIME;
+        let mut values = [(inode::CHANGES - line, self.next_change(block, ino)?); 5];
+        for (at, word) in words.into_iter().enumerate() {
+            values[2 * at] = (word - line, seconds);
+            values[2 * at + 1] = (word + 1 - line, nanoseconds);
         }
-        store(inode::CHANGES, changes);
-        // All of them are in one line.
-        self.tree.blocks.pmem.flush(word_at(block, first + inode::MTIME), 64);
+        let first = word_index(slot_of(ino), line);
+        self.tree.blocks.store_in_line(block, Content::Inodes, first, values);
         Ok(())
     }
 
@@ -311,18 +308,17 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let new = make(ino);
         self.inodes.made += 1;
         let generation = Generation { mount: self.superblock.mounts, number: self.inodes.made };
-        let words = new.words(slot_of(ino), generation);
-        match path.last().and_then(|step| step.block()) {
-            Some(_) => match self.tree.place(&path)? {
-                Place::Exclusive(mut place) => {
-                    place.prepare_entries(stage, Content::Inodes, &words)
-                }
-                Place::Shared(_) => {
-                    self.tree.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?
-                }
-            },
-            // All other inodes of its block are free.
-            None => self.tree.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?,
+        let exists = path.last().is_some_and(|step| step.block().is_some());
+        match self.tree.place(&path)? {
+            Place::Exclusive(mut place) if exists => {
+                let (first, values) = (word_index(slot_of(ino), 0), new.values(generation));
+                place.prepare_run(stage, Content::Inodes, first, &values)
+            }
+            // It has to be copied; or made, and all other inodes of its block are free.
+            _ => {
+                let words = new.words(slot_of(ino), generation);
+                self.tree.commit_beside(stage, &[Edit::words(&path, &words)], Purpose::Grow)?
+            }
         }
         // A rebuild counts no room behind the last live inode, even if a block is there.
         let room = (ino.0 / INODES_PER_BLOCK as u64 + 1) * INODES_PER_BLOCK as u64;
@@ -339,10 +335,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let Some(block) = path.last().and_then(|step| step.block()) else { return };
         // Recovery would drop it too: it has no name.
         let index = word_index(slot_of(ino), inode::ROOT);
-        let at = word_at(block, index);
         let free = seal(NOTHING, Salt::inodes(block), index);
-        self.tree.blocks.pmem.store(at, free);
-        self.tree.blocks.pmem.flush(at, 8);
+        self.tree.blocks.store_word(block, index, free);
+        self.tree.blocks.flush_words(block, index, 1);
         self.tree.blocks.pmem.fence();
         self.inodes.used -= 1;
         self.inode_counted(ino, false);
@@ -390,11 +385,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             at = found;
             let ino = Ino(at * INODES_PER_BLOCK as u64);
             for slot in 0..INODES_PER_BLOCK {
-                let index = word_index(slot, inode::ROOT);
-                let word = self.tree.blocks.word(block, index)?;
-                let root = Root::decode(word, Salt::inodes(block), index)
-                    .map_err(|_| damaged(block, "a root fails its check"))?;
-                if let Some(root) = root {
+                if let Some(root) = self.tree.root_in(block, slot)? {
                     each(self, Ino(ino.0 + slot as u64), block, root)?;
                 }
             }

@@ -74,7 +74,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         now: Time,
     ) -> Result<(Ino, Window)> {
         self.dir(dir)?;
-        self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        self.tree.blocks.ensure(0, NAME_BLOCKS, Purpose::Grow)?;
         let opened = self.open_nameless(|ino| {
             let new = NewInode::of(Kind::File, mode, ino, dir, now);
             NewInode { nlink: 0, uid, gid, ..new }
@@ -142,7 +142,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(_) => (REPLACE_BLOCKS, Purpose::Release),
             None => (NAME_BLOCKS, Purpose::Grow),
         };
-        self.tree.blocks.ensure(needed, purpose)?;
+        self.tree.blocks.ensure(0, needed, purpose)?;
         if self.dax.files.is_unnamed(FileKey(ino)) {
             // The first fence of the change makes them durable.
             let mut allowance = u64::MAX;
@@ -305,29 +305,52 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 what: "the target of a symbolic link has a wrong length",
             });
         }
+        let root = self.tree.root_in(block, slot_of(ino))?;
+        let top = root.filter(|root| root.height == 0).and_then(|root| root.top);
+        let Some(top) = top else {
+            return Err(Error::Damaged { block, what: "a symbolic link has no target" });
+        };
         let mut target = filled(size, 0)?;
-        self.read(ino, 0, &mut target)?;
-        let sum = self.number(block, ino, inode::SUM, "the sum of a target fails its check")?;
-        if u64::from(crc32c(&target)) != sum {
-            return Err(Error::Damaged {
-                block,
-                what: "the target of a symbolic link fails its check",
-            });
-        }
+        self.target_of(block, ino, top.block, &mut target)?;
         Ok(target)
     }
 
-    /// Stages a new block with this content, which is at most a block.
-    pub(super) fn stage_content(
+    /// Reads the target of a symbolic link, which is in a block of its own.
+    fn target_of(&self, inodes: Block, ino: Ino, block: Block, into: &mut [u8]) -> Result<()> {
+        let sum = self.number(inodes, ino, inode::SUM, "the sum of a target fails its check")?;
+        self.tree.blocks.read_copy(block, Content::Target, |at| {
+            self.tree.blocks.pmem.read(at, into)?;
+            if u64::from(crc32c(into)) != sum {
+                let what = "the target of a symbolic link fails its check";
+                return Err(Error::Damaged { block, what });
+            }
+            Ok(())
+        })
+    }
+
+    /// For a rebuild: makes both copies of the target of a symbolic link equal, if one is good.
+    /// What is wrong is reported to those who read it.
+    pub(super) fn make_target_equal(&mut self, inodes: Block, slot: u16, block: Block) {
+        let ino = Ino(slot.into());
+        let mut target = [0; MAX_TARGET];
+        let Ok(size) = self.size_in(inodes, ino) else { return };
+        let Some(target) = target.get_mut(..size as usize) else { return };
+        if self.target_of(inodes, ino, block, target).is_ok() {
+            // If only the twin is good, that is noted now.
+            self.tree.blocks.mend_noted();
+            self.tree.blocks.mend_second(block);
+        }
+    }
+
+    /// Stages a block with the target of a symbolic link.
+    pub(super) fn stage_target(
         &mut self,
         stage: &mut Stage<Written>,
-        content: &[u8],
+        target: &[u8],
         purpose: Purpose,
     ) -> Result<Block> {
-        let fresh = stage.allocate(&mut self.tree.blocks, purpose)?;
-        let len = content.len() as u64;
-        stage.write(&mut self.tree.blocks.pmem, &fresh, 0, content);
-        stage.zero(&mut self.tree.blocks.pmem, &fresh, len, BLOCK_SIZE - len);
+        let fresh = stage.allocate_pair(&mut self.tree.blocks, purpose)?;
+        stage.write_padded(&mut self.tree.blocks.pmem, &fresh, target);
         Ok(fresh.block())
     }
 }

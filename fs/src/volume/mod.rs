@@ -94,6 +94,7 @@ use self::bad_list::BadList;
 pub use self::bad_list::{BadBlockCounts, Struck};
 use self::check::naming::Naming;
 use self::inode_table::InodeTable;
+use crate::blocks::Purpose;
 use crate::error::Result;
 use crate::format::superblock::Superblock;
 use crate::pmem::Pmem;
@@ -223,16 +224,25 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         Space {
             total: geometry.handed_out(),
             free: self.tree.blocks.free_or_lent(),
-            available: self.tree.blocks.available().saturating_sub(budget::NODE_BLOCKS),
+            available: match self.tree.blocks.has_room(0, budget::NODE_BLOCKS, Purpose::Grow) {
+                true => self.tree.blocks.available(),
+                false => 0,
+            },
             // The record of a block that is out of use says that it is shared.
             shared: self.tree.blocks.shared() - self.tree.blocks.out_of_use(),
             inodes: self.inodes.used,
         }
     }
 
-    /// Where the next `blocks` blocks are looked for.
-    pub fn next_blocks(&self, blocks: u64) -> [Range<u64>; 2] {
+    /// Where the next `blocks` blocks of content are looked for.
+    pub fn next_blocks(&self, blocks: u64) -> impl Iterator<Item = Range<u64>> + use<P, M> {
         self.tree.blocks.next_blocks(blocks)
+    }
+
+    /// Blocks of metadata of which one copy was bad, and was written anew from the other, since
+    /// mount.
+    pub fn mended(&self) -> u64 {
+        self.tree.blocks.mended()
     }
 
     /// Identifies the volume.

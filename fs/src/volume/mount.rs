@@ -215,14 +215,14 @@ pub(crate) fn claims_clean<P: Pmem>(pmem: &P) -> bool {
 fn looks_like_ours<P: Pmem>(pmem: &P) -> bool {
     let geometry = Geometry::new(pmem.len() / BLOCK_SIZE);
     let [top, leaf, system, inodes] = core::array::from_fn(|i| Block(geometry.first + i as u64));
-    let word = |block, index| pmem.load(word_at(block, index));
-    let pointer = |block, level| {
+    let word = |Block(block), index, twins| pmem.load(word_at(Block(block + twins), index));
+    let pointer = |block, level, twins| {
         let salt = Salt::node(block, level);
-        matches!(word(block, 0).map(|word| Pointer::decode(word, salt, 0)), Ok(Ok(Some(_))))
+        matches!(word(block, 0, twins).map(|word| Pointer::decode(word, salt, 0)), Ok(Ok(Some(_))))
     };
-    let root = |block, slot| {
+    let root = |block, slot, twins| {
         matches!(
-            word(block, word_index(slot, inode::ROOT)).map(|word| Root::decode(
+            word(block, word_index(slot, inode::ROOT), twins).map(|word| Root::decode(
                 word,
                 Salt::inodes(block),
                 word_index(slot, inode::ROOT)
@@ -230,11 +230,12 @@ fn looks_like_ours<P: Pmem>(pmem: &P) -> bool {
             Ok(Ok(Some(_)))
         )
     };
-    pointer(top, 2)
-        || pointer(leaf, 1)
-        || root(system, system::LIVE)
-        || root(inodes, slot_of(ROOT_INO))
-        || word(Block(geometry.checkpoint), 0) == Ok(checkpoint::MAGIC)
+    [0, geometry.twins].into_iter().any(|twins| {
+        pointer(top, 2, twins)
+            || pointer(leaf, 1, twins)
+            || root(system, system::LIVE, twins)
+            || root(inodes, slot_of(ROOT_INO), twins)
+    }) || word(Block(geometry.checkpoint), 0, 0) == Ok(checkpoint::MAGIC)
 }
 
 /// Writes both copies, `first` (0 or 1) first.
@@ -249,13 +250,16 @@ fn write_superblocks<P: Pmem>(pmem: &mut P, superblock: &Superblock, first: usiz
     }
 }
 
-/// Writes a block of words: these values, and nothing else.
-fn write_words<P: Pmem>(pmem: &mut P, block: Block, salt: Salt, values: &[(u16, u64)]) {
-    for index in 0..512 {
-        pmem.store(word_at(block, index), seal(NOTHING, salt, index));
-    }
-    for &(index, value) in values {
-        pmem.store(word_at(block, index), seal(value, salt, index));
+/// Writes a block of words and its twin, `twins` blocks behind it: these values, and nothing else.
+fn write_words<P: Pmem>(pmem: &mut P, twins: u64, block: Block, salt: Salt, values: &[(u16, u64)]) {
+    for copy in [block, Block(block.0 + twins)] {
+        for index in 0..512 {
+            pmem.store(word_at(copy, index), seal(NOTHING, salt, index));
+        }
+        for &(index, value) in values {
+            pmem.store(word_at(copy, index), seal(value, salt, index));
+        }
+        pmem.flush(word_at(copy, 0), BLOCK_SIZE);
     }
 }
 
@@ -282,15 +286,16 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         pmem.fence();
         pmem.zero(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
         pmem.flush(geometry.checkpoint * BLOCK_SIZE, BLOCK_SIZE);
-        let live = Root { height: 0, top: Some(Pointer::to(inodes)) };
+        let live = Root::of_file(0, Some(Pointer::to(inodes)));
         let bad_blocks = word_index(system::BAD_BLOCKS, inode::ROOT);
         let roots = [
             (word_index(system::LIVE, inode::ROOT), live.value()),
             (bad_blocks, Root::EMPTY.value()),
         ];
-        write_words(pmem, top, Salt::node(top, 2), &[(0, Pointer::to(leaf).value())]);
-        write_words(pmem, leaf, Salt::node(leaf, 1), &[(0, Pointer::to(system).value())]);
-        write_words(pmem, system, Salt::inodes(system), &roots);
+        let twins = geometry.twins;
+        write_words(pmem, twins, top, Salt::node(top, 2), &[(0, Pointer::to(leaf).value())]);
+        write_words(pmem, twins, leaf, Salt::node(leaf, 1), &[(0, Pointer::to(system).value())]);
+        write_words(pmem, twins, system, Salt::inodes(system), &roots);
         let slot = slot_of(ROOT_INO);
         let root = inode::NewInode {
             kind: Kind::Directory,
@@ -307,10 +312,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             root: Root::EMPTY,
         };
         let generation = Generation { mount: 0, number: 1 };
-        write_words(pmem, inodes, Salt::inodes(inodes), &root.words(slot, generation));
-        for block in [top, leaf, system, inodes] {
-            pmem.flush(word_at(block, 0), BLOCK_SIZE);
-        }
+        write_words(pmem, twins, inodes, Salt::inodes(inodes), &root.words(slot, generation));
         pmem.fence();
         let superblock = Superblock {
             uuid: options.uuid,

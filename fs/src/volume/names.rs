@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::bucket::{payload, payload_at};
 use crate::format::inode::{self, NewInode, slot_of, word_index};
 use crate::format::superblock::crc32c;
-use crate::format::word::{NOTHING, Pointer, Root};
+use crate::format::word::{Holds, NOTHING, Pointer, Root};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::path::Path;
@@ -80,7 +80,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if self.find_at(opened, spot, name)?.is_some() {
             return Err(Error::Exists);
         }
-        self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Grow)?;
+        self.tree.blocks.ensure(0, NAME_BLOCKS, Purpose::Grow)?;
         let mut stage = self.tree.stage();
         let (room, ino, kind) = self.fill_stage(&mut stage, |volume, stage| {
             let mut room = volume.make_room(stage, dir, name, Some(spot), Purpose::Grow)?;
@@ -110,7 +110,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<(Ino, Kind)> {
         let top = match content {
             [] => None,
-            content => Some(self.stage_content(stage, content, Purpose::Grow)?),
+            content => Some(self.stage_target(stage, content, Purpose::Grow)?),
         };
         let mut kind = Kind::File;
         let ino = self.new_inode(stage, |ino| {
@@ -119,7 +119,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             if let Some(block) = top {
                 new.size = content.len() as u64;
                 new.sum = crc32c(content);
-                new.root = Root { height: 0, top: Some(Pointer::to(block)) };
+                new.root = Root { height: 0, top: Some(Pointer::to(block)), holds: Holds::Target };
             }
             new
         })?;
@@ -157,7 +157,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             (true, true) if !self.is_empty_dir(found.ino)? => return Err(Error::NotEmpty),
             _ => self.may_lose_name(found.ino)?,
         }
-        self.tree.blocks.ensure(NAME_BLOCKS, Purpose::Release)?;
+        self.tree.blocks.ensure(0, NAME_BLOCKS, Purpose::Release)?;
         let path = self.slot_path(dir, &found)?;
         let stage = self.tree.stage();
         self.tree.commit_and_release(
@@ -254,7 +254,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             Some(_) => (REPLACE_BLOCKS, Purpose::Release),
             None => (2 * NAME_BLOCKS, Purpose::Grow),
         };
-        self.tree.blocks.ensure(needed, purpose)?;
+        self.tree.blocks.ensure(0, needed, purpose)?;
         // Also where it fails: what was published before counts.
         self.moves += u64::from(changes_parent);
         let mut stage = self.tree.stage();

@@ -175,7 +175,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         words: &[(u16, u64)],
         range: core::ops::Range<u64>,
     ) -> Result<()> {
-        self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Release)?;
+        self.tree.blocks.ensure(0, NODE_BLOCKS, Purpose::Release)?;
         let stage = self.tree.stage();
         let done = self.tree.commit(stage, &[Edit::independent(path, words)], Purpose::Release)?;
         let unmapped = self.dax.unmap(&mut self.tree.blocks, FileKey(ino), range.start, range.end);

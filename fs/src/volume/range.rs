@@ -263,7 +263,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn open_empty_tree(&mut self, work: &RangeClone) -> Result<Nameless> {
         let size = work.to + work.len;
         let height = height_for(FileBlock((size - 1) / BLOCK_SIZE));
-        self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+        self.tree.blocks.ensure(0, NODE_BLOCKS, Purpose::Grow)?;
         let new = NewInode::of(Kind::File, 0, work.dst.ino, ROOT_INO, work.now);
         let (ino, window) = self.open_nameless(|_| NewInode { nlink: 0, size, ..new })?;
         // Recovery follows what an inode refers to before it finds that nobody names it: the node
@@ -282,11 +282,11 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let (path, _) = self.tree.inode_path(ino)?;
         let mut stage = self.tree.stage();
         let top = self.fill_stage(&mut stage, |volume, stage| {
-            let top = stage.allocate(&mut volume.tree.blocks, Purpose::Grow)?;
+            let top = stage.allocate_pair(&mut volume.tree.blocks, Purpose::Grow)?;
             stage.write_empty(&mut volume.tree.blocks.pmem, &top, Content::Node(height));
             Ok(top)
         })?;
-        let root = Root { height, top: Some(Pointer::to(top.block())) };
+        let root = Root::of_file(height, Some(Pointer::to(top.block())));
         let word = [Self::root_word(ino, root)];
         self.tree.commit_and_release(stage, &[Edit::words(&path, &word)], Purpose::Grow)
     }
@@ -363,7 +363,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         if words.is_empty() {
             return Ok(());
         }
-        self.tree.blocks.ensure(NODE_BLOCKS, Purpose::Grow)?;
+        self.tree.blocks.ensure(0, NODE_BLOCKS, Purpose::Grow)?;
         let path = self.tree.node_path(into, at, level + 1)?;
         let content = Content::Node(level + 1);
         let target = |&(index, value): &(u16, u64)| content.reference(index, value).ok().flatten();

@@ -11,10 +11,9 @@ use crate::error::{Error, Result};
 use crate::format::inode::{
     self, INODE_WORDS, INODES_PER_BLOCK, ROOT_INO, slot_of, system, word_index,
 };
-use crate::format::word::{Root, Salt, seal};
+use crate::format::word::{Salt, seal};
 use crate::memory::{push_within, with_room};
 use crate::pmem::Pmem;
-use crate::tree::shape::word_at;
 use crate::types::*;
 use crate::windows::mmu::Mmu;
 
@@ -38,11 +37,20 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         depth: u32,
     ) -> Result<()> {
         match self.tree.blocks.count_reference(block, content)? {
-            Reference::First if content != Content::Data => {}
-            Reference::First | Reference::Further => return Ok(()),
+            Reference::First => {}
+            Reference::Further => return Ok(()),
             Reference::Mixed => {
                 return Err(Error::Damaged { block, what: "it is used as two different things" });
             }
+        }
+        match content {
+            Content::Data => return Ok(()),
+            // Its inode says which copy is good.
+            Content::Target => return Ok(()),
+            content => self.tree.blocks.make_equal(block, content),
+        }
+        if !content.refers() {
+            return Ok(());
         }
         // Three nodes and a block of inodes, twice, and the data: deeper is a loop.
         if depth > 9 {
@@ -50,58 +58,52 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         }
         let step = if content == Content::Inodes { INODE_WORDS } else { 1 };
         for index in (0..512).step_by(step as usize) {
-            let word = self.tree.blocks.word(block, index)?;
             let (found, below) = match (content, place) {
                 _ if block == self.tree.system => {
                     let live = (index == system::LIVE * INODE_WORDS).then_some(0);
-                    (self.system_reference(index, word)?, live)
+                    (self.system_reference(index)?, live)
                 }
                 (Content::InodeNode(level), Some(first)) => {
                     let at = first + index as u64 * 512u64.pow(level as u32 - 1);
-                    (
-                        self.tree
-                            .reference(block, content, index, word)?
-                            .map(|(p, c)| (p.block, c)),
-                        Some(at),
-                    )
+                    (self.block_in(block, content, index)?, Some(at))
                 }
                 _ => {
                     if let Some(at) = place {
                         self.inodes.room = self.inodes.room.max((at + 1) * INODES_PER_BLOCK as u64);
                     }
-                    (
-                        self.tree
-                            .reference(block, content, index, word)?
-                            .map(|(p, c)| (p.block, c)),
-                        None,
-                    )
+                    (self.block_in(block, content, index)?, None)
                 }
             };
-            if let Some((child, content)) = found {
-                self.count(child, content, below, depth + 1)?;
+            if let Some((child, child_content)) = found {
+                self.count(child, child_content, below, depth + 1)?;
+                if child_content == Content::Target {
+                    self.make_target_equal(block, index / INODE_WORDS, child);
+                }
             }
         }
         Ok(())
     }
 
-    /// What a root in the block of system inodes refers to.
-    pub(super) fn system_reference(
+    /// What word `index` of a block refers to.
+    pub(super) fn block_in(
         &self,
+        block: Block,
+        content: Content,
         index: u16,
-        word: u64,
     ) -> Result<Option<(Block, Content)>> {
-        let what = Error::Damaged {
-            block: self.tree.system,
-            what: "a root of the system fails its check",
-        };
-        let root = Root::decode(word, Salt::inodes(self.tree.system), index).map_err(|_| what)?;
+        Ok(self.tree.follow(block, content, index)?.map(|(p, content)| (p.block, content)))
+    }
+
+    /// What a root in the block of system inodes refers to.
+    pub(super) fn system_reference(&self, index: u16) -> Result<Option<(Block, Content)>> {
+        if index % INODE_WORDS != inode::ROOT {
+            return Ok(None);
+        }
+        let root = self.tree.root_in(self.tree.system, index / INODE_WORDS)?;
         let Some(root) = root else { return Ok(None) };
         let Some(top) = root.top else { return Ok(None) };
-        if !self.tree.blocks.geometry.holds(top.block) {
-            return Err(what);
-        }
         let content = match index / INODE_WORDS {
-            system::BAD_BLOCKS => Content::file_top(root.height),
+            system::BAD_BLOCKS => Content::top_of(root),
             _ => Content::inode_file_top(root.height),
         };
         Ok(Some((top.block, content)))
@@ -176,10 +178,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 }
                 if volume.nlink_in(block, ino).ok() != Some(is) {
                     let index = word_index(slot_of(ino), inode::NLINK);
-                    let at = word_at(block, index);
                     let names = seal(is.into(), Salt::inodes(block), index);
-                    volume.tree.blocks.pmem.store(at, names);
-                    volume.tree.blocks.pmem.flush(at, 8);
+                    volume.tree.blocks.store_word(block, index, names);
+                    volume.tree.blocks.flush_words(block, index, 1);
                 }
                 Ok(())
             })?;

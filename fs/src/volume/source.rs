@@ -107,6 +107,7 @@ impl Piece {
     }
 
     /// The bytes of this piece that each part of the source has, and where in the block they go.
+    #[inline(always)]
     pub fn of(self, source: [&[u8]; 2]) -> impl Iterator<Item = (u64, &[u8])> {
         let parts = cut(source, self.from as usize, (self.from + self.len) as usize);
         let within = [self.within, self.within + parts[0].len() as u64];
@@ -115,8 +116,13 @@ impl Piece {
 }
 
 /// Bytes `from` to `end` of two pieces that lie one behind the other.
+#[inline(always)]
 fn cut([first, second]: [&[u8]; 2], from: usize, end: usize) -> [&[u8]; 2] {
     let seam = first.len();
+    // Nearly always there is one piece.
+    if end <= seam {
+        return [&first[from..end], &[]];
+    }
     [
         &first[from.min(seam)..end.min(seam)],
         &second[from.saturating_sub(seam)..end.saturating_sub(seam)],

@@ -85,7 +85,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             volume.splice_node(stage, &mut splicing, height, tree, 0)
         })?;
         let slot = slot_of(dst);
-        let root = Root { height: if top.is_some() { height } else { 0 }, top };
+        let root = Root::of_file(if top.is_some() { height } else { 0 }, top);
         let mut words = ArrayVec::<(u16, u64), 2>::new();
         words.push(Self::root_word(dst, root));
         if let Some(size) = raise {
@@ -187,7 +187,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.splice_node(stage, splicing, level - 1, child, first + index as u64 * span)?;
             let Some(pointer) = new else { continue };
             if node.is_none() {
-                match self.tree.blocks.allocate(Purpose::Grow) {
+                match self.tree.blocks.allocate_pair(Purpose::Grow) {
                     Ok(fresh) => {
                         stage.write_empty(&mut self.tree.blocks.pmem, &fresh, content);
                         *node = Some(fresh);
@@ -237,7 +237,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         let Some((mut pointer, height)) = old else { return Ok(None) };
         self.tree.blocks.add_reference(pointer.block, Content::file_top(height))?;
         for above in height + 1..=level {
-            let node = match self.tree.blocks.allocate(Purpose::Grow) {
+            let node = match self.tree.blocks.allocate_pair(Purpose::Grow) {
                 Ok(node) => node,
                 Err(error) => {
                     self.tree.blocks.discard(pointer.block, Content::file_top(above - 1));

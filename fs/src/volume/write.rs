@@ -21,7 +21,7 @@ use crate::blocks::{Content, Fresh, Lending, Purpose, Retire};
 use crate::error::{Error, Result};
 use crate::format::inode;
 use crate::format::word::{NOTHING, Pointer, Root};
-use crate::memory::push_within;
+use crate::memory::{push_within, put_back};
 use crate::pmem::Pmem;
 use crate::tree::commit::Edit;
 use crate::tree::leaf_cache::Leaf;
@@ -245,9 +245,12 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     ) -> Result<()> {
         let len = source.len();
         let (first, last) = (offset / BLOCK_SIZE, (offset + len - 1) / BLOCK_SIZE);
+        if first == last && raise.is_none() && self.overwrite(ino, offset, &source)? {
+            return Ok(());
+        }
         // Without space, a block that is the file's own can still be overwritten.
         let new = if matches!(source, Source::Received(..)) { 0 } else { last - first + 1 };
-        let full = match self.tree.blocks.ensure(new + NODE_BLOCKS, Purpose::Grow) {
+        let full = match self.tree.blocks.ensure(new, NODE_BLOCKS, Purpose::Grow) {
             Err(Error::NoSpace) if first == last => true,
             result => result.map(|()| false)?,
         };
@@ -279,11 +282,30 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 Err(error)
             }
         };
-        self.tree.words = words;
+        put_back(&mut self.tree.words, words);
         if raise.is_some() && result.is_err() {
             self.tree.files.forget_clean_tail(FileKey(ino));
         }
         result
+    }
+
+    /// Overwrites a part of one block, if that is the file's own and has content: the short way for
+    /// what databases and virtual machines do most. False: it has to be staged.
+    #[inline(always)]
+    fn overwrite(&mut self, ino: Ino, offset: u64, source: &Source<'_>) -> Result<bool> {
+        let Source::Bytes([bytes, []]) = *source else { return Ok(false) };
+        let file_block = FileBlock(offset / BLOCK_SIZE);
+        let leaf = self.tree.leaf_above(ino, file_block)?;
+        let Some(node) = leaf.own() else { return Ok(false) };
+        let block = match self.tree.entry_in(node, file_block)? {
+            Some(Pointer { block, unwritten: false }) if !self.tree.blocks.is_bad(block) => block,
+            _ => return Ok(false),
+        };
+        let Place::Exclusive(own) = self.tree.place_below(&leaf, block)? else { return Ok(false) };
+        own.overwrite(offset % BLOCK_SIZE, bytes);
+        self.tree.changes += 1;
+        self.tree.unfenced = true;
+        Ok(true)
     }
 
     /// A block of the piece, if it is the file's own.
@@ -512,7 +534,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 // Overwritten in place: durable with the next fence.
                 self.tree.unfenced |= stage.is_used();
                 let flushed = stage.flush(&mut self.tree.blocks.pmem);
-                self.tree.lists = flushed.unfenced();
+                put_back(&mut self.tree.lists, flushed.unfenced());
                 Ok(())
             }
         }

@@ -23,11 +23,14 @@ use ops::{Op, World};
 use recovery::{Outcome, Recovery};
 use setups::Setup;
 use states::{Counts, Picked};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use tree::{Expected, Tree};
-use umbra_fs::BLOCK_SIZE;
-use umbra_fs::testing::{Event, LogPmem, Model, Skip, Undecided, in_superblocks, superblocks};
+use umbra_fs::testing::{
+    Event, LogPmem, Model, Skip, Undecided, derived_area, in_superblocks, is_metadata, superblocks,
+    twin_distance,
+};
+use umbra_fs::{BLOCK_SIZE, Block, Pmem};
 
 /// Product of choices up to which all states are built.
 pub const EXHAUSTIVE: u64 = 4096;
@@ -136,7 +139,7 @@ impl Explorer {
             setup,
             pmem,
             models: vec![Model::Lines, Model::Words],
-            nested: 8,
+            nested: 2,
             poison_every: 0,
             coverage: Coverage::default(),
             seed: 0x5eed,
@@ -246,8 +249,10 @@ impl Explorer {
                 advance(&pmem, &mut end, event, &mut end_hash);
             }
             let after = self.free_when_all_survives(&end, end_hash, ops);
+            let alike = self.are_twins_alike(&end, ops);
             self.pmem.rollback();
             free.push(after?);
+            alike?;
         }
         let during = |tree: &Tree| run.during.accepts(&run.before, &run.after, tree);
         for (i, event) in run.events[run.start..].iter().enumerate() {
@@ -279,6 +284,34 @@ impl Explorer {
                 at: format!("{ops:?}, when all of it survives"),
             }),
         }
+    }
+
+    /// After the return of operations, both copies of metadata are durable, or neither is: recovery
+    /// would hide a second copy that was not written back, as long as the first can be read.
+    fn are_twins_alike(&mut self, undecided: &Undecided, ops: &[Op]) -> Result<(), Violation> {
+        let lines: HashSet<u64> = undecided.lines().collect();
+        let half = twin_distance(self.pmem.len());
+        let twin = |line: u64| if line < half { line + half } else { line - half };
+        let alone: Vec<u64> =
+            lines.iter().copied().filter(|&line| !lines.contains(&twin(line))).collect();
+        if alone.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = undecided.everything().collect();
+        self.with_state(&all, |explorer| {
+            let Ok(volume) = explorer.recovery.mount_only(&explorer.pmem) else { return Ok(()) };
+            let derived = derived_area(explorer.pmem.len());
+            let is_metadata = |line: u64| {
+                !in_superblocks(line)
+                    && !derived.contains(&line)
+                    && is_metadata(&volume, Block(line / BLOCK_SIZE)) == Ok(true)
+            };
+            match alone.iter().find(|&&line| is_metadata(line)) {
+                Some(line) => Err(format!("of line {line:#x} the other copy is durable")),
+                None => Ok(()),
+            }
+        })
+        .map_err(|what| Violation { what, at: format!("{ops:?}, after its return") })
     }
 
     /// Looks at the states of one point, in each model; while superblocks are undecided, also
@@ -402,8 +435,10 @@ impl Explorer {
                 let sampled = self.poison_every != 0
                     && self.coverage.distinct.is_multiple_of(self.poison_every);
                 if sampled && !point.nested {
-                    let tree = tree.clone();
-                    self.with_state(words, |e| e.poison(&tree, &read)).map_err(violation)?;
+                    // While one superblock may be torn, the other is needed.
+                    let whole = !point.undecided.lines().any(in_superblocks);
+                    self.with_state(words, |e| e.poison(oracle, &read, whole))
+                        .map_err(violation)?;
                 }
             }
         }
@@ -473,18 +508,33 @@ impl Explorer {
     }
 
     /// One metadata line cannot be read: an error or a repair, never a panic or wrong data.
-    fn poison(&mut self, tree: &Tree, reads: &[(u32, u8)]) -> Result<(), String> {
-        let lines: Vec<u64> = reads.iter().map(|r| r.0 as u64 * 64).collect();
+    fn poison(
+        &mut self,
+        oracle: &Oracle<'_>,
+        reads: &[(u32, u8)],
+        superblocks_too: bool,
+    ) -> Result<(), String> {
+        let twins = twin_distance(self.pmem.len());
+        let lines: Vec<u64> = reads
+            .iter()
+            .map(|r| r.0 as u64 * 64)
+            .filter(|&line| superblocks_too || !in_superblocks(line))
+            .collect();
         for i in 0..5 {
             self.seed =
                 self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let line = match i {
-                0 | 1 => i * BLOCK_SIZE,
+                0 | 1 if superblocks_too => superblocks()[i],
+                // The other copy of what was read, if that was metadata.
+                4 => {
+                    let line = lines[(self.seed >> 33) as usize % lines.len()];
+                    if line + twins < self.pmem.len() { line + twins } else { line }
+                }
                 _ => lines[(self.seed >> 33) as usize % lines.len()],
             };
             self.coverage.poisoned += 1;
             self.recovery
-                .poisoned(&self.pmem, line, tree)
+                .poisoned(&self.pmem, line, &|found| (oracle.tree)(found))
                 .map_err(|e| format!("line {line:#x} is unreadable: {e}"))?;
         }
         Ok(())

@@ -46,6 +46,8 @@ fn dump_dir<P: Pmem, M: Mmu>(
             if path.len() < 4096 {
                 dump_dir(volume, ino, &format!("{path}/"), tree)?;
             }
+        } else if found.kind == Kind::Symlink {
+            content = volume.read_link(ino)?;
         } else {
             // A damaged size may be anything up to the limit.
             content.resize(found.size.min(64 << 20) as usize, 0xee);

@@ -4,7 +4,7 @@
 use super::content::{Seen, Tree};
 use crc::{CRC_32_ISCSI, Crc};
 use siphasher::sip::SipHasher13;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use umbra_fs::{Kind, Time};
 
@@ -18,6 +18,7 @@ pub struct Image<'a> {
     key: u64,
     first: u64,
     total: u64,
+    twins: u64,
     scratch: u64,
     checkpoint: u64,
     mounts: u64,
@@ -27,6 +28,8 @@ pub struct Image<'a> {
     system_top: u64,
     /// References to each block, each block's own counted once.
     references: BTreeMap<u64, u32>,
+    /// Blocks of metadata.
+    metadata: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -34,6 +37,8 @@ struct Root {
     block: Option<u64>,
     unwritten: bool,
     height: u64,
+    /// What the tree has.
+    holds: u64,
 }
 
 /// Kinds of words beside the levels of nodes.
@@ -71,13 +76,15 @@ impl<'a> Image<'a> {
             key: 0,
             first: 0,
             total: 0,
+            twins: 0,
             scratch: 0,
             checkpoint: 0,
             mounts: 0,
             clean: false,
-            live: Root { block: None, unwritten: false, height: 0 },
+            live: Root { block: None, unwritten: false, height: 0, holds: 0 },
             system_top: 0,
             references: BTreeMap::new(),
+            metadata: BTreeSet::new(),
         };
         let field = |offset| image.word_at(offset);
         assert_eq!(&bytes[..8], b"UMBRAFS\0");
@@ -87,11 +94,12 @@ impl<'a> Image<'a> {
         assert_eq!(field(4088), CRC32C.checksum(&bytes[..4088]) as u64);
         assert_eq!(field(104), 0, "not damaged");
         assert_eq!([128, 136, 144].map(field), [0; 3], "no features");
-        assert_eq!([256, 264, 272].map(field), [1, 0, 0], "one segment without twins");
         let zeros = [112..128, 152..256, 280..4088];
         assert!(zeros.into_iter().all(|range| bytes[range].iter().all(|&b| b == 0)));
         let total = field(32);
         assert_eq!(total as usize * BLOCK, bytes.len());
+        let twins = total / 2 / 512 * 512;
+        assert_eq!([256, 264, 272].map(field), [1, 0, twins], "one segment");
         let groups = total.div_ceil(512);
         // As small as it is, all areas lie below the second superblock.
         assert!(total < 400_000);
@@ -100,13 +108,14 @@ impl<'a> Image<'a> {
         let first = checkpoint
             + 1
             + groups.div_ceil(32768)
-            + (2 * groups).div_ceil(4096)
+            + (3 * groups + 16).div_ceil(4096)
             + (4 * groups).div_ceil(4096);
         assert_eq!([field(40), field(48), field(56)], [scratch, checkpoint, first]);
         let (top, mounts, clean, key) = (field(64), field(72), field(80), field(88));
         assert!(clean <= 1);
         (image.total, image.scratch, image.checkpoint, image.first) =
             (total, scratch, checkpoint, first);
+        image.twins = twins;
         (image.key, image.mounts, image.clean, image.system_top) = (key, mounts, clean == 1, top);
         let leaf = image.pointer(top, 2, 0).expect("the system inode file has a node").0;
         let system = image.pointer(leaf, 1, 0).expect("it has a first block").0;
@@ -147,9 +156,15 @@ impl<'a> Image<'a> {
         }
         assert!((24..32).all(|word| open(word) == 0), "words without a meaning");
         assert_eq!([7, 12, 23].map(open), [0; 3], "flags, device, extended attributes");
-        assert_eq!((value >> 42 & 3, value >> 46), (1, 0), "live, and nothing else");
+        assert_eq!(value >> 42 & 3, 1, "live, and not lost");
         let block = (value >> 40 & 1 == 1).then_some(value & 0xff_ffff_ffff);
-        Some(Root { block, unwritten: value >> 41 & 1 == 1, height: value >> 44 & 3 })
+        let root = Root {
+            block,
+            unwritten: value >> 41 & 1 == 1,
+            height: value >> 44 & 3,
+            holds: value >> 46,
+        };
+        Some(root)
     }
 
     /// The data block at a place of a tree; `None` for what reads as zeros.
@@ -215,6 +230,13 @@ impl<'a> Image<'a> {
             let owner = (self.inode(ino, 8) as u32, self.inode(ino, 9) as u32);
             assert!(self.inode(ino, 10) <= self.mounts && self.inode(ino, 11) > 0, "generation");
             assert!(self.inode(ino, 22) > 0, "changes");
+            let root = self.root_of(ino);
+            let expected = match (root.block, kind) {
+                (Some(_), Kind::Directory) => 1,
+                (Some(_), Kind::Symlink) => 2,
+                _ => 0,
+            };
+            assert_eq!(root.holds, expected, "{path}: what its tree has");
             let content = if kind == Kind::Directory { Vec::new() } else { self.content(ino) };
             if kind == Kind::Symlink {
                 assert_eq!(self.inode(ino, 13), CRC32C.checksum(&content) as u64, "{path}");
@@ -289,6 +311,15 @@ impl<'a> Image<'a> {
     pub fn verify_derived(&mut self) {
         assert!(self.clean);
         self.count_inode_file(self.system_top, 2, true);
+        let twin_of = |block: &u64| block + self.twins;
+        let twins: BTreeSet<u64> = self.metadata.iter().map(twin_of).collect();
+        for &block in &self.metadata {
+            assert!((self.first..self.twins).contains(&block) && block + self.twins != COPY);
+            assert!(!self.references.contains_key(&(block + self.twins)), "a twin is referred to");
+            let [first, second] = [block, block + self.twins]
+                .map(|block| &self.bytes[block as usize * BLOCK..][..BLOCK]);
+            assert!(first == second, "the copies of {block} differ");
+        }
         let at = self.checkpoint as usize * BLOCK;
         let header: Vec<u64> = (0..7).map(|i| self.word_at(at + i * 8)).collect();
         assert_eq!(header[0].to_le_bytes(), *b"UMBRACKP");
@@ -297,10 +328,13 @@ impl<'a> Image<'a> {
         let bits = &self.bytes[at + BLOCK..][..groups.div_ceil(64) * 8];
         let free_at = at + BLOCK * (1 + groups.div_ceil(32768));
         let free_in = &self.bytes[free_at..][..groups.div_ceil(4) * 8];
+        let paired = self.twins as usize / 512;
+        let pairs_in = &self.bytes[free_at + free_in.len()..][..paired.div_ceil(4) * 8];
         let mut digest = CRC32C.digest();
         digest.update(&self.bytes[at..at + 48]);
         digest.update(bits);
         digest.update(free_in);
+        digest.update(pairs_in);
         assert_eq!(header[6], digest.finalize() as u64);
         let (mut free, mut shared) = (0, 0);
         for block in self.first..self.total {
@@ -313,9 +347,27 @@ impl<'a> Image<'a> {
             }
             let counted = self.references.get(&block).copied().unwrap_or(0);
             let state = if valid { self.word_at(record) } else { 0 };
-            assert_eq!(state, counted as u64, "record of block {block}");
-            free += (counted == 0) as u64;
+            let is_twin = twins.contains(&block);
+            let expected = match (is_twin, self.metadata.contains(&block)) {
+                (true, _) => 1 | (u32::MAX as u64 - 3) << 32,
+                (_, true) => counted as u64 | (u32::MAX as u64 - 2) << 32,
+                _ => counted as u64,
+            };
+            assert_eq!(state, expected, "record of block {block}");
+            free += (counted == 0 && !is_twin) as u64;
             shared += (counted > 1) as u64;
+        }
+        let is_free = |block: u64| {
+            block >= self.first
+                && block != COPY
+                && !self.references.contains_key(&block)
+                && !twins.contains(&block)
+        };
+        for (group, pairs) in pairs_in.chunks(2).take(paired).enumerate() {
+            let first = group as u64 * 512;
+            let counted =
+                (first..first + 512).filter(|&b| is_free(b) && is_free(b + self.twins)).count();
+            assert_eq!(u16::from_le_bytes([pairs[0], pairs[1]]) as usize, counted, "{group}");
         }
         let sum: u64 = free_in.chunks(2).map(|c| u16::from_le_bytes([c[0], c[1]]) as u64).sum();
         assert_eq!((header[2], header[3], sum), (free, shared, free));
@@ -329,6 +381,7 @@ impl<'a> Image<'a> {
     }
 
     fn count_inode_file(&mut self, block: u64, level: u64, system: bool) {
+        self.metadata.insert(block);
         if !self.refer(block) {
             return;
         }
@@ -341,23 +394,27 @@ impl<'a> Image<'a> {
             return;
         }
         for slot in 0..16 {
-            let Some(Root { block: Some(top), height, .. }) = self.root(block, slot) else {
+            let Some(Root { block: Some(top), height, holds, .. }) = self.root(block, slot) else {
                 continue;
             };
             match system && slot == 0 {
                 true => self.count_inode_file(top, height, false),
-                false => self.count_file(top, height),
+                false => self.count_file(top, height, holds != 0),
             }
         }
     }
 
-    fn count_file(&mut self, block: u64, level: u64) {
+    /// Counts the blocks of a tree, whose lowest ones are metadata, or content.
+    fn count_file(&mut self, block: u64, level: u64, metadata: bool) {
+        if metadata || level > 0 {
+            self.metadata.insert(block);
+        }
         if !self.refer(block) || level == 0 {
             return;
         }
         for index in 0..512 {
             if let Some((child, _)) = self.pointer(block, level, index) {
-                self.count_file(child, level - 1);
+                self.count_file(child, level - 1, metadata);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A mapped range of persistent memory: the write path.
 
-use super::write_back::{FENCES, FLUSHES, FlushBy, store_fence, write_back_by};
+use super::write_back::{FENCES, FLUSHES, FlushBy, store_fence, write_back_by, write_line_back_by};
 use crate::arch::{compare, copy, loads};
 use crate::mm::PAGE;
 use crate::mm::space::{self, MapError};
@@ -136,6 +136,18 @@ impl umbra_fs::Pmem for Nvdimm {
         unsafe { self.to(at, 8).cast::<u64>().write_volatile(value) };
     }
 
+    #[inline(always)]
+    fn store_in_line<const N: usize>(&mut self, line: u64, words: &[(u16, u64); N]) {
+        if !line.is_multiple_of(LINE) {
+            unaligned(line);
+        }
+        let to = self.to(line, LINE).cast::<u64>();
+        for &(index, word) in words {
+            // SAFETY: `to` checked the line, whose alias is writable; it has 8 aligned words.
+            unsafe { to.add(usize::from(index) % 8).write_volatile(word) };
+        }
+    }
+
     fn write(&mut self, at: u64, bytes: &[u8]) {
         let to = self.to(at, bytes.len() as u64);
         // SAFETY: `to` checked the range. Source and destination do not overlap: the source is the
@@ -171,6 +183,12 @@ impl umbra_fs::Pmem for Nvdimm {
         let lines = (at + len - first).div_ceil(LINE);
         FLUSHES.add(lines);
         write_back_by(self.flush_by, self.view + first, lines);
+    }
+
+    #[inline(always)]
+    fn flush_line(&mut self, at: u64) {
+        FLUSHES.add(1);
+        write_line_back_by(self.flush_by, self.view + self.offset(at, 1));
     }
 
     #[inline]

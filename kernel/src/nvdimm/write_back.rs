@@ -3,6 +3,7 @@
 use crate::counter::Counter;
 use crate::cpu;
 use crate::nfit::Nfit;
+use core::arch::asm;
 
 /// How a line is written back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ macro_rules! write_back {
         // SAFETY: writing lines back changes no memory; were one not mapped, the processor would
         // say so. It has the instruction, as CPUID says.
         unsafe {
-            core::arch::asm!(
+            asm!(
                 "jmp 3f",
                 "2:",
                 concat!($instruction, " [{at}]"),
@@ -119,8 +120,22 @@ pub(super) fn write_back_by(by: FlushBy, start: u64, lines: u64) {
     }
 }
 
+/// Writes the line back that a mapped address is in.
+#[inline(always)]
+pub(super) fn write_line_back_by(by: FlushBy, at: u64) {
+    // SAFETY: as for several lines.
+    unsafe {
+        // One comparison, where a table of all would be a jump.
+        if by == FlushBy::Clwb {
+            asm!("clwb [{at}]", at = in(reg) at, options(nostack));
+        } else {
+            write_back_by(by, at, 1);
+        }
+    }
+}
+
 /// Orders the stores before it before those behind it.
 pub(crate) fn store_fence() {
     // SAFETY: orders stores, changes nothing.
-    unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
+    unsafe { asm!("sfence", options(nostack, preserves_flags)) };
 }

@@ -77,6 +77,8 @@ enum Phase {
 const WORK_A_STEP: u64 = 1 << 15;
 /// Units of a reference that is counted.
 const REFERENCE: u64 = 4;
+/// Units of two copies that are compared.
+const COMPARED: u64 = 128;
 /// Units of a block that is reclaimed.
 const RECLAIMED: u64 = 1024;
 /// Units of a slot.
@@ -289,22 +291,41 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 self.pop_frame();
                 continue;
             };
+            if index == 0 {
+                self.compare(block, content, &mut check.report);
+                *left = left.saturating_sub(COMPARED);
+            }
             if index >= 512 {
                 self.pop_frame();
                 continue;
             }
+            let Some(frame) = self.tree.blocks.recount.as_mut().and_then(|r| r.stack.last_mut())
+            else {
+                return Ok(true);
+            };
             frame.next += if content == Content::Inodes { INODE_WORDS } else { 1 };
-            *left -= 1;
+            *left = left.saturating_sub(1);
             match self.word_of(block, content, index) {
                 Ok(None) => {}
                 Ok(Some((child, content))) => {
                     *left = left.saturating_sub(REFERENCE - 1);
                     self.visit(child, content, &mut check.report);
+                    if content == Content::Bucket {
+                        self.compare(child, content, &mut check.report);
+                        *left = left.saturating_sub(COMPARED);
+                    }
                 }
                 Err(error) => check.report.add(format_args!("{error} (word {index})")),
             }
         }
         Ok(false)
+    }
+
+    /// Compares both copies of a block of metadata, and mends what is bad in one of them.
+    fn compare(&mut self, block: Block, content: Content, report: &mut CheckReport) {
+        if !self.tree.blocks.compare(block, content) {
+            report.add(format_args!("block {}: its two copies are good, and differ", block.0));
+        }
     }
 
     fn pop_frame(&mut self) {
@@ -320,12 +341,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
         content: Content,
         index: u16,
     ) -> Result<Option<(Block, Content)>> {
-        let word = self.tree.blocks.word(block, index)?;
         if block == self.tree.system {
-            return self.system_reference(index, word);
+            return self.system_reference(index);
         }
-        let found = self.tree.reference(block, content, index, word)?;
-        Ok(found.map(|(p, content)| (p.block, content)))
+        self.block_in(block, content, index)
     }
 
     /// Looks at nodes that gained references while the walk was under way; true if there are none
@@ -352,7 +371,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
     fn judge_group(&mut self, check: &mut Check, group: u64) -> Result<()> {
         let (report, outrun) = (&mut check.report, check.outrun);
         let judged = self.tree.blocks.judge_group(group, &mut |block, judged| {
-            let Judged { count, counted, changed, shown } = judged;
+            let Judged { count, counted, changed, shown, alone } = judged;
             let (block, unjudged) = (block.0, changed || outrun);
             report.changed += u64::from(unjudged);
             report.blocks += u64::from(if unjudged { count > 0 } else { counted > 0 });
@@ -360,6 +379,10 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 report.add(format_args!(
                     "block {block}: {counted} references, but {count} are recorded"
                 ));
+            }
+            if alone {
+                report
+                    .add(format_args!("block {block}: it and its twin are recorded as two things"));
             }
             if shown {
                 report.add(format_args!("block {block}: free, but still shown by a window"));

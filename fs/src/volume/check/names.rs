@@ -9,8 +9,7 @@
 use super::naming::{MOST_ROUNDS, Missed};
 use super::report::CheckReport;
 use crate::error::{Error, Result};
-use crate::format::inode::{INODES_PER_BLOCK, ROOT, ROOT_INO, word_index};
-use crate::format::word::{Root, Salt};
+use crate::format::inode::{INODES_PER_BLOCK, ROOT_INO};
 use crate::pmem::Pmem;
 use crate::types::*;
 use crate::volume::Volume;
@@ -195,9 +194,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 *left = left.saturating_sub(INODE * u64::from(INODES_PER_BLOCK));
                 for slot in 0..INODES_PER_BLOCK {
                     let ino = Ino(first * u64::from(INODES_PER_BLOCK) + u64::from(slot));
-                    let index = word_index(slot, ROOT);
-                    let word = self.tree.blocks.word(block, index)?;
-                    if Root::decode(word, Salt::inodes(block), index) != Ok(None) {
+                    if self.tree.root_in(block, slot) != Ok(None) {
                         used += 1;
                         self.judge_inode(ino, report);
                     }

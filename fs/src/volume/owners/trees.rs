@@ -3,7 +3,7 @@
 use super::search::{Loss, OwnerSearch, Progress};
 use crate::blocks::Content;
 use crate::error::Result;
-use crate::format::inode::{self, INODES_PER_BLOCK, word_index};
+use crate::format::inode::INODES_PER_BLOCK;
 use crate::format::word::{self, Pointer, Root, Salt};
 use crate::pmem::Pmem;
 use crate::tree::shape::{index_at, word_at};
@@ -30,10 +30,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             *left = left.saturating_sub(INODE);
             let slot = search.progress.slot;
             let ino = Ino(at * u64::from(INODES_PER_BLOCK) + u64::from(slot));
-            let index = word_index(slot, inode::ROOT);
-            let root = self.tree.blocks.word(block, index).ok();
-            let root = root.and_then(|word| Root::decode(word, Salt::inodes(block), index).ok());
-            if let Some(root) = root.flatten()
+            if let Ok(Some(root)) = self.tree.root_in(block, slot)
                 && !self.search_inode(search, (ino, block, root), left)?
             {
                 return Ok(false);
@@ -205,7 +202,9 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
                 if !search.filter.may_have(word::block(word)) {
                     continue;
                 }
-                let Ok(Some(Pointer { block, .. })) = Pointer::decode(word, salt, index) else {
+                let Ok(Some(Pointer { block, .. })) = Pointer::decode(word, salt, index)
+                    .or_else(|_| self.tree.entry_in(leaf, FileBlock(index.into())))
+                else {
                     continue;
                 };
                 if let Some(bad) = search.find(block) {
