@@ -200,8 +200,14 @@ fn boot_id() -> String {
 
 fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = show_time(since.as_secs() as i64 * 1_000_000_000).replace(' ', "T");
-    format!("{seconds}.{:03}Z", since.subsec_millis())
+    time(since.as_nanos() as i64)
+}
+
+/// A time, in nanoseconds since 1970, as events have it.
+pub fn time(ns: i64) -> String {
+    let second = 1_000_000_000;
+    let seconds = show_time(ns.div_euclid(second) * second).replace(' ', "T");
+    format!("{seconds}.{:03}Z", ns.rem_euclid(second) / 1_000_000)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::arch::clock::{self, Instant};
 use crate::dax::{Processor, Volume, WindowTables};
+use crate::error_log;
 use crate::measure;
 use crate::media;
 use crate::mm::{PAGE, frames, heap};
@@ -9,10 +10,12 @@ use crate::nvdimm::{self, Nvdimm};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ops::Range;
-use umbra_fs::Time;
 use umbra_fs::dax::{AccessError, Machine, Page};
+use umbra_fs::{Block, Time};
 use umbra_server::Platform;
-use umbra_server::platform::{Counters, MemoryUse, Mounted, Persisted, Region, Sample};
+use umbra_server::platform::{
+    Counters, Event, MemoryErrors, MemoryUse, Mounted, Persisted, Region, Sample,
+};
 
 /// The machine with its counters: one, for all servers.
 pub(crate) struct KernelPlatform {
@@ -126,6 +129,20 @@ impl Platform for KernelPlatform {
     fn fault_in(&mut self, blocks: Range<u64>) {
         // The volume is at rest: nobody else stores meanwhile.
         blocks.for_each(|block| nvdimm::rewrite_word(block * PAGE));
+    }
+    fn memory_errors(&mut self) -> MemoryErrors {
+        error_log::counts()
+    }
+    fn lose(&mut self, block: Block) {
+        if let Some(address) = nvdimm::address_of(block) {
+            error_log::report(address);
+        }
+    }
+    fn add_event(&mut self, event: Event) {
+        error_log::add_event(event);
+    }
+    fn event_behind(&self, number: u64) -> Option<Event> {
+        error_log::event_behind(number)
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

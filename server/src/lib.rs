@@ -8,6 +8,7 @@
 //! | `accept.rs` | which server a new connection gets |
 //! | `service.rs` | what a server is, and what the servers share |
 //! | `text.rs` | messages for people, in memory of fixed size |
+//! | `events.rs` | what happened to the machine |
 //! | `turns.rs` | how long one of them holds up all others |
 //! | `platform.rs` | what a server needs to know of the machine; work in the background |
 //! | `rpc/` | the native protocol |
@@ -22,6 +23,7 @@
 extern crate alloc;
 
 mod accept;
+mod events;
 pub mod nbd;
 pub mod platform;
 pub mod raw;

@@ -4,11 +4,12 @@
 //! counters that outlive a connection. The kernel implements it with the real thing,
 //! tests with numbers of their choice.
 
+pub use crate::events::{Event, EventKind, Events, MemoryErrors};
 pub use crate::turns::{Turn, Turns};
 use alloc::vec::Vec;
 use core::ops::Range;
 use umbra_fs::dax::Machine;
-use umbra_fs::{Pmem, Time};
+use umbra_fs::{Block, Pmem, Time};
 pub use umbra_proto::rpc::{MemoryUse, Sample};
 
 /// A machine that servers run on.
@@ -67,6 +68,19 @@ pub trait Platform: Machine {
     fn fault_in(&mut self, blocks: Range<u64>) {
         let _ = blocks;
     }
+
+    /// Memory errors since boot.
+    fn memory_errors(&mut self) -> MemoryErrors;
+
+    /// Does what is done when the memory reports that it lost a block of the NVDIMM that is served:
+    /// before anything else is sent.
+    fn lose(&mut self, block: Block);
+
+    /// Adds an event. Its number is given to it then.
+    fn add_event(&mut self, event: Event);
+
+    /// The first event that is kept and has a greater number.
+    fn event_behind(&self, number: u64) -> Option<Event>;
 
     /// The counters of the servers. They start as `Counters::default()`.
     fn counters(&mut self) -> &mut Counters;

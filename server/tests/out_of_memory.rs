@@ -14,12 +14,12 @@ use common::files::{CREATE, Full, opened};
 use common::nbd::{Connection as Nbd, STYLES, pattern};
 use common::{Connection, Response, hello, parse, request};
 use failing_allocator::{counted, each, fail, has_failed};
-use umbra_fs::Time;
+use umbra_fs::{FileBlock, Time};
 use umbra_proto::nbd::{
     Command, ContextRequest, InfoRequest, InfoType, OptionCode, ReplyCode, Style,
 };
 use umbra_proto::rpc::{self, ErrorCode, Method};
-use umbra_server::{Progress, Stream};
+use umbra_server::{Platform, Progress, Stream};
 
 const NOW: Time = Time(7_000);
 
@@ -43,6 +43,9 @@ fn machine() -> Full {
         names.iter().for_each(|name| volume.unlink(dir, name, NOW).unwrap());
     }
     while volume.reclaim_step().unwrap() {}
+    // So that there is an owner to be found.
+    let bad = m.machine.volume.extent(file, FileBlock(90)).unwrap().unwrap().at.unwrap();
+    m.lose(bad);
     m.add_export("golden", b"/disk", true, Some(4096));
     m.add_export("lost", b"/nowhere", false, None);
     m.machine.volume.set_work_a_step(4);
@@ -102,6 +105,13 @@ fn requests(method: Method, handle: u32, unnamed: u32) -> Option<Vec<Vec<u8>>> {
         Method::POWER_OFF => all![rpc::PowerOff {};],
         Method::CHECK => all![rpc::Check {};],
         Method::RECLAIM => all![rpc::Reclaim { wait: true };],
+        Method::POISON_LIST => all![rpc::PoisonList {};],
+        Method::POISON_INJECT => all![
+            rpc::PoisonInject { path: file, offset: 5000, block: None };
+            rpc::PoisonInject { path: None, offset: 0, block: Some(4000) };
+        ],
+        Method::POISON_CLEAR => all![rpc::PoisonClear {};],
+        Method::EVENTS => all![rpc::Events { since: 0 };],
         Method::SPACE => all![rpc::Space {};],
         Method::STAT => all![
             rpc::Stat { path: file, handle: no_handle, blocks: true };

@@ -64,6 +64,31 @@ const ROWS: &[Row] = &[
     row(&["pages", "/c"], "masters", &["pages", "/none"], "not-found", 3),
     row(&["df"], "blocks_free", &["df", "--state", "ELSEWHERE"], "not-running", 7),
     row(&["check"], "clean", &["check", "--state", "ELSEWHERE"], "not-running", 7),
+    sub(
+        "poison inject",
+        row(
+            &["poison", "inject", "/f", "0", "--yes"],
+            "block",
+            &["poison", "inject", "/none", "0", "--yes"],
+            "not-found",
+            3,
+        ),
+    ),
+    sub(
+        "poison list",
+        row(
+            &["poison", "list"],
+            "blocks",
+            &["poison", "list", "--state", "ELSEWHERE"],
+            "not-running",
+            7,
+        ),
+    ),
+    sub(
+        "poison clear",
+        row(&["poison", "clear", "--yes"], "cleared", &["poison", "clear"], "usage", 2),
+    ),
+    row(&["events"], "events", &["events", "--since", "yesterday"], "usage", 2),
     row(&["console", "df"], "output", &["console", "rm", "/none"], "command-failed", 1),
     sub(
         "export add",

@@ -11,6 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use umbra::client::rpc::ErrorCode;
+use umbra_proto::nbd::{Command, Errno, Style};
+use umbra_tests::nbd::Disk;
 use umbra_tests::{Machine, Vm};
 
 /// MCi_STATUS of memory that is lost, as KVM reports it to a guest (SRAR), with address and MISC.
@@ -139,5 +142,169 @@ fn loads_of_lost_memory_end() {
     let said = vm.console(&format!("test-lost {}", number.trim()));
     assert!(said.contains("loads of lost memory end"), "{said}");
     vm.assert_clean();
+    vm.down();
+}
+
+/// Bytes of a block.
+const BLOCK: u64 = 4096;
+
+/// Where the block is that has this byte of a file.
+fn block_of(vm: &Vm, path: &str, offset: u64) -> u64 {
+    let mut client = vm.client();
+    let file = client.open(path.as_bytes(), 0).unwrap();
+    let runs = client.extents(&file, offset, Some(1)).unwrap();
+    let run = runs.first().expect("a run");
+    run.block.expect("a block") + (offset - run.offset) / BLOCK
+}
+
+/// Which blocks of a file can be read, through a mapping and over NBD, and what fails otherwise.
+fn readable(vm: &Vm, path: &str, blocks: u64) -> Vec<bool> {
+    let mut client = vm.client();
+    let file = client.open(path.as_bytes(), 0).unwrap();
+    let mut disk = Disk::open(vm.state(), path.trim_start_matches('/'), Style::Structured);
+    let can = |block| {
+        let over_rpc = client.read(&file, block * BLOCK, BLOCK);
+        if let Err(error) = &over_rpc {
+            assert!(error.is(ErrorCode::POISONED), "{path} at block {block}: {error}");
+        }
+        let over_nbd = disk.call(Command::READ, 0, block * BLOCK, BLOCK, &[]).error;
+        let errno = over_rpc.is_err().then_some(Errno::EIO);
+        assert_eq!(over_nbd.map(|(errno, ..)| errno), errno, "{path} at block {block}");
+        over_rpc.is_ok()
+    };
+    (0..blocks).map(can).collect()
+}
+
+/// The owners of each bad block, as paths with offsets.
+fn owners(vm: &Vm) -> Vec<(u64, Vec<String>)> {
+    let report = vm.json(&["poison", "list"]);
+    let blocks = report["blocks"].as_array().unwrap();
+    let owners = |block: &Value| {
+        let owners = block["owners"].as_array().unwrap().iter();
+        let path = |owner: &Value| owner["path"].as_str().unwrap().to_string();
+        owners.map(|owner| format!("{}+{}", path(owner), owner["offset"])).collect()
+    };
+    let mut all: Vec<(u64, Vec<String>)> =
+        blocks.iter().map(|block| (block["block"].as_u64().unwrap(), owners(block))).collect();
+    all.iter_mut().for_each(|(_, owners)| owners.sort());
+    all
+}
+
+#[test]
+fn lost_data_costs_those_files_that_share_it_and_nothing_else() {
+    let vm = Vm::launch("32M");
+    let base = start_of_nvdimm(&vm);
+    vm.console("write /f 0 fill:0x41:32K");
+    for clone in ["/a", "/b"] {
+        vm.ok(&["clone", "/f", clone]);
+    }
+    // One of the clones has a block of its own elsewhere.
+    vm.ok(&["poke", "/b", "0", "--text", "b"]);
+    let bad = block_of(&vm, "/f", 3 * BLOCK);
+    // Somebody has it mapped.
+    assert_eq!(vm.ok(&["peek", "/a", "0x3000", "1"]), b"A");
+    let mut monitor = Monitor::new(&vm);
+    monitor.report(LOST, base + bad * BLOCK + 0x123);
+    wait_for(&vm, "bad blocks: 1 on the list, 0 of them out of use");
+    let all_but_3 = [true, true, true, false, true, true, true, true];
+    for path in ["/f", "/a", "/b"] {
+        assert_eq!(readable(&vm, path, 8), all_but_3, "{path}");
+        assert!(vm.fails(&["peek", path, "0x3fff", "1"]).contains("memory error"));
+        assert!(vm.fails(&["get", path, "/dev/null"]).contains("memory error"));
+    }
+    let shared = |paths: &[&str]| -> Vec<String> {
+        paths.iter().map(|path| format!("{path}+{}", 3 * BLOCK)).collect()
+    };
+    assert_eq!(owners(&vm), [(bad, shared(&["/a", "/b", "/f"]))]);
+    assert_eq!(vm.client().status().unwrap().bad_blocks, Some(1));
+
+    // A write of the whole block heals one file; the others stay as they are.
+    vm.console("write /a 0x3000 fill:0x42:4K");
+    assert_eq!(readable(&vm, "/a", 8), [true; 8]);
+    assert_eq!(readable(&vm, "/f", 8), all_but_3);
+    assert_eq!(owners(&vm), [(bad, shared(&["/b", "/f"]))]);
+    vm.assert_clean();
+
+    // A block that is free, and memory that is no NVDIMM.
+    let free = (32 << 20) / BLOCK - 1;
+    monitor.report(LOST, base + free * BLOCK);
+    wait_for(&vm, "bad blocks: 2 on the list, 1 of them out of use");
+    monitor.report(LOST, 48 << 20);
+    wait_for(&vm, "3 uncorrected, 0 corrected, 0 not recorded");
+    assert_eq!(vm.client().status().unwrap().bad_blocks, Some(2));
+    vm.assert_clean();
+
+    let kinds = |vm: &Vm| -> Vec<String> {
+        let report = vm.json(&["events"]);
+        let events = report["events"].as_array().unwrap().iter();
+        events.map(|event| event["kind"].as_str().unwrap().to_string()).collect()
+    };
+    let said = kinds(&vm);
+    assert_eq!(said.iter().filter(|kind| *kind == "memory-error").count(), 3, "{said:?}");
+
+    // The list survives a clean stop, and the other sort.
+    let expected = [(bad, shared(&["/b", "/f"])), (free, vec![])];
+    for clean in [true, false] {
+        drop(std::mem::replace(&mut monitor, {
+            if clean {
+                vm.down()
+            } else {
+                vm.kill_qemu()
+            }
+            vm.up();
+            Monitor::new(&vm)
+        }));
+        assert_eq!(owners(&vm), expected);
+        assert_eq!(readable(&vm, "/f", 8), all_but_3);
+        assert_eq!(readable(&vm, "/a", 8), [true; 8]);
+        vm.assert_clean();
+    }
+
+    // The last owners go, and with them the block.
+    vm.ok(&["rm", "/f", "/b"]);
+    wait_for(&vm, "bad blocks: 2 on the list, 2 of them out of use");
+    assert_eq!(vm.json(&["poison", "clear", "--yes"])["cleared"], 2);
+    assert_eq!(owners(&vm), []);
+    assert!(kinds(&vm).contains(&"bad-blocks-cleared".to_string()));
+    vm.assert_clean();
+    vm.down();
+}
+
+#[test]
+fn what_is_injected_is_what_the_memory_would_have_reported() {
+    let vm = Vm::launch("16M");
+    vm.console("write /f 0 fill:0x41:16K");
+    let bad = block_of(&vm, "/f", BLOCK);
+    // It is asked for, since it costs data.
+    let output = vm.run(&["poison", "inject", "/f", "0x1005"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(vm.json(&["poison", "inject", "/f", "0x1005", "--yes"])["block"], bad);
+    assert_eq!(readable(&vm, "/f", 4), [true, false, true, true]);
+    let number = (bad + 1).to_string();
+    assert_eq!(vm.json(&["poison", "inject", "--block", &number, "--yes"])["block"], bad + 1);
+    assert_eq!(readable(&vm, "/f", 4)[1..2], [false]);
+    let text = String::from_utf8(vm.ok(&["poison", "list"])).unwrap();
+    assert!(text.contains("/f"), "{text}");
+    assert!(vm.fails(&["poison", "inject", "--block", "4096", "--yes"]).contains("4096 blocks"));
+    assert!(vm.fails(&["poison", "inject", "/none", "0", "--yes"]).contains("no such file"));
+    vm.assert_clean();
+    vm.down();
+}
+
+/// More errors than are recorded at once: all are counted, and what was not recorded is said.
+#[test]
+fn a_thousand_errors_are_all_counted() {
+    let vm = Vm::launch("16M");
+    let mut client = vm.client();
+    for n in 0..1000u64 {
+        client.lose_block(1000 + n).unwrap();
+    }
+    let said = vm.console("errors");
+    assert!(said.contains("1000 uncorrected"), "{said}");
+    assert!(said.contains("bad blocks: 1000 on the list"), "{said}");
+    let report = vm.json(&["poison", "list"]);
+    assert_eq!(report["blocks"].as_array().unwrap().len(), 1000);
+    vm.assert_clean();
+    drop(client);
     vm.down();
 }

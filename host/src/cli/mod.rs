@@ -6,12 +6,14 @@
 //! | `files.rs` | files and names |
 //! | `mapping.rs` | mappings |
 //! | `export.rs` | exports of NBD |
+//! | `poison.rs` | memory errors and events |
 //! | `generate.rs` | completions and man pages |
 
 mod export;
 mod files;
 mod generate;
 mod mapping;
+mod poison;
 mod vm;
 
 use clap::{Parser, Subcommand, ValueHint};
@@ -21,6 +23,7 @@ pub use export::{Export, ExportAdd};
 pub use files::{Clone, Dedupe, Get, Ln, Ls, Mkdir, Mv, OneLink, OnePath, Put, Rm, Truncate};
 pub use generate::{Completions, Man};
 pub use mapping::{Pages, Peek, Poke};
+pub use poison::{Events, Inject as PoisonInject, Poison};
 pub use vm::{Bench, Console, Leash, Relay, Up};
 
 /// A block and file server on an emulated NVDIMM: clones of any size in constant time.
@@ -107,6 +110,11 @@ pub enum Command {
     Pages(Pages),
     /// Verify the volume and the invariants of its mappings
     Check,
+    /// Show blocks whose memory has lost data, and whose they are
+    #[command(subcommand)]
+    Poison(Poison),
+    /// Show what happened to this server, over all runs
+    Events(Events),
     /// Serve files as disks, over NBD
     #[command(subcommand)]
     Export(Export),

@@ -109,7 +109,7 @@ fn fetch_all(
     // At least once, so that a file on a character device or an empty one ends right too.
     while span < size {
         let end = size.min(span + EXTENTS_SPAN);
-        let runs = data_runs(client, file, span, end)?;
+        let runs = data_runs(client, source, span, end)?;
         let joined = joined(&runs);
         data += joined.iter().map(|(start, end)| end - start).sum::<u64>();
         if let Sink::File(file) = sink {
@@ -139,13 +139,17 @@ fn fetch_all(
 
 /// The ranges between `from` and `to` that are not zeros for sure, joined where one goes on where
 /// another ends, in the image too.
-fn data_runs(client: &mut Client, file: &File, from: u64, to: u64) -> Result<Vec<Run>> {
+fn data_runs(client: &mut Client, source: &Source, from: u64, to: u64) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let block_size = u64::from(client.server().block_size);
-    for extent in client.extents(file, from, Some(to - from))? {
+    for extent in client.extents(&source.file, from, Some(to - from))? {
         let (start, end) =
             (extent.offset.max(from), extent.offset.saturating_add(extent.len).min(to));
-        let Some(block) = extent.block.filter(|_| !extent.is_zero() && start < end) else {
+        if extent.bad && start < end {
+            verify_readable(client, source, start)?;
+        }
+        let block = extent.block.or(extent.bad.then_some(u64::MAX));
+        let Some(block) = block.filter(|_| !extent.is_zero() && start < end) else {
             continue;
         };
         let in_image = block.saturating_mul(block_size).saturating_add(start - extent.offset);
@@ -160,6 +164,20 @@ fn data_runs(client: &mut Client, file: &File, from: u64, to: u64) -> Result<Vec
         }
     }
     Ok(runs)
+}
+
+/// Has the server say why it cannot read a block that is on its list of bad blocks. If it can by
+/// now, because the block was written or the list was cleared, the block comes over the connection.
+/// Where the others come from the image, there is no such way.
+fn verify_readable(client: &mut Client, source: &Source, at: u64) -> Result<()> {
+    client.read(&source.file, at, 1)?;
+    match source.image {
+        None => Ok(()),
+        Some(_) => {
+            let why = std::io::Error::other("its list of bad blocks was cleared meanwhile");
+            Err(Error::Local("read a block in the image of the NVDIMM".into(), why))
+        }
+    }
 }
 
 /// The ranges of runs, joined wherever they are in the image.

@@ -8,7 +8,7 @@
 //! (`copy_file_range`) is little faster, and some then share blocks between the copy and the image:
 //! the machine's next stores there would need new ones, on a disk that may be full.
 //!
-//! Memory errors that the guest knows of are not seen here.
+//! Blocks with memory errors that the guest knows of are not among those that it names.
 
 use super::sink::{CHUNK, Sink, sink_failed, zeros};
 use super::{Error, Result};

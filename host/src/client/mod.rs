@@ -22,6 +22,7 @@
 //! | `error.rs`    | what can go wrong                               |
 //! | `files.rs`    | a method for each request                       |
 //! | `exports.rs`  | the same for exports, and their URIs            |
+//! | `poison.rs`   | the same for memory errors, and events          |
 //! | `put.rs`      | whole files into the server, with their holes   |
 //! | `get.rs`      | whole files out of it                           |
 //! | `image.rs`    | blocks read in the image of the NVDIMM          |
@@ -39,6 +40,7 @@ mod exports;
 mod files;
 mod get;
 mod image;
+mod poison;
 mod put;
 mod replace;
 mod sink;

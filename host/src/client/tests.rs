@@ -150,7 +150,14 @@ impl Guest {
                             .contains_key(&offset)
                             .then_some(IMAGE_STEP * (1 + offset / BLOCK));
                         let block = if self.far_out { block.map(|_| u64::MAX) } else { block };
-                        Extent { offset, len: BLOCK, block, unwritten: false, shared: false }
+                        Extent {
+                            offset,
+                            len: BLOCK,
+                            block,
+                            unwritten: false,
+                            shared: false,
+                            bad: false,
+                        }
                     })
                     .collect();
                 let last = runs.len().saturating_sub(1);

@@ -9,6 +9,7 @@
 //! | `mapping.rs`    | poke, peek, pages, check                                |
 //! | `bench.rs`      | bench                                                   |
 //! | `export.rs`     | export                                                  |
+//! | `poison.rs`     | poison, events                                          |
 //! | `relay.rs`      | relay                                                   |
 //! | `generate.rs`   | completions, man                                        |
 
@@ -18,6 +19,7 @@ mod files;
 mod generate;
 mod links;
 mod mapping;
+mod poison;
 mod relay;
 mod transfer;
 mod vm;
@@ -89,6 +91,8 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Peek(it)) => mapping::peek(&context, it),
         Some(Command::Pages(it)) => mapping::pages(&context, it),
         Some(Command::Check) => mapping::check(&context),
+        Some(Command::Poison(it)) => poison::poison(&context, it),
+        Some(Command::Events(it)) => poison::events(&context, it),
         Some(Command::Export(it)) => export::export(&context, it),
         Some(Command::Relay(it)) => relay::relay(&context, it),
         Some(

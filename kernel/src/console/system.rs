@@ -88,8 +88,18 @@ fn errors(_: &mut Session, args: Args<'_>) -> Done {
     let e = error_log::counts();
     println!(
         "memory errors: {} uncorrected, {} corrected, {} not recorded",
-        e.uncorrected, e.corrected, e.lost
+        e.uncorrected, e.corrected, e.unrecorded
     );
+    if let Some(bad) = dax::with_volume(|volume| volume.bad_block_counts()) {
+        println!(
+            "bad blocks: {} on the list, {} of them out of use, {} without room, {} unreadable{}",
+            bad.listed,
+            bad.out_of_use,
+            bad.unlisted,
+            bad.unreadable,
+            if bad.unsaved { ", not written yet" } else { "" }
+        );
+    }
     Ok(())
 }
 

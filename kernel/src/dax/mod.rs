@@ -44,6 +44,11 @@ pub(crate) fn is_served() -> bool {
     VOLUME.lock().is_some()
 }
 
+/// Runs `f` on the volume, if one is served; `None` if somebody is at work on it.
+pub(crate) fn if_idle<R>(f: impl FnOnce(Option<&mut Volume>) -> R) -> Option<R> {
+    VOLUME.try_lock().map(|mut volume| f(volume.as_mut()))
+}
+
 /// Runs `f` on the volume, if one is served. `f` must not access a window.
 pub(crate) fn with_volume<R>(f: impl FnOnce(&mut Volume) -> R) -> Option<R> {
     VOLUME.lock().as_mut().map(f)

@@ -7,14 +7,14 @@
 //!     ring              32 records; errors beyond that are counted
 //!       |
 //!       v
-//!   error_log           by the poll loop, and before any packet leaves: counted, logged
+//!   error_log           by the poll loop, and before any packet leaves: counted, logged; the
+//!                       volume is told which blocks are lost (Volume::memory_error)
 //! ```
 //!
 //! Every error leaves a trace: a line in the log, and a count (the console's `errors`). Errors that
 //! the hardware corrected raise no machine check: the loop asks for them, once a second at most.
 //!
-//! Left out: repair. Which files have the block is not looked up, and it is not taken out of use.
-//! Single words of metadata are loaded without a fixup.
+//! Left out: single words of metadata are loaded without a fixup, and metadata is not repaired.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -26,7 +26,7 @@
 mod record;
 mod ring;
 
-pub(crate) use record::{ADDRESS_VALID, MISC_VALID, Record, VALID};
+pub(crate) use record::{ADDRESS_VALID, INJECTED, MISC_VALID, Record, VALID};
 pub(crate) use ring::{Again, Ring};
 
 /// What the machine-check handler found, and the loop has not taken yet.

@@ -14,6 +14,9 @@ pub(crate) const ADDRESS_VALID: u64 = 1 << 58;
 /// MCi_STATUS: the processor's own state may be wrong.
 const CONTEXT_CORRUPT: u64 = 1 << 57;
 
+/// In place of the number of a bank: the error was injected.
+pub(crate) const INJECTED: u64 = u64::MAX;
+
 /// MCi_MISC: how many low bits of the address mean nothing.
 const GRANULE: u64 = 0x3f;
 /// The same for an error that does not say: a line.
@@ -36,6 +39,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// An error that lost the page at a physical address, as nobody but a test or a client says.
+    pub(crate) fn injected(address: u64) -> Self {
+        let status = VALID | UNCORRECTED | MISC_VALID | ADDRESS_VALID;
+        Record { bank: INJECTED, status, address, misc: 12 }
+    }
+
     /// The physical address of the error in bytes, if it is known.
     pub(crate) fn physical(&self) -> Option<u64> {
         (self.status & ADDRESS_VALID != 0).then_some(self.address)

@@ -9,6 +9,7 @@ use crate::mm::{self, PAGE};
 use crate::nfit::{self, Nfit, NfitError, SpaRange, Unusable};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use spin::Once;
 use umbra_fs::pmem::{LINE, Poisoned};
 use umbra_fs::{Block, Pmem};
@@ -104,6 +105,23 @@ pub(crate) fn regions() -> Vec<Option<Nvdimm>> {
 pub(crate) fn poisoned() -> Poisoned {
     let (base, _) = SERVED.get().copied().unwrap_or_default();
     Poisoned { at: loads::lost_at().saturating_sub(base) & !(LINE - 1) }
+}
+
+/// The physical address of a block of the served NVDIMM, if it has that.
+pub(crate) fn address_of(block: Block) -> Option<u64> {
+    let (base, len) = SERVED.get().copied()?;
+    block.0.checked_mul(PAGE).filter(|&at| at < len).map(|at| base + at)
+}
+
+/// The blocks of the served NVDIMM that have these physical addresses, or a part of them: the first
+/// one, and how many.
+pub(crate) fn blocks_of(addresses: &Range<u64>) -> Option<(Block, u64)> {
+    let (base, len) = SERVED.get().copied()?;
+    let (start, end) = (addresses.start.max(base), addresses.end.min(base + len));
+    (start < end).then(|| {
+        let first = (start - base) / PAGE;
+        (Block(first), (end - base).div_ceil(PAGE) - first)
+    })
 }
 
 /// Whether an address is in the read-only view of the NVDIMM.

@@ -24,7 +24,8 @@ mod pmem;
 mod write_back;
 
 pub(crate) use find::{
-    contains_view, find, flush_name, is_served, lent_memory, poisoned, regions, rewrite_word, table,
+    address_of, blocks_of, contains_view, find, flush_name, is_served, lent_memory, poisoned,
+    regions, rewrite_word, table,
 };
 pub(crate) use pmem::Nvdimm;
 pub(crate) use write_back::{counts, store_fence, write_back};

@@ -193,12 +193,17 @@ pub struct Extent {
     #[n(4)]
     #[cbor(default)]
     pub shared: bool,
+    /// The blocks are on the list of bad blocks: what they have cannot be read. `block` is absent,
+    /// though this is no hole.
+    #[n(5)]
+    #[cbor(default)]
+    pub bad: bool,
 }
 
 impl Extent {
     /// Whether it reads as zeros for sure (a hole or unwritten).
     pub fn is_zero(&self) -> bool {
-        self.block.is_none() || self.unwritten
+        (self.block.is_none() || self.unwritten) && !self.bad
     }
 }
 

@@ -33,6 +33,14 @@ methods! {
     CHECK = 0x05, "check";
     /// [`Reclaim`](super::Reclaim)
     RECLAIM = 0x06, "reclaim";
+    /// [`PoisonList`](super::PoisonList)
+    POISON_LIST = 0x07, "poison-list";
+    /// [`PoisonInject`](super::PoisonInject)
+    POISON_INJECT = 0x08, "poison-inject";
+    /// [`PoisonClear`](super::PoisonClear)
+    POISON_CLEAR = 0x09, "poison-clear";
+    /// [`Events`](super::Events)
+    EVENTS = 0x0a, "events";
     /// [`Space`](super::Space)
     SPACE = 0x10, "space";
     /// [`Stat`](super::Stat)

@@ -12,6 +12,7 @@
 //! | `method.rs` | numbers of methods, by their first digit in groups; requests and answers |
 //! | `error.rs` | the numbers of the errors, and the body of an error |
 //! | `server.rs` | methods about the server: hello, status, check, ... |
+//! | `poison.rs` | methods about memory errors and events |
 //! | `volume.rs` | methods about names, attributes and space |
 //! | `content.rs` | methods about content: read, write, clone, load, store, ... |
 //! | `exports.rs` | methods about exports |
@@ -25,6 +26,7 @@ mod exports;
 mod frame;
 mod method;
 mod owned;
+mod poison;
 mod sequence;
 mod server;
 mod volume;
@@ -36,6 +38,7 @@ pub use exports::*;
 pub use frame::*;
 pub use method::*;
 pub use owned::Text;
+pub use poison::*;
 pub use sequence::*;
 pub use server::*;
 pub use volume::*;

@@ -140,6 +140,18 @@ pub struct StatusResponse<T = Text> {
     /// `background`.
     #[n(17)]
     pub longest_turn: Option<T>,
+    /// Memory errors that lost data, those outside of the NVDIMM included.
+    #[n(18)]
+    pub memory_errors: Option<u64>,
+    /// Memory errors that the hardware corrected.
+    #[n(19)]
+    pub corrected_errors: Option<u64>,
+    /// Memory errors that came too fast to be recorded.
+    #[n(20)]
+    pub unrecorded_errors: Option<u64>,
+    /// Blocks on the list of bad blocks, which is older than this boot.
+    #[n(21)]
+    pub bad_blocks: Option<u64>,
 }
 
 /// Use of DRAM, in bytes.

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Then, Transfer};
 use super::work::Work;
-use super::{bench, content, exports, names, naming};
+use super::{bench, content, exports, names, naming, poison};
 use crate::nbd::clients::Clients;
 use crate::platform::Platform;
 use crate::text::write_text;
@@ -34,6 +34,7 @@ fn is_vital(method: Method) -> bool {
             | Method::NVDIMMS
             | Method::POWER_OFF
             | Method::RECLAIM
+            | Method::EVENTS
             | Method::SPACE
             | Method::STAT
             | Method::UNLINK
@@ -121,6 +122,19 @@ fn of_server<M: Platform>(
         Method::RECLAIM => {
             let rpc::Reclaim { wait } = rpc::decode(body)?;
             return Ok(Some(Listing::reclaim(if wait { Until::Done } else { Until::Now }).into()));
+        }
+        Method::POISON_LIST => {
+            let rpc::PoisonList {} = rpc::decode(body)?;
+            return Ok(Some(Listing::Owners(poison::begin_search(machine)?).into()));
+        }
+        Method::POISON_INJECT => poison::inject(s, machine, rpc::decode(body)?)?,
+        Method::POISON_CLEAR => {
+            let rpc::PoisonClear {} = rpc::decode(body)?;
+            poison::clear(s, machine)?;
+        }
+        Method::EVENTS => {
+            let rpc::Events { since } = rpc::decode(body)?;
+            return Ok(Some(Listing::events(since).into()));
         }
         Method::BENCH => {
             let samples = bench::run(machine, rpc::decode(body)?)?;
@@ -323,6 +337,7 @@ fn status<'t, M: Platform>(
 ) -> rpc::StatusResponse<&'t str> {
     let (persisted, counters) = (machine.persisted(), *machine.counters());
     let mounted = machine.mounted();
+    let errors = machine.memory_errors();
     rpc::StatusResponse {
         server: SERVER,
         uptime_ns: machine.uptime_ns(),
@@ -342,5 +357,9 @@ fn status<'t, M: Platform>(
         rebuilt: Some(mounted.rebuilt),
         longest_turn_ns: Some(counters.turns.longest_ns()),
         longest_turn,
+        memory_errors: Some(errors.uncorrected),
+        corrected_errors: Some(errors.corrected),
+        unrecorded_errors: Some(errors.unrecorded),
+        bad_blocks: Some(errors.bad_blocks),
     }
 }

@@ -2,13 +2,14 @@
 
 use super::attributes::{attributes, kind};
 use super::failure::{During, Failure};
+use super::poison::{self, BadBlocks};
 use super::session::{Session, Step};
 use crate::platform::{Counters, Platform, reclaim_step};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use minicbor::Encode;
 use umbra_fs::memory::Boxed;
-use umbra_fs::{BLOCK_SIZE, Check, CheckReport, Error, FileBlock, Ino};
+use umbra_fs::{BLOCK_SIZE, Check, CheckReport, Error, FileBlock, Ino, OwnerSearch};
 use umbra_proto::rpc::{self, ErrorCode, ItemsWriter, MORE};
 
 /// What a step costs: about that of moving this many bytes.
@@ -71,6 +72,15 @@ pub enum Listing {
         /// The next finding.
         next: usize,
     },
+    /// A search for the owners of bad blocks.
+    Owners(Boxed<OwnerSearch>),
+    /// Bad blocks and their owners.
+    BadBlocks(BadBlocks),
+    /// Events.
+    Events {
+        /// Behind this number.
+        since: u64,
+    },
     /// Exports.
     Exports {
         /// All of them.
@@ -125,6 +135,11 @@ impl Listing {
         Ok(Listing::Check(Boxed::new(None).during(format_args!("check the volume"))?))
     }
 
+    /// Lists events.
+    pub fn events(since: u64) -> Self {
+        Listing::Events { since }
+    }
+
     /// Lists exports.
     pub fn exports(all: Vec<rpc::Export>) -> Self {
         Listing::Exports { all, next: 0 }
@@ -169,6 +184,12 @@ impl Listing {
             Listing::Check(check) => {
                 if let Some(report) = check_step(machine, check)? {
                     *self = Listing::Issues { report, next: 0 };
+                }
+                return Ok(Step::Went(CHECK_COST));
+            }
+            Listing::Owners(search) => {
+                if let Some(found) = poison::search(machine, search)? {
+                    *self = Listing::BadBlocks(found);
                 }
                 return Ok(Step::Went(CHECK_COST));
             }
@@ -224,6 +245,8 @@ impl Listing {
                 // The counts follow in a frame of their own.
                 Ok(false)
             }
+            Listing::BadBlocks(found) => Ok(found.fill(frame)),
+            Listing::Events { since } => Ok(poison::events(machine, since, frame)),
             Listing::Exports { all, next } => {
                 while let Some(export) = all.get_mut(*next) {
                     if let Some(problem) = &mut export.problem {
@@ -239,7 +262,7 @@ impl Listing {
             Listing::ExportClients { all, next } => Ok(push_all(all, next, frame)),
             Listing::Samples { all, next } => Ok(push_all(all, next, frame)),
             Listing::Nvdimms { next } => Ok(nvdimms(machine, next, frame)),
-            Listing::Check(_) | Listing::Reclaim { .. } => Ok(true),
+            Listing::Check(_) | Listing::Owners(_) | Listing::Reclaim { .. } => Ok(true),
         }
     }
 }
@@ -411,9 +434,11 @@ fn extents<M: Platform>(
         let next = rpc::Extent {
             offset: from.saturating_mul(BLOCK_SIZE),
             len: (stop - *from).saturating_mul(BLOCK_SIZE),
-            block: run.and_then(|r| r.at).map(|b| b.0 + skipped),
+            // Nobody is to read lost bytes from an image of the NVDIMM.
+            block: run.filter(|r| !r.bad).and_then(|r| r.at).map(|b| b.0 + skipped),
             unwritten: run.is_some_and(|r| r.unwritten),
             shared: run.is_some_and(|r| r.shared),
+            bad: run.is_some_and(|r| r.bad),
         };
         match &mut pending {
             Some(before) if goes_on(before, &next) => before.len += next.len,
@@ -447,6 +472,7 @@ fn extents<M: Platform>(
 fn goes_on(before: &rpc::Extent, next: &rpc::Extent) -> bool {
     before.unwritten == next.unwritten
         && before.shared == next.shared
+        && before.bad == next.bad
         && match (before.block, next.block) {
             (None, None) => true,
             (Some(a), Some(b)) => a + before.len / BLOCK_SIZE == b,

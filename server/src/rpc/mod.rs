@@ -38,6 +38,7 @@
 //! | `transfer.rs` | read, load, write, store, in pieces |
 //! | `operating.rs` | what may take several steps of the filesystem |
 //! | `sharing.rs` | dedupe, a few blocks at a time |
+//! | `poison.rs` | methods about memory errors and events |
 //! | `listing.rs` | answers of many items, frame by frame |
 //! | `turned_away.rs` | a client for whom there is no room |
 //!
@@ -58,6 +59,7 @@ mod names;
 mod naming;
 mod operating;
 mod output;
+mod poison;
 mod session;
 mod sharing;
 mod subject;

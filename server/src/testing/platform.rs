@@ -1,14 +1,17 @@
 //! A machine with a volume in plain memory and a software MMU.
 
 use crate::nbd::table;
-use crate::platform::{Counters, MemoryUse, Mounted, Persisted, Platform, Region};
+use crate::platform::{
+    Counters, Event, EventKind, Events, MemoryErrors, MemoryUse, Mounted, Persisted, Platform,
+    Region,
+};
 use crate::service::{Service, Shared};
 use crate::stream::{Progress, Stream};
 use alloc::string::String;
 use alloc::vec::Vec;
 use umbra_fs::dax::{AccessError, Machine, Page};
 use umbra_fs::testing::{MemPmem, SoftMachine, SoftMmu, new_volume};
-use umbra_fs::{Time, Volume};
+use umbra_fs::{Block, Time, Volume};
 
 /// The machine; its clock goes on by a microsecond whenever it is looked at.
 pub struct SoftPlatform {
@@ -26,6 +29,9 @@ pub struct SoftPlatform {
     pub powered_off: bool,
     /// Memory that each request of a client may have.
     pub memory: usize,
+    /// Memory errors and events.
+    pub errors: MemoryErrors,
+    events: Events,
     clock: core::cell::Cell<u64>,
 }
 
@@ -40,6 +46,8 @@ impl SoftPlatform {
             devices: Vec::new(),
             powered_off: false,
             memory: usize::MAX,
+            errors: MemoryErrors::default(),
+            events: Events::new(),
             clock: core::cell::Cell::new(0),
         }
     }
@@ -160,6 +168,25 @@ impl Platform for SoftPlatform {
     }
     fn is_closing(&self) -> bool {
         self.powered_off
+    }
+    fn memory_errors(&mut self) -> MemoryErrors {
+        let bad_blocks = self.machine.volume.bad_blocks().len() as u64;
+        MemoryErrors { bad_blocks, ..self.errors }
+    }
+    fn lose(&mut self, block: Block) {
+        self.errors.uncorrected += 1;
+        let kind = match self.machine.volume.memory_error(block, 1) {
+            Ok(_) => EventKind::BadBlocks,
+            Err(_) => EventKind::BadBlocksFailed,
+        };
+        let (number, time, block, count) = (0, self.now(), Some(block.0), Some(1));
+        self.events.add(Event { number, time, kind, address: None, block, count });
+    }
+    fn add_event(&mut self, event: Event) {
+        self.events.add(event);
+    }
+    fn event_behind(&self, number: u64) -> Option<Event> {
+        self.events.behind(number)
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

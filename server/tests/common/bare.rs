@@ -2,9 +2,11 @@
 
 use umbra_fs::dax::{AccessError, Frame, Machine, Mmu, Page, Rights, Slot};
 use umbra_fs::pmem::{Pmem, Poisoned};
-use umbra_fs::{Time, Volume};
+use umbra_fs::{Block, Time, Volume};
 use umbra_server::Shared;
-use umbra_server::platform::{Counters, MemoryUse, Persisted, Platform, Region};
+use umbra_server::platform::{
+    Counters, Event, MemoryErrors, MemoryUse, Persisted, Platform, Region,
+};
 use umbra_server::testing::Keeper;
 
 /// Facts and counters; no volume.
@@ -128,6 +130,18 @@ impl Platform for Bare {
     }
     fn is_closing(&self) -> bool {
         self.powered_off
+    }
+    fn memory_errors(&mut self) -> MemoryErrors {
+        MemoryErrors { uncorrected: 9, corrected: 10, unrecorded: 11, bad_blocks: 12 }
+    }
+    fn lose(&mut self, _: Block) {
+        unreachable!()
+    }
+    fn add_event(&mut self, _: Event) {
+        unreachable!()
+    }
+    fn event_behind(&self, _: u64) -> Option<Event> {
+        None
     }
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

@@ -31,6 +31,10 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
         Method::POWER_OFF => {}
         Method::CHECK => check(b, name),
         Method::RECLAIM => reclaim(b, name),
+        Method::POISON_LIST => drop(b.measure(name, "", |b| b.client.bad_blocks())),
+        Method::POISON_INJECT => poison(b, name),
+        Method::POISON_CLEAR => drop(b.measure(name, "", |b| b.client.clear_bad_blocks())),
+        Method::EVENTS => drop(b.measure(name, "", |b| b.client.events(0))),
         Method::SPACE => drop(b.measure(name, "", |b| b.client.space())),
         Method::STAT => {
             b.measure_each(name, |b, s| b.client.stat(s.path.as_bytes(), Blocks::Count).map(drop));
@@ -121,6 +125,15 @@ fn reclaim(b: &mut Bench, name: &str) {
     b.measure(format!("{name}, own nodes"), "/dense", |b| {
         b.client.unlink(path.as_bytes())?;
         b.client.reclaim()
+    });
+}
+
+fn poison(b: &mut Bench, name: &str) {
+    // A block of each subject turns bad; the search for the owners is the long part.
+    b.measure_copies(name, |b, path, _| {
+        b.client.lose_block_of(path.as_bytes(), 4096)?;
+        b.client.bad_blocks().map(drop)?;
+        b.client.clear_bad_blocks().map(drop)
     });
 }
 
