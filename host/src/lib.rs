@@ -6,6 +6,7 @@
 //! | [`mod@bench`]    | benchmarks: rounds in the server, medians here          |
 //! | [`build`]        | the loader and the kernel, from this source tree        |
 //! | [`client`]       | the client library, usable on its own                   |
+//! | [`guest_events`] | what happened to the guest's memory, over all runs      |
 //! | [`launch`]       | the virtual machine: start, supervise, shut down        |
 //! | [`log`]          | logs that do not grow for ever                          |
 //! | [`plot`]         | figures as SVG                                          |
@@ -23,6 +24,7 @@ pub mod access;
 pub mod bench;
 pub mod build;
 pub mod client;
+pub mod guest_events;
 pub mod launch;
 pub mod log;
 pub mod plot;

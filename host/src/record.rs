@@ -162,7 +162,12 @@ pub fn last_end(state: &StateDir) -> Option<End> {
 
 /// All events, the oldest first.
 pub fn events(state: &StateDir) -> Vec<Value> {
-    let path = state.file(NAME);
+    read(state, NAME)
+}
+
+/// The objects in a file of lines that is put aside when it is full, the oldest first.
+pub(crate) fn read(state: &StateDir, name: &str) -> Vec<Value> {
+    let path = state.file(name);
     let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     let text = read(Log::aside(&path)) + &read(path);
     text.lines()

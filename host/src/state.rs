@@ -15,10 +15,13 @@
 //! | `console.log`    | what the guest's serial line said since the last start; at    |
 //! |                  | 8 MiB it begins anew, and what was before is `console.log.1`  |
 //! | `events.jsonl`   | starts and ends of all runs: see [`crate::record`]            |
+//! | `guest-events.jsonl` | what happened to the guest's memory, over all runs: see   |
+//! |                  | [`crate::guest_events`]                                       |
 //! | `qemu.log`, `vsock.log`, `supervisor.log` | what they said                       |
 //! | `guest.conf`, `guest.seed` | what the guest reads: options, and randomness       |
 //!
-//! All but the image and the record belong to one run: the next one removes and rewrites them.
+//! All but the image and the two files of events belong to one run: the next one removes and
+//! rewrites them.
 //!
 //! All of them are for the owner alone, whatever the umask and the mode of the directory: whoever
 //! reaches the sockets owns the data. Only those that clients need can be opened to others (see

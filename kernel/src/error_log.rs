@@ -26,17 +26,21 @@ static EVENTS: Mutex<Events> = Mutex::new(Events::new());
 
 /// The counts of errors that the loop has taken, and of bad blocks.
 pub(crate) fn counts() -> MemoryErrors {
+    let of_volume = |volume: &mut Volume| (volume.bad_blocks().len() as u64, volume.mended());
+    let (bad_blocks, mended) = dax::with_volume(of_volume).unwrap_or_default();
     MemoryErrors {
         corrected: CORRECTED.total(),
         uncorrected: UNCORRECTED.total(),
         unrecorded: LOST_LOGGED.load(Ordering::Relaxed),
-        bad_blocks: dax::with_volume(|volume| volume.bad_blocks().len() as u64).unwrap_or(0),
+        bad_blocks,
+        mended,
     }
 }
 
-/// Adds an event.
+/// Adds an event. It is said on the console in a line of its own, which the supervisor keeps.
 pub(crate) fn add_event(event: Event) {
-    EVENTS.lock().add(event);
+    let event = EVENTS.lock().add(event);
+    log::info!("event: {event}");
 }
 
 /// The first event that is kept and has a greater number.
@@ -75,8 +79,8 @@ pub(crate) fn act_before_sending() {
     }
 }
 
-/// Nothing is sent while somebody is at work on the volume. If somebody is all the same, the records
-/// wait.
+/// Nothing is sent while somebody is at work on the volume. If somebody is all the same, the
+/// records wait.
 #[cold]
 fn take_all() -> bool {
     dax::if_idle(take_all_for).unwrap_or(false)

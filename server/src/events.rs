@@ -60,6 +60,20 @@ pub struct Event {
     pub count: Option<u64>,
 }
 
+/// As the kernel logs it, for a supervisor that keeps it: `NUMBER TIME KIND`, and then what is
+/// known of `address=N`, `block=N` and `count=N`. The time is in nanoseconds; all digits are
+/// decimal.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.number, self.time.0, self.kind)?;
+        let numbers = [("address", self.address), ("block", self.block), ("count", self.count)];
+        numbers
+            .into_iter()
+            .filter_map(|(name, number)| Some((name, number?)))
+            .try_for_each(|(name, number)| write!(f, " {name}={number}"))
+    }
+}
+
 /// The last events.
 #[derive(Debug)]
 pub struct Events {
@@ -80,11 +94,12 @@ impl Events {
         Events { kept: [None; KEPT], last: 0 }
     }
 
-    /// Adds an event, whose number is given here.
-    pub fn add(&mut self, event: Event) {
+    /// Adds an event, whose number is given here, and returns it.
+    pub fn add(&mut self, event: Event) -> Event {
         self.last += 1;
-        let number = self.last;
-        self.kept[((number - 1) % KEPT as u64) as usize] = Some(Event { number, ..event });
+        let event = Event { number: self.last, ..event };
+        self.kept[((self.last - 1) % KEPT as u64) as usize] = Some(event);
+        event
     }
 
     /// The first event that is kept and has a greater number.
@@ -106,11 +121,14 @@ pub struct MemoryErrors {
     pub unrecorded: u64,
     /// Blocks on the list of bad blocks, which is older than this boot.
     pub bad_blocks: u64,
+    /// Blocks of metadata of which one copy was written anew from the other.
+    pub mended: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use alloc::vec::Vec;
 
     fn event(address: u64) -> Event {
@@ -128,13 +146,24 @@ mod tests {
     fn the_last_events_are_kept() {
         let mut events = Events::new();
         assert_eq!(all(&events, 0), []);
-        (1..=3).for_each(|n| events.add(event(n * 10)));
+        (1..=3).for_each(|n| assert_eq!(events.add(event(n * 10)).number, n));
         assert_eq!(all(&events, 0), [(1, 10), (2, 20), (3, 30)]);
         assert_eq!(all(&events, 2), [(3, 30)]);
         assert_eq!(all(&events, 3), []);
         assert_eq!(all(&events, u64::MAX), []);
-        (4..=1000).for_each(|n| events.add(event(n * 10)));
+        for n in 4..=1000 {
+            events.add(event(n * 10));
+        }
         let kept = all(&events, 5);
         assert_eq!((kept.len(), kept[0], kept[255]), (256, (745, 7450), (1000, 10_000)));
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let (time, block, count) = (Time(-7), Some(5), Some(2));
+        let all = Event { number: 3, time, block, count, ..event(4096) };
+        assert_eq!(format!("{all}"), "3 -7 memory-error address=4096 block=5 count=2");
+        let none = Event { address: None, block: None, count: None, ..all };
+        assert_eq!(format!("{none}"), "3 -7 memory-error");
     }
 }

@@ -24,7 +24,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`Client::call`]: `not-found`, `is-directory`, `invalid` where the file has no block.
+    /// Those of [`Client::call`]: `not-found`, `is-directory`, `invalid` where the file has no
+    /// block.
     pub fn lose_block_of(&mut self, path: &[u8], offset: u64) -> Result<u64> {
         let inject = PoisonInject { path: Some(path), offset, block: None };
         self.call(&inject).map(|injected| injected.block)

@@ -3,6 +3,7 @@
 //! | file            | commands                                                |
 //! |-----------------|---------------------------------------------------------|
 //! | `vm.rs`         | up, down, status, console                               |
+//! | `media.rs`      | what `status` says of the guest's memory                |
 //! | `files.rs`      | ls, stat, rm, mv, mkdir, truncate, df, clone, dedupe    |
 //! | `links.rs`      | ln, readlink                                            |
 //! | `transfer.rs`   | put, get                                                |
@@ -19,6 +20,7 @@ mod files;
 mod generate;
 mod links;
 mod mapping;
+mod media;
 mod poison;
 mod relay;
 mod transfer;

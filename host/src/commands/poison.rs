@@ -4,9 +4,10 @@ use super::{Context, server_path, shown};
 use crate::cli::{Events, Poison, PoisonInject};
 use crate::names;
 use crate::output::{Failure, Outcome, one_line, say};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::io::{self, BufRead, IsTerminal};
 use umbra::client::rpc::{self, BadBlock, ErrorCode, loss};
+use umbra::guest_events::{self, GuestEvent};
 use umbra::record;
 use umbra::units::show_bytes;
 
@@ -150,7 +151,14 @@ pub fn events(context: &Context, options: Events) -> Outcome {
         return Err(Failure::usage(text));
     }
     let mut all = record::events(&context.state);
-    all.extend(of_server(context)?);
+    let mut of_guests = guest_events::kept(&context.state);
+    // The server's last events may not have come to the file yet.
+    for event in of_server(context)? {
+        if !of_guests.contains(&event) {
+            of_guests.push(event);
+        }
+    }
+    all.append(&mut of_guests);
     let time = |event: &Value| event["time"].as_str().unwrap_or_default().to_string();
     all.retain(|event| time(event) >= since);
     all.sort_by_key(time);
@@ -168,16 +176,8 @@ fn of_server(context: &Context) -> Outcome<Vec<Value>> {
         events => events?,
     };
     let object = |event: rpc::Event| {
-        let mut fields = Map::new();
-        fields.insert("time".into(), record::time(event.time).into());
-        fields.insert("kind".into(), event.kind.0.into());
-        let numbers = [("address", event.address), ("block", event.block), ("count", event.count)];
-        for (key, number) in numbers {
-            if let Some(number) = number {
-                fields.insert(key.into(), number.into());
-            }
-        }
-        Value::Object(fields)
+        let rpc::Event { number, time, kind, address, block, count } = event;
+        GuestEvent { number, time, kind: kind.0, address, block, count }.to_json()
     };
     Ok(events.into_iter().map(object).collect())
 }
@@ -188,7 +188,7 @@ fn line(event: &Value) -> String {
     let mut line = format!("{}  {}", text("time"), text("kind"));
     for (key, value) in event.as_object().into_iter().flatten() {
         match (key.as_str(), value) {
-            ("time" | "kind" | "boot_id", _) | (_, Value::Null) => {}
+            ("time" | "kind" | "number" | "boot_id", _) | (_, Value::Null) => {}
             ("address", Value::Number(number)) => {
                 line.push_str(&format!("  address {:#x}", number.as_u64().unwrap_or_default()));
             }

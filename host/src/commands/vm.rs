@@ -1,6 +1,7 @@
 //! The machine: start, stop, look.
 
 use super::Context;
+use super::media::{self, Media};
 use crate::cli::{Cli, Command, Console, Up};
 use crate::output::{Class, Failure, Format, Outcome, one_line, print, say};
 use crate::terminal::attach;
@@ -197,13 +198,17 @@ pub fn status(context: &Context) -> Outcome {
     let asking = Failure::while_doing("ask the supervisor");
     let status = control::status(&context.state).map_err(asking)?;
     let last_end = record::last_end(&context.state);
+    let serves = status.as_ref().is_some_and(|it| it.ready && it.paused.is_none());
+    let media = if serves { media::ask(&context.state) } else { None };
     let mut fields = status_json(context, status.as_ref());
     fields["last_end"] = json!(last_end);
+    fields["media"] = media.as_ref().map_or(Value::Null, Media::fields);
     context.format.report(fields, || {
         let mut text = match &status {
             None => format!("not running; state {}\n", context.state.path().display()),
             Some(status) => running_text(context, status),
         };
+        text.push_str(&media.as_ref().map_or(String::new(), Media::text));
         if let Some(end) = last_end {
             text.push_str(&last_end_text(&end));
         }

@@ -4,6 +4,7 @@ use super::Accel;
 use super::console::{self, Console, Meaning};
 use super::control::Stopped;
 use super::ending::Useless;
+use crate::guest_events::Keeper;
 use crate::log::Log;
 use crate::record::Cause;
 use std::io;
@@ -64,16 +65,19 @@ pub(super) enum Asked {
     Nowhere,
 }
 
-/// Reads the console to its end, and turns what it says into events.
+/// Reads the console to its end, and turns what it says into events. What happened to the guest's
+/// memory is kept by `keeper`.
 pub(super) fn read_console(
     console: &Console,
     output: ChildStdout,
     log: Log,
     accel: Accel,
+    mut keeper: Keeper,
     sender: &Sender<Event>,
 ) {
     let (sender, end_sender) = (sender.clone(), sender.clone());
     let on_line = move |line: &str| {
+        keeper.hear(line);
         let event = match console::meaning(line) {
             Some(Meaning::Ready) => Event::Ready(Instant::now()),
             Some(Meaning::NoVolume(why)) => {

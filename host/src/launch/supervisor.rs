@@ -29,6 +29,7 @@ use super::signals::{self, INSISTENCE, Insistence};
 use super::transport::{Offer, Transport};
 use super::{Accel, LaunchError, Options, Status, nvdimm};
 use crate::client::Client;
+use crate::guest_events::Keeper;
 use crate::record::{self, Cause, End};
 use crate::state::{Lock, StateDir};
 use serde_json::json;
@@ -197,7 +198,8 @@ impl<'e> Supervisor<'e> {
         };
         let console = Console::new(input);
         reporter.console(&console);
-        read_console(&console, output, console_log, accel, &sender);
+        let keeper = Keeper::new(state);
+        read_console(&console, output, console_log, accel, keeper, &sender);
 
         let status = Status {
             ready: false,

@@ -152,6 +152,9 @@ pub struct StatusResponse<T = Text> {
     /// Blocks on the list of bad blocks, which is older than this boot.
     #[n(21)]
     pub bad_blocks: Option<u64>,
+    /// Blocks of metadata of which one copy was written anew from the other.
+    #[n(23)]
+    pub mended_copies: Option<u64>,
 }
 
 /// Use of DRAM, in bytes.

@@ -361,5 +361,6 @@ fn status<'t, M: Platform>(
         corrected_errors: Some(errors.corrected),
         unrecorded_errors: Some(errors.unrecorded),
         bad_blocks: Some(errors.bad_blocks),
+        mended_copies: Some(errors.mended),
     }
 }

@@ -170,8 +170,9 @@ impl Platform for SoftPlatform {
         self.powered_off
     }
     fn memory_errors(&mut self) -> MemoryErrors {
-        let bad_blocks = self.machine.volume.bad_blocks().len() as u64;
-        MemoryErrors { bad_blocks, ..self.errors }
+        let volume = &self.machine.volume;
+        let (bad_blocks, mended) = (volume.bad_blocks().len() as u64, volume.mended());
+        MemoryErrors { bad_blocks, mended, ..self.errors }
     }
     fn lose(&mut self, block: Block) {
         self.errors.uncorrected += 1;

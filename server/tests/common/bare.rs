@@ -132,7 +132,7 @@ impl Platform for Bare {
         self.powered_off
     }
     fn memory_errors(&mut self) -> MemoryErrors {
-        MemoryErrors { uncorrected: 9, corrected: 10, unrecorded: 11, bad_blocks: 12 }
+        MemoryErrors { uncorrected: 9, corrected: 10, unrecorded: 11, bad_blocks: 12, mended: 13 }
     }
     fn lose(&mut self, _: Block) {
         unreachable!()
