@@ -62,6 +62,6 @@ pub use volume::owners::{BadBlock, Loss, Owned, OwnerSearch, Owners};
 pub use volume::paths::{Component, components};
 pub use volume::work::{Begun, Operation, Outcome};
 pub use volume::{
-    BadBlockCounts, FaultCounts, IDENTITY_LEN, PageCount, PagesReport, Struck, Volume,
+    BadBlockCounts, FaultCounts, IDENTITY_LEN, PageCount, PagesReport, Scrub, Struck, Volume,
 };
 pub use windows::Window;

@@ -26,6 +26,7 @@ mod lending;
 mod lent;
 mod noted;
 mod recount;
+mod scrub;
 mod space;
 mod twins;
 mod walk;
@@ -38,6 +39,7 @@ pub use lent::{LENT_RUN, Lending};
 use noted::Noted;
 pub(crate) use noted::{WORDS, Words};
 pub(crate) use recount::{Judged, Visit};
+pub(crate) use scrub::{Load, Unequal};
 pub(crate) use space::Purpose;
 
 use walk::Recount;

@@ -275,7 +275,7 @@ impl<P: Pmem> Blocks<P> {
     }
 
     /// Whether both copies of a block of metadata can be read, and are equal.
-    fn are_equal(&self, block: Block, twin: Block) -> bool {
+    pub fn are_equal(&self, block: Block, twin: Block) -> bool {
         self.pmem.first_difference(start(block), start(twin), BLOCK_SIZE) == Ok(None)
     }
 

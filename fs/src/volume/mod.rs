@@ -53,6 +53,7 @@
 //! | `range.rs` | clones of ranges |
 //! | `dedupe.rs` | sharing what is equal |
 //! | `check/` | verification of everything |
+//! | `scrub.rs` | loading all that is in use, and comparing the copies of metadata |
 //!
 //! Names are byte strings; paths are resolved by the caller, with [`Volume::resolve`] and its kin.
 //! Operations are atomic and durable at return unless they say otherwise. Those whose work grows
@@ -81,6 +82,7 @@ mod pins;
 mod punch;
 mod range;
 mod rebuild;
+mod scrub;
 mod settle;
 mod source;
 mod splice;
@@ -94,6 +96,7 @@ use self::bad_list::BadList;
 pub use self::bad_list::{BadBlockCounts, Struck};
 use self::check::naming::Naming;
 use self::inode_table::InodeTable;
+pub use self::scrub::Scrub;
 use crate::blocks::Purpose;
 use crate::error::Result;
 use crate::format::superblock::Superblock;
@@ -128,6 +131,8 @@ pub struct Volume<P, M> {
     /// Work that a step of a check does, where that is not as usual.
     check_work_a_step: Option<u64>,
     bad_list: BadList,
+    /// The last scrub.
+    scrub: Option<Scrub>,
 }
 
 /// Bytes of [`Volume::identity`].

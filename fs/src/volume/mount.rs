@@ -354,6 +354,7 @@ impl<P: Pmem, M: Mmu> Volume<P, M> {
             naming: None,
             check_work_a_step: None,
             bad_list: Default::default(),
+            scrub: None,
         };
         match volume.start(first, now) {
             Ok(()) => Ok(volume),
