@@ -1,9 +1,9 @@
 //! What happened to the guest's memory, over all runs: the guest says it on its console, and the
 //! supervisor keeps it.
 //!
-//! `guest-events.jsonl` has one JSON object a line, the oldest first, as the [`record`] of the state
-//! directory has it. It is another file, because a memory that fails has much to say, and must not
-//! push the last end of a server out of that record.
+//! `guest-events.jsonl` has one JSON object a line, the oldest first, as the [`record`] of the
+//! state directory has it. It is another file, because a memory that fails has much to say, and
+//! must not push the last end of a server out of that record.
 //!
 //! | field     | what                                                                    |
 //! |-----------|-------------------------------------------------------------------------|

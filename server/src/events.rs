@@ -21,6 +21,8 @@ pub enum EventKind {
     BadBlocksFailed,
     /// The list of bad blocks, which had so many, was emptied.
     BadBlocksCleared,
+    /// A scrub is over: so many blocks had something that was mended, or is wrong.
+    Scrubbed,
 }
 
 impl EventKind {
@@ -33,6 +35,7 @@ impl EventKind {
             EventKind::BadBlocks => "bad-blocks",
             EventKind::BadBlocksFailed => "bad-blocks-failed",
             EventKind::BadBlocksCleared => "bad-blocks-cleared",
+            EventKind::Scrubbed => "scrubbed",
         }
     }
 }

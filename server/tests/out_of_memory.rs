@@ -112,6 +112,10 @@ fn requests(method: Method, handle: u32, unnamed: u32) -> Option<Vec<Vec<u8>>> {
         ],
         Method::POISON_CLEAR => all![rpc::PoisonClear {};],
         Method::EVENTS => all![rpc::Events { since: 0 };],
+        Method::SCRUB => all![
+            rpc::Scrub { number: None, blocks: 100 };
+            rpc::Scrub { number: None, blocks: u64::MAX };
+        ],
         Method::SPACE => all![rpc::Space {};],
         Method::STAT => all![
             rpc::Stat { path: file, handle: no_handle, blocks: true };

@@ -88,6 +88,7 @@ const ROWS: &[Row] = &[
         "poison clear",
         row(&["poison", "clear", "--yes"], "cleared", &["poison", "clear"], "usage", 2),
     ),
+    row(&["scrub"], "loaded", &["scrub", "--state", "ELSEWHERE"], "not-running", 7),
     row(&["events"], "events", &["events", "--since", "yesterday"], "usage", 2),
     row(&["console", "df"], "output", &["console", "rm", "/none"], "command-failed", 1),
     sub(

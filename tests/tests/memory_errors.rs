@@ -298,6 +298,57 @@ fn what_is_injected_is_what_the_memory_would_have_reported() {
     vm.down();
 }
 
+/// Where a 16 MiB volume has two copies of metadata, as bytes in its image: blocks of the first
+/// half that the second half has, too.
+fn pairs(image: &[u8]) -> Vec<(usize, usize)> {
+    let (half, block) = (8 << 20, BLOCK as usize);
+    let at = (0..half).step_by(block);
+    let is_pair = |&at: &usize| {
+        let bytes = &image[at..at + block];
+        bytes == &image[at + half..at + half + block] && bytes.iter().any(|&byte| byte != 0)
+    };
+    at.filter(is_pair).map(|at| (at, at + half)).collect()
+}
+
+#[test]
+fn a_scrub_mends_what_nobody_reads() {
+    let vm = Vm::launch("16M");
+    vm.console("write /f 0 fill:0x41:16K");
+    let report = vm.json(&["scrub"]);
+    assert_eq!((&report["mended"], &report["lost"]), (&json!(0), &json!(0)));
+    assert!(report["pairs"].as_u64().unwrap() > 3, "{report}");
+    vm.down();
+    // Of the second copies nothing is read while the first are good.
+    let path = vm.state().nvdimm();
+    let mut image = std::fs::read(&path).unwrap();
+    let pairs = pairs(&image);
+    assert!(pairs.len() > 3);
+    for &(_, second) in &pairs {
+        image[second + 64..second + 128].fill(0);
+    }
+    std::fs::write(&path, &image).unwrap();
+    vm.up();
+    let report = vm.json(&["scrub", "--rate", "4M"]);
+    let media = &vm.json(&["status"])["media"];
+    let mended = media["mended_copies"].as_u64().unwrap();
+    assert!(mended >= pairs.len() as u64, "{media} {pairs:?}");
+    assert!(report["mended"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!((&report["damaged"], &report["differ"]), (&json!(0), &json!(0)), "{report}");
+    assert!(report["seconds"].as_f64().unwrap() > 0.05, "{report}");
+    assert_eq!(
+        (&media["scrub"]["ended"], &media["scrub"]["total"]),
+        (&report["ended"], &json!(4096))
+    );
+    assert!(vm.console("cat /f 0 4").contains("AAAA"));
+    vm.assert_clean();
+    vm.down();
+    let image = std::fs::read(&path).unwrap();
+    for (first, second) in pairs {
+        let [first, second] = [first, second].map(|at| &image[at..at + BLOCK as usize]);
+        assert!(first == second);
+    }
+}
+
 /// More errors than are recorded at once: all are counted, and what was not recorded is said.
 #[test]
 fn a_thousand_errors_are_all_counted() {

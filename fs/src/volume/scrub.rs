@@ -6,9 +6,9 @@
 //!   targets   of symbolic links whose copies differ: which one is good, their inodes tell
 //! ```
 //!
-//! It goes by the numbers of blocks, not by trees: what many files share is loaded once, and where a
-//! scrub is, is a number. Others change the volume between two steps. A block that was free when its
-//! turn came, and is not any more, was written meanwhile.
+//! It goes by the numbers of blocks, not by trees: what many files share is loaded once. Between
+//! two steps a number says how far it is. Others change the volume meanwhile. A block that was free
+//! when its turn came, and is in use now, was written since.
 //!
 //! One scrub is remembered: the last one that was begun. What is wrong with both copies of a block,
 //! or with words that are good and lead to the wrong place, a [check](super::check) finds.

@@ -7,6 +7,7 @@
 //! | `mapping.rs` | mappings |
 //! | `export.rs` | exports of NBD |
 //! | `poison.rs` | memory errors and events |
+//! | `scrub.rs` | scrubs |
 //! | `generate.rs` | completions and man pages |
 
 mod export;
@@ -14,6 +15,7 @@ mod files;
 mod generate;
 mod mapping;
 mod poison;
+mod scrub;
 mod vm;
 
 use clap::{Parser, Subcommand, ValueHint};
@@ -24,6 +26,7 @@ pub use files::{Clone, Dedupe, Get, Ln, Ls, Mkdir, Mv, OneLink, OnePath, Put, Rm
 pub use generate::{Completions, Man};
 pub use mapping::{Pages, Peek, Poke};
 pub use poison::{Events, Inject as PoisonInject, Poison};
+pub use scrub::Scrub;
 pub use vm::{Bench, Console, Leash, Relay, Up};
 
 /// A block and file server on an emulated NVDIMM: clones of any size in constant time.
@@ -113,6 +116,8 @@ pub enum Command {
     /// Show blocks whose memory has lost data, and whose they are
     #[command(subcommand)]
     Poison(Poison),
+    /// Load all that is in use, and mend copies of metadata that are bad
+    Scrub(Scrub),
     /// Show what happened to this server, over all runs
     Events(Events),
     /// Serve files as disks, over NBD

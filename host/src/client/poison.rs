@@ -1,4 +1,4 @@
-//! Memory errors: which blocks are bad, whose they are; and what happened to the server.
+//! Memory errors: which blocks are bad, whose they are; scrubs; what happened to the server.
 
 use super::rpc::{self, BadBlock, Event, Events, PoisonClear, PoisonInject, PoisonList};
 use super::{Client, Result};
@@ -47,6 +47,16 @@ impl Client {
     /// Those of [`Client::call`].
     pub fn clear_bad_blocks(&mut self) -> Result<u64> {
         self.call(&PoisonClear {}).map(|cleared| cleared.blocks)
+    }
+
+    /// Takes a part of a scrub, of `blocks` blocks at most: of scrub `number`, or of one that
+    /// begins now. The server answers when the part is over.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::call`]: `busy` if another scrub has begun meanwhile.
+    pub fn scrub(&mut self, number: Option<u64>, blocks: u64) -> Result<rpc::ScrubState> {
+        self.call(&rpc::Scrub { number, blocks })
     }
 
     /// What happened since the server started, behind the event of this number.

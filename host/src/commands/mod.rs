@@ -11,6 +11,7 @@
 //! | `bench.rs`      | bench                                                   |
 //! | `export.rs`     | export                                                  |
 //! | `poison.rs`     | poison, events                                          |
+//! | `scrub.rs`      | scrub                                                   |
 //! | `relay.rs`      | relay                                                   |
 //! | `generate.rs`   | completions, man                                        |
 
@@ -23,6 +24,7 @@ mod mapping;
 mod media;
 mod poison;
 mod relay;
+mod scrub;
 mod transfer;
 mod vm;
 
@@ -94,6 +96,7 @@ pub fn run(cli: Cli) -> Outcome {
         Some(Command::Pages(it)) => mapping::pages(&context, it),
         Some(Command::Check) => mapping::check(&context),
         Some(Command::Poison(it)) => poison::poison(&context, it),
+        Some(Command::Scrub(it)) => scrub::scrub(&context, it),
         Some(Command::Events(it)) => poison::events(&context, it),
         Some(Command::Export(it)) => export::export(&context, it),
         Some(Command::Relay(it)) => relay::relay(&context, it),

@@ -92,13 +92,13 @@ fn report(context: &Context, done: Transferred, elapsed: Duration) -> Outcome {
 }
 
 /// How far a transfer is, drawn where a terminal looks on.
-struct Meter {
+pub(super) struct Meter {
     bar: ProgressBar,
     start: Instant,
 }
 
 impl Meter {
-    fn start(name: &str) -> Meter {
+    pub(super) fn start(name: &str) -> Meter {
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND)
         } else {
@@ -115,7 +115,7 @@ impl Meter {
         Meter { bar, start: Instant::now() }
     }
 
-    fn set(&self, at: u64, size: Option<u64>) {
+    pub(super) fn set(&self, at: u64, size: Option<u64>) {
         if let Some(size) = size
             && self.bar.length() != Some(size)
         {
@@ -124,7 +124,7 @@ impl Meter {
         self.bar.set_position(at);
     }
 
-    fn finish(self) -> Duration {
+    pub(super) fn finish(self) -> Duration {
         self.bar.finish_and_clear();
         self.start.elapsed()
     }

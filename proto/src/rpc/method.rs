@@ -41,6 +41,8 @@ methods! {
     POISON_CLEAR = 0x09, "poison-clear";
     /// [`Events`](super::Events)
     EVENTS = 0x0a, "events";
+    /// [`Scrub`](super::Scrub)
+    SCRUB = 0x0b, "scrub";
     /// [`Space`](super::Space)
     SPACE = 0x10, "space";
     /// [`Stat`](super::Stat)

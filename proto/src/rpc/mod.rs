@@ -13,6 +13,7 @@
 //! | `error.rs` | the numbers of the errors, and the body of an error |
 //! | `server.rs` | methods about the server: hello, status, check, ... |
 //! | `poison.rs` | methods about memory errors and events |
+//! | `scrub.rs` | the method of a scrub |
 //! | `volume.rs` | methods about names, attributes and space |
 //! | `content.rs` | methods about content: read, write, clone, load, store, ... |
 //! | `exports.rs` | methods about exports |
@@ -27,6 +28,7 @@ mod frame;
 mod method;
 mod owned;
 mod poison;
+mod scrub;
 mod sequence;
 mod server;
 mod volume;
@@ -39,6 +41,7 @@ pub use frame::*;
 pub use method::*;
 pub use owned::Text;
 pub use poison::*;
+pub use scrub::*;
 pub use sequence::*;
 pub use server::*;
 pub use volume::*;

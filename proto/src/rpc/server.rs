@@ -1,7 +1,7 @@
 //! Methods about the server itself.
 
 use super::method::request;
-use super::{Done, Items, Text, owned};
+use super::{Done, Items, ScrubState, Text, owned};
 use alloc::string::String;
 use minicbor::{Decode, Encode};
 
@@ -155,6 +155,9 @@ pub struct StatusResponse<T = Text> {
     /// Blocks of metadata of which one copy was written anew from the other.
     #[n(23)]
     pub mended_copies: Option<u64>,
+    /// The last scrub that was begun since the volume was mounted.
+    #[n(24)]
+    pub scrub: Option<ScrubState>,
 }
 
 /// Use of DRAM, in bytes.

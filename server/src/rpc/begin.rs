@@ -8,7 +8,7 @@ use super::session::Session;
 use super::sharing::Sharing;
 use super::transfer::{Direction, Then, Transfer};
 use super::work::Work;
-use super::{bench, content, exports, names, naming, poison};
+use super::{bench, content, exports, names, naming, poison, scrub};
 use crate::nbd::clients::Clients;
 use crate::platform::Platform;
 use crate::text::write_text;
@@ -131,6 +131,10 @@ fn of_server<M: Platform>(
         Method::POISON_CLEAR => {
             let rpc::PoisonClear {} = rpc::decode(body)?;
             poison::clear(s, machine)?;
+        }
+        Method::SCRUB => {
+            let part = scrub::begin(machine, rpc::decode(body)?)?;
+            return Ok(Some(Listing::Scrub(part).into()));
         }
         Method::EVENTS => {
             let rpc::Events { since } = rpc::decode(body)?;
@@ -362,5 +366,6 @@ fn status<'t, M: Platform>(
         unrecorded_errors: Some(errors.unrecorded),
         bad_blocks: Some(errors.bad_blocks),
         mended_copies: Some(errors.mended),
+        scrub: machine.volume(|v| v.last_scrub()).map(scrub::state),
     }
 }

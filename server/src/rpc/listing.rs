@@ -3,6 +3,7 @@
 use super::attributes::{attributes, kind};
 use super::failure::{During, Failure};
 use super::poison::{self, BadBlocks};
+use super::scrub;
 use super::session::{Session, Step};
 use crate::platform::{Counters, Platform, reclaim_step};
 use alloc::vec::Vec;
@@ -72,6 +73,8 @@ pub enum Listing {
         /// The next finding.
         next: usize,
     },
+    /// A part of a scrub.
+    Scrub(scrub::Part),
     /// A search for the owners of bad blocks.
     Owners(Boxed<OwnerSearch>),
     /// Bad blocks and their owners.
@@ -198,6 +201,7 @@ impl Listing {
                 return Ok(Step::Done);
             }
             Listing::Reclaim { until } => return reclaim(s, machine, *until),
+            Listing::Scrub(part) => return scrub::step(s, machine, *part),
             _ => {}
         }
         let Some(mut frame) = ItemsWriter::new(s.out.room()) else {
@@ -262,7 +266,10 @@ impl Listing {
             Listing::ExportClients { all, next } => Ok(push_all(all, next, frame)),
             Listing::Samples { all, next } => Ok(push_all(all, next, frame)),
             Listing::Nvdimms { next } => Ok(nvdimms(machine, next, frame)),
-            Listing::Check(_) | Listing::Owners(_) | Listing::Reclaim { .. } => Ok(true),
+            Listing::Check(_)
+            | Listing::Owners(_)
+            | Listing::Scrub(_)
+            | Listing::Reclaim { .. } => Ok(true),
         }
     }
 }

@@ -39,6 +39,7 @@
 //! | `operating.rs` | what may take several steps of the filesystem |
 //! | `sharing.rs` | dedupe, a few blocks at a time |
 //! | `poison.rs` | methods about memory errors and events |
+//! | `scrub.rs` | the method of a scrub |
 //! | `listing.rs` | answers of many items, frame by frame |
 //! | `turned_away.rs` | a client for whom there is no room |
 //!
@@ -60,6 +61,7 @@ mod naming;
 mod operating;
 mod output;
 mod poison;
+mod scrub;
 mod session;
 mod sharing;
 mod subject;

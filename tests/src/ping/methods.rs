@@ -35,6 +35,7 @@ fn one(b: &mut Bench, method: Method, name: &str) -> bool {
         Method::POISON_INJECT => poison(b, name),
         Method::POISON_CLEAR => drop(b.measure(name, "", |b| b.client.clear_bad_blocks())),
         Method::EVENTS => drop(b.measure(name, "", |b| b.client.events(0))),
+        Method::SCRUB => drop(b.measure(name, "", |b| b.client.scrub(None, u64::MAX))),
         Method::SPACE => drop(b.measure(name, "", |b| b.client.space())),
         Method::STAT => {
             b.measure_each(name, |b, s| b.client.stat(s.path.as_bytes(), Blocks::Count).map(drop));
