@@ -132,7 +132,10 @@ fn reclaim(b: &mut Bench, name: &str) {
 fn poison(b: &mut Bench, name: &str) {
     // A block of each subject turns bad; the search for the owners is the long part.
     b.measure_copies(name, |b, path, _| {
-        b.client.lose_block_of(path.as_bytes(), 4096)?;
+        let file = b.client.open(path.as_bytes(), 0)?;
+        let run = b.client.extents(&file, 0, None)?.into_iter().find(|run| run.block.is_some());
+        b.client.close(file)?;
+        b.client.lose_block_of(path.as_bytes(), run.map_or(0, |run| run.offset))?;
         b.client.bad_blocks().map(drop)?;
         b.client.clear_bad_blocks().map(drop)
     });
