@@ -36,7 +36,7 @@ use crate::pmem::Pmem;
 use crate::windows::mmu::Mmu;
 
 /// Words that a step looks at.
-const WORK_A_STEP: u64 = 1 << 14;
+const WORK_A_STEP: u64 = 1 << 12;
 
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Bytes of memory that a search for owners takes when it begins.
