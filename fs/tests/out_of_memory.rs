@@ -15,8 +15,8 @@ use std::path::Path;
 use umbra_fs::dax::{Access, PAGES_PER_SLOT};
 use umbra_fs::testing::{MemPmem, SoftMmu, damage, new_volume};
 use umbra_fs::{
-    Begun, Climb, Error, Existing, FileBlock, Ino, Outcome, Pmem, Result, SetAttributes, Space,
-    Time, Volume, Window,
+    Begun, Block, Climb, Error, Existing, FileBlock, Ino, Outcome, Pmem, Result, SetAttributes,
+    Space, Time, Volume, Window,
 };
 
 const NOW: Time = Time(7_000);
@@ -257,6 +257,12 @@ const ROWS: &[Row] = &[
         strike(v, m.clone)?;
         assert_eq!((v.bad_blocks().len(), v.bad_block_counts().listed), (1, 1));
         v.clear_bad_blocks().map(drop)
+    }),
+    ("begin_scrub, scrub_step, last_scrub", |v, _| {
+        let number = v.begin_scrub(NOW).number;
+        while v.scrub_step(number, Block(u64::MAX), NOW)?.ended.is_none() {}
+        assert_eq!(v.last_scrub().map(|scrub| scrub.findings()), Some(0));
+        Ok(())
     }),
     ("owners_memory, begin_owners, owners_step", |v, m| {
         strike(v, m.clone)?;
