@@ -328,7 +328,7 @@ fn a_scrub_mends_what_nobody_reads() {
     }
     std::fs::write(&path, &image).unwrap();
     vm.up();
-    let report = vm.json(&["scrub", "--rate", "4M"]);
+    let report = vm.json(&["scrub", "--rate", "1M"]);
     let media = &vm.json(&["status"])["media"];
     let mended = media["mended_copies"].as_u64().unwrap();
     assert!(mended >= pairs.len() as u64, "{media} {pairs:?}");
