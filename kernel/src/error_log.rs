@@ -26,14 +26,17 @@ static EVENTS: Mutex<Events> = Mutex::new(Events::new());
 
 /// The counts of errors that the loop has taken, and of bad blocks.
 pub(crate) fn counts() -> MemoryErrors {
-    let of_volume = |volume: &mut Volume| (volume.bad_blocks().len() as u64, volume.mended());
-    let (bad_blocks, mended) = dax::with_volume(of_volume).unwrap_or_default();
+    let of_volume = |volume: &mut Volume| {
+        (volume.bad_blocks().len() as u64, volume.mended(), volume.last_scrub())
+    };
+    let (bad_blocks, mended, scrub) = dax::with_volume(of_volume).unwrap_or_default();
     MemoryErrors {
         corrected: CORRECTED.total(),
         uncorrected: UNCORRECTED.total(),
         unrecorded: LOST_LOGGED.load(Ordering::Relaxed),
         bad_blocks,
         mended,
+        scrub,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happened to the machine: the last events, for clients that ask.
 
 use core::fmt;
-use umbra_fs::Time;
+use umbra_fs::{Scrub, Time};
 
 /// Events that are kept.
 const KEPT: usize = 256;
@@ -126,6 +126,8 @@ pub struct MemoryErrors {
     pub bad_blocks: u64,
     /// Blocks of metadata of which one copy was written anew from the other.
     pub mended: u64,
+    /// The last scrub that looked for them, of those that were begun since the mount.
+    pub scrub: Option<Scrub>,
 }
 
 #[cfg(test)]

@@ -377,13 +377,14 @@ fn what_is_being_reclaimed_is_not_free_yet() {
     let at_once = c.ok(&mut m, &rpc::Space {});
     c.ok(&mut m, &rpc::Reclaim { wait: true });
     let after = c.ok(&mut m, &rpc::Space {});
-    assert_eq!(after.blocks_free - before.blocks_free, 1024 + 3);
+    // Of its nodes there are two copies.
+    assert_eq!(after.blocks_free - before.blocks_free, 1024 + 2 * 3);
     assert!(at_once.blocks_free < before.blocks_free + 1024, "{at_once:?} {after:?}");
     // All that may be written can be, and no more.
     let available = after.blocks_available.unwrap();
-    assert!(available < after.blocks_free && available + 128 > after.blocks_free, "{after:?}");
+    assert!(available < after.blocks_free && available + 224 > after.blocks_free, "{after:?}");
     let fill = opened(&mut c, &mut m, b"/fill", CREATE);
-    let leaves = available.div_ceil(512) + 8;
+    let leaves = 2 * (available.div_ceil(512) + 8);
     let bytes = content(1 << 20, 2);
     let mut left = (available - leaves) * 4096;
     let mut at = 0;
@@ -414,7 +415,7 @@ fn freezing_needs_a_sixteenth() {
         if done.failed {
             assert_eq!(done.error().code, ErrorCode::NO_SPACE);
             // 512 blocks of the file, the reserve, and what a name may need.
-            assert!((512 / 16..512 / 16 + 64 + 32).contains(&free), "{free} blocks are free");
+            assert!((512 / 16..512 / 16 + 192 + 32).contains(&free), "{free} blocks are free");
             break;
         }
         c.ok(&mut m, &rpc::Close { handle: done.body::<rpc::Opened>().handle });

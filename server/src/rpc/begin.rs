@@ -366,6 +366,6 @@ fn status<'t, M: Platform>(
         unrecorded_errors: Some(errors.unrecorded),
         bad_blocks: Some(errors.bad_blocks),
         mended_copies: Some(errors.mended),
-        scrub: machine.volume(|v| v.last_scrub()).map(scrub::state),
+        scrub: errors.scrub.map(scrub::state),
     }
 }

@@ -172,7 +172,7 @@ impl Platform for SoftPlatform {
     fn memory_errors(&mut self) -> MemoryErrors {
         let volume = &self.machine.volume;
         let (bad_blocks, mended) = (volume.bad_blocks().len() as u64, volume.mended());
-        MemoryErrors { bad_blocks, mended, ..self.errors }
+        MemoryErrors { bad_blocks, mended, scrub: volume.last_scrub(), ..self.errors }
     }
     fn lose(&mut self, block: Block) {
         self.errors.uncorrected += 1;

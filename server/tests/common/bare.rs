@@ -132,7 +132,14 @@ impl Platform for Bare {
         self.powered_off
     }
     fn memory_errors(&mut self) -> MemoryErrors {
-        MemoryErrors { uncorrected: 9, corrected: 10, unrecorded: 11, bad_blocks: 12, mended: 13 }
+        MemoryErrors {
+            uncorrected: 9,
+            corrected: 10,
+            unrecorded: 11,
+            bad_blocks: 12,
+            mended: 13,
+            scrub: None,
+        }
     }
     fn lose(&mut self, _: Block) {
         unreachable!()
