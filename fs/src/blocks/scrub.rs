@@ -8,6 +8,8 @@ use crate::types::{BLOCK_SIZE, Block};
 
 /// Bytes that are loaded at a time.
 const PIECE: usize = 512;
+/// Words that open by accident, at most, where words are of something else.
+const ACCIDENTS: usize = 8;
 /// What a block of metadata may hold that is made of sealed words. Nodes of all trees have the same
 /// salts.
 const SEALED: [Content; 6] = [
@@ -130,10 +132,6 @@ impl<P: Pmem> Blocks<P> {
         };
         let (good, content) =
             SEALED.into_iter().map(|content| (good(content), content)).max_by_key(|it| it.0)?;
-        // By accident few words of something else open.
-        (good > LEAST_GOOD).then_some(content)
+        (good > ACCIDENTS).then_some(content)
     }
 }
-
-/// Words that open, at most, where words are of something else.
-const LEAST_GOOD: usize = 8;

@@ -101,16 +101,16 @@ impl<P: Pmem> Blocks<P> {
         }
     }
 
-    /// A word of the first copy, whatever it is.
+    /// A word of a copy, whatever it is.
     #[inline(always)]
-    fn word(&self, block: Block, index: u16) -> Result<u64, Poisoned> {
-        self.pmem.load(start(block) + u64::from(index) * 8)
+    fn word(&self, copy: Block, index: u16) -> Result<u64, Poisoned> {
+        self.pmem.load(start(copy) + u64::from(index) * 8)
     }
 
     /// A word of the twin, where that of the first copy is no good; `None`: this is none either.
     #[cold]
     #[inline(never)]
-    pub fn word_of_twin(&self, block: Block, content: Content, index: u16) -> Option<u64> {
+    fn word_of_twin(&self, block: Block, content: Content, index: u16) -> Option<u64> {
         let word = self.word(self.geometry.twin(block)?, index).ok()?;
         if !self.is_good_word(word, block, content, index) {
             return None;
@@ -139,7 +139,7 @@ impl<P: Pmem> Blocks<P> {
     /// What is wrong with a reference of the first copy.
     #[cold]
     #[inline(never)]
-    pub fn wrong_reference(&self, block: Block, content: Content, index: u16) -> Error {
+    fn wrong_reference(&self, block: Block, content: Content, index: u16) -> Error {
         let what = self.word(block, index).map(|word| {
             let found = content.reference_in(content.salt(block), index, word);
             match (found, content) {
@@ -236,13 +236,12 @@ impl<P: Pmem> Blocks<P> {
         index: u16,
     ) -> Result<u64, Poisoned> {
         let salt = content.salt(block);
-        let load = |block| self.pmem.load(start(block) + u64::from(index) * 8);
-        let first = load(block);
+        let first = self.word(block, index);
         if first.is_ok_and(|word| open(word, salt, index).is_ok()) {
             return first;
         }
         let Some(twin) = self.geometry.twin(block) else { return first };
-        let second = load(twin);
+        let second = self.word(twin, index);
         match second.is_ok_and(|word| open(word, salt, index).is_ok()) {
             true => second,
             false => first.or(second),
@@ -323,19 +322,13 @@ impl<P: Pmem> Blocks<P> {
                 }
             }
             [true, true] => return self.are_equal(block, twin),
-            [true, false] => {
+            [true, false] | [false, true] => {
+                let [good, bad] = if good[0] { [block, twin] } else { [twin, block] };
                 if content == Content::Bucket {
-                    self.merge_payloads(block, block, twin);
+                    self.merge_payloads(block, good, bad);
                 }
                 self.mended += 1;
-                self.write_over(block, twin);
-            }
-            [false, true] => {
-                if content == Content::Bucket {
-                    self.merge_payloads(block, twin, block);
-                }
-                self.mended += 1;
-                self.write_over(twin, block);
+                self.write_over(good, bad);
             }
             [false, false] => {
                 self.mended += 1;
@@ -353,20 +346,23 @@ impl<P: Pmem> Blocks<P> {
     pub fn mend_target(&mut self, block: Block) {
         let Some(twin) = self.geometry.twin(block) else { return };
         if self.state(block).is_ok_and(|state| (state >> 32) as u32 == PAIRED) {
-            self.write_over(twin, block);
-            self.pmem.flush(start(block), BLOCK_SIZE);
-            self.mended += 1;
+            self.replace(twin, block);
         }
     }
 
     /// For a target of which the first copy is known to be good: makes the twin equal to it.
     pub fn mend_second(&mut self, block: Block) {
         let Some(twin) = self.geometry.twin(block) else { return };
-        if self.pmem.first_difference(start(block), start(twin), BLOCK_SIZE) != Ok(None) {
-            self.write_over(block, twin);
-            self.pmem.flush(start(twin), BLOCK_SIZE);
-            self.mended += 1;
+        if !self.are_equal(block, twin) {
+            self.replace(block, twin);
         }
+    }
+
+    /// Writes a copy that is bad anew from the good one; it is durable with the next fence.
+    fn replace(&mut self, good: Block, bad: Block) {
+        self.write_over(good, bad);
+        self.pmem.flush(start(bad), BLOCK_SIZE);
+        self.mended += 1;
     }
 
     /// Whether all words of a copy of a block can be read, and are good.
@@ -436,31 +432,27 @@ impl<P: Pmem> Blocks<P> {
         block: Block,
         twin: Block,
     ) -> impl Iterator<Item = (u64, [Result<[u8; LINE as usize], Poisoned>; 2])> {
-        (0..BLOCK_SIZE).step_by(LINE as usize).map(move |at| {
-            let read = |copy| {
-                let mut line = [0; LINE as usize];
-                self.pmem.read(start(copy) + at, &mut line).map(|()| line)
-            };
-            (at, [block, twin].map(read))
-        })
+        let offsets = (0..BLOCK_SIZE).step_by(LINE as usize);
+        offsets.map(move |at| (at, [block, twin].map(|copy| self.line(copy, at))))
+    }
+
+    /// The line of a copy that begins at the byte offset `at` in it.
+    fn line(&self, copy: Block, at: u64) -> Result<[u8; LINE as usize], Poisoned> {
+        let mut line = [0; LINE as usize];
+        self.pmem.read(start(copy) + at, &mut line).map(|()| line)
     }
 
     /// Writes lines of which one copy cannot be read from the other. How many that were.
     fn write_unreadable(&mut self, block: Block, twin: Block) -> u64 {
         let mut written = 0;
         for at in (0..BLOCK_SIZE).step_by(LINE as usize) {
-            let mut line = [0; LINE as usize];
-            let read =
-                [block, twin].map(|copy| self.pmem.read(start(copy) + at, &mut line).is_ok());
-            let (good, bad) = match read {
-                [true, false] => (block, twin),
-                [false, true] => (twin, block),
+            let (line, bad) = match [block, twin].map(|copy| self.line(copy, at)) {
+                [Ok(line), Err(_)] => (line, twin),
+                [Err(_), Ok(line)] => (line, block),
                 _ => continue,
             };
-            if self.pmem.read(start(good) + at, &mut line).is_ok() {
-                self.pmem.write(start(bad) + at, &line);
-                written += 1;
-            }
+            self.pmem.write(start(bad) + at, &line);
+            written += 1;
         }
         written
     }

@@ -212,12 +212,6 @@ impl Stage<Written> {
         self.wrote(pmem, at, len, twin);
     }
 
-    #[inline]
-    fn store_at<P: Pmem>(&mut self, pmem: &mut P, at: u64, value: u64, twin: Distance) {
-        store_twice(pmem, at, value, twin);
-        self.wrote(pmem, at, 8, twin);
-    }
-
     /// Writes bytes from `offset` on.
     #[inline]
     pub fn write<P: Pmem>(&mut self, pmem: &mut P, to: &Fresh, offset: u64, bytes: &[u8]) {
@@ -243,7 +237,9 @@ impl Stage<Written> {
         value: u64,
     ) {
         let word = seal(value, content.salt(to.block()), index);
-        self.store_at(pmem, byte_at(to.block(), index as u64 * 8), word, to.twin());
+        let at = byte_at(to.block(), index as u64 * 8);
+        store_twice(pmem, at, word, to.twin());
+        self.wrote(pmem, at, 8, to.twin());
     }
 
     /// Seals and stores words of a block that holds `content`.

@@ -72,25 +72,20 @@ impl Scrub {
 impl<P: Pmem, M: Mmu> Volume<P, M> {
     /// Begins a scrub, in the place of the last one.
     pub fn begin_scrub(&mut self, now: Time) -> Scrub {
-        let number = self.scrub.map_or(0, |last| last.number) + 1;
-        let total = self.tree.blocks.geometry.total;
-        let (began, ended, next) = (now, None, Block(0));
-        let (loaded, pairs, mended, differ, damaged, lost) = (0, 0, 0, 0, 0, 0);
-        let (targets, inodes) = (0, 0);
         *self.scrub.insert(Scrub {
-            number,
-            began,
-            ended,
-            next,
-            total,
-            loaded,
-            pairs,
-            mended,
-            differ,
-            damaged,
-            lost,
-            targets,
-            inodes,
+            number: self.scrub.map_or(0, |last| last.number) + 1,
+            began: now,
+            ended: None,
+            next: Block(0),
+            total: self.tree.blocks.geometry.total,
+            loaded: 0,
+            pairs: 0,
+            mended: 0,
+            differ: 0,
+            damaged: 0,
+            lost: 0,
+            targets: 0,
+            inodes: 0,
         })
     }
 

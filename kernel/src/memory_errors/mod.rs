@@ -14,7 +14,7 @@
 //! Every error leaves a trace: a line in the log, and a count (the console's `errors`). Errors that
 //! the hardware corrected raise no machine check: the loop asks for them, once a second at most.
 //!
-//! Left out: single words of metadata are loaded without a fixup, and metadata is not repaired.
+//! Left out: single words of metadata are loaded without a fixup.
 //!
 //! | file | what it holds |
 //! |---|---|
